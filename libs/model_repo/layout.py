@@ -1,0 +1,79 @@
+"""Where the files of one model repository lie. Pure path arithmetic; nothing here reads a file.
+
+::
+
+    One-to-All-14b/
+      configuration.json  model.safetensors.index.json  model-*.safetensors
+      pretrained_models/
+        DWPose/*.onnx
+        process_checkpoint/det/yolov10m.onnx
+        process_checkpoint/pose2d/vitpose_h_wholebody.onnx     a file, or a folder holding end2end.onnx
+        Wan2.1-T2V-14B-Diffusers/{vae,text_encoder,tokenizer,scheduler}/
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from libs.model_repo.variants import ModelVariant, get_variant
+from libs.settings import Settings
+
+WAN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
+INDEX_NAME = "model.safetensors.index.json"
+DETECTOR_PATH = Path("process_checkpoint/det/yolov10m.onnx")
+POSE_ESTIMATOR_PATH = Path("process_checkpoint/pose2d/vitpose_h_wholebody.onnx")
+POSE_ESTIMATOR_IN_FOLDER = "end2end.onnx"
+
+
+@dataclass(frozen=True)
+class RepositoryLayout:
+    """The absolute paths of one variant's repository."""
+
+    variant: ModelVariant
+    root: Path
+    pretrained: Path
+    wan: Path
+
+    @property
+    def index(self) -> Path:
+        """``model.safetensors.index.json``: which parameter is in which shard."""
+        return self.root / INDEX_NAME
+
+    @property
+    def detector(self) -> Path:
+        """The person detector (YOLOv10m, ONNX)."""
+        return self.pretrained / DETECTOR_PATH
+
+    @property
+    def pose_estimator(self) -> Path:
+        """The whole-body pose network (ViTPose-H, ONNX): the file itself, or ``end2end.onnx`` in a folder of its name."""
+        path = self.pretrained / POSE_ESTIMATOR_PATH
+        return path / POSE_ESTIMATOR_IN_FOLDER if path.is_dir() else path
+
+    @property
+    def dwpose(self) -> Path:
+        """The folder of the DWPose networks; kept for compatibility with the upstream layout."""
+        return self.pretrained / "DWPose"
+
+    def wan_part(self, part: str) -> Path:
+        """One of ``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``."""
+        if part not in WAN_PARTS:
+            raise ValueError(f"{part!r} is not one of {WAN_PARTS}")
+        return self.wan / part
+
+
+def layout_of(variant: ModelVariant | str, settings: Settings) -> RepositoryLayout:
+    """The layout of ``variant`` under these settings.
+
+    ``ONE_TO_ALL_PRETRAINED_DIR`` and ``WAN_T2V_14B_DIFFUSERS_DIR`` concern the model named by ``ONE_TO_ALL_MODEL_DIR``
+    only; every other variant keeps its pretrained files in its own folder.
+    """
+    row = get_variant(variant) if isinstance(variant, str) else variant
+    root = settings.models_dir / row.folder
+    if row.folder == settings.one_to_all_model_dir:
+        pretrained = settings.one_to_all_pretrained_dir
+        own_wan = pretrained / row.wan_folder
+        wan = settings.wan_t2v_14b_diffusers_dir if row.wan_folder == settings.wan_t2v_14b_diffusers_dir.name else own_wan
+    else:
+        pretrained = root / "pretrained_models"
+        wan = pretrained / row.wan_folder
+    return RepositoryLayout(variant=row, root=root, pretrained=pretrained, wan=wan)

@@ -1,0 +1,150 @@
+"""Environment and ``.env`` -> one typed, frozen object.
+
+Relative paths resolve against the repository root, never against the working directory. Secrets are ``SecretStr``: they
+never appear in ``repr``, logs or Dagster configuration. What does not belong here: reading or creating any of these
+folders, and settings of a single request (``libs.animation_request``).
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from libs.errors import SettingsError
+
+REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
+
+_FP8_SUFFIX = "-FP8"
+
+
+class Settings(BaseSettings):
+    """All settings; each field's environment variable is its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=REPOSITORY_ROOT / ".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
+    )
+
+    models_dir: Path = Field(Path("models"), description="weights, one folder per variant")
+    data_dir: Path = Field(Path("data"), description="everything written at run time")
+    log_dir: Path | None = Field(None, description="folder for log files; standard output otherwise")
+
+    one_to_all_model_dir: str = Field("One-to-All-14b", description="folder below MODELS_DIR used by default")
+    one_to_all_pretrained_dir: Path = Field(Path(), description="pretrained files of that model")
+    wan_t2v_14b_diffusers_dir: Path = Field(Path(), description="Wan resources of that model")
+    one_to_all_runtime_dir: Path = Field(Path(), description="scratch of running animations")
+    one_to_all_device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+    s3_endpoint: str | None = Field(None, description="address of MinIO or S3; a folder below DATA_DIR without it")
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+    s3_bucket_name: str | None = None
+    s3_region: str = "us-east-1"
+    s3_prefix: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Defaults that follow from other settings, and all relative paths made absolute."""
+        values = dict(values)
+        models = _absolute(values.get("models_dir") or "models")
+        data = _absolute(values.get("data_dir") or "data")
+        model_folder = str(values.get("one_to_all_model_dir") or "One-to-All-14b")
+        pretrained = _absolute(
+            values.get("one_to_all_pretrained_dir")
+            or models / model_folder.removesuffix(_FP8_SUFFIX) / "pretrained_models"
+        )
+        values["models_dir"], values["data_dir"] = models, data
+        values["one_to_all_pretrained_dir"] = pretrained
+        values["wan_t2v_14b_diffusers_dir"] = _absolute(
+            values.get("wan_t2v_14b_diffusers_dir") or pretrained / "Wan2.1-T2V-14B-Diffusers"
+        )
+        values["one_to_all_runtime_dir"] = _absolute(
+            values.get("one_to_all_runtime_dir") or data / "one_to_all_animation_runtime"
+        )
+        if values.get("log_dir"):
+            values["log_dir"] = _absolute(values["log_dir"])
+        return values
+
+    @field_validator("one_to_all_model_dir")
+    @classmethod
+    def _is_a_plain_folder_name(cls, value: str) -> str:
+        if value in {".", ".."} or "/" in value or "\\" in value:
+            raise ValueError(f"ONE_TO_ALL_MODEL_DIR={value!r} must be the name of a folder below MODELS_DIR, not a path")
+        return value
+
+    @field_validator("one_to_all_device")
+    @classmethod
+    def _is_a_device(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if value in {"auto", "cpu", "cuda"} or (kind == "cuda" and index.isdigit()):
+            return value
+        raise ValueError(f"ONE_TO_ALL_DEVICE={value!r} must be auto, cpu, cuda or cuda:N")
+
+    @field_validator("s3_prefix")
+    @classmethod
+    def _prefix_without_outer_slashes(cls, value: str) -> str:
+        return value.strip("/")
+
+    @model_validator(mode="after")
+    def _s3_is_whole(self) -> Self:
+        if self.s3_endpoint is None:
+            return self
+        needed = {
+            "S3_ACCESS_KEY": self.s3_access_key,
+            "S3_SECRET_KEY": self.s3_secret_key,
+            "S3_BUCKET_NAME": self.s3_bucket_name,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if missing:
+            raise ValueError(
+                f"S3_ENDPOINT is set but {' and '.join(missing)} is not: set it, or unset S3_ENDPOINT to store artifacts "
+                "in a folder below DATA_DIR"
+            )
+        return self
+
+    @property
+    def uses_s3(self) -> bool:
+        """True when artifacts go to S3 or MinIO rather than to a folder."""
+        return self.s3_endpoint is not None
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where artifacts go when no S3 is configured."""
+        return self.data_dir / "artifacts"
+
+    @property
+    def artifact_cache_dir(self) -> Path:
+        """Local, digest-verified copies of stored artifacts; may be deleted at any time."""
+        return self.data_dir / "artifact_cache"
+
+
+def _absolute(path: str | Path) -> Path:
+    """``path`` with ``~`` expanded, below the repository root if it is relative."""
+    return REPOSITORY_ROOT / Path(path).expanduser()
+
+
+def load_settings() -> Settings:
+    """Read environment and ``.env`` now.
+
+    Raises:
+        SettingsError: names each wrong variable and what is expected; never shows a secret.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # the values come from the environment
+    except ValidationError as error:
+        problems = [_problem(entry) for entry in error.errors(include_input=False, include_url=False)]
+        raise SettingsError("; ".join(problems)) from None
+
+
+def _problem(entry: Any) -> str:
+    field = ".".join(str(part) for part in entry["loc"]).upper()
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    return f"{field}: {message}" if field and not message.startswith(field) else message
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()
