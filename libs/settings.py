@@ -71,7 +71,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_plain_folder_name(cls, value: str) -> str:
         if value in {".", ".."} or "/" in value or "\\" in value:
-            raise ValueError(f"ONE_TO_ALL_MODEL_DIR={value!r} must be the name of a folder below MODELS_DIR, not a path")
+            raise ValueError(
+                f"ONE_TO_ALL_MODEL_DIR={value!r} must name a folder below MODELS_DIR, not a path"
+            )
         return value
 
     @field_validator("one_to_all_device")
@@ -99,8 +101,8 @@ class Settings(BaseSettings):
         missing = [name for name, value in needed.items() if not value]
         if missing:
             raise ValueError(
-                f"S3_ENDPOINT is set but {' and '.join(missing)} is not: set it, or unset S3_ENDPOINT to store artifacts "
-                "in a folder below DATA_DIR"
+                f"S3_ENDPOINT is set but not {' and '.join(missing)}: set what is missing, or unset S3_ENDPOINT to "
+                "store artifacts in a folder below DATA_DIR"
             )
         return self
 

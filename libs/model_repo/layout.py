@@ -45,7 +45,7 @@ class RepositoryLayout:
 
     @property
     def pose_estimator(self) -> Path:
-        """The whole-body pose network (ViTPose-H, ONNX): the file itself, or ``end2end.onnx`` in a folder of its name."""
+        """The whole-body pose network (ViTPose-H, ONNX): the file, or ``end2end.onnx`` in a folder of that name."""
         path = self.pretrained / POSE_ESTIMATOR_PATH
         return path / POSE_ESTIMATOR_IN_FOLDER if path.is_dir() else path
 
@@ -71,8 +71,8 @@ def layout_of(variant: ModelVariant | str, settings: Settings) -> RepositoryLayo
     root = settings.models_dir / row.folder
     if row.folder == settings.one_to_all_model_dir:
         pretrained = settings.one_to_all_pretrained_dir
-        own_wan = pretrained / row.wan_folder
-        wan = settings.wan_t2v_14b_diffusers_dir if row.wan_folder == settings.wan_t2v_14b_diffusers_dir.name else own_wan
+        configured = settings.wan_t2v_14b_diffusers_dir
+        wan = configured if row.wan_folder == configured.name else pretrained / row.wan_folder
     else:
         pretrained = root / "pretrained_models"
         wan = pretrained / row.wan_folder
