@@ -1,0 +1,169 @@
+"""What a person asks for: one reference, one driver, one model variant and the options of one clip.
+
+A request is a YAML or JSON document. Parsing is strict: unknown fields, wrong types and values out of range are errors
+that name the field. What a request leaves out is filled in from its variant (``resolve``), so that a stored request
+says everything that determines its clip. What does not belong here: finding the document or its media
+(``libs.inbox``).
+"""
+
+import json
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from libs.errors import InputError
+from libs.model_repo.variants import VARIANTS, get_variant
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "
+    "bad teeth, bad eyes, bad limbs, distortion"
+)
+"""The negative prompt of the reference inference scripts (golden model specification, ``text.json``)."""
+
+REQUEST_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+MAX_DOCUMENT_BYTES = 1_000_000
+
+RequestId = Annotated[str, StringConstraints(pattern=REQUEST_ID_PATTERN)]
+
+
+class OutputSize(BaseModel):
+    """Size of the clip in pixels; each side is floored to a multiple of 16."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    height: int = Field(ge=16, le=4096)
+    width: int = Field(ge=16, le=4096)
+
+
+class AnimationRequest(BaseModel):
+    """One clip to make. Fields left out (None) get their variant's default in :meth:`resolve`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: RequestId = Field(description="also the partition key: lower-case letters, digits, '-' and '_', at most 64")
+    reference: str = Field(min_length=1, max_length=500, description="the character's picture, a path below inbox/")
+    driver: str = Field(min_length=1, max_length=500, description="the video with the motion, a path below inbox/")
+    model: str | None = Field(None, description="model variant; that of ONE_TO_ALL_MODEL_DIR when left out")
+    mode: Literal["auto", "ref", "pose"] = Field(
+        "auto", description="ref: fit the motion to the character; pose: move the character into the driver's framing"
+    )
+    align: Literal["auto", "yes", "no"] = Field(
+        "auto", description="retarget the motion to the character's proportions"
+    )
+    face: Literal["full", "faded", "none"] = Field("faded", description="how strongly face key-points guide the clip")
+    head: Literal["full", "faded", "none"] = Field("faded", description="how strongly head joints guide the clip")
+    prompt: str = Field("", max_length=5000)
+    negative_prompt: str = Field(DEFAULT_NEGATIVE_PROMPT, max_length=5000)
+    steps: int | None = Field(None, ge=1, le=200, description="denoising steps")
+    image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False, description="active above 1")
+    pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False, description="active above 1")
+    seed: int = Field(42, ge=0, lt=2**63)
+    frame_interval: int = Field(1, ge=1, le=30, description="use every n-th frame of the driver")
+    size: OutputSize | None = Field(None, description="the reference's size when left out")
+    keep_audio: bool = Field(True, description="copy the driver's sound into the clip")
+
+    @field_validator("align", mode="before")
+    @classmethod
+    def _yaml_booleans_are_words(cls, value: Any) -> Any:
+        """YAML reads a bare ``yes`` as true; the person meant the word."""
+        return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("reference", "driver")
+    @classmethod
+    def _lies_below_the_inbox(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or "\\" in value or re.search(r"[\x00-\x1f]", value):
+            raise ValueError("must be a relative path below inbox/, without '..' or backslashes")
+        return str(path)
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_variant(cls, value: str | None) -> str | None:
+        if value is not None and value not in VARIANTS:
+            raise ValueError(f"must be one of {', '.join(VARIANTS)}")
+        return value
+
+    def resolve(self, default_model: str) -> "ResolvedRequest":
+        """The same request with every default written out.
+
+        Args:
+            default_model: the variant a request means when it names none.
+        """
+        sampling = get_variant(self.model or default_model).sampling
+        written_out = {
+            "model": self.model or default_model,
+            "steps": self.steps or sampling.num_inference_steps,
+            "image_guidance": sampling.image_guidance_scale if self.image_guidance is None else self.image_guidance,
+            "pose_guidance": sampling.pose_guidance_scale if self.pose_guidance is None else self.pose_guidance,
+        }
+        return ResolvedRequest.model_validate({**self.model_dump(), **written_out})
+
+
+class ResolvedRequest(AnimationRequest):
+    """A request in which nothing is left to a default: what is stored, and what determines the clip."""
+
+    model: str
+    steps: int = Field(ge=1, le=200)
+    image_guidance: float = Field(ge=0, le=20, allow_inf_nan=False)
+    pose_guidance: float = Field(ge=0, le=20, allow_inf_nan=False)
+
+
+def parse_request(document: bytes | str, *, source: str) -> AnimationRequest:
+    """Read one request from YAML or JSON text.
+
+    Args:
+        document: the text, UTF-8.
+        source: where it came from, for messages.
+
+    Raises:
+        InputError: names ``source`` and each wrong field, and says what was expected.
+    """
+    content = _load(document, source)
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: expected a mapping of request fields, found {type(content).__name__}")
+    try:
+        return AnimationRequest.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: {describe_validation_error(error)}") from None
+
+
+def _load(document: bytes | str, source: str) -> Any:
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise InputError(f"{source}: a request document may have at most {MAX_DOCUMENT_BYTES} bytes")
+    try:
+        text = document.decode("utf-8-sig") if isinstance(document, bytes) else document
+        return _load_json_or_yaml(text)
+    except UnicodeDecodeError:
+        raise InputError(f"{source}: is not UTF-8 text") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"{source}: is neither YAML nor JSON: {error}") from None
+
+
+def _load_json_or_yaml(text: str) -> Any:
+    """JSON by its own parser: YAML's does not join the escaped surrogate pairs that JSON writers use."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return yaml.safe_load(text)
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """One line: every wrong field with what was expected and what was found."""
+    return "; ".join(_describe(problem) for problem in error.errors(include_url=False))
+
+
+def _describe(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "request"
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        return f"{field}: unknown field; known fields: {', '.join(AnimationRequest.model_fields)}"
+    if kind == "missing":
+        return f"{field}: is required"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if field == "id":
+        message = "must be 1 to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit"
+    found = json.dumps(problem.get("input"), default=repr, ensure_ascii=False)
+    return f"{field}: {message} (found {found[:120]})"

@@ -1,0 +1,140 @@
+"""The request document: what is accepted, what is refused and with which words."""
+
+import json
+import math
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.animation_request import (
+    REQUEST_ID_PATTERN,
+    AnimationRequest,
+    ResolvedRequest,
+    parse_request,
+)
+from libs.errors import InputError
+from libs.model_repo.variants import VARIANTS
+
+MINIMAL = {"id": "clip-1", "reference": "puppet.png", "driver": "dance.mp4"}
+
+
+def parse(**fields: object) -> AnimationRequest:
+    return parse_request(json.dumps({**MINIMAL, **fields}), source="inbox/clip-1.json")
+
+
+def test_a_minimal_request_gets_its_variants_defaults() -> None:
+    resolved = parse(model="1.3b_1").resolve("14b")
+    assert (resolved.steps, resolved.image_guidance, resolved.pose_guidance) == (30, 2.5, 1.5)
+    assert (resolved.face, resolved.head, resolved.mode, resolved.align) == ("faded", "faded", "auto", "auto")
+    assert resolved.seed == 42
+    assert resolved.negative_prompt.startswith("black background")
+
+
+def test_the_default_model_is_the_callers() -> None:
+    assert parse().resolve("sandbox").model == "sandbox"
+    assert parse(model="14b").resolve("sandbox").model == "14b"
+
+
+def test_a_guidance_of_zero_is_kept() -> None:
+    assert parse(pose_guidance=0).resolve("14b").pose_guidance == 0
+
+
+def test_yaml_words_are_words() -> None:
+    request = parse_request("id: a\nreference: r.png\ndriver: d.mp4\nalign: yes\nkeep_audio: no\n", source="a.yaml")
+    assert request.align == "yes"
+    assert request.keep_audio is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"id": "Upper"}, "id"),
+        ({"id": "../up"}, "id"),
+        ({"id": "a/b"}, "id"),
+        ({"id": "a|b"}, "id"),
+        ({"id": "a,b"}, "id"),
+        ({"id": "x" * 65}, "id"),
+        ({"id": ""}, "id"),
+        ({"id": "a\n"}, "id"),
+        ({"id": 3}, "id"),
+        ({"reference": "/etc/passwd"}, "reference"),
+        ({"reference": "a/../../b.png"}, "reference"),
+        ({"driver": "..\\d.mp4"}, "driver"),
+        ({"driver": ""}, "driver"),
+        ({"model": "15b"}, "model"),
+        ({"mode": "fast"}, "mode"),
+        ({"align": "maybe"}, "align"),
+        ({"face": "half"}, "face"),
+        ({"head": 1}, "head"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 2.5}, "steps"),
+        ({"steps": "30"}, "steps"),
+        ({"image_guidance": -1}, "image_guidance"),
+        ({"pose_guidance": 21}, "pose_guidance"),
+        ({"seed": -1}, "seed"),
+        ({"frame_interval": 0}, "frame_interval"),
+        ({"size": {"height": 15, "width": 64}}, "size.height"),
+        ({"size": {"height": 64}}, "size.width"),
+        ({"size": {"height": 64, "width": 64, "depth": 1}}, "size.depth"),
+        ({"keep_audio": "loud"}, "keep_audio"),
+        ({"prmopt": "typo"}, "prmopt"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(**fields)
+    assert str(caught.value).startswith(f"inbox/clip-1.json: {named}:")
+
+
+def test_nan_is_out_of_range() -> None:
+    document = yaml.safe_dump({**MINIMAL, "image_guidance": math.nan})
+    with pytest.raises(InputError, match="image_guidance"):
+        parse_request(document, source="a.yaml")
+
+
+def test_a_missing_field_and_an_unknown_one_are_both_named() -> None:
+    with pytest.raises(InputError, match=r"driver: is required; .*speed: unknown field"):
+        parse_request("id: a\nreference: r.png\nspeed: 2\n", source="a.yaml")
+
+
+@pytest.mark.parametrize("document", [b"\xff\xfe\x00", b"{", b"[1, 2]", b"just words", b"", b"a: [", b"!!python/x y"])
+def test_what_is_no_request_is_refused(document: bytes) -> None:
+    with pytest.raises(InputError, match=r"^a\.yaml: "):
+        parse_request(document, source="a.yaml")
+
+
+def test_an_enormous_document_is_refused_before_it_is_read() -> None:
+    with pytest.raises(InputError, match="at most"):
+        parse_request(b"#" * 2_000_000, source="a.yaml")
+
+
+@given(st.text(max_size=300) | st.binary(max_size=300))
+def test_any_text_parses_or_explains_itself(document: str | bytes) -> None:
+    try:
+        parse_request(document, source="a.yaml")
+    except InputError as error:
+        assert str(error).startswith("a.yaml: ")
+
+
+requests = st.builds(
+    dict,
+    id=st.from_regex(REQUEST_ID_PATTERN, fullmatch=True),
+    reference=st.just("r.png"),
+    driver=st.just("d.mp4"),
+    model=st.none() | st.sampled_from(sorted(VARIANTS)),
+    steps=st.none() | st.integers(1, 200),
+    image_guidance=st.none() | st.floats(0, 20),
+    pose_guidance=st.none() | st.floats(0, 20),
+    prompt=st.text(max_size=40),
+    seed=st.integers(0, 2**63 - 1),
+)
+
+
+@given(requests)
+def test_a_resolved_request_survives_storage_unchanged(fields: dict[str, object]) -> None:
+    resolved = parse_request(json.dumps(fields), source="a.json").resolve("14b")
+    stored = resolved.model_dump_json()
+    assert ResolvedRequest.model_validate_json(stored) == resolved
+    assert resolved.resolve("sandbox") == resolved

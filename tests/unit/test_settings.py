@@ -1,0 +1,161 @@
+"""Environment -> settings: every variable, relative paths, S3 in halves, secrets that stay secret."""
+
+import itertools
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from libs.errors import SettingsError
+from libs.model_repo.layout import layout_of
+from libs.settings import REPOSITORY_ROOT, Settings, load_settings
+
+S3 = {
+    "S3_ENDPOINT": "http://127.0.0.1:9000",
+    "S3_ACCESS_KEY": "the-access-key",
+    "S3_SECRET_KEY": "the-secret-key",
+    "S3_BUCKET_NAME": "clips",
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    settings = load_settings()
+    pretrained = REPOSITORY_ROOT / "models/One-to-All-14b/pretrained_models"
+    assert settings.models_dir == REPOSITORY_ROOT / "models"
+    assert settings.data_dir == REPOSITORY_ROOT / "data"
+    assert settings.log_dir is None
+    assert settings.one_to_all_model_dir == "One-to-All-14b"
+    assert settings.one_to_all_pretrained_dir == pretrained
+    assert settings.wan_t2v_14b_diffusers_dir == pretrained / "Wan2.1-T2V-14B-Diffusers"
+    assert settings.one_to_all_runtime_dir == REPOSITORY_ROOT / "data/one_to_all_animation_runtime"
+    assert not settings.uses_s3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("MODELS_DIR", "/weights", Path("/weights")),
+        ("MODELS_DIR", "weights", REPOSITORY_ROOT / "weights"),
+        ("DATA_DIR", "/scratch", Path("/scratch")),
+        ("LOG_DIR", "logs", REPOSITORY_ROOT / "logs"),
+        ("ONE_TO_ALL_MODEL_DIR", "One-to-All-1.3b_1", "One-to-All-1.3b_1"),
+        ("ONE_TO_ALL_PRETRAINED_DIR", "/pretrained", Path("/pretrained")),
+        ("WAN_T2V_14B_DIFFUSERS_DIR", "/wan", Path("/wan")),
+        ("ONE_TO_ALL_RUNTIME_DIR", "run", REPOSITORY_ROOT / "run"),
+        ("ONE_TO_ALL_DEVICE", "cuda:1", "cuda:1"),
+        ("S3_REGION", "eu-west-1", "eu-west-1"),
+        ("S3_PREFIX", "/team/a/", "team/a"),
+    ],
+)
+def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: object) -> None:
+    monkeypatch.setenv(variable, value)
+    assert getattr(load_settings(), variable.lower()) == expected
+
+
+def test_s3_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in S3.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.uses_s3
+    assert settings.s3_endpoint == S3["S3_ENDPOINT"]
+    assert settings.s3_bucket_name == "clips"
+    assert settings.s3_access_key is not None
+    assert settings.s3_access_key.get_secret_value() == "the-access-key"
+    assert settings.s3_secret_key is not None
+    assert settings.s3_secret_key.get_secret_value() == "the-secret-key"
+
+
+def test_other_folders_follow_the_ones_they_lie_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELS_DIR", "/weights")
+    monkeypatch.setenv("ONE_TO_ALL_MODEL_DIR", "One-to-All-14b-FP8")
+    monkeypatch.setenv("DATA_DIR", "/scratch")
+    settings = load_settings()
+    assert settings.one_to_all_pretrained_dir == Path("/weights/One-to-All-14b/pretrained_models")
+    assert settings.one_to_all_runtime_dir == Path("/scratch/one_to_all_animation_runtime")
+    assert settings.artifacts_dir == Path("/scratch/artifacts")
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELS_DIR", "")
+    monkeypatch.setenv("S3_ENDPOINT", "")
+    settings = load_settings()
+    assert settings.models_dir == REPOSITORY_ROOT / "models"
+    assert not settings.uses_s3
+
+
+def test_relative_paths_do_not_follow_the_working_directory(tmp_path: Path) -> None:
+    code = "from libs.settings import load_settings; s = load_settings(); print(s.models_dir, s.data_dir)"
+    environment = {**os.environ, "MODELS_DIR": "weights", "DATA_DIR": "scratch"}
+    seen = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert seen.stdout.split() == [str(REPOSITORY_ROOT / "weights"), str(REPOSITORY_ROOT / "scratch")]
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("MODELS_DIR=/from-file\nDATA_DIR=/from-file-too\nUNRELATED=1\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", dotenv)
+    monkeypatch.setenv("DATA_DIR", "/from-environment")
+    settings = load_settings()
+    assert settings.models_dir == Path("/from-file")
+    assert settings.data_dir == Path("/from-environment")
+
+
+NEEDED_WITH_ENDPOINT = ["S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_BUCKET_NAME"]
+
+
+@pytest.mark.parametrize(
+    "missing", [set(names) for n in (1, 2, 3) for names in itertools.combinations(NEEDED_WITH_ENDPOINT, n)]
+)
+def test_half_an_s3_names_exactly_what_is_missing(monkeypatch: pytest.MonkeyPatch, missing: set[str]) -> None:
+    for name in set(S3) - missing:
+        monkeypatch.setenv(name, S3[name])
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert {name for name in NEEDED_WITH_ENDPOINT if name in message} == missing
+    assert "the-access-key" not in message
+    assert "the-secret-key" not in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ONE_TO_ALL_DEVICE", "gpu0"), ("ONE_TO_ALL_MODEL_DIR", "../elsewhere"), ("ONE_TO_ALL_MODEL_DIR", "a/b")],
+)
+def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=variable):
+        load_settings()
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    for name, value in S3.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("settings").warning("%s %r %s", settings, settings, settings.model_dump())
+    for text in (repr(settings), str(settings), settings.model_dump_json(), caplog.text):
+        assert "the-access-key" not in text
+        assert "the-secret-key" not in text
+
+
+def test_layout_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONE_TO_ALL_PRETRAINED_DIR", "/shared/pretrained")
+    monkeypatch.setenv("WAN_T2V_14B_DIFFUSERS_DIR", "/shared/Wan2.1-T2V-14B-Diffusers")
+    settings = load_settings()
+    chosen = layout_of("14b", settings)
+    assert chosen.pretrained == Path("/shared/pretrained")
+    assert chosen.wan == Path("/shared/Wan2.1-T2V-14B-Diffusers")
+    other = layout_of("1.3b_2", settings)
+    assert other.wan == REPOSITORY_ROOT / "models/One-to-All-1.3b_2/pretrained_models/Wan2.1-T2V-1.3B-Diffusers"
