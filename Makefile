@@ -1,0 +1,51 @@
+# Everything a newcomer needs: `make demo`, `make test`, `make ui`. Each installs what is missing first.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo ui test test-fast lint format golden benchmark clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+install: $(INSTALLED) ## create .venv and install the pinned dependencies
+
+demo: $(INSTALLED) ## sandbox models, a puppet and its dance: the whole graph, in about a minute (AGAIN=1 redoes it)
+	$(BIN)/python -m orchestration.demo $(if $(AGAIN),--again)
+
+ui: $(INSTALLED) ## the Dagster UI on http://127.0.0.1:3000, on the same state
+	$(BIN)/python -m orchestration.local_ui
+
+test: $(INSTALLED) lint ## lint, types, import rules and all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED) ## the tests that take a minute together
+	$(BIN)/python -m pytest -m "not slow and not browser and not s3"
+
+golden: $(INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
+	$(BIN)/python -m pytest tests/golden
+
+lint: $(INSTALLED) ## ruff, mypy and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## let ruff put things right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(INSTALLED) ## all benchmarks; each prints ratios
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove what tests and demo wrote; weights and .venv stay
+	rm -rf data/artifacts data/artifact_cache data/dagster_home data/one_to_all_animation_runtime
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,28 @@
+"""The one place where an error of ``libs`` becomes a Dagster failure.
+
+``retryable`` errors keep their retry policy; all others are final, since the same input would fail again. What does not
+belong here: deciding what is retryable (``libs.errors``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from libs.errors import OneToAllError
+
+RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For steps that talk to a store or a hub: 5, 10 and 20 seconds, then the error stands."""
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Turn an :class:`OneToAllError` into ``dg.Failure`` with its message first and the right ``allow_retries``."""
+    try:
+        yield
+    except OneToAllError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={"error": type(error).__name__},
+            allow_retries=error.retryable,
+        ) from error

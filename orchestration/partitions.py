@@ -1,0 +1,34 @@
+"""The two partition sets of the graph: model variants (static) and animation requests (dynamic).
+
+Also the index from a variant to the requests that use it. What does not belong here: reading a request.
+"""
+
+import dagster as dg
+
+from libs.model_repo.variants import VARIANTS
+
+MODEL_VARIANTS = dg.StaticPartitionsDefinition(list(VARIANTS))
+"""One partition per model variant: every model-file asset is one repository's."""
+
+ANIMATION_REQUESTS = dg.DynamicPartitionsDefinition(name="animation_requests")
+"""One partition per request id: every animation asset is one request's."""
+
+
+def remember_variant_of_request(instance: dg.DagsterInstance, request_id: str, variant: str) -> None:
+    """Note that ``request_id`` is made with ``variant``, and with no other.
+
+    The instance's dynamic partitions serve as the index: it is shared by all processes and transactional.
+    """
+    for other in VARIANTS:
+        if other != variant and instance.has_dynamic_partition(_index_name(other), request_id):
+            instance.delete_dynamic_partition(_index_name(other), request_id)
+    instance.add_dynamic_partitions(_index_name(variant), [request_id])
+
+
+def requests_of_variant(instance: dg.DagsterInstance, variant: str) -> list[str]:
+    """The ids of all requests whose last validated document names ``variant``."""
+    return list(instance.get_dynamic_partitions(_index_name(variant)))
+
+
+def _index_name(variant: str) -> str:
+    return f"animation_requests_with_{variant}"

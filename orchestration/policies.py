@@ -1,0 +1,38 @@
+"""What all assets of a kind share: owners, groups, GPU tags. Applied once, so that no asset decides for itself.
+
+What does not belong here: the assets, and anything read from a disk.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+MODELS_GROUP = "models"
+ANIMATIONS_GROUP = "animations"
+OWNERS = ["team:animation"]
+
+GPU_POOL = "gpu"
+"""Runs that hold a slot of this pool use a GPU; limit: ``dagster instance concurrency set gpu N``."""
+
+GPU_QUEUE = "gpu"
+"""The Celery queue that GPU workers listen to."""
+
+GPU_OP_TAGS: Mapping[str, Any] = {
+    "dagster-celery/queue": GPU_QUEUE,
+    "dagster-k8s/config": {
+        "container_config": {
+            "resources": {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}},
+        },
+    },
+}
+"""For ``op_tags=`` of assets that need a GPU, whichever executor or launcher a deployment uses."""
+
+# Raise a stage's number when its code changes what it computes from the same inputs; unchanged stages stay fresh.
+CODE_VERSIONS: Mapping[str, str] = {
+    "model_files": "1",
+    "model_verification": "1",
+    "animation_request": "1",
+    "pose_tracks": "1",
+    "pose_conditioning": "1",
+    "animation": "1",
+    "animation_review": "1",
+}

@@ -1,0 +1,104 @@
+"""Dagster resources: thin doors to ``libs`` that runs share.
+
+Settings are read when a run starts, so neither definitions nor the UI's configuration ever hold a secret. What does not
+belong here: what the store or the engine do.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from libs.settings import Settings, load_settings
+from orchestration.progress import Progress, log_progress
+
+if TYPE_CHECKING:
+    from libs.storage.artifacts import ArtifactStore
+    from libs.storage.objects import ObjectStore
+
+
+class SettingsResource(dg.ConfigurableResource):
+    """The settings of this process, read anew for each run: a changed ``.env`` counts from the next run on."""
+
+    def load(self) -> Settings:
+        """Environment and ``.env`` as typed settings.
+
+        Raises:
+            SettingsError: names the wrong variable.
+        """
+        return load_settings()
+
+
+class StorageResource(dg.ConfigurableResource):
+    """The artifact store of the settings: S3 or MinIO through ``dagster_aws.s3.S3Resource``, or a folder."""
+
+    settings: dg.ResourceDependency[SettingsResource]
+
+    def objects(self) -> "ObjectStore":
+        """The bucket, or the folder that stands in for it.
+
+        Raises:
+            SettingsError: S3 is half configured.
+        """
+        from libs.storage.folder import FolderObjectStore  # noqa: PLC0415 - loading the code location stays light
+
+        settings = self.settings.load()
+        if not settings.uses_s3:
+            return FolderObjectStore(settings.artifacts_dir)
+        return _s3_objects(settings)
+
+    def artifacts(self) -> "ArtifactStore":
+        """The store of published asset outputs."""
+        from libs.storage.artifacts import ArtifactStore  # noqa: PLC0415
+
+        return ArtifactStore(self.objects(), self.settings.load().artifact_cache_dir)
+
+
+def _s3_objects(settings: Settings) -> "ObjectStore":
+    from dagster_aws.s3 import S3Resource  # noqa: PLC0415 - boto3 is loaded by runs, not by the code location
+
+    from libs.storage.s3 import S3ObjectStore  # noqa: PLC0415
+
+    assert settings.s3_access_key and settings.s3_secret_key and settings.s3_bucket_name
+    client = S3Resource(
+        endpoint_url=settings.s3_endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key.get_secret_value(),
+        aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
+        max_attempts=5,
+    ).get_client()
+    return S3ObjectStore(client, settings.s3_bucket_name, settings.s3_prefix)
+
+
+class ScratchResource(dg.ConfigurableResource):
+    """Folders for files on their way into the store, below ``ONE_TO_ALL_RUNTIME_DIR``."""
+
+    settings: dg.ResourceDependency[SettingsResource]
+
+    def new_folder(self, asset: str) -> Path:
+        """A fresh folder; the IO manager removes it once its files are published."""
+        runtime = self.settings.load().one_to_all_runtime_dir / "scratch"
+        runtime.mkdir(parents=True, exist_ok=True)
+        return Path(mkdtemp(prefix=f"{asset}-", dir=runtime))
+
+    @contextmanager
+    def filled_folder(self, asset: str) -> Iterator[Path]:
+        """A fresh folder that disappears when filling it fails, and stays for the IO manager when it succeeds."""
+        folder = self.new_folder(asset)
+        try:
+            yield folder
+        except BaseException:
+            rmtree(folder, ignore_errors=True)
+            raise
+
+
+class ProgressResource(dg.ConfigurableResource):
+    """Where stages report how far they are; a run's log by default, a terminal for the demo."""
+
+    def of(self, context: dg.AssetExecutionContext) -> Progress:
+        """The progress of this step, written to the run's log at most every few seconds."""
+        return log_progress(context.log.info)
