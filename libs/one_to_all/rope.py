@@ -1,0 +1,98 @@
+"""Three-axis rotary position embedding: tables, and the two ways of applying them.
+
+Belongs here: angles and rotations. Does not: which tokens are rotated when (``attention``).
+
+Source: golden model specification, section 2. Tables are made in float64 and kept in float32; the rotation itself is
+float32 real arithmetic, which at positions up to 1023 stays within float32 rounding of the float64 product (a unit test
+holds it to that).
+"""
+
+import torch
+from torch import nn
+
+_THETA = 10000.0
+
+RotaryTable = tuple[torch.Tensor, torch.Tensor]
+"""(cos, sin), each float32 [1, tokens, 1, head dim / 2], tokens ordered frame, row, column."""
+
+
+class OneToAllRotaryPosEmbed(nn.Module):
+    """Rotary tables of a token grid, made once per shape and device and then reused.
+
+    The head dims are split into temporal, vertical and horizontal parts; 128 gives 44, 42 and 42. Calling the module
+    gives the main stream's table, which context parallelism may cut along the tokens; :meth:`table` is the whole table.
+    """
+
+    def __init__(self, attention_head_dim: int, max_seq_len: int) -> None:
+        super().__init__()
+        spatial = 2 * (attention_head_dim // 6)
+        self.axis_dims = (attention_head_dim - 2 * spatial, spatial, spatial)
+        self.max_seq_len = max_seq_len
+        self._tables: dict[tuple[int, int, int, torch.device], RotaryTable] = {}
+
+    @property
+    def temporal_dim(self) -> int:
+        """Head dims that carry the frame position; the first ones of each head."""
+        return self.axis_dims[0]
+
+    def forward(self, frames: int, height: int, width: int, device: torch.device) -> RotaryTable:
+        """The table of a grid of ``frames`` x ``height`` x ``width`` tokens; see :meth:`table`."""
+        return self.table(frames, height, width, device)
+
+    def table(self, frames: int, height: int, width: int, device: torch.device) -> RotaryTable:
+        """(cos, sin) of the grid, each float32 [1, frames*height*width, 1, head dim / 2].
+
+        Raises:
+            ValueError: an axis is longer than the table.
+        """
+        key = (frames, height, width, device)
+        if key not in self._tables:
+            if max(frames, height, width) > self.max_seq_len:
+                raise ValueError(
+                    f"a grid of {frames}x{height}x{width} tokens exceeds the {self.max_seq_len} positions of the "
+                    "rotary table; use a smaller picture or a shorter chunk"
+                )
+            if len(self._tables) >= 4:  # two chunk lengths and the reference grid are in use at a time
+                self._tables.clear()
+            self._tables[key] = self._build(frames, height, width, device)
+        return self._tables[key]
+
+    def _build(self, frames: int, height: int, width: int, device: torch.device) -> RotaryTable:
+        grid = (frames, height, width)
+        axes = []
+        for axis, (length, dim) in enumerate(zip(grid, self.axis_dims, strict=True)):
+            positions = torch.arange(length, dtype=torch.float64)
+            frequencies = _THETA ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+            shape = [1, 1, 1, dim // 2]
+            shape[axis] = length
+            axes.append(torch.outer(positions, frequencies).view(shape).expand(*grid, dim // 2))
+        angles = torch.cat(axes, dim=-1).reshape(1, frames * height * width, 1, -1)
+        return angles.cos().to(device, torch.float32), angles.sin().to(device, torch.float32)
+
+
+def rotate(states: torch.Tensor, table: RotaryTable) -> torch.Tensor:
+    """Rotate all pairs (0,1), (2,3), ... of each head vector ("R3").
+
+    Args:
+        states: [B, tokens, heads, head dim], any floating dtype; the product is formed in float32.
+        table: (cos, sin), [1, tokens, 1, head dim / 2].
+    """
+    cos, sin = table
+    even, odd = states.float().unflatten(-1, (-1, 2)).unbind(-1)
+    rotated = torch.empty(states.shape, dtype=states.dtype, device=states.device)
+    rotated[..., 0::2] = even * cos - odd * sin
+    rotated[..., 1::2] = even * sin + odd * cos
+    return rotated
+
+
+def rotate_spatial(states: torch.Tensor, table: RotaryTable, temporal_dim: int) -> torch.Tensor:
+    """Rotate the vertical and horizontal dims only ("R2"); the first ``temporal_dim`` dims pass through untouched."""
+    pairs = temporal_dim // 2
+    cos, sin = table
+    spatial = rotate(states[..., temporal_dim:], (cos[..., pairs:], sin[..., pairs:]))
+    return torch.cat((states[..., :temporal_dim], spatial), dim=-1)
+
+
+def spatial_from_full(states: torch.Tensor, rotated: torch.Tensor, temporal_dim: int) -> torch.Tensor:
+    """What :func:`rotate_spatial` gives, taken from a full rotation of the same states that is already there."""
+    return torch.cat((states[..., :temporal_dim], rotated[..., temporal_dim:]), dim=-1)
