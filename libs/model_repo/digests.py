@@ -1,0 +1,216 @@
+"""SHA-256 of large files: in parallel, and not again while a file is unchanged.
+
+A digest is remembered under the file's signature (size, modification time in nanoseconds, inode). A file written to
+within the clock's granularity of being hashed could change without its signature changing, so hashing waits until the
+last write is older than that. Bytes that rot without a write keep their signature: ``trust_cache=False`` reads all.
+
+What does not belong here: what a digest should be (``lock``).
+"""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from filelock import FileLock
+
+from libs.atomic_write import write_bytes_atomically
+from libs.errors import ModelFilesError
+from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.progress import Progress, no_progress
+
+CACHE_NAME = ".digest_cache.json"
+
+_BLOCK_BYTES = 1024 * 1024
+_CLOCK_GRANULARITY_SECONDS = 0.02  # above the timer tick by which file systems stamp writes
+_FORMAT = 1
+
+
+class Signature(NamedTuple):
+    """What tells whether a file is still the one that was hashed."""
+
+    size: int
+    modified_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The signature of the file ``path`` leads to.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class DigestCache:
+    """Signature -> digest, kept in one JSON file beside the repositories; losing it costs time, never correctness.
+
+    Safe for threads. Several processes may use the same file: :meth:`save` merges.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._guard = threading.Lock()
+        self._by_path = _read_entries(path)
+        self._by_signature = dict(self._by_path.values())
+        self._new: dict[str, tuple[Signature, str]] = {}
+
+    @classmethod
+    def beside(cls, layout: RepositoryLayout) -> Self:
+        """The cache of the folder the repository lies in, shared by all variants there."""
+        return cls(layout.root.parent / CACHE_NAME)
+
+    def known(self, path: Path) -> str | None:
+        """The digest of ``path`` if its present bytes were hashed before; a hard link to a hashed file counts."""
+        signature = Signature.of(path)
+        with self._guard:
+            return self._by_signature.get(signature)
+
+    def changed(self, path: Path) -> bool:
+        """True if ``path`` was hashed once and has been written to since."""
+        with self._guard:
+            entry = self._by_path.get(_key(path))
+        return entry is not None and entry[0] != Signature.of(path)
+
+    def record(self, path: Path, signature: Signature, digest: str) -> None:
+        """Remember ``digest`` for ``path``; ``signature`` was taken before its bytes were read."""
+        with self._guard:
+            entry = (signature, digest)
+            self._by_path[_key(path)] = self._new[_key(path)] = entry
+            self._by_signature[signature] = digest
+
+    def save(self) -> None:
+        """Write what is new; a folder that cannot be written to is not an error, only a slower next time."""
+        with self._guard:
+            new, self._new = self._new, {}
+        if self.path is None or not new or not os.access(self.path.parent, os.W_OK):
+            return
+        with FileLock(f"{self.path}.lock"):
+            entries = _read_entries(self.path) | new
+            content = {"format": _FORMAT, "files": entries}
+            write_bytes_atomically(self.path, json.dumps(content, indent=1).encode())
+
+
+def _key(path: Path) -> str:
+    return str(path.absolute())
+
+
+def _read_entries(path: Path | None) -> dict[str, tuple[Signature, str]]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != _FORMAT:
+            return {}
+        return {
+            name: (Signature(*map(int, signature)), str(digest))
+            for name, (signature, digest) in content["files"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def sha256_of_file(path: Path, cache: DigestCache | None = None) -> str:
+    """SHA-256 of one file, read through; remembered in ``cache`` if one is given.
+
+    Raises:
+        ModelFilesError: the file changed while it was read.
+        OSError: it cannot be read.
+    """
+    return _hash_and_record(path, cache, lambda _: None)
+
+
+def sha256_of_files(
+    paths: Iterable[Path],
+    cache: DigestCache,
+    *,
+    trust_cache: bool = True,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> dict[Path, str]:
+    """SHA-256 of each file, those not in ``cache`` read in parallel, the largest first.
+
+    Args:
+        paths: existing files.
+        cache: what is known already; saved at the end, also after an error.
+        trust_cache: False reads every byte again.
+        workers: threads (``hashlib`` works outside the interpreter lock); as many as there are processors by default.
+        progress: called with bytes hashed.
+
+    Raises:
+        ModelFilesError: a file changed while it was read.
+        OSError: a file cannot be read.
+    """
+    wanted = list(dict.fromkeys(paths))
+    digests: dict[Path, str] = {}
+    inodes: dict[Signature, list[Path]] = {}
+    for path in wanted:
+        digest = cache.known(path) if trust_cache else None
+        if digest is not None:
+            digests[path] = digest
+        else:
+            inodes.setdefault(Signature.of(path), []).append(path)
+    counter = _ByteCounter(progress, sum(signature.size for signature in inodes))
+    try:
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            jobs = {
+                pool.submit(_hash_and_record, same[0], cache, counter.of(same[0].name)): same
+                for _, same in sorted(inodes.items(), key=lambda item: -item[0].size)
+            }
+            try:
+                for job in as_completed(jobs):
+                    for path in jobs[job]:
+                        digests[path] = job.result()
+                        cache.record(path, Signature.of(path), digests[path])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        cache.save()
+    return {path: digests[path] for path in wanted}
+
+
+class _ByteCounter:
+    """Adds up what several threads have read and reports it, one call at a time."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self._guard = threading.Lock()
+
+    def of(self, name: str) -> Callable[[int], None]:
+        return lambda count: self._add(count, name)
+
+    def _add(self, count: int, name: str) -> None:
+        with self._guard:
+            self._done += count
+            self._progress("hashing", self._done, self._total, name)
+
+
+def _hash_and_record(path: Path, cache: DigestCache | None, advance: Callable[[int], None]) -> str:
+    _wait_until_settled(path)
+    before = Signature.of(path)
+    digest = hashlib.sha256()
+    block = bytearray(_BLOCK_BYTES)
+    view = memoryview(block)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(view[:count])
+            advance(count)
+    if Signature.of(path) != before:
+        raise ModelFilesError(f"{path}: changed while it was read; wait until nothing writes to it and try again")
+    if cache is not None:
+        cache.record(path, before, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _wait_until_settled(path: Path) -> None:
+    age = time.time() - path.stat().st_mtime
+    if 0 <= age < _CLOCK_GRANULARITY_SECONDS:
+        time.sleep(_CLOCK_GRANULARITY_SECONDS - age)

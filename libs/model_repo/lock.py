@@ -1,0 +1,156 @@
+"""The lock file of a repository: every file with size, SHA-256, and where it came from.
+
+Written when files arrive, checked by every later download and verification. It is the answer to "are these the bytes
+we proved?", so nothing rewrites an entry silently. What does not belong here: fetching (``download``) and judging
+(``verify``).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from libs.atomic_write import write_bytes_atomically
+from libs.errors import ModelFilesError
+from libs.model_repo.digests import DigestCache, sha256_of_files
+from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.progress import Progress, no_progress
+from libs.model_repo.repository_files import LOCK_NAME, PARTS, Part, files_of_part, part_of, safe_parts
+
+_FORMAT = 1
+_SHA256_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class LockedFile:
+    """What is known of one file. ``source`` is a hub repository or a sentence such as ``made by libs.sandbox``."""
+
+    size: int
+    sha256: str
+    source: str
+    revision: str | None = None
+    hub: str | None = None
+
+
+@dataclass(frozen=True)
+class RepositoryLock:
+    """File name (as in ``repository_files``) -> what it must be."""
+
+    variant: str
+    files: Mapping[str, LockedFile] = field(default_factory=dict)
+
+    def of_part(self, part: Part) -> dict[str, LockedFile]:
+        """The entries of one part."""
+        return {name: file for name, file in self.files.items() if part_of(name) == part}
+
+    def with_files(self, files: Mapping[str, LockedFile]) -> Self:
+        """This lock with entries added or replaced."""
+        return replace(self, files=dict(sorted((dict(self.files) | dict(files)).items())))
+
+    def without(self, names: set[str]) -> Self:
+        """This lock without these entries."""
+        return replace(self, files={name: file for name, file in self.files.items() if name not in names})
+
+
+def lock_path(layout: RepositoryLayout) -> Path:
+    """Where the lock file of a repository lies."""
+    return layout.root / LOCK_NAME
+
+
+def read_lock(layout: RepositoryLayout) -> RepositoryLock | None:
+    """The lock of a repository, None if it has none.
+
+    Raises:
+        ModelFilesError: the file is there but is not a lock file of this variant.
+    """
+    path = lock_path(layout)
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        content = json.loads(text)
+        if content["format"] != _FORMAT:
+            raise ValueError(f"format {content['format']}, expected {_FORMAT}")
+        lock = RepositoryLock(
+            content["variant"], {name: LockedFile(**entry) for name, entry in sorted(content["files"].items())}
+        )
+        for name, entry in lock.files.items():
+            safe_parts(name)
+            if len(entry.sha256) != _SHA256_LENGTH or not isinstance(entry.size, int):
+                raise ValueError(f"the entry of {name} has no size and sha256")
+    except (ValueError, KeyError, TypeError, AttributeError, ModelFilesError) as error:
+        raise ModelFilesError(
+            f"{path}: is not a lock file ({error}); restore it, or move it away and lock the repository anew with "
+            f"`one-to-all models verify {layout.variant.name} --write-lock`"
+        ) from None
+    if lock.variant != layout.variant.name:
+        raise ModelFilesError(f"{path}: is the lock of variant {lock.variant!r}, expected {layout.variant.name!r}")
+    return lock
+
+
+def write_lock(layout: RepositoryLayout, lock: RepositoryLock) -> None:
+    """Replace the lock file; call it inside :func:`hold_repository`."""
+    files = {name: asdict(file) for name, file in sorted(lock.files.items())}
+    content = {"format": _FORMAT, "variant": lock.variant, "files": files}
+    write_bytes_atomically(lock_path(layout), (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def lock_repository(
+    layout: RepositoryLayout,
+    *,
+    source: str = "found on this machine",
+    replace_entries: bool = False,
+    progress: Progress = no_progress,
+) -> RepositoryLock:
+    """Hash every file that is there and write the lock: what is here now is declared to be right.
+
+    For repositories that no hub vouches for (the sandbox, files copied by hand). Verify the structure first.
+
+    Args:
+        layout: the repository.
+        source: written into each new entry.
+        replace_entries: True declares changed files right as well (the sandbox was written anew).
+        progress: called with bytes hashed.
+
+    Raises:
+        ModelFilesError: an existing entry has another digest and ``replace_entries`` is False; both are shown.
+    """
+    with hold_repository(layout):
+        known = None if replace_entries else read_lock(layout)
+        names = {name: path for part in PARTS for name, path in files_of_part(layout, part).items()}
+        digests = sha256_of_files(names.values(), DigestCache.beside(layout), progress=progress)
+        entries = {}
+        for name, path in names.items():
+            locked = known.files.get(name) if known else None
+            if locked and locked.sha256 != digests[path]:
+                raise ModelFilesError(
+                    f"{name}: its sha256 is {digests[path]}, the lock says {locked.sha256}; fetch it again, or remove "
+                    f"{lock_path(layout)} if the new content is meant"
+                )
+            entries[name] = locked or LockedFile(path.stat().st_size, digests[path], source)
+        lock = (known or RepositoryLock(layout.variant.name)).with_files(entries)
+        write_lock(layout, lock)
+    return lock
+
+
+@contextmanager
+def hold_repository(layout: RepositoryLayout, timeout: float = -1) -> Iterator[None]:
+    """One process (and thread) at a time changes this repository; others wait, for ever by default.
+
+    The operating system releases the lock of a killed process.
+
+    Raises:
+        ModelFilesError: another process still holds it after ``timeout`` seconds.
+    """
+    layout.root.mkdir(parents=True, exist_ok=True)
+    path = layout.root / f".{LOCK_NAME}.lock"
+    try:
+        with FileLock(path, timeout=timeout):
+            yield
+    except Timeout:
+        raise ModelFilesError(f"{layout.root}: another process is changing this repository; try again later") from None
