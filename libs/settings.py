@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_prefix: str = ""
 
+    redis_url: SecretStr | None = Field(None, description="broker of the fleet: redis://[:password@]host:port/database")
+
     @model_validator(mode="before")
     @classmethod
     def _derive_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -71,9 +73,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_plain_folder_name(cls, value: str) -> str:
         if value in {".", ".."} or "/" in value or "\\" in value:
-            raise ValueError(
-                f"ONE_TO_ALL_MODEL_DIR={value!r} must name a folder below MODELS_DIR, not a path"
-            )
+            raise ValueError(f"ONE_TO_ALL_MODEL_DIR={value!r} must name a folder below MODELS_DIR, not a path")
         return value
 
     @field_validator("one_to_all_device")
@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         if value in {"auto", "cpu", "cuda"} or (kind == "cuda" and index.isdigit()):
             return value
         raise ValueError(f"ONE_TO_ALL_DEVICE={value!r} must be auto, cpu, cuda or cuda:N")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_an_address_of_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("REDIS_URL must start with redis:// or rediss://, e.g. redis://127.0.0.1:6379/0")
+        return value
 
     @field_validator("s3_prefix")
     @classmethod

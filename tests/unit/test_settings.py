@@ -150,6 +150,22 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
         assert "the-secret-key" not in text
 
 
+def test_the_address_of_redis_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().redis_url is None
+    monkeypatch.setenv("REDIS_URL", "rediss://:the-password@broker:6379/0")
+    settings = load_settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "rediss://:the-password@broker:6379/0"
+    assert "the-password" not in f"{settings!r} {settings.model_dump_json()}"
+
+
+def test_a_broker_that_is_not_redis_is_refused_without_showing_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "amqp://user:the-password@broker")
+    with pytest.raises(SettingsError, match="REDIS_URL must start with redis://") as caught:
+        load_settings()
+    assert "the-password" not in str(caught.value)
+
+
 def test_layout_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONE_TO_ALL_PRETRAINED_DIR", "/shared/pretrained")
     monkeypatch.setenv("WAN_T2V_14B_DIFFUSERS_DIR", "/shared/Wan2.1-T2V-14B-Diffusers")
