@@ -1,0 +1,108 @@
+"""From a person's box to the pose network's input.
+
+What does not belong here: finding the box (``detector``) and reading the network's answer (``heatmaps``).
+
+Source: golden pose specification, section 4. The network was used with blue, green, red channels normalised by the
+statistics of red, green, blue; that is kept.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from libs.errors import PoseError
+
+INPUT_HEIGHT, INPUT_WIDTH = 256, 192
+_PADDING = 1.25
+_SMALLEST_BOX = 10
+_MEAN = np.array([0.485, 0.456, 0.406])
+_STD = np.array([0.229, 0.224, 0.225])
+_LARGEST_CROP_PIXELS = 2**27
+"""A crop this large (of float32 colours: 1.5 GiB) can only come from a box far outside any frame."""
+
+
+@dataclass(frozen=True)
+class CropGeometry:
+    """Which part of a frame the pose network sees.
+
+    Attributes:
+        centre: [2] float64, x and y in frame pixels.
+        size: [2] float64, width and height in frame pixels, before rounding; decoding uses these.
+        upper_left: [2] int, x and y of the crop's first pixel; may be negative.
+        lower_right: [2] int, exclusive.
+    """
+
+    centre: np.ndarray
+    size: np.ndarray
+    upper_left: np.ndarray
+    lower_right: np.ndarray
+
+    def overlap(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        """First and last (exclusive) pixel of the part of the crop inside the frame: [2] x, y each."""
+        first = np.clip(self.upper_left, 0, (width, height))
+        last = np.clip(self.lower_right, first, (width, height))
+        return first, last
+
+
+def crop_geometry(box: np.ndarray, width: int, height: int) -> CropGeometry:
+    """The crop of 3:4 with padding around ``box`` (x1, y1, x2, y2, score); the whole frame for a useless box.
+
+    The corners are computed along upstream's floating-point path: a quarter of all boxes has a corner at exactly one
+    half, where rounding noise decides.
+    """
+    x1, y1, x2, y2, score = (float(value) for value in box)
+    if score <= 0 or x2 - x1 < _SMALLEST_BOX or y2 - y1 < _SMALLEST_BOX:
+        x1, y1, x2, y2 = 0.0, 0.0, float(width), float(height)
+    centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
+    aspect = INPUT_HEIGHT / INPUT_WIDTH
+    scale = max((x2 - x1) * aspect, y2 - y1) / 200 * _PADDING
+    crop_height = 200 * scale
+    crop_width = crop_height / aspect
+    to_input = np.array(
+        [
+            [INPUT_WIDTH / crop_width, 0, INPUT_WIDTH * (-centre_x / crop_width + 0.5)],
+            [0, INPUT_HEIGHT / crop_height, INPUT_HEIGHT * (-centre_y / crop_height + 0.5)],
+            [0, 0, 1],
+        ]
+    )
+    to_frame = np.linalg.inv(to_input)
+    return CropGeometry(
+        centre=np.array([centre_x, centre_y]),
+        size=np.array([crop_width, crop_height]),
+        upper_left=np.rint((to_frame @ np.array([0, 0, 1]))[:2]).astype(int),
+        lower_right=np.rint((to_frame @ np.array([INPUT_WIDTH, INPUT_HEIGHT, 1]))[:2]).astype(int),
+    )
+
+
+def crop_image(image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
+    """The crop resized to [256, 192, 3] float32, black outside the image.
+
+    Args:
+        image: [H, W, 3] uint8.
+        geometry: where to cut.
+
+    Raises:
+        PoseError: the crop is absurdly large.
+    """
+    crop_width, crop_height = geometry.lower_right - geometry.upper_left
+    if crop_width < 1 or crop_height < 1 or crop_width * crop_height > _LARGEST_CROP_PIXELS:
+        raise PoseError(
+            f"the detector's box leads to a crop of {crop_width} x {crop_height} pixels of a frame of "
+            f"{image.shape[1]} x {image.shape[0]}; check the detector's file, or use smaller pictures"
+        )
+    (x1, y1), (x2, y2) = geometry.overlap(image.shape[1], image.shape[0])
+    left, top = geometry.upper_left
+    crop = np.zeros((crop_height, crop_width, 3), dtype=np.float32)
+    crop[y1 - top : y2 - top, x1 - left : x2 - left] = image[y1:y2, x1:x2]
+    return cv2.resize(crop, (INPUT_WIDTH, INPUT_HEIGHT), interpolation=cv2.INTER_LINEAR)
+
+
+def normalise(crop: np.ndarray) -> np.ndarray:
+    """A crop [256, 192, 3] of values 0..255 as network input [3, 256, 192] float32 (computed in double)."""
+    return ((crop / np.float32(255) - _MEAN) / _STD).transpose(2, 0, 1).astype(np.float32)
+
+
+def pose_network_input(frame: np.ndarray, geometry: CropGeometry) -> np.ndarray:
+    """The network's input [3, 256, 192] for a frame [H, W, 3] uint8 RGB; channels end up blue, green, red."""
+    return normalise(crop_image(frame, geometry)[:, :, ::-1])

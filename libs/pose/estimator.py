@@ -1,0 +1,131 @@
+"""``PoseEstimator``: frames -> boxes -> key-points, in batches, streamed.
+
+Holds the two networks; memory is bounded by one batch of frames, and a track holds key-points only. What does not
+belong here: reading or resizing frames (``libs.media``, ``framing``), and judging what was found (``person_check``).
+
+Source: golden pose specification, sections 3 to 5.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from libs.errors import ModelFilesError, PoseError
+from libs.pose.crop import crop_geometry, pose_network_input
+from libs.pose.detector import detections_of, detector_input, select_person
+from libs.pose.heatmaps import HEATMAP_HEIGHT, HEATMAP_WIDTH, decode_heatmaps
+from libs.pose.keypoints import WHOLEBODY_COUNT
+from libs.pose.parallel import ordered_map
+from libs.pose.sessions import NetworkSession
+from libs.pose.track import PoseTrack
+
+_HEATMAPS = (WHOLEBODY_COUNT, HEATMAP_HEIGHT, HEATMAP_WIDTH)
+
+
+class PoseEstimator:
+    """The detector and the whole-body pose network, loaded once and used for any number of clips."""
+
+    def __init__(self, detector: Path, pose_network: Path, device: str = "cpu", batch_size: int = 8) -> None:
+        """Load both networks.
+
+        Args:
+            detector: YOLOv10 ONNX file.
+            pose_network: ViTPose whole-body ONNX file.
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+            batch_size: frames per network run, where the graphs' batch axes are free; else frames run one by one.
+
+        Raises:
+            ModelFilesError: a file is missing or is not the network it should be.
+            DeviceError: CUDA was asked for and is not really used.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        self._detector = NetworkSession(detector, device)
+        self._pose_network = NetworkSession(pose_network, device)
+        self._batch_size = batch_size
+
+    def estimate(
+        self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
+    ) -> PoseTrack:
+        """The track of one clip (or of one picture: a list of one frame).
+
+        Args:
+            frames: uint8 RGB [H, W, 3], all of one size; consumed as a stream.
+            subject: what the frames are, for messages (``reference``, ``driver``).
+            progress: called after each batch with the number of frames done so far.
+
+        Raises:
+            PoseError: no frames, frames of different sizes, or no body in the first frame.
+        """
+        boxes, points = [], []
+        size: tuple[int, int] | None = None
+        done = 0
+        for batch in _batches(_checked(frames, subject), self._batch_size):
+            size = size or (batch[0].shape[1], batch[0].shape[0])
+            batch_boxes, batch_points = self.keypoints(batch)
+            boxes.append(batch_boxes)
+            points.append(batch_points)
+            done += len(batch)
+            if progress:
+                progress(done)
+        if size is None:
+            raise PoseError(f"{subject}: there are no frames; choose a clip with at least one frame")
+        try:
+            return PoseTrack.from_wholebody(np.concatenate(points), *size, boxes=np.concatenate(boxes))
+        except PoseError as error:
+            raise PoseError(f"{subject}: {error}") from None
+
+    def keypoints(self, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes [B, 5] float64 and COCO-WholeBody key-points [B, 133, 3] float32 (pixels, score) of one batch.
+
+        Raises:
+            ModelFilesError: a network's output has another shape than its kind has.
+            PoseError: a network gives values that are not numbers, or an absurd box.
+        """
+        boxes = self._boxes(frames)
+        height, width = frames[0].shape[:2]
+        geometries = [crop_geometry(box, width, height) for box in boxes]
+        crops = list(ordered_map(lambda pair: pose_network_input(*pair), zip(frames, geometries, strict=True)))
+        heatmaps = self._pose_network.run(np.stack(crops))
+        if heatmaps.shape[1:] != _HEATMAPS:
+            raise ModelFilesError(
+                f"{self._pose_network.path}: gives heatmaps of shape {heatmaps.shape[1:]}; expected {_HEATMAPS}: this "
+                "is not the whole-body pose network"
+            )
+        if not np.isfinite(heatmaps).all():
+            raise PoseError(f"{self._pose_network.path.name} gives values that are not numbers; verify the model files")
+        centres = np.stack([geometry.centre for geometry in geometries])
+        sizes = np.stack([geometry.size for geometry in geometries])
+        return boxes, decode_heatmaps(heatmaps, centres, sizes)
+
+    def _boxes(self, frames: list[np.ndarray]) -> np.ndarray:
+        height, width = frames[0].shape[:2]
+        outputs = self._detector.run(np.stack(list(ordered_map(detector_input, frames))))
+        try:
+            detections = [detections_of(output, width, height) for output in outputs]
+        except ModelFilesError as error:
+            raise ModelFilesError(f"{self._detector.path}: {error}") from None
+        return np.stack([select_person(found, width, height) for found in detections])
+
+
+def _batches(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    iterator = iter(frames)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _checked(frames: Iterable[np.ndarray], subject: str) -> Iterator[np.ndarray]:
+    """The same frames; an error for the first that differs from frame 0 in size, or is no RGB picture."""
+    first: tuple[int, ...] | None = None
+    for index, frame in enumerate(frames):
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise PoseError(f"{subject}: frame {index} is {frame.dtype} {frame.shape}; expected uint8 [H, W, 3] RGB")
+        first = first or frame.shape
+        if frame.shape != first:
+            raise PoseError(
+                f"{subject}: frame {index} has {frame.shape[1]} x {frame.shape[0]} pixels, frame 0 {first[1]} x "
+                f"{first[0]}; all frames of a clip must have one size"
+            )
+        yield frame

@@ -1,0 +1,97 @@
+"""Sizes and framing: the target size of a clip, and the centre crop that brings a picture to a size.
+
+What does not belong here: reading pictures (``libs.media``), and moving a person inside a picture (``warp``).
+
+Source: golden pose specification, section 2; golden model specification, section 9.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from libs.errors import MediaError
+from libs.pose.parallel import ordered_map
+
+SIZE_MULTIPLE = 16
+PREPROCESS_SHORT_SIDE = 768
+"""The limit of upstream's preprocessing script; its inference scripts limit again (384 or 576)."""
+
+
+@dataclass(frozen=True)
+class FrameSize:
+    """Height and width in pixels."""
+
+    height: int
+    width: int
+
+
+def target_size(height: int, width: int, short_side_limit: int = PREPROCESS_SHORT_SIDE) -> FrameSize:
+    """The size of the outputs for a wanted size: the short side limited, both sides floored to multiples of 16.
+
+    Args:
+        height: wanted height in pixels, usually the reference picture's.
+        width: wanted width in pixels.
+        short_side_limit: if the short side is longer, both sides shrink so that it equals this.
+
+    Raises:
+        MediaError: a side would be shorter than 16 pixels, so nothing would be left of it.
+    """
+    new_height, new_width = height, width
+    short = min(height, width)
+    if short > short_side_limit:
+        factor = short_side_limit / short
+        new_height = short_side_limit if height == short else int(height * factor)
+        new_width = short_side_limit if width == short else int(width * factor)
+    size = FrameSize(new_height // SIZE_MULTIPLE * SIZE_MULTIPLE, new_width // SIZE_MULTIPLE * SIZE_MULTIPLE)
+    if min(size.height, size.width) < SIZE_MULTIPLE:
+        raise MediaError(
+            f"a picture of {width} x {height} pixels (width x height) is too small: each side needs at least "
+            f"{SIZE_MULTIPLE} pixels after the short side is limited to {short_side_limit}"
+        )
+    return size
+
+
+def resize_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``image`` cropped around its centre to the aspect of the target, then resized to it (bicubic, antialiased).
+
+    Pillow rounds each edge of the crop box half to even, so the crop can be a pixel off the centre.
+
+    Args:
+        image: [H, W, 3] or [H, W] uint8.
+        height: target height in pixels.
+        width: target width in pixels.
+
+    Returns:
+        [height, width, ...] uint8.
+
+    Raises:
+        MediaError: the target is empty, or so unlike the image that nothing of it would be left.
+    """
+    source_height, source_width = image.shape[:2]
+    if min(height, width, source_height, source_width) < 1:
+        raise MediaError(f"cannot bring a picture of {source_width} x {source_height} pixels to {width} x {height}")
+    crop_width, crop_height = source_width, source_height
+    if source_height / source_width > height / width:
+        crop_height = int(source_width * height / width)
+    else:
+        crop_width = int(source_height * width / height)
+    box = (
+        (source_width - crop_width) / 2,
+        (source_height - crop_height) / 2,
+        (source_width + crop_width) / 2,
+        (source_height + crop_height) / 2,
+    )
+    cropped = Image.fromarray(image).crop(box)  # type: ignore[arg-type]  # Pillow rounds the edges, as upstream relies on
+    if min(cropped.size) < 1:
+        raise MediaError(
+            f"nothing is left of a picture of {source_width} x {source_height} pixels cropped to the shape of "
+            f"{width} x {height}: use pictures of a more similar shape"
+        )
+    return np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def resize_crop_frames(frames: Iterable[np.ndarray], height: int, width: int) -> Iterator[np.ndarray]:
+    """:func:`resize_crop` for a stream of frames, by several threads, in order, a bounded number at a time."""
+    return ordered_map(lambda frame: resize_crop(frame, height, width), frames)
