@@ -3,8 +3,8 @@
 Nothing is trained: the detector boxes everything that has a marker's colour, the pose network takes, for each of 24
 anchors, the centroid of its colour around the place where that colour is densest, extends the anchors to 133
 key-points with the matrices of ``keypoints`` (one linear layer), and renders a Gaussian per key-point, whose logarithm
-the pose stage's decoding inverts exactly. Weights are colours and matrices. What does not belong here: onnxruntime, crops
-and decoding (``libs.pose``).
+the pose stage's decoding inverts exactly. Weights are colours and matrices. What does not belong here: onnxruntime,
+crops and decoding (``libs.pose``).
 
 Interfaces (golden pose specification, sections 3, 4 and 16):
 
@@ -224,8 +224,11 @@ def detection_network() -> bytes:
 
     # markers end at the eyes and toes; head, fingers and soles reach further
     edges = [
-        moved(low_x, width, -0.04), moved(low_y, height, -0.19), moved(high_x, width, 0.04), moved(high_y, height, 0.04),
-    ]  # fmt: skip
+        moved(low_x, width, -0.04),
+        moved(low_y, height, -0.19),
+        moved(high_x, width, 0.04),
+        moved(high_y, height, 0.04),
+    ]
     found = graph.node("Greater", graph.node("Mul", width, height), graph.constant(0.0))
     score = graph.node("Mul", graph.node("Cast", found, to=TensorProto.FLOAT), graph.constant(0.92))
     person = graph.node("Mul", score, graph.constant(0.0))  # class 0

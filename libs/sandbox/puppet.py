@@ -2,11 +2,13 @@
 
 It stands in for a person wherever no real picture may be used (tests, demo, documentation). The markers are what the
 sandbox's pose network looks for; everything else is painted in muted colours so that nothing but a marker looks like
-one. What does not belong here: geometry (``skeleton``, ``keypoints``), the colour code (``markers``), files (``media``).
+one. What does not belong here: geometry (``skeleton``, ``keypoints``), the colour code (``markers``), files
+(``media``).
 """
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -218,7 +220,7 @@ class _Figure:
                 for angle in angles
             ]
         )
-        strokes = [RoundCone(a, b, 0.045 * wide, 0.045 * wide) for a, b in zip(band[:-1], band[1:], strict=True)]
+        strokes = [RoundCone(a, b, 0.045 * wide, 0.045 * wide) for a, b in pairwise(band)]
         self.painting.shape(strokes, self.puppet.headphones, shadow=0.2)
         for side in ("left", "right"):
             ear = self._at(f"{side}_ear")
