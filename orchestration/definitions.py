@@ -1,0 +1,59 @@
+"""The code location: everything Dagster may know of, built by one function.
+
+What does not belong here: any definition itself.
+"""
+
+import dagster as dg
+
+from orchestration.assets.animation import animation
+from orchestration.assets.animation_review import animation_review
+from orchestration.assets.model_files import one_to_all_checkpoint, pose_models, slimmed_wan_resources
+from orchestration.assets.model_verification import model_verification
+from orchestration.assets.models_in_use import animation_model, pose_networks
+from orchestration.assets.pose_conditioning import pose_conditioning
+from orchestration.assets.pose_tracks import pose_tracks
+from orchestration.assets.request import validate_request
+from orchestration.checks.clip import CLIP_CHECKS
+from orchestration.io_manager import ArtifactIOManager
+from orchestration.jobs import JOBS
+from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
+
+
+def build_defs(**resources: object) -> dg.Definitions:
+    """All definitions.
+
+    Args:
+        resources: stand-ins by name, for tests and the demo (``progress``, ``settings``, ``storage``, ``scratch``).
+    """
+    settings = resources.pop("settings", None) or SettingsResource()
+    storage = resources.pop("storage", None) or StorageResource(settings=settings)
+    return dg.Definitions(
+        assets=[
+            one_to_all_checkpoint,
+            pose_models,
+            slimmed_wan_resources,
+            model_verification,
+            animation_model,
+            pose_networks,
+            validate_request,
+            pose_tracks,
+            pose_conditioning,
+            animation,
+            animation_review,
+        ],
+        asset_checks=CLIP_CHECKS,
+        jobs=JOBS,
+        resources={
+            "settings": settings,
+            "storage": storage,
+            "scratch": ScratchResource(settings=settings),
+            "progress": ProgressResource(),
+            "io_manager": ArtifactIOManager(storage=storage),
+            **resources,
+        },
+        # One process per run: a worker that stays alive keeps the model, and assets of a run share it.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

@@ -1,4 +1,4 @@
-"""The Dagster instance of one machine: its home lies in ``DATA_DIR/dagster_home`` and uses the repository's dagster.yaml.
+"""The Dagster instance of one machine: its home is ``DATA_DIR/dagster_home``, with the repository's dagster.yaml.
 
 ``python -m orchestration.local_instance`` prepares it and prints its path. What does not belong here: production
 instances, which bring their own ``DAGSTER_HOME``.

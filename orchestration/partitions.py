@@ -5,6 +5,7 @@ Also the index from a variant to the requests that use it. What does not belong 
 
 import dagster as dg
 
+from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS
 
 MODEL_VARIANTS = dg.StaticPartitionsDefinition(list(VARIANTS))
@@ -23,6 +24,18 @@ def remember_variant_of_request(instance: dg.DagsterInstance, request_id: str, v
         if other != variant and instance.has_dynamic_partition(_index_name(other), request_id):
             instance.delete_dynamic_partition(_index_name(other), request_id)
     instance.add_dynamic_partitions(_index_name(variant), [request_id])
+
+
+def variant_of_request(instance: dg.DagsterInstance, request_id: str) -> str:
+    """The variant that the last validated document of ``request_id`` names.
+
+    Raises:
+        InputError: the request was never validated, or its model files were not complete.
+    """
+    for variant in VARIANTS:
+        if instance.has_dynamic_partition(_index_name(variant), request_id):
+            return variant
+    raise InputError(f"request {request_id!r} was not validated yet: materialize animation_request for this partition")
 
 
 def requests_of_variant(instance: dg.DagsterInstance, variant: str) -> list[str]:

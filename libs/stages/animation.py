@@ -1,0 +1,113 @@
+"""Stage: from conditioning to the clip, an mp4 written while it is sampled.
+
+Memory is bounded by one chunk whatever the clip's length: poses are drawn per chunk, finished frames are encoded and
+dropped. What does not belong here: how frames are made (``libs.one_to_all``) and where the clip is stored.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libs.animation_request import ResolvedRequest
+from libs.media.writer import VideoWriter
+from libs.one_to_all.engine import AnimationEngine, AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
+from libs.one_to_all.options import SamplingOptions
+from libs.pose.conditioning import PoseConditioning
+from libs.stages.animation_files import CLIP_FILE
+from libs.stages.request_media import RequestMedia
+
+ProgressCallback = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class ClipSummary:
+    """What was made: pixels, frames, exact rate as text, and how the work was divided. Times in seconds."""
+
+    width: int
+    height: int
+    frame_count: int
+    frame_rate: str
+    chunks: int
+    chunks_resumed: int
+    sampling_seconds: float
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+
+def animate_request(
+    request: ResolvedRequest,
+    media: RequestMedia,
+    conditioning: PoseConditioning,
+    engine: AnimationEngine,
+    folder: Path,
+    chunks: ChunkStore | None,
+    on_step: ProgressCallback,
+) -> ClipSummary:
+    """Sample the clip and write ``clip.mp4`` into ``folder``; the file appears when it is whole.
+
+    Args:
+        request: prompt, steps, guidance, seed, whether to keep the sound.
+        media: rate and frame count of the clip, and the driver for its sound.
+        conditioning: picture, mask and poses at the clip's size.
+        engine: the loaded networks.
+        folder: an existing folder.
+        chunks: where finished chunks survive a killed process; None to keep none.
+        on_step: called with (steps done, steps in all, a phrase).
+    """
+    started = time.monotonic()
+    height, width = conditioning.image.shape[:2]
+    step_count = chunk_count = resumed = 0
+    audio = media.driver if request.keep_audio and media.has_audio else None
+    with VideoWriter(folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio) as writer:
+        for event in engine.animate(_inputs(media, conditioning), sampling_options(request), chunks):
+            match event:
+                case ChunkStarted():
+                    chunk_count = event.count
+                    resumed += event.resumed
+                    if event.resumed:
+                        step_count += request.steps
+                    phrase = f"chunk {event.index + 1} of {event.count}{', resumed' if event.resumed else ''}"
+                    on_step(step_count, chunk_count * request.steps, phrase)
+                case StepFinished():
+                    step_count += 1
+                    on_step(step_count, chunk_count * request.steps, f"chunk {event.chunk_index + 1} of {chunk_count}")
+                case FramesReady():
+                    for frame in event.frames:
+                        writer.write(frame)
+    return ClipSummary(
+        width=width,
+        height=height,
+        frame_count=writer.frame_count,
+        frame_rate=str(media.output_frame_rate),
+        chunks=chunk_count,
+        chunks_resumed=resumed,
+        sampling_seconds=time.monotonic() - started,
+    )
+
+
+def sampling_options(request: ResolvedRequest) -> SamplingOptions:
+    """The part of a request that the sampler understands."""
+    return SamplingOptions(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        num_inference_steps=request.steps,
+        image_guidance_scale=request.image_guidance,
+        pose_guidance_scale=request.pose_guidance,
+        seed=request.seed,
+    )
+
+
+def _inputs(media: RequestMedia, conditioning: PoseConditioning) -> AnimationInputs:
+    return AnimationInputs(
+        image=conditioning.image,
+        mask=np.asarray(conditioning.mask),
+        reference_pose=conditioning.reference_pose,
+        frame_count=media.used_frame_count,
+        poses=conditioning.draw,
+    )

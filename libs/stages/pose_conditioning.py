@@ -1,0 +1,121 @@
+"""Stage: from key-points to everything the network is conditioned on, and a preview for people.
+
+What does not belong here: how poses are fitted and drawn (``libs.pose``).
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from libs.animation_request import OutputSize
+from libs.media.image import read_image
+from libs.media.preview import write_comparison
+from libs.media.reader import read_frames
+from libs.model_repo.variants import get_variant
+from libs.pose.conditioning import PoseConditioning, prepare_conditioning
+from libs.pose.framing import resize_crop, target_size
+from libs.pose.mode_choice import ModeChoice, choose_mode
+from libs.pose.options import PoseOptions
+from libs.pose.track import PoseTrack
+from libs.stages.pose_tracks import DRIVER_TRACK, REFERENCE_TRACK
+from libs.stages.request_media import RequestMedia
+
+PREVIEW_FILE = "preview.mp4"
+CHOICE_FILE = "choice.json"
+_FRAMES_DRAWN_AT_ONCE = 16
+
+FrameCallback = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RequestedPoseOptions:
+    """The fields of a request that determine the drawn poses."""
+
+    model: str
+    mode: str
+    align: str
+    face: str
+    head: str
+    size: OutputSize | None
+
+    @classmethod
+    def load(cls, path: Path) -> "RequestedPoseOptions":
+        """Read the JSON that ``animation_request`` wrote."""
+        fields = json.loads(path.read_text())
+        size = fields.pop("size")
+        return cls(**fields, size=OutputSize.model_validate(size) if size else None)
+
+
+def condition_poses(
+    media: RequestMedia, tracks: Path, requested: RequestedPoseOptions, folder: Path, on_frame: FrameCallback
+) -> tuple[PoseConditioning, ModeChoice]:
+    """Fit driver and reference to each other; write the conditioning and ``preview.mp4`` into ``folder``.
+
+    The preview shows, side by side, the picture the clip starts from, the pose asked for, and the driver.
+
+    Raises:
+        PoseError: the poses cannot be fitted.
+        MediaError: the size asked for cannot be reached.
+    """
+    picture = read_image(media.reference)
+    reference, driver = PoseTrack.load(tracks / REFERENCE_TRACK), PoseTrack.load(tracks / DRIVER_TRACK)
+    choice = _choose(requested, reference, driver)
+    options = PoseOptions(mode=choice.mode, align=choice.align, face=requested.face, head=requested.head)  # type: ignore[arg-type]
+    wanted = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
+    size = target_size(*wanted, get_variant(requested.model).sampling.short_side_limit)
+    conditioning = prepare_conditioning(picture, reference, driver, options, (size.height, size.width))
+    conditioning.save(folder)
+    (folder / CHOICE_FILE).write_text(json.dumps(asdict(choice), indent=2))
+    _write_preview(media, conditioning, folder / PREVIEW_FILE, on_frame)
+    return conditioning, choice
+
+
+def _choose(requested: RequestedPoseOptions, reference: PoseTrack, driver: PoseTrack) -> ModeChoice:
+    """What was asked for, the rest as ``choose_mode`` suggests; ``mode: pose`` alone means without alignment."""
+    suggested = choose_mode(reference, driver)
+    mode = suggested.mode if requested.mode == "auto" else requested.mode
+    if requested.align != "auto":
+        align = requested.align == "yes"
+    else:
+        align = suggested.align if mode == suggested.mode else mode == "ref"
+    if requested.mode == requested.align == "auto":
+        return suggested
+    return ModeChoice(mode, align, "As the request says.")  # type: ignore[arg-type]  # validated with the request
+
+
+def _write_preview(media: RequestMedia, conditioning: PoseConditioning, path: Path, on_frame: FrameCallback) -> None:
+    def counted() -> Iterator[np.ndarray]:
+        for done, pose in enumerate(drawn_poses(conditioning), start=1):
+            yield pose
+            on_frame(done, len(conditioning))
+
+    columns = {"reference": conditioning.image, "pose": counted(), "driver": framed_driver(media, conditioning)}
+    write_comparison(path, columns, media.output_frame_rate, height=conditioning.size[0])
+
+
+def framed_driver(media: RequestMedia, conditioning: PoseConditioning) -> Iterator[np.ndarray]:
+    """The driver's used frames as the pose networks saw them, at the clip's size."""
+    for frame in read_frames(media.driver, media.frame_interval):
+        yield resize_crop(resize_crop(frame, *conditioning.drawing_size), *conditioning.size)
+
+
+def drawn_poses(conditioning: PoseConditioning) -> Iterator[np.ndarray]:
+    """All drawn poses, one after the other, a few at a time in memory."""
+    for start in range(0, len(conditioning), _FRAMES_DRAWN_AT_ONCE):
+        yield from conditioning.draw(start, min(start + _FRAMES_DRAWN_AT_ONCE, len(conditioning)))
+
+
+def describe_conditioning(conditioning: PoseConditioning, choice: ModeChoice) -> dict[str, Any]:
+    """What a person wants to know at a glance."""
+    height, width = conditioning.size
+    return {
+        "size": f"{width} x {height}",
+        "frames": len(conditioning),
+        "mode": choice.mode,
+        "align": choice.align,
+        "why": choice.reason,
+    }

@@ -1,0 +1,112 @@
+"""The media of one request as a folder: the reference picture, the driving video, and what was measured of them.
+
+What does not belong here: where media come from (``libs.inbox``) and what is done with them.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self
+
+from libs.animation_request import ResolvedRequest
+from libs.errors import MediaError
+from libs.inbox import Inbox
+from libs.media.image import read_image
+from libs.media.probe import probe_video
+
+MEDIA_FILE = "media.json"
+
+
+@dataclass(frozen=True)
+class RequestMedia:
+    """Pictures and video of a request. Sizes are upright pixels; rates are exact, in frames per second.
+
+    ``frame_count`` and ``frame_rate`` are the driver's own; ``used_frame_count`` and ``output_frame_rate`` those of the
+    clip, which takes every ``frame_interval``-th frame.
+    """
+
+    folder: Path
+    reference_file: str
+    reference_width: int
+    reference_height: int
+    driver_file: str
+    driver_width: int
+    driver_height: int
+    frame_rate: Fraction
+    frame_count: int
+    frame_interval: int
+    has_audio: bool
+
+    @property
+    def reference(self) -> Path:
+        """The reference picture."""
+        return self.folder / self.reference_file
+
+    @property
+    def driver(self) -> Path:
+        """The driving video."""
+        return self.folder / self.driver_file
+
+    @property
+    def used_frame_count(self) -> int:
+        """Frames of the clip: the driver's frames 0, k, 2k, ..."""
+        return math.ceil(self.frame_count / self.frame_interval)
+
+    @property
+    def output_frame_rate(self) -> Fraction:
+        """Source rate / frame interval, exact."""
+        return self.frame_rate / self.frame_interval
+
+    @property
+    def output_duration(self) -> Fraction:
+        """Seconds the clip lasts, exact."""
+        return self.used_frame_count / self.output_frame_rate
+
+    def describe(self) -> dict[str, Any]:
+        """All fields but the folder, as JSON can hold them."""
+        fields = {name: value for name, value in asdict(self).items() if name != "folder"}
+        return {**fields, "frame_rate": str(self.frame_rate)}
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :func:`fetch_request_media` wrote.
+
+        Raises:
+            MediaError: the description is missing or damaged.
+        """
+        path = folder / MEDIA_FILE
+        try:
+            fields = json.loads(path.read_text())
+            return cls(**{**fields, "folder": folder, "frame_rate": Fraction(fields["frame_rate"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MediaError(f"{path}: is no description of a request's media ({error}); make it again") from None
+
+
+def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) -> RequestMedia:
+    """Copy the request's picture and video into ``folder``, check that they can be used, describe them.
+
+    Raises:
+        InputError: a file the request names is not in the inbox.
+        MediaError: a picture or video cannot be read, is cut off, empty, or of an absurd size.
+    """
+    reference = inbox.fetch_media("reference", request.reference, folder / "reference")
+    driver = inbox.fetch_media("driver", request.driver, folder / "driver")
+    height, width = read_image(reference).shape[:2]
+    video = probe_video(driver)
+    media = RequestMedia(
+        folder=folder,
+        reference_file=reference.name,
+        reference_width=width,
+        reference_height=height,
+        driver_file=driver.name,
+        driver_width=video.width,
+        driver_height=video.height,
+        frame_rate=video.frame_rate,
+        frame_count=video.frame_count,
+        frame_interval=request.frame_interval,
+        has_audio=video.has_audio,
+    )
+    (folder / MEDIA_FILE).write_text(json.dumps(media.describe(), indent=2))
+    return media

@@ -1,0 +1,94 @@
+"""The clip: the one step that needs the big network, and so a GPU.
+
+The model stays loaded in the worker's process; finished chunks of a long clip survive a killed run. What does not
+belong here: sampling (``libs.one_to_all``) and judging the clip (``orchestration.checks.clip``, ``animation_review``).
+"""
+
+import hashlib
+import json
+
+import dagster as dg
+
+from libs.animation_request import ResolvedRequest
+from libs.model_repo.layout import layout_of
+from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE
+from libs.storage.artifacts import LocalArtifact
+from orchestration.assets.model_verification import StoredVerification, stored_verification
+from orchestration.assets.models_in_use import animation_model
+from orchestration.assets.request import REQUEST_FILE
+from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.outputs import folder_output
+from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.pictures import pictures_metadata
+from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
+from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
+
+
+@dg.asset(
+    partitions_def=ANIMATION_REQUESTS,
+    deps=[animation_model],
+    group_name=ANIMATIONS_GROUP,
+    owners=OWNERS,
+    kinds={"pytorch", "video"},
+    code_version=CODE_VERSIONS["animation"],
+    retry_policy=RETRY_POLICY,
+    pool=GPU_POOL,
+    op_tags=GPU_OP_TAGS,
+)
+def animation(
+    context: dg.AssetExecutionContext,
+    animation_request: LocalArtifact,
+    request_media: LocalArtifact,
+    pose_conditioning: LocalArtifact,
+    settings: SettingsResource,
+    storage: StorageResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> dg.Output:
+    """The character of the reference doing the driver's motion: an mp4 with the driver's length, rate and sound."""
+    from libs.one_to_all.warm import warm_engine  # noqa: PLC0415 - loads torch
+    from libs.pose.conditioning import PoseConditioning  # noqa: PLC0415
+    from libs.stages.animation import animate_request  # noqa: PLC0415
+    from libs.stages.request_media import RequestMedia  # noqa: PLC0415
+    from libs.storage.chunks import StoredChunks  # noqa: PLC0415
+
+    report = progress.of(context)
+    loaded = settings.load()
+    with failures_explained(), scratch.filled_folder("animation") as folder:
+        request = ResolvedRequest.model_validate_json(animation_request.path(REQUEST_FILE).read_text())
+        conditioning = PoseConditioning.load(pose_conditioning.folder)
+        engine, load = warm_engine(layout_of(request.model, loaded), loaded.one_to_all_device)
+        context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
+        verified = stored_verification(storage.artifacts(), request.model)
+        chunks = StoredChunks(storage.objects(), _chunk_prefix(request, pose_conditioning, verified))
+        summary = animate_request(
+            request,
+            RequestMedia.load(request_media.folder),
+            conditioning,
+            engine,
+            folder,
+            chunks,
+            lambda done, all_, phrase: report("sampling", done, all_, phrase),
+        )
+        (folder / SUMMARY_FILE).write_text(json.dumps(summary.describe(), indent=2))
+        pictures = pictures_metadata({}, {"clip": folder / CLIP_FILE})
+    return folder_output(
+        folder,
+        {**pictures, **summary.describe(), "start": "cold" if load.cold else "warm", "load seconds": load.seconds},
+        after_publishing=chunks.clear,
+    )
+
+
+def _chunk_prefix(request: ResolvedRequest, conditioning: LocalArtifact, verified: StoredVerification | None) -> str:
+    """Where this clip's finished chunks lie: named by everything that determines them.
+
+    A retried run of the same work finds them; any change of request, poses, model files or code does not.
+    """
+    determines = {
+        "request": request.model_dump(exclude={"id", "keep_audio"}),
+        "conditioning": conditioning.manifest.digest,
+        "model": verified.versions if verified else None,
+        "code": CODE_VERSIONS["animation"],
+    }
+    digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
+    return f"chunks/{request.id}/{digest[:32]}"

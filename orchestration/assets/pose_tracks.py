@@ -1,0 +1,62 @@
+"""Key-points of the reference picture and of every driver frame, as data.
+
+Depends on the media and on the pose networks only: another prompt or another face option does not run the networks
+again. What does not belong here: retargeting and drawing (``pose_conditioning``).
+"""
+
+import time
+
+import dagster as dg
+
+from libs.model_repo.layout import layout_of
+from libs.storage.artifacts import LocalArtifact
+from orchestration.assets.models_in_use import pose_networks
+from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.outputs import folder_output
+from orchestration.partitions import ANIMATION_REQUESTS, variant_of_request
+from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
+from orchestration.resources import ProgressResource, ScratchResource, SettingsResource
+
+
+@dg.asset(
+    partitions_def=ANIMATION_REQUESTS,
+    deps=[pose_networks],
+    group_name=ANIMATIONS_GROUP,
+    owners=OWNERS,
+    kinds={"onnx", "numpy"},
+    code_version=CODE_VERSIONS["pose_tracks"],
+    retry_policy=RETRY_POLICY,
+    pool=GPU_POOL,
+    op_tags=GPU_OP_TAGS,
+)
+def pose_tracks(
+    context: dg.AssetExecutionContext,
+    request_media: LocalArtifact,
+    settings: SettingsResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> dg.Output:
+    """Key-points of the reference and of every driver frame used, found by the detector and the pose network."""
+    from libs.stages.pose_tracks import load_estimator, track_poses  # noqa: PLC0415 - loads the pose networks' runtime
+    from libs.stages.request_media import RequestMedia  # noqa: PLC0415
+
+    started = time.monotonic()
+    report = progress.of(context)
+    with failures_explained(), scratch.filled_folder("pose_tracks") as folder:
+        loaded = settings.load()
+        layout = layout_of(variant_of_request(context.instance, context.partition_key), loaded)
+        media = RequestMedia.load(request_media.folder)
+        estimator = load_estimator(layout, loaded.one_to_all_device)
+        reference, driver = track_poses(media, estimator, folder, lambda done, all_: report("poses", done, all_))
+    seconds = time.monotonic() - started
+    return folder_output(
+        folder,
+        {
+            "frames": len(driver),
+            "frames without a detection": int((driver.boxes[:, 4] < 0).sum()),
+            "mean body score of the reference": float(reference.body[..., 2].mean()),
+            "mean body score of the driver": float(driver.body[..., 2].mean()),
+            "seconds": seconds,
+            "frames per second": len(driver) / seconds,
+        },
+    )

@@ -1,0 +1,123 @@
+"""A request enters the graph: validated, its media fetched and probed, its parts separated.
+
+The parts are assets of their own so that staleness is exact: another prompt changes ``animation_request`` only, another
+face option ``pose_options`` as well, another video ``request_media`` as well. What does not belong here: poses.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from libs.animation_request import ResolvedRequest
+from libs.errors import ModelFilesError
+from libs.inbox import Inbox
+from libs.model_repo.layout import layout_of
+from libs.model_repo.variants import variant_of_folder
+from libs.model_repo.verify import verify_repository
+from libs.settings import Settings
+from libs.storage.artifacts import ArtifactStore
+from orchestration.assets.model_verification import stored_verification
+from orchestration.assets.models_in_use import observe_models_of_request
+from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.outputs import folder_output
+from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
+from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, OWNERS
+from orchestration.resources import ScratchResource, SettingsResource, StorageResource
+
+REQUEST_FILE = "request.json"
+OPTIONS_FILE = "options.json"
+POSE_OPTION_FIELDS = {"model", "mode", "align", "face", "head", "size"}
+MODEL_FILES_CHECK = "model_files_complete"
+
+
+def _out(description: str, kinds: set[str]) -> dg.AssetOut:
+    return dg.AssetOut(
+        description=description,
+        kinds=kinds,
+        group_name=ANIMATIONS_GROUP,
+        owners=OWNERS,
+        code_version=CODE_VERSIONS["animation_request"],
+    )
+
+
+@dg.multi_asset(
+    name="validate_request",
+    partitions_def=ANIMATION_REQUESTS,
+    outs={
+        "animation_request": _out("What was asked for, validated, with every default written out.", {"yaml"}),
+        "request_media": _out("Reference picture and driving video as they were when validated.", {"image", "video"}),
+        "pose_options": _out("The part of the request that determines the drawn poses.", {"yaml"}),
+    },
+    check_specs=[
+        dg.AssetCheckSpec(
+            MODEL_FILES_CHECK,
+            asset="animation_request",
+            blocking=True,
+            description="The model files this request needs were verified and are still there; else nothing starts.",
+        )
+    ],
+    retry_policy=RETRY_POLICY,
+)
+def validate_request(
+    context: dg.AssetExecutionContext,
+    settings: SettingsResource,
+    storage: StorageResource,
+    scratch: ScratchResource,
+) -> Iterator[Any]:
+    """Validate the request document named like the partition, fetch and probe its media, look at its model files."""
+    from libs.stages.request_media import fetch_request_media  # noqa: PLC0415 - loads the media libraries
+
+    loaded = settings.load()
+    with (
+        failures_explained(),
+        scratch.filled_folder("animation_request") as request_folder,
+        scratch.filled_folder("request_media") as media_folder,
+        scratch.filled_folder("pose_options") as options_folder,
+    ):
+        inbox = Inbox(storage.objects())
+        request = inbox.read_request(context.partition_key)
+        resolved = request.resolve(variant_of_folder(loaded.one_to_all_model_dir).name)
+        media = fetch_request_media(inbox, resolved, media_folder)
+        (request_folder / REQUEST_FILE).write_text(resolved.model_dump_json(indent=2))
+        options = resolved.model_dump(include=POSE_OPTION_FIELDS)
+        (options_folder / OPTIONS_FILE).write_text(json.dumps(options, indent=2))
+
+    yield folder_output(
+        request_folder, {"request": dg.MetadataValue.json(resolved.model_dump())}, output_name="animation_request"
+    )
+    yield folder_output(media_folder, {"media": dg.MetadataValue.json(media.describe())}, output_name="request_media")
+    yield folder_output(options_folder, {"options": dg.MetadataValue.json(options)}, output_name="pose_options")
+    with failures_explained():
+        yield _model_files_check(context, resolved, loaded, storage.artifacts())
+
+
+def _model_files_check(
+    context: dg.AssetExecutionContext, request: ResolvedRequest, settings: Settings, store: ArtifactStore
+) -> dg.AssetCheckResult:
+    """Are the files the ones that were verified? Observes which they are (``models_in_use``) if so."""
+    verified = stored_verification(store, request.model)
+    if verified is None:
+        problem = f"{request.model} was never verified: materialize model_verification for partition {request.model!r}"
+    else:
+        problem = _problem_now(request.model, settings)
+    if verified is not None and problem is None:
+        remember_variant_of_request(context.instance, request.id, request.model)
+        for observation in observe_models_of_request(request.id, verified.versions):
+            context.log_event(observation)
+    return dg.AssetCheckResult(
+        check_name=MODEL_FILES_CHECK,
+        asset_key="animation_request",
+        passed=problem is None,
+        description=problem or f"{request.model}: complete and verified.",
+    )
+
+
+def _problem_now(variant: str, settings: Settings) -> str | None:
+    """What a fast look finds wrong with the files as they are now; a few seconds for any variant."""
+    try:
+        verify_repository(layout_of(variant, settings), level="fast").raise_if_not_complete()
+    except ModelFilesError as error:
+        return str(error)
+    return None

@@ -1,0 +1,123 @@
+"""``make demo``: the whole graph on the sandbox models, with progress in the terminal.
+
+Puts a sample request into the inbox, materializes what is missing or stale, and says where the results are. The state
+is the one ``make ui`` shows. What does not belong here: anything a real animation would not do.
+"""
+
+import argparse
+import logging
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from libs.errors import OneToAllError
+from libs.inbox import Inbox
+from libs.settings import load_settings
+from libs.stages.animation_files import CLIP_FILE
+from orchestration.definitions import build_defs
+from orchestration.freshness import unfinished_assets
+from orchestration.jobs import ANIMATE, PREPARE_MODELS
+from orchestration.local_instance import prepare_dagster_home
+from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.resources import SettingsResource, StorageResource
+from orchestration.terminal_progress import TerminalProgress, terminal_progress
+
+VARIANT = "sandbox"
+
+
+def main() -> int:
+    """Run the demo; the exit status is 0 when every asset is there and every check passed."""
+    parser = argparse.ArgumentParser(prog="make demo", description="Animate a puppet with the sandbox models.")
+    parser.add_argument("--again", action="store_true", help="redo finished work")
+    arguments = parser.parse_args()
+    console = Console()
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    started = time.monotonic()
+    try:
+        prepare_dagster_home(load_settings())
+        storage = StorageResource(settings=SettingsResource())
+        request_id = _submit_sample_request(Inbox(storage.objects()))
+        with dg.DagsterInstance.get() as instance:
+            done = _materialize_all(console, instance, request_id, again=arguments.again)
+        if done:
+            _show_results(console, storage, request_id, time.monotonic() - started)
+        return 0 if done else 1
+    except OneToAllError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: {error}")
+        return 1
+
+
+def _submit_sample_request(inbox: Inbox) -> str:
+    """Put the sample request and its media into the inbox, unless they are there already."""
+    from libs.sandbox.request import SAMPLE_REQUEST_ID, write_sample_request  # noqa: PLC0415 - draws with OpenCV
+
+    if not inbox.has_request(SAMPLE_REQUEST_ID):
+        with TemporaryDirectory() as folder:
+            write_sample_request(Path(folder))
+            inbox.put_folder(Path(folder))
+    return SAMPLE_REQUEST_ID
+
+
+def _materialize_all(console: Console, instance: dg.DagsterInstance, request_id: str, *, again: bool) -> bool:
+    """Model files first, then the animation; False when a run failed (its error was printed)."""
+    definitions = build_defs(progress=TerminalProgress())
+    instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), [request_id])
+    for job_name, partition, title in (
+        (PREPARE_MODELS.name, VARIANT, "model files of the sandbox"),
+        (ANIMATE.name, request_id, f"request {request_id}"),
+    ):
+        job = definitions.resolve_job_def(job_name)
+        keys = sorted(job.asset_layer.executable_asset_keys)
+        wanted = keys if again else unfinished_assets(definitions, instance, keys, partition)
+        if not wanted:
+            console.print(f"[bold]{title}[/]: everything is up to date")
+            continue
+        console.print(f"[bold]{title}[/]: {', '.join(key.to_user_string() for key in wanted)}")
+        with terminal_progress(console):
+            result = job.execute_in_process(
+                partition_key=partition, instance=instance, asset_selection=wanted, raise_on_error=False
+            )
+        if not _explain(console, result):
+            return False
+    return True
+
+
+def _explain(console: Console, result: dg.ExecuteInProcessResult) -> bool:
+    """Print failed checks and errors; True when there are none."""
+    checks = result.get_asset_check_evaluations()
+    failed = [check for check in checks if not check.passed]
+    for check in failed:
+        console.print(f"  [red]check {check.check_name} of {check.asset_key.to_user_string()}[/]: {check.description}")
+    for event in result.get_step_failure_events() if hasattr(result, "get_step_failure_events") else []:
+        console.print(f"  [red]{event.step_key}[/]: {event.message}")
+    console.print(f"  {len(checks) - len(failed)} of {len(checks)} checks passed")
+    return result.success and not failed
+
+
+def _show_results(console: Console, storage: StorageResource, request_id: str, seconds: float) -> None:
+    from libs.stages.pose_conditioning import PREVIEW_FILE  # noqa: PLC0415 - loads the pose stage
+    from libs.stages.review import COMPARISON_FILE, CONTACT_SHEET_FILE  # noqa: PLC0415
+
+    store, objects = storage.artifacts(), storage.objects()
+    table = Table(title=f"finished in {seconds:.0f} s", title_justify="left")
+    table.add_column("what")
+    table.add_column("where", overflow="fold")
+    for title, asset, file in (
+        ("clip", "animation", CLIP_FILE),
+        ("pose preview", "pose_conditioning", PREVIEW_FILE),
+        ("contact sheet", "animation_review", CONTACT_SHEET_FILE),
+        ("comparison", "animation_review", COMPARISON_FILE),
+    ):
+        manifest = store.manifest(asset, request_id)
+        assert manifest is not None, f"{asset} was materialized"
+        table.add_row(title, objects.uri(manifest.file(file).key))
+    console.print(table)
+    console.print("`make ui` shows the same in the Dagster UI.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

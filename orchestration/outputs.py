@@ -1,0 +1,38 @@
+"""A filled scratch folder becomes an asset's output, with the digest of its content as data version.
+
+What does not belong here: storing it (``orchestration.io_manager``).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+
+def folder_output(
+    folder: Path,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    output_name: str = "result",
+    data_version: str | None = None,
+    after_publishing: Callable[[], None] | None = None,
+) -> dg.Output:
+    """The output for the files in ``folder``.
+
+    Args:
+        folder: holds exactly the files to store.
+        metadata: shown in the UI.
+        output_name: for assets with several outputs.
+        data_version: the digest of all names and contents when left out; staleness follows it.
+        after_publishing: called once the files are stored, e.g. to remove what is no longer needed.
+    """
+    from libs.storage.artifacts import ArtifactFiles  # noqa: PLC0415 - loading the code location stays light
+
+    files = ArtifactFiles(folder, after_publishing=after_publishing)
+    return dg.Output(
+        files,
+        output_name=output_name,
+        data_version=dg.DataVersion(data_version or files.digest),
+        metadata=dict(metadata or {}),
+    )

@@ -1,0 +1,68 @@
+"""Progress bars in a terminal: one line per stage, with rate and time left.
+
+What does not belong here: what the stages are. Used by ``make demo``; runs in the UI write log lines instead.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from orchestration.progress import Progress as ReportProgress
+from orchestration.resources import ProgressResource
+
+_bars: "_StageBars | None" = None
+
+
+class _StageBars:
+    def __init__(self, console: Console) -> None:
+        self.display = Progress(
+            TextColumn("  {task.description:<24}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def report(self, stage: str, done: int, total: int | None, detail: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self.display.add_task(stage, total=total, detail=detail)
+        self.display.update(self._tasks[stage], completed=done, total=total, detail=detail)
+
+
+@contextmanager
+def terminal_progress(console: Console) -> Iterator[None]:
+    """While open, :class:`TerminalProgress` draws on ``console``; afterwards it is silent."""
+    global _bars  # noqa: PLW0603 - one terminal, one process
+    _bars = _StageBars(console)
+    try:
+        with _bars.display:
+            yield
+    finally:
+        _bars = None
+
+
+class TerminalProgress(ProgressResource):
+    """Stands in for :class:`ProgressResource` where a person watches a terminal."""
+
+    def of(self, context: dg.AssetExecutionContext) -> ReportProgress:  # noqa: ARG002 - the log is not used
+        """The progress bar of the stage that reports."""
+
+        def report(stage: str, done: int, total: int | None, detail: str = "") -> None:
+            if _bars is not None:
+                _bars.report(stage, done, total, detail)
+
+        return report
