@@ -140,7 +140,7 @@ class OneToAllAttention(nn.Module, AttentionModuleMixin):
             self.add_k_proj = nn.Linear(dim, dim)
             self.add_v_proj = nn.Linear(dim, dim)
             self.norm_added_k = RMSNorm(dim, eps)
-        self.set_processor(OneToAllTextAttnProcessor() if text else OneToAllSelfAttnProcessor())
+        self.processor = OneToAllTextAttnProcessor() if text else OneToAllSelfAttnProcessor()
 
     def split_heads(self, states: torch.Tensor) -> torch.Tensor:
         """[B, N, D] -> [B, N, heads, head dim]."""

@@ -1,0 +1,107 @@
+"""Weights from safetensors shards into a model made on the meta device.
+
+Belongs here: checking that shards and model fit each other exactly, and assigning. Does not: where the files lie and
+which model they belong to (``loading``), comparing digests (``libs.model_repo.verify``).
+
+All headers are checked before the first tensor is touched. Tensors are then read from memory-mapped files one by one
+and converted or moved as they are read: the peak is the finished model plus one tensor, never two models.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from libs.errors import ModelFilesError
+from libs.model_repo.layout import INDEX_NAME
+from libs.model_repo.safetensors_header import read_header, read_index
+
+SINGLE_FILE_NAME = "model.safetensors"
+_SHOWN_NAMES = 5
+
+
+def assign_checkpoint(
+    model: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype, mending_command: str
+) -> None:
+    """Give ``model`` (on the meta device) the weights in ``folder``: an index with its shards, or a single file.
+
+    Parameters end on ``device`` in ``dtype`` and without gradients. On the CPU, and where the file already has
+    ``dtype``, a parameter stays a view of the memory-mapped file.
+
+    Raises:
+        ModelFilesError: a shard is missing, cut off or not what the index says; a parameter is missing, unknown, of
+            another shape, or not finite. The message names the file and ends with ``mending_command``.
+    """
+    try:
+        shards = _checked_shards(folder, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+        for shard, names in shards.items():
+            _assign_shard(model, folder / shard, names, device, dtype)
+    except ModelFilesError as error:
+        raise ModelFilesError(f"{error}; to mend it: `{mending_command}`") from error.__cause__
+    model.requires_grad_(False)
+
+
+def _checked_shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """Shard file -> names of its tensors, after comparing index, headers and the model's parameters."""
+    weight_map = _weight_map(folder)
+    missing = sorted(expected.keys() - weight_map.keys())
+    if missing:
+        raise ModelFilesError(f"{folder / INDEX_NAME}: lacks {len(missing)} parameters of the model: {_shown(missing)}")
+    unexpected = sorted(weight_map.keys() - expected.keys())
+    if unexpected:
+        raise ModelFilesError(
+            f"{folder / INDEX_NAME}: names {len(unexpected)} parameters that the model does not have: "
+            f"{_shown(unexpected)}"
+        )
+    shards: dict[str, list[str]] = {}
+    for name, shard in weight_map.items():
+        shards.setdefault(shard, []).append(name)
+    for shard, names in shards.items():
+        path = folder / shard
+        if not path.is_file():
+            raise ModelFilesError(f"{path}: is missing, and {INDEX_NAME} puts {len(names)} parameters there")
+        header = read_header(path)
+        if header.keys() != set(names):
+            different = sorted(header.keys() ^ set(names))
+            raise ModelFilesError(f"{path}: holds other parameters than {INDEX_NAME} says: {_shown(different)}")
+        for name in names:
+            if header[name].shape != expected[name]:
+                raise ModelFilesError(
+                    f"{path}: {name} has shape {list(header[name].shape)}, the model needs {list(expected[name])}"
+                )
+    return shards
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    index, single = folder / INDEX_NAME, folder / SINGLE_FILE_NAME
+    if index.is_file():
+        return read_index(index)
+    if single.is_file():
+        return dict.fromkeys(read_header(single), SINGLE_FILE_NAME)
+    raise ModelFilesError(f"{index}: is missing")
+
+
+def _assign_shard(model: nn.Module, path: Path, names: list[str], device: torch.device, dtype: torch.dtype) -> None:
+    state: dict[str, torch.Tensor] = {}
+    with safe_open(path, framework="pt", device="cpu") as shard:
+        for name in names:
+            tensor = shard.get_tensor(name)
+            if not tensor.is_floating_point():
+                raise ModelFilesError(f"{path}: {name} is {tensor.dtype}, not a floating point tensor")
+            tensor = tensor.to(device, dtype)
+            _check_finite(tensor, name, path)
+            state[name] = tensor
+    model.load_state_dict(state, strict=False, assign=True)
+
+
+def _check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
+    """One pass without a copy: the smallest and largest value are NaN if any value is."""
+    if tensor.numel() and not all(torch.isfinite(bound) for bound in torch.aminmax(tensor)):
+        raise ModelFilesError(f"{path}: {name} holds values that are not finite (NaN or infinity)")
+
+
+def _shown(names: list[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,58 @@
+"""Which device to run on, and what fits onto it.
+
+What does not belong here: loading anything.
+"""
+
+import torch
+
+from libs.errors import DeviceError
+
+SETTING = "ONE_TO_ALL_DEVICE"
+_USABLE_SHARE = 0.85  # of free memory; the rest is for activations
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` prefers the first CUDA device.
+
+    Raises:
+        DeviceError: no such name, or no such device in this machine; says which setting to change.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdigit()) or name.endswith(":"):
+        raise DeviceError(f"{SETTING}={name!r} must be auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise DeviceError(
+            f"{SETTING}={name} asks for a CUDA device, and this process sees none: set {SETTING}=cpu (or auto), or "
+            "install the driver and a CUDA build of torch"
+        )
+    ordinal = int(index or 0)
+    if ordinal >= torch.cuda.device_count():
+        raise DeviceError(
+            f"{SETTING}={name} asks for CUDA device {ordinal}, and there are {torch.cuda.device_count()}: choose a "
+            f"lower number, or {SETTING}=auto"
+        )
+    return torch.device("cuda", ordinal)
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Bfloat16 on CUDA, as the network was trained; float32 on the CPU, where bfloat16 is slower."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def text_encoder_device(device: torch.device, weight_bytes: int) -> torch.device:
+    """Where the text encoder goes: beside the network, or to the CPU where the device cannot hold all weights.
+
+    It runs once per prompt, so the CPU costs seconds per clip, not per step.
+
+    Args:
+        device: where the network runs.
+        weight_bytes: of all networks together.
+    """
+    if device.type != "cuda":
+        return device
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if weight_bytes <= free * _USABLE_SHARE else torch.device("cpu")

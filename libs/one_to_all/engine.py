@@ -1,0 +1,169 @@
+"""The engine: loaded networks, and from pictures and options to the frames of a clip.
+
+Belongs here: joining the parts of this package for one clip. Does not: any of the parts, media files, poses.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Self
+
+import numpy as np
+import torch
+
+from libs.errors import DeviceOutOfMemoryError
+from libs.model_repo.layout import RepositoryLayout
+from libs.one_to_all.chunk_plan import Chunk, plan_chunks
+from libs.one_to_all.device import default_dtype, resolve_device
+from libs.one_to_all.events import (
+    AnimationEvent,
+    AnimationInputs,
+    ChunkStarted,
+    ChunkStore,
+    FramesReady,
+    StepFinished,
+)
+from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.guidance import Guidance, plan_guidance
+from libs.one_to_all.loading import LoadedNetworks, load_networks
+from libs.one_to_all.long_video import animate_chunks, chunk_poses
+from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
+from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.vae import decode_latents, encode_latents
+
+__all__ = [
+    "AnimationEngine",
+    "AnimationInputs",
+    "ChunkStarted",
+    "ChunkStore",
+    "FramesReady",
+    "StepFinished",
+]
+
+_logger = logging.getLogger(__name__)
+
+
+class AnimationEngine:
+    """Loaded networks that make one clip after the other; not for use by several threads at a time."""
+
+    def __init__(self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype) -> None:
+        self.networks = networks
+        self.device = device
+        self.dtype = dtype
+
+    @classmethod
+    def load(cls, layout: RepositoryLayout, device: str = "auto", dtype: torch.dtype | None = None) -> Self:
+        """Load the networks of one model repository.
+
+        Args:
+            layout: where the files lie.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            dtype: of all networks; bfloat16 on CUDA and float32 on the CPU when left out.
+
+        Raises:
+            ModelFilesError: a file is missing or wrong.
+            DeviceError: there is no such device.
+        """
+        resolved = resolve_device(device)
+        dtype = dtype or default_dtype(resolved)
+        try:
+            return cls(load_networks(layout, resolved, dtype), resolved, dtype)
+        except torch.OutOfMemoryError as error:
+            raise DeviceOutOfMemoryError(
+                f"the weights of {layout.variant.name} do not fit into the memory of {resolved}: use a smaller model "
+                "variant, or a device with more memory"
+            ) from error
+
+    def animate(
+        self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None
+    ) -> Iterator[AnimationEvent]:
+        """Make one clip, yielding events as it is made; nothing runs before the first event is asked for.
+
+        Args:
+            inputs: the pictures; poses are asked for chunk by chunk.
+            options: what determines the clip beside them.
+            chunks: where finished chunks are kept; a run that finds some there does not make them again.
+
+        Yields:
+            ``ChunkStarted``, ``StepFinished`` and ``FramesReady``; the frames of all ``FramesReady`` together are
+            exactly ``inputs.frame_count``.
+
+        Raises:
+            InputError: the clip cannot be planned, or stored chunks belong to another clip.
+            DeviceOutOfMemoryError: a chunk of this size does not fit.
+        """
+        plan = plan_chunks(inputs.frame_count, options.chunk_lengths)
+        clip = _Clip(self, inputs, options)
+        try:
+            yield from animate_chunks(inputs, plan, clip.make_chunk, chunks)
+        except torch.OutOfMemoryError as error:
+            raise DeviceOutOfMemoryError(
+                f"a chunk of {plan[0].frame_count} frames of {inputs.width}x{inputs.height} pixels does not fit into "
+                f"the memory of {self.device}: ask for a smaller size or shorter chunks"
+            ) from error
+
+
+class _Clip:
+    """One clip being made: conditions that all its chunks share, computed when the first chunk is made."""
+
+    def __init__(self, engine: AnimationEngine, inputs: AnimationInputs, options: SamplingOptions) -> None:
+        self.engine = engine
+        self.inputs = inputs
+        self.options = options
+        self.guidance: Guidance = plan_guidance(
+            options.image_guidance_scale,
+            options.pose_guidance_scale,
+            options.conditioning_scale,
+            options.intermediate_pass,
+            options.unguided_pose,
+        )
+        self.memo = ForwardMemo()
+        self._conditions: ClipConditions | None = None
+
+    def make_chunk(self, chunk: Chunk, previous: np.ndarray | None) -> Iterator[StepFinished | np.ndarray]:
+        """Denoise and decode one chunk; yields steps, then the frames uint8 [n, H, W, 3]."""
+        engine, networks = self.engine, self.engine.networks
+        if self._conditions is None:
+            self._conditions = self._encode_conditions()
+        conditions = self._conditions
+        poses = self._signed(chunk_poses(self.inputs, chunk))
+        known = None if previous is None else encode_latents(networks.vae, self._signed(previous))
+
+        _, channels, _, height, width = conditions.image_latents.shape
+        shape = (1, channels // 2, (chunk.frame_count - 1) // 4 + 1, height, width)
+        noise = draw_noise(shape, self.options.seed, engine.device, engine.dtype)
+        steps = denoise(
+            networks.transformer,
+            networks.scheduler,
+            self.guidance,
+            conditions,
+            ChunkConditions(poses, known),
+            noise,
+            self.options.num_inference_steps,
+            self.memo,
+        )
+        latents = noise
+        for step in steps:
+            latents = step.latents
+            yield StepFinished(chunk.index, step.step, step.step_count)
+        yield uint8_from_signed(decode_latents(networks.vae, latents))
+
+    def _encode_conditions(self) -> ClipConditions:
+        engine, options = self.engine, self.options
+        prompts, vae = engine.networks.prompt_encoder, engine.networks.vae
+        negative = None
+        if self.guidance.uses_negative_prompt:
+            negative = prompts.encode(options.negative_prompt, engine.device, engine.dtype)
+        image = self._signed(self.inputs.image[None])
+        mask = mask_from_uint8(self.inputs.mask, engine.device, engine.dtype)
+        black = encode_latents(vae, torch.full_like(image, -1))
+        return ClipConditions(
+            prompt=prompts.encode(options.prompt, engine.device, engine.dtype),
+            negative_prompt=negative,
+            image_latents=torch.cat((encode_latents(vae, image), encode_latents(vae, mask)), dim=1),
+            black_latents=torch.cat((black, black), dim=1),
+            reference_pose=self._signed(self.inputs.reference_pose[None]),
+        )
+
+    def _signed(self, pixels: np.ndarray) -> torch.Tensor:
+        return signed_from_uint8(pixels, self.engine.device, self.engine.dtype)

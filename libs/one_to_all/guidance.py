@@ -1,0 +1,99 @@
+"""Which passes a denoising step makes, and how their velocities become one. Pure; works on anything that adds up.
+
+What does not belong here: running the passes (``sampler``).
+
+Source: golden model specification, section 8. Sums are evaluated left to right and the factors stay Python floats, so
+that in bfloat16 every operation rounds where the reference rounds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+IntermediatePass = Literal["without_image", "without_pose"]
+PassName = Literal["conditional", "unconditional", "intermediate", "image_only"]
+Velocity = TypeVar("Velocity")
+
+
+@dataclass(frozen=True)
+class GuidancePass:
+    """One pass: which of the two values each condition has."""
+
+    name: PassName
+    negative_prompt: bool = False
+    black_image: bool = False
+    black_pose: bool = False
+    conditioning_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The passes of every step in call order, and the factors that join them."""
+
+    passes: tuple[GuidancePass, ...]
+    terms: tuple[tuple[float, PassName, PassName], ...] = ()
+    """(factor, a, b): add ``factor * (a - b)``; the sum starts from ``base``."""
+    base: PassName = "conditional"
+
+    @property
+    def uses_negative_prompt(self) -> bool:
+        """True where a pass needs the negative prompt's embeddings."""
+        return any(one.negative_prompt for one in self.passes)
+
+    def combine(self, velocities: "Mapping[PassName, Velocity]") -> "Velocity":
+        """One velocity from the velocities of the passes (tensors of one shape)."""
+        total = velocities[self.base]
+        for factor, a, b in self.terms:
+            total = total + factor * (velocities[a] - velocities[b])  # type: ignore[operator]
+        return total
+
+
+def plan_guidance(
+    image_guidance_scale: float,
+    pose_guidance_scale: float,
+    conditioning_scale: float = 1.0,
+    intermediate_pass: IntermediatePass = "without_image",
+    unguided_pose: bool = True,
+) -> Guidance:
+    """The row of the specification's table that these options mean.
+
+    Args:
+        image_guidance_scale: active above 1.
+        pose_guidance_scale: active above 1, and only together with image guidance.
+        conditioning_scale: strength of the pose in the passes that have one.
+        intermediate_pass: what the third pass leaves out when both are active ("case1" in the specification is
+            ``without_pose``).
+        unguided_pose: with image guidance alone, take the pose out of the second pass, too ("black pose on").
+            A pose guidance above 0 forces it.
+    """
+    conditional = GuidancePass("conditional", conditioning_scale=conditioning_scale)
+    if image_guidance_scale <= 1:
+        return Guidance((conditional,))
+
+    unconditional = GuidancePass(
+        "unconditional", negative_prompt=True, black_image=True, black_pose=True, conditioning_scale=0.0
+    )
+    if pose_guidance_scale > 1:
+        without_image = intermediate_pass == "without_image"
+        intermediate = GuidancePass(
+            "intermediate",
+            black_image=without_image,
+            black_pose=not without_image,
+            conditioning_scale=conditioning_scale,
+        )
+        first, second = pose_guidance_scale, image_guidance_scale
+        if not without_image:
+            first, second = second, first
+        return Guidance(
+            (conditional, unconditional, intermediate),
+            ((first, "intermediate", "unconditional"), (second, "conditional", "intermediate")),
+            base="unconditional",
+        )
+
+    if unguided_pose or pose_guidance_scale > 0:
+        other = unconditional
+    else:
+        other = GuidancePass(
+            "image_only", negative_prompt=True, black_image=True, conditioning_scale=conditioning_scale
+        )
+    return Guidance((conditional, other), ((image_guidance_scale, "conditional", other.name),), base=other.name)

@@ -1,0 +1,126 @@
+"""The networks of one model repository, loaded from disk; nothing is ever fetched from a network.
+
+Belongs here: which file belongs to which network, and errors that name the file and the command that mends it. Does
+not: reading shards (``checkpoint``), keeping loaded networks (``warm``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from libs.errors import ModelFilesError, OneToAllError
+from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
+from libs.model_repo.verify import mending_command
+from libs.one_to_all.checkpoint import assign_checkpoint
+from libs.one_to_all.device import text_encoder_device
+from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
+from libs.one_to_all.text import PromptEncoder
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedNetworks:
+    """All that an engine needs; the text encoder may be on another device than the rest."""
+
+    transformer: OneToAllTransformer3DModel
+    vae: AutoencoderKLWan
+    prompt_encoder: PromptEncoder
+    scheduler: FlowMatchEulerDiscreteScheduler
+
+
+def load_networks(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> LoadedNetworks:
+    """Load everything of ``layout`` in ``dtype``.
+
+    Raises:
+        ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
+    """
+    scheduler = load_scheduler(layout)  # the cheap parts first: their errors need not wait for 40 GB
+    weights = sum(path.stat().st_size for path in weight_files(layout))
+    prompt_encoder = load_prompt_encoder(layout, text_encoder_device(device, weights), dtype)
+    vae = load_vae(layout, device, dtype)
+    return LoadedNetworks(load_transformer(layout, device, dtype), vae, prompt_encoder, scheduler)
+
+
+def load_transformer(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> OneToAllTransformer3DModel:
+    """The fine-tuned network, in evaluation mode.
+
+    Raises:
+        ModelFilesError: see ``assign_checkpoint``; also for a weight format this loader does not read.
+    """
+    variant = layout.variant
+    if variant.weight_format != "plain":
+        raise ModelFilesError(
+            f"{layout.root}: weights of format {variant.weight_format} cannot be loaded; use the variant {variant.base}"
+        )
+    with torch.device("meta"):
+        transformer = OneToAllTransformer3DModel(**asdict(variant.network))
+    assign_checkpoint(transformer, layout.root, device, dtype, mending_command(variant, "checkpoint", []))
+    return transformer.eval()
+
+
+def load_vae(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
+    """The Wan VAE, in evaluation mode."""
+    folder = layout.wan_part("vae")
+    with _errors_name(layout, folder):
+        vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def load_prompt_encoder(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> PromptEncoder:
+    """Tokenizer and UMT5 text encoder."""
+    folder = layout.wan_part("tokenizer")
+    with _errors_name(layout, folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    folder = layout.wan_part("text_encoder")
+    with _errors_name(layout, folder):
+        # Checkpoints store the token embedding once or twice ("shared", "encoder.embed_tokens"); transformers ties it.
+        text_encoder, report = UMT5EncoderModel.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise ModelFilesError(f"{folder}: lacks {len(missing)} parameters, the first is {missing[0]}")
+    return PromptEncoder(tokenizer, text_encoder.to(device).eval().requires_grad_(False))
+
+
+def load_scheduler(layout: RepositoryLayout) -> FlowMatchEulerDiscreteScheduler:
+    """The scheduler this network needs, after comparing the repository's own with what can be compared.
+
+    A Wan repository describes the scheduler of its text-to-video pipeline; class and shift differ from what this
+    network is sampled with, the number of training steps must not.
+    """
+    folder = layout.wan_part("scheduler")
+    with _errors_name(layout, folder):
+        config = FlowMatchEulerDiscreteScheduler.load_config(folder, local_files_only=True)
+        if config.get("num_train_timesteps", TRAIN_TIMESTEPS) != TRAIN_TIMESTEPS:
+            raise ModelFilesError(
+                f"{folder}: was made for {config['num_train_timesteps']} training steps, expected {TRAIN_TIMESTEPS}"
+            )
+    return build_scheduler()
+
+
+def weight_files(layout: RepositoryLayout) -> list[Path]:
+    """The files that determine what :func:`load_networks` gives, sorted: shards, their index and the Wan parts."""
+    files = [layout.index, *layout.root.glob("*.safetensors")]
+    for part in WAN_PARTS:
+        files += layout.wan_part(part).glob("*")
+    return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+
+
+@contextmanager
+def _errors_name(layout: RepositoryLayout, folder: Path) -> Iterator[None]:
+    """Turn the libraries' many errors about one folder into one that says what to do."""
+    command = mending_command(layout.variant, "wan_resources", [])
+    if not folder.is_dir():
+        raise ModelFilesError(f"{folder}: the folder is missing; to mend it: `{command}`")
+    try:
+        yield
+    except OneToAllError as error:
+        raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
+    except Exception as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError, ...
+        raise ModelFilesError(f"{folder}: cannot be loaded ({error}); to mend it: `{command}`") from error

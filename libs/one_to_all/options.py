@@ -1,0 +1,56 @@
+"""The options of one clip, as the engine understands them. Light: no torch.
+
+What does not belong here: defaults of a model variant (``libs.model_repo.variants``), media, poses.
+"""
+
+import math
+from dataclasses import dataclass
+
+from libs.errors import InputError
+from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
+from libs.one_to_all.guidance import IntermediatePass
+
+_MAX_STEPS = 1000  # the noise schedule has 1000 training steps
+_SEED_LIMIT = 2**63
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What determines a clip beside its pictures and the network.
+
+    Args:
+        prompt: may be empty.
+        negative_prompt: used while image guidance is active (above 1).
+        num_inference_steps: denoising steps per chunk.
+        image_guidance_scale: active above 1.
+        pose_guidance_scale: active above 1; needs image guidance.
+        seed: of the noise; every chunk starts from the same seed.
+        conditioning_scale: strength of the pose; 0 ignores it.
+        intermediate_pass: what the third pass leaves out when both guidances are active.
+        unguided_pose: with image guidance alone, False keeps the pose in the pass that is guided away from.
+        chunk_lengths: smaller ones need less memory.
+
+    Raises:
+        InputError: names the option and what is expected.
+    """
+
+    prompt: str
+    negative_prompt: str
+    num_inference_steps: int
+    image_guidance_scale: float
+    pose_guidance_scale: float
+    seed: int = 42
+    conditioning_scale: float = 1.0
+    intermediate_pass: IntermediatePass = "without_image"
+    unguided_pose: bool = True
+    chunk_lengths: ChunkLengths = DEFAULT_CHUNK_LENGTHS
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_inference_steps <= _MAX_STEPS:
+            raise InputError(f"num_inference_steps={self.num_inference_steps} must be between 1 and {_MAX_STEPS}")
+        for name in ("image_guidance_scale", "pose_guidance_scale", "conditioning_scale"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0:
+                raise InputError(f"{name}={value} must be a number of at least 0")
+        if not 0 <= self.seed < _SEED_LIMIT:
+            raise InputError(f"seed={self.seed} must be between 0 and 2**63 - 1")

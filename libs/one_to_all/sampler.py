@@ -1,0 +1,161 @@
+"""Denoising one chunk: a generator that yields after every step.
+
+Belongs here: noise, the loop over steps and passes, replacing known latent frames. Does not: how passes are joined
+(``guidance``), the schedule (``scheduler``), encoding and decoding (``vae``), chunks of a longer clip (``long_video``).
+
+Source: golden model specification, section 8. What does not change over steps, or is shared by the passes of a step,
+is computed once (``forward_memo``); passes without pose do not run the control branch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.guidance import Guidance, GuidancePass, PassName
+from libs.one_to_all.transformer import REPLACED_LATENT_FRAMES, OneToAllTransformer3DModel
+
+
+@dataclass(frozen=True, eq=False)
+class ClipConditions:
+    """What is the same for all chunks of a clip.
+
+    Args:
+        prompt: text embeddings [1, L, text width].
+        negative_prompt: the same, or None where no pass needs it.
+        image_latents: latents of reference picture and mask [1, 32, 1, h, w].
+        black_latents: latents of a black picture, twice, [1, 32, 1, h, w].
+        reference_pose: [1, 3, 1, H, W] in [-1, 1].
+    """
+
+    prompt: torch.Tensor
+    negative_prompt: torch.Tensor | None
+    image_latents: torch.Tensor
+    black_latents: torch.Tensor
+    reference_pose: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkConditions:
+    """What is particular to a chunk: poses [1, 3, T, H, W] in [-1, 1], and latents [1, 16, 2, h, w] to go on from."""
+
+    poses: torch.Tensor
+    previous_latents: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DenoisingStep:
+    """State after step ``step`` of ``step_count`` (from 1); after the last, ``latents`` are the result."""
+
+    step: int
+    step_count: int
+    latents: torch.Tensor
+
+
+def draw_noise(shape: tuple[int, ...], seed: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Noise from a fresh generator: one float32 normal draw on the CPU, rounded to ``dtype``.
+
+    Drawn on the CPU for every device, so that a seed means the same clip everywhere.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(device, dtype)
+
+
+@torch.no_grad()
+def denoise(
+    transformer: OneToAllTransformer3DModel,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    guidance: Guidance,
+    clip: ClipConditions,
+    chunk: ChunkConditions,
+    noise: torch.Tensor,
+    num_inference_steps: int,
+    memo: ForwardMemo | None = None,
+) -> Iterator[DenoisingStep]:
+    """Denoise one chunk, yielding after every step.
+
+    Args:
+        transformer: in evaluation mode; its dtype is that of all tensors here.
+        scheduler: as ``build_scheduler`` makes it.
+        guidance: the passes of every step.
+        clip: conditions of the clip; pass the same object for all its chunks.
+        chunk: conditions of this chunk.
+        noise: [1, 16, F, h, w].
+        num_inference_steps: steps to make.
+        memo: of this clip, shared by its chunks.
+    """
+    memo = ForwardMemo() if memo is None else memo
+    memo.start_chunk()
+    transformer._reset_stateful_cache()  # a block cache, where one is enabled, must not see another chunk
+    poses = _Poses(clip.reference_pose, chunk.poses)
+
+    scheduler.set_timesteps(num_inference_steps)
+    scheduler.set_begin_index(0)
+    known = chunk.previous_latents
+    latents = noise if known is None else torch.cat((known, noise[:, :, REPLACED_LATENT_FRAMES:]), dim=2)
+    for index, time in enumerate(scheduler.timesteps):
+        memo.start_step()
+        timestep = time.to(latents.device).expand(latents.shape[0])
+        velocities: dict[PassName, torch.Tensor] = {}
+        for guidance_pass in guidance.passes:
+            with transformer.cache_context(guidance_pass.name):
+                velocities[guidance_pass.name] = _run_pass(
+                    transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo
+                )
+        velocity = guidance.combine(velocities)
+        if known is None:
+            latents = scheduler.step(velocity, time, latents, return_dict=False)[0]
+        else:
+            unknown = slice(REPLACED_LATENT_FRAMES, None)
+            stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
+            latents = torch.cat((known, stepped), dim=2)
+        yield DenoisingStep(index + 1, num_inference_steps, latents)
+
+
+class _Poses:
+    """Given and black poses of a chunk; the black ones are made when a pass asks for them, and then kept."""
+
+    def __init__(self, reference: torch.Tensor, video: torch.Tensor) -> None:
+        self._given = (video, reference)
+        self._black: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def of(self, guidance_pass: GuidancePass) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if guidance_pass.conditioning_scale == 0:
+            return None, None  # without strength the poses have no effect at all
+        if not guidance_pass.black_pose:
+            return self._given
+        if self._black is None:
+            video, reference = self._given
+            self._black = (torch.full_like(video, -1), torch.full_like(reference, -1))
+        return self._black
+
+
+def _run_pass(
+    transformer: OneToAllTransformer3DModel,
+    guidance_pass: GuidancePass,
+    clip: ClipConditions,
+    poses: _Poses,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    token_replace: bool,
+    memo: ForwardMemo,
+) -> torch.Tensor:
+    text = clip.negative_prompt if guidance_pass.negative_prompt else clip.prompt
+    if text is None:
+        raise ValueError(f"the {guidance_pass.name} pass needs the embeddings of the negative prompt")
+    pose_video, reference_pose = poses.of(guidance_pass)
+    velocity: torch.Tensor = transformer(
+        latents,
+        timestep,
+        text,
+        pose_video,
+        clip.black_latents if guidance_pass.black_image else clip.image_latents,
+        reference_pose,
+        conditioning_scale=guidance_pass.conditioning_scale,
+        token_replace=token_replace,
+        memo=memo,
+        return_dict=False,
+    )[0]
+    return velocity

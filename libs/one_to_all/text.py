@@ -1,0 +1,68 @@
+"""Prompts: cleaning, and encoding with the UMT5 text encoder.
+
+What does not belong here: projecting the embeddings to the model width (``transformer``), loading the encoder.
+
+Source: golden model specification, ``text.json``.
+"""
+
+import html
+from collections import OrderedDict
+from typing import Any
+
+import ftfy
+import regex
+import torch
+
+MAX_SEQUENCE_LENGTH = 512
+_KEPT_PROMPTS = 16
+
+
+def clean_prompt(prompt: str) -> str:
+    """The prompt with mojibake and HTML entities repaired and white space joined; letters keep their case."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
+    return regex.sub(r"\s+", " ", repaired).strip()
+
+
+class PromptEncoder:
+    """Prompt to text embeddings; keeps the latest few, because the negative prompt is mostly the same.
+
+    Args:
+        tokenizer: the UMT5 tokenizer (adds an end token, none at the start).
+        text_encoder: ``UMT5EncoderModel``, on any device.
+        max_sequence_length: tokens per prompt; longer prompts are cut, shorter ones padded.
+    """
+
+    def __init__(self, tokenizer: Any, text_encoder: Any, max_sequence_length: int = MAX_SEQUENCE_LENGTH) -> None:
+        self.tokenizer = tokenizer
+        self.text_encoder = text_encoder
+        self.max_sequence_length = max_sequence_length
+        self._known: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def encode(self, prompt: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """Embeddings [1, tokens, text width] of the cleaned prompt; positions behind its end are exact zeros."""
+        cleaned = clean_prompt(prompt)
+        if cleaned in self._known:
+            self._known.move_to_end(cleaned)
+        else:
+            self._known[cleaned] = self._encode(cleaned)
+            while len(self._known) > _KEPT_PROMPTS:
+                self._known.popitem(last=False)
+        return self._known[cleaned].to(device, dtype)
+
+    @torch.no_grad()
+    def _encode(self, cleaned: str) -> torch.Tensor:
+        tokens = self.tokenizer(
+            [cleaned],
+            padding="max_length",
+            max_length=self.max_sequence_length,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        device = self.text_encoder.device
+        mask = tokens.attention_mask.to(device)
+        embeddings = self.text_encoder(tokens.input_ids.to(device), mask).last_hidden_state
+        count = int(mask.sum())
+        embeddings[:, count:] = 0
+        return embeddings
