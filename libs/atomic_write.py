@@ -1,0 +1,47 @@
+"""Write a file under a temporary name and put it in place in one step.
+
+Readers see the old file or the whole new one, never a part. What does not belong here: atomic writes of whole folders,
+locks between processes, and anything about what the bytes mean.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; when the block ends, flush it to disk and rename it to ``path``.
+
+    When the block raises, the temporary file is removed and ``path`` stays as it was. Missing parent folders are
+    created. The block must create the file. A process that is killed leaves a hidden ``.<name>.*.partial`` file, which
+    no reader mistakes for the real one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Replace the content of ``path`` by ``data`` in one step."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _flush(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to disk, so that a power cut cannot undo a finished write."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,55 @@
+"""Small pictures as ``data:`` addresses, for Markdown in Dagster's metadata.
+
+Addresses of stored objects expire or need a login; metadata stays. What does not belong here: choosing what to show.
+"""
+
+import base64
+import io
+from collections.abc import Iterable
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from libs.errors import MediaError
+from libs.media.preview import animated_webp
+from libs.media.tiles import scaled_to_fit
+
+Frame = npt.NDArray[np.uint8]
+
+DEFAULT_LIMIT = 36_000
+"""Characters. An event with all its metadata should stay below 50 KB."""
+
+_STEPS = ((640, 80), (480, 75), (384, 70), (320, 60), (256, 50), (192, 45), (128, 40), (96, 30), (64, 20), (32, 10))
+
+
+def thumbnail_data_uri(frame: Frame, limit: int = DEFAULT_LIMIT) -> str:
+    """``frame`` (uint8 RGB [H, W, 3]) as a JPEG ``data:`` address of at most ``limit`` characters.
+
+    Scaled down and compressed until it fits.
+
+    Raises:
+        MediaError: not even 32 pixels fit (limits below about 1 KB).
+    """
+    for side, quality in _STEPS:
+        encoded = io.BytesIO()
+        Image.fromarray(scaled_to_fit(frame, side)).save(encoded, "JPEG", quality=quality, optimize=True)
+        uri = _data_uri("image/jpeg", encoded.getvalue())
+        if len(uri) <= limit:
+            return uri
+    raise MediaError(f"no thumbnail fits into {limit} characters")
+
+
+def animation_data_uri(frames: Iterable[Frame], frame_rate: Fraction, limit: int = DEFAULT_LIMIT) -> str:
+    """``frames`` as an animated WebP ``data:`` address of at most ``limit`` characters.
+
+    Raises:
+        InputError, MediaError: as :func:`libs.media.preview.animated_webp`.
+    """
+    overhead = len(_data_uri("image/webp", b"")) + 4
+    return _data_uri("image/webp", animated_webp(frames, frame_rate, max(0, limit - overhead) * 3 // 4))
+
+
+def _data_uri(content_type: str, data: bytes) -> str:
+    return f"data:{content_type};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,43 @@
+"""The sizes, lengths and rates that a picture or a video may have.
+
+Beyond these something is wrong with the file (or with the wish), and the memory it would take hurts everybody on the
+machine. What does not belong here: limits of the model (``libs.model_repo.variants``) or of a request.
+"""
+
+from fractions import Fraction
+
+from libs.errors import MediaError
+
+MINIMUM_SIDE = 16
+"""Pixels. The model works on multiples of 16, so a shorter side has no target size (golden pose specification, 2)."""
+
+MAXIMUM_SIDE = 16_384
+"""Pixels; the largest side H.264 level 6.2 and WebP can hold, and beyond any camera's video."""
+
+MAXIMUM_PICTURE_PIXELS = 80_000_000
+"""Pixels of a still picture: 240 MB as RGB. Larger than any phone's camera saves by default."""
+
+MAXIMUM_FRAME_PIXELS = 8192 * 4352
+"""Pixels of one video frame: 8K, 107 MB as RGB."""
+
+MAXIMUM_FRAME_COUNT = 216_000
+"""Frames of one video: an hour at 60 frames per second."""
+
+MAXIMUM_FRAME_RATE = Fraction(240)
+"""Frames per second: slow-motion recordings of phones reach it; more comes from broken time stamps."""
+
+
+def check_size(what: str, width: int, height: int, maximum_pixels: int) -> None:
+    """Refuse sizes that cannot be used.
+
+    Raises:
+        MediaError: a side is shorter than 16 pixels or longer than ``MAXIMUM_SIDE``, or there are too many pixels.
+    """
+    size = f"{what} is {width} x {height} pixels"
+    if min(width, height) < MINIMUM_SIDE:
+        raise MediaError(f"{size}: both sides must be at least {MINIMUM_SIDE} pixels")
+    if max(width, height) > MAXIMUM_SIDE or width * height > maximum_pixels:
+        raise MediaError(
+            f"{size}: at most {MAXIMUM_SIDE} pixels a side and {maximum_pixels / 1e6:.0f} megapixels are accepted; "
+            "scale it down first"
+        )

@@ -1,0 +1,173 @@
+"""Open a video file, find out how its frames lie in time, and decode them: what probe and reader share.
+
+Both count on the same generator, so the number of frames a probe reports is the number a reader yields. What does not
+belong here: RGB and orientation (``reader``), what people want to know about a file (``probe``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from libs.errors import MediaError
+from libs.media.frame_timing import FrameTiming, on_constant_grid, plan_frame_timing
+from libs.media.limits import MAXIMUM_FRAME_COUNT, MAXIMUM_FRAME_PIXELS, check_size
+from libs.media.matroska import declared_file_size
+
+# Only what holds a video itself. Play lists (HLS, concat) would read other files and addresses on behalf of whoever
+# sent the file.
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,gif,asf,ogg,mpegvideo,h264,hevc,apng,webp_anim"
+_OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+
+_MISSING_END_TOLERANCE = 500_000
+"""Microseconds that a container's declared length may exceed its last packet before it counts as cut off."""
+
+
+@dataclass(frozen=True)
+class VideoScan:
+    """What the packets of a video tell without decoding them."""
+
+    timing: FrameTiming
+    packet_count: int
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """Open ``path`` for reading; close it (``with``) after use.
+
+    Raises:
+        MediaError: the file is missing, empty, no media file, or cut off so early that its index is missing.
+    """
+    if not path.is_file():
+        raise MediaError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path}: the file is empty; copy it again")
+    try:
+        return av.open(path, mode="r", options=dict(_OPEN_OPTIONS))
+    except (av.FFmpegError, UnicodeDecodeError) as error:
+        raise MediaError(
+            f"{path}: not a readable video, or cut off before its index ({_reason(error)}); expected a complete "
+            "mp4, mov, mkv, webm or avi file"
+        ) from error
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its video stream (cover pictures do not count), decoding with several threads.
+
+    Raises:
+        MediaError: as :func:`open_container`, or there is no video stream, no decoder for it, or its size is absurd.
+    """
+    with open_container(path) as container:
+        pictures = av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+        if not streams:
+            raise MediaError(f"{path}: holds no video stream")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise MediaError(f"{path}: no decoder for its video; convert it to H.264 first")
+        check_size(f"{path}: the video", stream.width, stream.height, MAXIMUM_FRAME_PIXELS)
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def scan_video(path: Path) -> VideoScan:
+    """Read all packets (fast: nothing is decoded), plan the frame timing and detect a cut-off file.
+
+    Raises:
+        MediaError: as :func:`open_video`, or no frames, too many frames, or the file ends before its index says.
+    """
+    with open_video(path) as (container, stream):
+        file_size = path.stat().st_size
+        indexed_end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+        if indexed_end > file_size:
+            raise _cut_off(path, f"its index reaches to byte {indexed_end}, the file has {file_size}")
+        if (declared_file_size(path) or 0) > file_size:
+            raise _cut_off(path, f"it declares {declared_file_size(path)} bytes and has {file_size}")
+        declared_end = container.duration + max(container.start_time or 0, 0) if container.duration else 0
+        last_end = Fraction(0)
+        times: list[Fraction | None] = []
+        durations: list[Fraction] = []
+        for packet in _demux(path, container):
+            if packet.size == 0 or packet.time_base is None:
+                continue
+            time = packet.pts if packet.pts is not None else packet.dts
+            duration = packet.duration or 0
+            if time is not None:
+                last_end = max(last_end, (time + duration) * packet.time_base)
+            if packet.stream_index != stream.index or packet.is_discard:
+                continue
+            if packet.is_corrupt:
+                raise _cut_off(path, f"the data of frame {len(times)} is not whole")
+            times.append(None if packet.pts is None else packet.pts * packet.time_base)
+            durations.append(duration * packet.time_base)
+            if len(times) > MAXIMUM_FRAME_COUNT:
+                raise MediaError(f"{path}: more than {MAXIMUM_FRAME_COUNT} frames; cut it into shorter videos")
+        if not times:
+            raise MediaError(f"{path}: the video has no frames")
+        if declared_end and declared_end - last_end * av.time_base > _MISSING_END_TOLERANCE:
+            raise _cut_off(
+                path, f"it declares {declared_end / av.time_base:.2f} s and ends after {float(last_end):.2f} s"
+            )
+        return VideoScan(_plan(stream, times, durations), len(times))
+
+
+def decode_frames(path: Path, scan: VideoScan) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """Decode a video onto its constant grid: frames in order, each with whether it repeats the one before.
+
+    A video of constant rate gives every decoded frame once. Memory: a few frames.
+
+    Raises:
+        MediaError: a frame cannot be decoded or is damaged, or there is not a single one.
+    """
+    frames = _decode(path)
+    if scan.timing.variable:
+        timed = ((scan.timing.start if frame.pts is None else frame.pts * frame.time_base, frame) for frame in frames)
+        yield from on_constant_grid(scan.timing, timed)
+    else:
+        yield from ((frame, False) for frame in frames)
+
+
+def _decode(path: Path) -> Iterator[av.VideoFrame]:
+    with open_video(path) as (container, stream):
+        count = 0
+        try:
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise MediaError(f"{path}: frame {count} is damaged; copy the file again or re-encode it")
+                yield frame
+                count += 1
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"{path}: cannot be decoded after frame {count} ({_reason(error)}); the file is damaged or cut off: "
+                "copy it again or re-encode it"
+            ) from error
+        if count == 0:
+            raise MediaError(f"{path}: the video has no frames that can be decoded")
+
+
+def _demux(path: Path, container: av.container.InputContainer) -> Iterator[av.Packet]:
+    try:
+        yield from container.demux()
+    except av.FFmpegError as error:
+        raise _cut_off(path, _reason(error)) from error
+
+
+def _plan(stream: av.VideoStream, times: list[Fraction | None], durations: list[Fraction]) -> FrameTiming:
+    """Timing from packet times, given in decoding order; without times (raw streams) the declared rate counts."""
+    declared = (stream.average_rate, stream.guessed_rate)
+    known = [time for time in times if time is not None]
+    last_duration = durations[max(range(len(times)), key=lambda index: times[index] or 0)] or None
+    if len(known) < len(times):
+        return plan_frame_timing([known[0] if known else Fraction(0)], declared, last_duration)
+    return plan_frame_timing(sorted(known), declared, last_duration)
+
+
+def _cut_off(path: Path, detail: str) -> MediaError:
+    return MediaError(f"{path}: the file is cut off or damaged ({detail}); copy it again")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,60 @@
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.media.frame_timing import STANDARD_RATES, grid_length, on_constant_grid, plan_frame_timing
+
+positive_steps = st.lists(st.integers(1, 400), min_size=1, max_size=60)
+
+
+def times_of(steps):
+    times, now = [Fraction(0)], 0
+    for step in steps:
+        now += step
+        times.append(Fraction(now, 1000))
+    return times
+
+
+@given(st.sampled_from(STANDARD_RATES), st.integers(2, 3000), st.sampled_from([1000, 90000, 12800]))
+def test_a_constant_rate_is_found_again_from_rounded_times(rate, count, ticks):
+    times = [Fraction(round(index / rate * ticks), ticks) for index in range(count)]
+    timing = plan_frame_timing(times, [rate])
+    assert (timing.frame_rate, timing.variable) == (rate, False)
+
+
+@given(st.sampled_from([24, 25, 30, 50, 60]), st.integers(300, 2000))
+def test_a_constant_rate_is_found_without_any_declaration(rate, count):
+    timing = plan_frame_timing([Fraction(index, rate) for index in range(count)], [None])
+    assert (timing.frame_rate, timing.variable) == (rate, False)
+
+
+def test_a_wrong_declaration_is_not_believed():
+    timing = plan_frame_timing([Fraction(index, 24) for index in range(100)], [Fraction(90000), Fraction(30)])
+    assert (timing.frame_rate, timing.variable) == (24, False)
+
+
+def test_dropped_frames_make_a_video_variable_at_its_true_rate():
+    times = [Fraction(index, 30) for index in range(300) if index % 50 != 25]
+    timing = plan_frame_timing(times, [Fraction(len(times), 10)])
+    assert (timing.frame_rate, timing.variable) == (30, True)
+    assert grid_length(timing, times) == 300
+
+
+@given(positive_steps)
+def test_the_grid_keeps_timing_and_order(steps):
+    times = times_of(steps)
+    timing = plan_frame_timing(times, [])
+    shown = list(on_constant_grid(timing, [(time, index) for index, time in enumerate(times)]))
+    assert len(shown) == grid_length(timing, times)
+    indices = [index for index, _ in shown]
+    assert indices == sorted(indices)
+    assert [repeated for _, repeated in shown] == [
+        position > 0 and indices[position] == indices[position - 1] for position in range(len(indices))
+    ]
+    # What is shown was due at that moment: never later than half a period ahead, never older than the newest due.
+    half = 1 / (2 * timing.frame_rate)
+    for position, index in enumerate(indices):
+        moment = position / timing.frame_rate
+        assert times[index] <= moment + half
+        assert index == len(times) - 1 or times[index + 1] > moment - half
