@@ -36,6 +36,12 @@ class ModelFilesError(OneToAllError):
     """A model repository is incomplete, or its files differ from what they should be."""
 
 
+class DiskFullError(ModelFilesError):
+    """The disk has no room for the files of a model repository; what was fetched is kept for the next try."""
+
+    retryable: ClassVar[bool] = True
+
+
 class DeviceError(OneToAllError):
     """The device asked for is not there, or an accelerator fell back to the CPU silently."""
 
@@ -67,6 +73,13 @@ class HubError(OneToAllError):
 
 
 class HubUnavailableError(HubError):
-    """A model hub did not answer or asked to wait (429, 5xx, a cut connection): worth trying again."""
+    """A model hub did not answer or asked to wait (429, 5xx, a cut connection): worth trying again.
+
+    ``retry_after`` are the seconds it asked to wait, if it did.
+    """
 
     retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -7,7 +7,7 @@ folders, and settings of a single request (``libs.animation_request``).
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +17,8 @@ from libs.errors import SettingsError
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 
 _FP8_SUFFIX = "-FP8"
+
+HubName = Literal["modelscope", "huggingface"]
 
 
 class Settings(BaseSettings):
@@ -35,6 +37,11 @@ class Settings(BaseSettings):
     wan_t2v_14b_diffusers_dir: Path = Field(Path(), description="Wan resources of that model")
     one_to_all_runtime_dir: Path = Field(Path(), description="scratch of running animations")
     one_to_all_device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+    model_hub: HubName = Field("modelscope", description="where weights come from: modelscope or huggingface")
+    model_hub_endpoint: str | None = Field(None, description="address of a mirror; the hub's own by default")
+    model_hub_token: SecretStr | None = Field(None, description="for gated or private repositories")
+    model_hub_revision: str | None = Field(None, description="branch, tag or commit; that of the lock file by default")
 
     s3_endpoint: str | None = Field(None, description="address of MinIO or S3; a folder below DATA_DIR without it")
     s3_access_key: SecretStr | None = None
@@ -83,6 +90,13 @@ class Settings(BaseSettings):
         if value in {"auto", "cpu", "cuda"} or (kind == "cuda" and index.isdigit()):
             return value
         raise ValueError(f"ONE_TO_ALL_DEVICE={value!r} must be auto, cpu, cuda or cuda:N")
+
+    @field_validator("model_hub_endpoint")
+    @classmethod
+    def _is_an_address_of_a_hub(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"MODEL_HUB_ENDPOINT={value!r} must start with https:// or http://")
+        return value.rstrip("/") if value else value
 
     @field_validator("redis_url")
     @classmethod

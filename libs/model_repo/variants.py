@@ -15,7 +15,6 @@ from typing import Literal
 
 from libs.errors import InputError
 
-HubName = Literal["modelscope", "huggingface"]
 WeightFormat = Literal["plain", "fp8_scaled"]
 
 FP8_SUFFIX = "-FP8"

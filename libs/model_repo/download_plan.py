@@ -1,0 +1,143 @@
+"""From what a hub lists, what the lock says and what is on the disk: what is to be done for each file.
+
+Nothing is fetched or written here, and everything that could be refused is refused here, before the first byte. What
+does not belong here: doing it (``download``).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from libs.errors import DiskFullError, HubError, ModelFilesError
+from libs.model_repo.hub import Listing, RemoteFile
+from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.lock import LockedFile, RepositoryLock
+from libs.model_repo.repository_files import path_of, safe_parts
+from libs.model_repo.sources import PartSource
+
+RESERVED_BYTES = 64 * 1024 * 1024
+"""Left free on the disk: lock files, logs and other programs need to write too."""
+
+
+@dataclass(frozen=True)
+class WantedFile:
+    """One file a part needs: where it comes from, where it goes, and what its bytes must be (None: not known yet)."""
+
+    name: str
+    path: Path
+    listing: Listing
+    remote: RemoteFile
+    sha256: str | None
+
+    @property
+    def needs_git_blob(self) -> bool:
+        """True if only git's digest says what the bytes should be."""
+        return self.sha256 is None and self.remote.git_blob is not None
+
+    def is_satisfied_by(self, sha256: str, git_blob: str | None) -> bool:
+        """True if bytes with these digests are the wanted ones."""
+        if self.sha256 is not None:
+            return sha256 == self.sha256
+        return self.remote.git_blob is None or git_blob == self.remote.git_blob
+
+
+def wanted_files(
+    layout: RepositoryLayout, source: PartSource, listing: Listing, lock: RepositoryLock, *, update: bool
+) -> list[WantedFile]:
+    """The files of ``source`` in ``listing``, checked against the lock.
+
+    Args:
+        layout: the repository they go to.
+        source: which files, and to which folder.
+        listing: what the hub says it has.
+        lock: what it had before; may be empty.
+        update: True accepts another revision than the locked one (and its bytes).
+
+    Raises:
+        HubError: the hub has none of these files, lists a file twice, names one that would leave the folder, or lists
+            other bytes than the lock for the same revision; or it has a newer revision and ``update`` is False.
+    """
+    files: dict[str, RemoteFile] = {}
+    for remote in listing.files:
+        try:
+            safe_parts(remote.path)
+        except ModelFilesError as error:
+            raise HubError(f"{listing.repo_id}: {error}; nothing was fetched, do not use this hub") from None
+        if source.wants(remote.path):
+            if remote.path in files:
+                raise HubError(f"{listing.repo_id}: lists {remote.path} twice; nothing was fetched")
+            files[remote.path] = remote
+    if not files:
+        wanted = ", ".join(source.patterns)
+        raise HubError(f"{listing.repo_id}: has no {wanted} at revision {listing.revision}; check the revision")
+    locked = {
+        name: entry for name, entry in lock.files.items() if entry.source == listing.repo_id and _covers(source, name)
+    }
+    if not update:
+        _check_against_lock(source, listing, files, locked)
+    return [
+        WantedFile(name, path_of(layout, name), listing, remote, _expected(remote, locked.get(name), update))
+        for name, remote in sorted((source.name_of(path), remote) for path, remote in files.items())
+    ]
+
+
+def _covers(source: PartSource, name: str) -> bool:
+    prefix = f"{source.folder}/" if source.folder else ""
+    return name.startswith(prefix) and source.wants(name.removeprefix(prefix))
+
+
+def _expected(remote: RemoteFile, locked: LockedFile | None, update: bool) -> str | None:
+    return locked.sha256 if locked and not update else remote.sha256
+
+
+def _check_against_lock(
+    source: PartSource, listing: Listing, files: Mapping[str, RemoteFile], locked: Mapping[str, LockedFile]
+) -> None:
+    if not locked:
+        return
+    remote = {source.name_of(path): file for path, file in files.items()}
+    differences = []
+    for name in sorted(remote.keys() | locked.keys()):
+        if name not in remote:
+            differences.append(f"{name} is gone")
+        elif name not in locked:
+            differences.append(f"{name} is new")
+        elif remote[name].size != locked[name].size:
+            differences.append(f"{name} has {remote[name].size:,} bytes, locked {locked[name].size:,}")
+        elif remote[name].sha256 not in (None, locked[name].sha256):
+            differences.append(f"{name} has sha256 {remote[name].sha256}, locked {locked[name].sha256}")
+    if not differences:
+        return
+    shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
+    revisions = {entry.revision for entry in locked.values()}
+    if revisions == {listing.revision}:
+        raise HubError(
+            f"{listing.repo_id}: the hub lists other files for revision {listing.revision} than the lock file does "
+            f"({shown}); a revision never changes, so one of the two cannot be trusted. Nothing was changed; try the "
+            "other hub (MODEL_HUB) or the hub's own address instead of a mirror (MODEL_HUB_ENDPOINT)"
+        )
+    raise HubError(
+        f"{listing.repo_id}: the hub is at revision {listing.revision}, the lock file at "
+        f"{', '.join(sorted(map(str, revisions)))} ({shown}). Nothing was changed; to take the new revision, download "
+        "with --update"
+    )
+
+
+def git_blob_digest(path: Path) -> str:
+    """SHA-1 of git's blob object of a (small) file, as hubs list it for files outside their large file storage."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def check_disk(folder: Path, needed: int, free: int) -> None:
+    """Refuse a download that would fill the disk.
+
+    Raises:
+        DiskFullError: names the folder, what is needed and what is free, in bytes.
+    """
+    if needed + RESERVED_BYTES > free:
+        raise DiskFullError(
+            f"{folder}: {needed:,} bytes are still to be fetched (and {RESERVED_BYTES:,} kept free), but only {free:,} "
+            "are free; make room or set MODELS_DIR to another disk"
+        )

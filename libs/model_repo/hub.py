@@ -1,0 +1,90 @@
+"""What a model hub must be able to do for us, and choosing one by the settings.
+
+What does not belong here: any particular hub (``hub_modelscope``, ``hub_huggingface``).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from libs.settings import HubName, Settings
+
+Advance = Callable[[int], None]
+"""Called with the bytes just received; negative when received bytes had to be thrown away."""
+
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+
+
+class DownloadCancelledError(BaseException):
+    """Raised inside an :data:`Advance` to make a client stop; no client retries after a ``BaseException``."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a listing. ``sha256`` or ``git_blob`` (SHA-1 of git's blob object) says what its bytes are."""
+
+    path: str
+    size: int
+    sha256: str | None = None
+    git_blob: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files of a repository at one revision.
+
+    ``revision`` is the commit it resolved to, for the record; ``requested`` is what the hub must be asked for.
+    """
+
+    repo_id: str
+    revision: str
+    requested: str
+    files: tuple[RemoteFile, ...]
+
+
+class Hub(Protocol):
+    """A model hub, through its own client library."""
+
+    name: HubName
+    revisions_are_commits: bool
+    """True if :meth:`list_files` accepts the resolved revision of an earlier listing."""
+
+    def list_files(self, repo_id: str, revision: str | None) -> Listing:
+        """The files at ``revision`` (the default branch if None).
+
+        Raises:
+            HubError: it refused for good.
+            HubUnavailableError: it did not answer, or asked to wait.
+        """
+
+    def fetch(self, listing: Listing, file: RemoteFile, folder: Path, advance: Advance) -> Path:
+        """Fetch one file to ``folder / file.path``, carrying on from what an earlier call left in ``folder``.
+
+        Raises:
+            HubError, HubUnavailableError: as above; what was received stays in ``folder`` for the next call.
+            OSError: the disk refused.
+        """
+
+
+def partial_path(target: Path) -> Path:
+    """Where a file that is being fetched stands until it is whole."""
+    return target.with_name(f"{target.name}.incomplete")
+
+
+def open_hub(settings: Settings) -> Hub:
+    """The hub of the settings (``MODEL_HUB``, ``MODEL_HUB_ENDPOINT``, ``MODEL_HUB_TOKEN``)."""
+    token = settings.model_hub_token.get_secret_value() if settings.model_hub_token else None
+    if settings.model_hub == "huggingface":
+        from libs.model_repo.hub_huggingface import HuggingFaceHub  # noqa: PLC0415 - the other client stays unloaded
+
+        return HuggingFaceHub(endpoint=settings.model_hub_endpoint, token=token)
+    from libs.model_repo.hub_modelscope import ModelScopeHub  # noqa: PLC0415
+
+    return ModelScopeHub(endpoint=settings.model_hub_endpoint, token=token)
+
+
+def is_offline() -> bool:
+    """True if the environment forbids the network (``HF_HUB_OFFLINE``, honoured for either hub)."""
+    return os.environ.get(OFFLINE_VARIABLE, "").strip().upper() in {"1", "TRUE", "YES", "ON"}

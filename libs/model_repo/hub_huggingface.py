@@ -1,0 +1,135 @@
+"""Hugging Face (or a mirror of it) through ``huggingface_hub``.
+
+``hf_hub_download`` starts a killed download from the first byte, so files are fetched with the ranged ``http_get`` of
+the same library, which is what it uses itself. What does not belong here: what to fetch, retries over minutes, digests.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
+
+from libs.errors import HubError, HubUnavailableError
+from libs.model_repo.hub import Advance, Listing, RemoteFile, partial_path
+from libs.settings import HubName
+
+_LIBRARY = "one-to-all-pipeline"
+_WORTH_A_RETRY = {408, 429}
+
+
+class HuggingFaceHub:
+    """The hub at ``endpoint`` (huggingface.co, or ``HF_ENDPOINT``, by default)."""
+
+    name: HubName = "huggingface"
+    revisions_are_commits = True
+
+    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+        self._api = HfApi(endpoint=endpoint, token=token, library_name=_LIBRARY)
+
+    def list_files(self, repo_id: str, revision: str | None) -> Listing:
+        """See :class:`libs.model_repo.hub.Hub`; small files carry git's digest, large ones their SHA-256."""
+        with _errors_of(repo_id):
+            info = self._api.model_info(repo_id, revision=revision, files_metadata=True)
+        files = [
+            RemoteFile(
+                path=entry.rfilename,
+                size=entry.size or 0,
+                sha256=entry.lfs.sha256 if entry.lfs else None,
+                git_blob=None if entry.lfs else entry.blob_id,
+            )
+            for entry in info.siblings or ()
+        ]
+        if not info.sha:
+            raise HubError(f"{repo_id}: {self._api.endpoint} does not say at which commit its listing was taken")
+        return Listing(repo_id, revision=info.sha, requested=info.sha, files=tuple(files))
+
+    def fetch(self, listing: Listing, file: RemoteFile, folder: Path, advance: Advance) -> Path:
+        """See :class:`libs.model_repo.hub.Hub`."""
+        target = folder / file.path
+        partial = partial_path(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        url = hf_hub_url(listing.repo_id, file.path, revision=listing.requested, endpoint=self._api.endpoint)
+        # plain bytes: under a content encoding neither ranges nor sizes would mean those of the file
+        headers = build_hf_headers(token=self._api.token, library_name=_LIBRARY) | {"Accept-Encoding": "identity"}
+        with partial.open("ab") as stream:
+            have = stream.tell()
+            if have > file.size:
+                stream.truncate(0)
+                have = 0
+            advance(have)
+            with _errors_of(f"{listing.repo_id}/{file.path}"):
+                http_get(
+                    url,
+                    stream,
+                    resume_size=have,
+                    headers=headers,
+                    expected_size=file.size,
+                    displayed_filename=file.path,
+                    tqdm_class=_reporting_bar(advance),
+                )
+        partial.replace(target)
+        return target
+
+
+def _reporting_bar(advance: Advance) -> Any:
+    """A class in the place of tqdm's that passes on the byte counts and draws nothing."""
+
+    class Bar:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def update(self, count: float | None = 1) -> None:
+            advance(int(count or 0))
+
+        def close(self) -> None:
+            pass
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    return Bar
+
+
+@contextmanager
+def _errors_of(what: str) -> Iterator[None]:
+    """The client's errors as ours."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise _translate(what, error) from error
+    except OfflineModeIsEnabled as error:
+        raise HubUnavailableError(f"{what}: HF_HUB_OFFLINE is set, so nothing is fetched") from error
+    except httpx2.HTTPError as error:
+        raise HubUnavailableError(f"{what}: the hub did not answer ({type(error).__name__}: {error})") from error
+    except OSError as error:
+        if error.errno is None and "Consistency check failed" in str(error):
+            raise HubUnavailableError(f"{what}: the hub sent another number of bytes than it announced") from error
+        raise
+
+
+def _translate(what: str, error: HfHubHTTPError) -> HubError:
+    status = error.response.status_code
+    if status in _WORTH_A_RETRY or status >= 500:
+        return HubUnavailableError(
+            f"{what}: the hub answered {status}; try again later", _seconds(error.response.headers.get("Retry-After"))
+        )
+    if status in {401, 403}:
+        return HubError(
+            f"{what}: the hub answered {status}: set MODEL_HUB_TOKEN to a token that may read this repository"
+        )
+    if status == 404:
+        return HubError(f"{what}: is not on the hub (404); check the repository, MODEL_HUB_ENDPOINT and the revision")
+    return HubError(f"{what}: the hub answered {status}")
+
+
+def _seconds(value: str | None) -> float | None:
+    return float(value) if value and value.isdigit() else None
