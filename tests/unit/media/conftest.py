@@ -74,11 +74,9 @@ def write_video(
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels))
             if matrix:
+                swscale_matrix = {"709": 1, "601": 5}[matrix]
                 frame = frame.reformat(
-                    format=pixel_format,
-                    dst_colorspace={"709": 1, "601": 5}[matrix],
-                    src_color_range=2,
-                    dst_color_range=1,
+                    format=pixel_format, dst_colorspace=swscale_matrix, src_color_range=2, dst_color_range=1
                 )
             frame.pts = index if pts is None else pts[index]
             frame.time_base = stream.codec_context.time_base
