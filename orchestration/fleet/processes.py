@@ -1,0 +1,103 @@
+"""The processes of a local fleet: start, log, restart and stop, so that none is left behind.
+
+Each process leads a session of its own: Ctrl-C in the terminal reaches only the fleet, which stops the others in order.
+What does not belong here: which processes there are (``local_fleet``).
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RESTART_PAUSE_SECONDS = 2.0
+
+
+@dataclass
+class Process:
+    """One long-lived process and its log file; ``stdin`` is a text it reads at start, e.g. with a password."""
+
+    name: str
+    command: Sequence[str | Path]
+    environment: Mapping[str, str]
+    log: Path
+    stdin: str = ""
+    stop_seconds: float = 10.0
+    running: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    ended_at: float | None = field(default=None, init=False)
+
+    @property
+    def pid(self) -> int:
+        """The process id; -1 before the first start."""
+        return self.running.pid if self.running else -1
+
+    def start(self) -> None:
+        """Start it, appending to its log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                [str(part) for part in self.command],
+                env={**os.environ, **self.environment},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        assert self.running.stdin is not None
+        self.running.stdin.write(self.stdin.encode())
+        self.running.stdin.close()
+        self.ended_at = None
+
+    def is_running(self) -> bool:
+        """True while the process lives.
+
+        An ended process is not reaped before its session is cleared: until then its id cannot become another's.
+        """
+        if self.running is None or self.running.returncode is not None:
+            return False
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def restart_if_ended(self) -> bool:
+        """Start it again, ``RESTART_PAUSE_SECONDS`` after its end; True if it was started now."""
+        if self.is_running():
+            return False
+        if self.ended_at is None:
+            self.ended_at = time.monotonic()
+        if time.monotonic() - self.ended_at < RESTART_PAUSE_SECONDS:
+            return False
+        self.kill_group()
+        self.start()
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM; returns at once."""
+        if self.running is not None and self.is_running():
+            self.running.terminate()
+
+    def stop(self) -> None:
+        """SIGTERM, then, after ``stop_seconds`` or once it has ended, SIGKILL to whatever is left of its session."""
+        self.ask_to_stop()
+        deadline = time.monotonic() + self.stop_seconds
+        while self.is_running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.kill_group()
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all descendants that stayed in its session."""
+        if self.running is not None and self.running.returncode is None:
+            os.killpg(self.running.pid, number)
+
+    def kill_group(self) -> None:
+        """SIGKILL to the process and all descendants that stayed in its session."""
+        if self.running is None or self.running.returncode is not None:
+            return
+        self.signal_group(signal.SIGKILL)
+        self.running.wait()
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of its log, for the message of an error."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])

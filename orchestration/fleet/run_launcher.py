@@ -1,0 +1,158 @@
+"""dagster-celery's run launcher, with a cancel that keeps the worker warm and a health check that asks the worker.
+
+A run's Celery task id is its run id. What does not belong here: the queue a run goes to (``run_coordinator``) and what
+a worker does with it (``run_task``).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import dagster as dg
+from dagster._core.events import EngineEventData
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._serdes import ConfigurableClassData
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
+
+from libs.settings import load_settings
+from orchestration.fleet.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
+from orchestration.fleet.roll_call import BROKER_ERRORS, RollCall
+from orchestration.fleet.run_coordinator import CPU_QUEUE
+
+SILENCE_SECONDS = 20.0
+"""How long no worker may know a started run before it counts as lost; a restart of Redis is over sooner."""
+
+SEND_RETRY_POLICY = {"max_retries": 40, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
+"""Sending survives more than a minute without Redis; after that the run fails, and run_retries queues it again."""
+
+LOST_TASK_STATES = frozenset({"FAILURE", "REVOKED"})
+
+ACTIVE_STATUSES = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+class FleetRunLauncher(CeleryRunLauncher):
+    """Starts runs as Celery tasks on ``REDIS_URL``; takes no configuration of its own in ``dagster.yaml``."""
+
+    def __init__(
+        self,
+        inst_data: ConfigurableClassData | None = None,
+        silence_seconds: float = SILENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        redis_url = require_redis_url(load_settings())
+        super().__init__(default_queue=CPU_QUEUE, broker=redis_url, backend=redis_url, inst_data=inst_data)
+        self.celery = make_celery_app(redis_url)
+        self.roll_call = RollCall(self.celery)
+        self._outbox = make_celery_app(redis_url, with_results=False)
+        self._silence_seconds = silence_seconds
+        self._clock = clock
+        self._silent_since: dict[str, float] = {}
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing: the broker's address is a secret and comes from the environment."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
+        """Called by Dagster when it reads ``dagster.yaml``.
+
+        Raises:
+            SettingsError: ``REDIS_URL`` is not set.
+        """
+        return cls(inst_data=inst_data, **config_value)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Send the run to the queue its tag names.
+
+        Raises:
+            kombu.exceptions.OperationalError: Redis stayed away for more than a minute.
+        """
+        run = context.dagster_run
+        queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
+        self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: run.run_id})
+        self._outbox.send_task(
+            RUN_TASK_NAME,
+            args=[run.run_id],
+            task_id=run.run_id,
+            queue=queue,
+            retry=True,
+            retry_policy=SEND_RETRY_POLICY,
+        )
+        self._instance.report_engine_event(
+            f"Sent the run to the queue {queue}.", run, EngineEventData({"queue": queue}), cls=self.__class__
+        )
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run: its worker ends the step and stays warm; a run that no worker holds is canceled at once.
+
+        Returns:
+            False if there is nothing to cancel.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        had_started = run.status == dg.DagsterRunStatus.STARTED
+        if run.status != dg.DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceling(run)
+        if had_started:
+            return True  # the worker's RunWatch sees the new status
+        try:
+            self.celery.control.revoke(run_id)
+            holders = self.roll_call.holders([run_id])
+        except BROKER_ERRORS as error:
+            self._instance.report_engine_event(f"Redis cannot be reached to withdraw the run: {error}", run)
+            holders = {}
+        if not holders:
+            self._instance.report_run_canceled(run, "Canceled before a worker took it.")
+        return True
+
+    @property
+    def supports_resume_run(self) -> bool:
+        """False: ``run_retries`` starts a new run, on another worker, which resumes at the chunk the old one was in."""
+        return False
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Asked by the run monitoring for each started run; anything but RUNNING fails the run."""
+        try:
+            state = self.celery.AsyncResult(run.run_id).state
+            if state in LOST_TASK_STATES:
+                return CheckRunHealthResult(WorkerStatus.FAILED, f"The worker's process died (Celery: {state}).")
+            holder = self.roll_call.holders(self._active_run_ids() | {run.run_id}).get(run.run_id)
+        except BROKER_ERRORS as error:
+            self._silent_since.clear()
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"Unknown, since Redis cannot be reached: {error}")
+        if holder is not None:
+            self._silent_since.pop(run.run_id, None)
+            return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=holder)
+        return self._judge_silence(run.run_id)
+
+    def _judge_silence(self, run_id: str) -> CheckRunHealthResult:
+        silent_for = self._clock() - self._silent_since.setdefault(run_id, self._clock())
+        if silent_for < self._silence_seconds:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"No worker has known the run for {silent_for:.0f} s.")
+        del self._silent_since[run_id]
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND, f"No worker has known the run for {silent_for:.0f} s: its host is lost or hung."
+        )
+
+    def _active_run_ids(self) -> set[str]:
+        active = self._instance.get_runs(dg.RunsFilter(statuses=ACTIVE_STATUSES))
+        ids = {run.run_id for run in active}
+        for ended in self._silent_since.keys() - ids:
+            del self._silent_since[ended]
+        return ids
+
+    def get_run_worker_debug_info(
+        self,
+        run: dg.DagsterRun,
+        include_container_logs: bool | None = True,  # noqa: ARG002 - Dagster's signature
+    ) -> str | None:
+        """Where the run is, for the message of a run that failed to start or to stop."""
+        try:
+            state = self.celery.AsyncResult(run.run_id).state
+            holder = self.roll_call.holders([run.run_id]).get(run.run_id)
+        except BROKER_ERRORS as error:
+            return f"Redis cannot be reached: {error}"
+        return f"Celery task {run.run_id}: {state}, held by {holder or 'no worker'}"

@@ -1,0 +1,92 @@
+"""A code location for the tests of the fleet: a GPU asset that keeps a "model" in its process, and a CPU asset.
+
+Each execution appends a line to $FLEET_TEST_DIR/executions.jsonl: what ran where, warm or cold, under which run.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from orchestration.fleet.lost_launches import lost_launches
+
+FOLDER = Path(os.environ["FLEET_TEST_DIR"])
+CLIPS = dg.DynamicPartitionsDefinition(name="clips")
+
+_models: dict[str, str] = {}
+
+
+def note(context: dg.AssetExecutionContext, event: str) -> None:
+    line = {
+        "asset": context.asset_key.path[-1],
+        "clip": context.partition_key if context.has_partition_key else None,
+        "event": event,
+        "pid": os.getpid(),
+        "run": context.run_id,
+        "time": time.time(),
+        "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+    with (FOLDER / "executions.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+class ClipConfig(dg.Config):
+    seconds: float = 0.1
+
+
+def make_clip(context: dg.AssetExecutionContext, seconds: float) -> None:
+    note(context, "warm" if "model" in _models else "cold")
+    _models.setdefault("model", "loaded")
+    if (FOLDER / f"refuse-{context.partition_key}").exists():
+        raise dg.Failure("The request names no driver.", allow_retries=False)
+    # The first run of a clip whose name starts with `slow` takes its time; what follows a retry or a cancel is quick.
+    first = FOLDER / f"seen-{context.partition_key}"
+    if context.partition_key.startswith("slow") and not first.exists():
+        first.touch()
+        seconds = 600
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+    note(context, "done")
+
+
+@dg.asset(partitions_def=CLIPS, pool="gpu")
+def clip(context: dg.AssetExecutionContext, config: ClipConfig) -> None:
+    make_clip(context, config.seconds)
+
+
+@dg.asset(partitions_def=CLIPS, pool="gpu", retry_policy=dg.RetryPolicy(max_retries=3, delay=60))
+def stubborn_clip(context: dg.AssetExecutionContext) -> None:
+    """Its retry policy would answer an interrupt with another attempt in a minute."""
+    make_clip(context, 0.1)
+
+
+@dg.asset
+def model_files(context: dg.AssetExecutionContext) -> None:
+    note(context, "done")
+
+
+CLIP_JOB = dg.define_asset_job("clip_job", selection=[clip], partitions_def=CLIPS)
+
+
+@dg.sensor(job=CLIP_JOB, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def inbox(context: dg.SensorEvaluationContext):
+    for request in sorted(FOLDER.glob("request-*")):
+        yield dg.RunRequest(run_key=request.name, partition_key=request.name.removeprefix("request-"))
+
+
+@dg.schedule(job=CLIP_JOB, cron_schedule="* * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def nightly(context: dg.ScheduleEvaluationContext):
+    for request in sorted(FOLDER.glob("nightly-*")):
+        yield dg.RunRequest(run_key=request.name, partition_key=request.name.removeprefix("nightly-"))
+
+
+defs = dg.Definitions(
+    assets=[clip, stubborn_clip, model_files],
+    jobs=[CLIP_JOB],
+    sensors=[inbox, lost_launches],
+    schedules=[nightly],
+    executor=dg.in_process_executor,
+)

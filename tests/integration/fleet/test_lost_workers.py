@@ -1,0 +1,105 @@
+"""Killed processes, a hung host, a restarted Redis: every request is finished in the end, by a worker that lives."""
+
+import os
+import signal
+import time
+
+import dagster as dg
+import psutil
+
+FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
+
+
+def assert_retried(fleet, clip: str, lost_pid: int, since: float) -> None:
+    """The first run of ``clip`` fails within 60 s of ``since``, and one other process finishes the second."""
+    first = fleet.runs_of(clip)[0]
+    assert fleet.finish(first.run_id, 60) == FAILURE
+    print(f"{clip}: failed after {time.monotonic() - since:.1f} s")
+    assert time.monotonic() - since < 60
+    second = fleet.wait_until(f"{clip} is retried", lambda: fleet.runs_of(clip)[1:], 30)[0]
+    assert fleet.finish(second.run_id, 60) == SUCCESS
+    assert second.tags["dagster/parent_run_id"] == first.run_id
+    assert fleet.started(second.run_id)["pid"] != lost_pid
+    assert len(fleet.runs_of(clip)) == 2
+
+
+def test_a_killed_process_of_a_worker(fleet) -> None:
+    """What the kernel does when memory runs out."""
+    with fleet.gpu_slots(1):  # the retry can only run if the crash has freed the slot
+        run_id = fleet.launch("slow-child")
+        pid = fleet.started(run_id)["pid"]
+        killed = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        assert_retried(fleet, "slow-child", pid, killed)
+    assert "The worker's process died" in fleet.messages(run_id)
+
+
+def test_a_killed_worker_and_a_hung_worker(fleet) -> None:
+    with fleet.gpu_slots(2):
+        with fleet.only_worker("gpu-0"):
+            killed_run = fleet.launch("slow-killed-worker")
+            killed_pid = fleet.started(killed_run)["pid"]
+        with fleet.only_worker("gpu-1"):
+            hung_run = fleet.launch("slow-hung-worker")
+            hung_pid = fleet.started(hung_run)["pid"]
+        began = time.monotonic()
+        os.kill(fleet.fleet.processes["gpu-0"].pid, signal.SIGKILL)
+        fleet.fleet.processes["gpu-1"].signal_group(signal.SIGSTOP)
+        assert_retried(fleet, "slow-killed-worker", killed_pid, began)
+        assert_retried(fleet, "slow-hung-worker", hung_pid, began)
+    assert not psutil.pid_exists(killed_pid), "a killed worker left its process behind"
+
+    # The host comes back: its copy of the run must end, without harm to the run's status.
+    fleet.fleet.processes["gpu-1"].signal_group(signal.SIGCONT)
+    fleet.wait_for_workers()
+    fleet.wait_until("the revived worker is idle", lambda: not any(fleet.active_tasks().values()), 15)
+    assert fleet.run(hung_run).status == FAILURE
+    assert not [line for line in fleet.executions("slow-hung-worker") if line["pid"] == hung_pid][1:]
+    with fleet.only_worker("gpu-1"):
+        after = fleet.launch("after-hung")
+        assert fleet.finish(after) == SUCCESS
+    assert fleet.started(after)["pid"] == hung_pid
+    assert fleet.started(after)["event"] == "warm"
+
+
+def test_a_run_that_is_sent_to_a_hung_worker(fleet) -> None:
+    """Redis delivers the message to a socket that nobody reads: the run never starts."""
+    with fleet.only_worker("gpu-2"):
+        fleet.fleet.processes["gpu-2"].signal_group(signal.SIGSTOP)
+        run_id = fleet.launch("sent-to-nowhere")
+        fleet.wait_until("the run is sent", lambda: "Sent the run to the queue gpu" in fleet.messages(run_id))
+        sent = time.monotonic()
+        assert fleet.finish(run_id, 60) == FAILURE
+        print(f"lost launch: failed after {time.monotonic() - sent:.1f} s")
+    (retried,) = fleet.wait_until("the run is retried", lambda: fleet.runs_of("sent-to-nowhere")[1:], 30)
+    assert fleet.finish(retried.run_id) == SUCCESS
+    fleet.fleet.processes["gpu-2"].signal_group(signal.SIGCONT)
+    fleet.wait_for_workers()
+    time.sleep(2)  # it reads the old message now
+    assert len([line for line in fleet.executions("sent-to-nowhere") if line["event"] != "done"]) == 1
+    assert fleet.run(run_id).status == FAILURE
+
+
+def test_redis_restarts_in_the_middle(fleet) -> None:
+    """Runs in progress go on, those that wait in Redis are still there, one launched meanwhile is sent later."""
+    clips = [f"restart-{number}" for number in range(6)]
+    with fleet.gpu_slots(6):
+        ids = [fleet.launch(clip, seconds=4) for clip in clips[:5]]
+        for run_id in ids:
+            fleet.wait_until("all are sent", lambda run_id=run_id: "Sent the run" in fleet.messages(run_id))
+        fleet.fleet.processes["redis"].signal_group(signal.SIGKILL)
+        ids.append(fleet.launch(clips[5], seconds=0))
+        for run_id in ids:
+            assert fleet.finish(run_id, 60) == SUCCESS
+    for clip in clips:
+        assert len(fleet.runs_of(clip)) == 1, f"{clip} was retried"
+        assert [line["event"] for line in fleet.executions(clip)].count("done") == 1
+    # Afterwards all workers take work again.
+    fleet.wait_for_workers()
+    pids = set()
+    for name in fleet.fleet.gpu_worker_names:
+        with fleet.only_worker(name):
+            run_id = fleet.launch(f"after-restart-{name}")
+            assert fleet.finish(run_id) == SUCCESS
+            pids.add(fleet.started(run_id)["pid"])
+    assert len(pids) == fleet.fleet.plan.gpu_workers
