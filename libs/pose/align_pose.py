@@ -35,7 +35,7 @@ RATIO_BONES: tuple[Bone, ...] = (
 )  # fmt: skip
 """Order of the ratios: the order of the golden files."""
 
-# Stages of section 10.3: the joints that must be sure as well, and the bones measured then (bone, bone it is taken from)
+# Stages of section 10.3: joints that must be sure as well, and bones measured then (bone, bone it is taken from).
 _STAGES: tuple[tuple[tuple[int, ...], tuple[tuple[Bone, Bone], ...]], ...] = (
     ((0, 1, 14, 15, 16, 17), tuple((bone, bone) for bone in ((0, 1), (0, 14), (0, 15), (14, 16), (15, 17)))),
     ((2, 5), (((1, 2), (1, 2)), ((1, 5), (1, 5)))),

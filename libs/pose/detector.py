@@ -38,7 +38,7 @@ def detections_of(output: np.ndarray, width: int, height: int) -> np.ndarray:
 
     Args:
         output: the network's output for this frame: [N, 6] rows x1, y1, x2, y2, score, class in input pixels
-            (end-to-end export), or [84, A] columns of centre x, centre y, width, height and 80 class scores (raw export).
+            (end-to-end export), or [84, A] columns of centre x, centre y, width, height, 80 class scores (raw export).
         width: frame width in pixels.
         height: frame height in pixels.
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from libs.errors import ModelFilesError, PoseError
-from libs.pose.crop import crop_geometry, pose_network_input
-from libs.pose.detector import detections_of, detector_input, select_person
+from libs.pose.crop import INPUT_HEIGHT, INPUT_WIDTH, crop_geometry, pose_network_input
+from libs.pose.detector import INPUT_SIZE, detections_of, detector_input, select_person
 from libs.pose.heatmaps import HEATMAP_HEIGHT, HEATMAP_WIDTH, decode_heatmaps
 from libs.pose.keypoints import WHOLEBODY_COUNT
 from libs.pose.parallel import ordered_map
@@ -42,8 +42,8 @@ class PoseEstimator:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        self._detector = NetworkSession(detector, device)
-        self._pose_network = NetworkSession(pose_network, device)
+        self._detector = NetworkSession(detector, (INPUT_SIZE, INPUT_SIZE), device)
+        self._pose_network = NetworkSession(pose_network, (INPUT_HEIGHT, INPUT_WIDTH), device)
         self._batch_size = batch_size
 
     def estimate(

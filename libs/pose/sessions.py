@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from libs.errors import DeviceError, ModelFilesError
+from libs.errors import DeviceError, DeviceOutOfMemoryError, ModelFilesError
 
 _log = logging.getLogger(__name__)
 _CUDA = "CUDAExecutionProvider"
@@ -23,11 +23,12 @@ _INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 class NetworkSession:
     """One ONNX graph with one image input [B, 3, H, W] and, as its first output, one array per item of the batch."""
 
-    def __init__(self, path: Path, device: str = "cpu") -> None:
+    def __init__(self, path: Path, input_size: tuple[int, int], device: str = "cpu") -> None:
         """Open the graph.
 
         Args:
             path: the ``.onnx`` file.
+            input_size: height and width in pixels its input must take.
             device: ``cpu``, ``cuda`` or ``cuda:N``.
 
         Raises:
@@ -38,10 +39,14 @@ class NetworkSession:
         self._session = _open(path, device)
         self._input = self._session.get_inputs()[0]
         shape = self._input.shape
-        if len(self._session.get_inputs()) != 1 or len(shape) != 4 or self._input.type not in _INPUT_TYPES:
+        wanted = (3, *input_size)
+        fits = len(shape) == 4 and all(
+            found == side for found, side in zip(shape[1:], wanted, strict=True) if isinstance(found, int)
+        )
+        if len(self._session.get_inputs()) != 1 or not fits or self._input.type not in _INPUT_TYPES:
             raise ModelFilesError(
-                f"{path}: expected one image input [batch, 3, height, width], found {self._input.type} {shape}; "
-                "is this the file its name says? Fetch the pose models again"
+                f"{path}: expected one image input [batch, {', '.join(map(str, wanted))}], found {self._input.type} "
+                f"{shape}: this is not the network its name says; fetch the pose models again"
             )
         self._dtype = _INPUT_TYPES[self._input.type]
         # A symbolic or absent batch axis means any batch size; exported detectors often say 1.
@@ -57,15 +62,17 @@ class NetworkSession:
         step = self.fixed_batch or len(images)
         try:
             parts = [self._run_batch(images[start : start + step], step) for start in range(0, len(images), step)]
-        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph as error:  # pragma: no cover - corrupt graph
-            raise ModelFilesError(f"{self.path}: cannot be run ({error})") from None
         except Exception as error:
-            if step == 1 or not _is_runtime_failure(error):
+            if not _is_runtime_failure(error):
                 raise
-            # Some exports declare a free batch axis and have batch 1 built in (constant reshapes), or memory is short.
-            _log.warning("%s cannot take a batch of %d (%s); frames go one by one", self.path.name, step, error)
-            self.fixed_batch = 1
-            return self.run(images)
+            if self.fixed_batch is None and step > 1:
+                # Some exports declare a free batch axis and have batch 1 built in, or memory is short.
+                _log.warning("%s cannot take a batch of %d (%s); frames go one by one", self.path.name, step, error)
+                self.fixed_batch = 1
+                return self.run(images)
+            if "memory" in str(error).lower():
+                raise DeviceOutOfMemoryError(f"{self.path.name}: no memory is left to run it ({error})") from None
+            raise ModelFilesError(f"{self.path}: cannot be run ({error}); fetch it again") from None
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _run_batch(self, images: np.ndarray, step: int) -> np.ndarray:
@@ -92,7 +99,8 @@ def _open(path: Path, device: str) -> Any:
     providers: list[Any] = [_CPU]
     if kind == "cuda":
         _prepare_cuda(device)
-        providers = [(_CUDA, {"device_id": int(index or 0)}), _CPU]
+        # TF32 would shift heatmap peaks; the specification's numbers are those of full float32
+        providers = [(_CUDA, {"device_id": int(index or 0), "use_tf32": 0}), _CPU]
     elif device != "cpu":
         raise DeviceError(f"pose networks run on cpu, cuda or cuda:N, not on {device!r}; change ONE_TO_ALL_DEVICE")
     try:

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.errors import PoseError
+from libs.pose.crop import crop_geometry, crop_image, pose_network_input
+
+COORDINATE = st.integers(-300, 900)
+
+
+@given(x=COORDINATE, y=COORDINATE, w=st.integers(0, 600), h=st.integers(0, 600), score=st.sampled_from([-1.0, 0.4]))
+@settings(max_examples=60, deadline=None)
+def test_any_box_gives_a_crop_of_the_right_shape(x, y, w, h, score):
+    geometry = crop_geometry(np.array([x, y, x + w, y + h, score]), 320, 240)
+    size = geometry.lower_right - geometry.upper_left
+    assert abs(size[0] * 4 / 3 - size[1]) <= 2
+    first, last = geometry.overlap(320, 240)
+    assert (first >= 0).all() and (last <= (320, 240)).all() and (first <= last).all()
+    crop = crop_image(np.full((240, 320, 3), 200, np.uint8), geometry)
+    assert crop.shape == (256, 192, 3) and crop.min() >= 0 and crop.max() <= 200
+
+
+@pytest.mark.parametrize("box", [(50, 50, 59, 200, 0.9), (50, 50, 200, 59, 0.9), (50, 50, 200, 200, 0.0)])
+def test_useless_boxes_mean_the_whole_frame(box):
+    geometry = crop_geometry(np.array(box, dtype=float), 320, 240)
+    np.testing.assert_array_equal(geometry.centre, [160, 120])
+
+
+def test_absurd_box_is_an_error_before_memory_is_taken():
+    geometry = crop_geometry(np.array([-1e6, 0, 1e6, 1e6, 0.9]), 320, 240)
+    with pytest.raises(PoseError, match="detector's file"):
+        crop_image(np.zeros((240, 320, 3), np.uint8), geometry)
+
+
+def test_channels_reach_the_network_as_blue_green_red():
+    frame = np.zeros((240, 320, 3), np.uint8)
+    frame[..., 0] = 255  # red
+    tensor = pose_network_input(frame, crop_geometry(np.array([0, 0, 0, 0, -1.0]), 320, 240))
+    middle = tensor[:, 128, 96]
+    np.testing.assert_allclose(middle, [-0.485 / 0.229, -0.456 / 0.224, (1 - 0.406) / 0.225], rtol=1e-5)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from libs.errors import ModelFilesError, PoseError
+from libs.pose.estimator import PoseEstimator
+from libs.pose.framing import resize_crop_frames
+
+
+@pytest.fixture
+def frames(networks):
+    """Frames of the committed clip, which the synthetic networks understand."""
+    from PIL import Image
+
+    paths = sorted(next(networks.parent.glob("whole_*_clip")).glob("*.png"))[:5]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+def _estimator(networks, **options):
+    return PoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet.onnx", **options)
+
+
+def test_batches_do_not_change_the_result(networks, frames):
+    done = []
+    one = _estimator(networks, batch_size=1).estimate(frames)
+    two = _estimator(networks, batch_size=2).estimate(iter(frames), progress=done.append)
+    for name in ("body", "left_hand", "right_hand", "face", "boxes"):
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), atol=1e-5)
+    assert done == [2, 4, 5]
+
+
+def test_frames_are_streamed(networks, frames):
+    taken = []
+
+    def stream():
+        for index, frame in enumerate(frames):
+            taken.append(index)
+            yield frame
+
+    seen_at_progress = []
+    _estimator(networks, batch_size=2).estimate(stream(), progress=lambda _: seen_at_progress.append(len(taken)))
+    assert seen_at_progress == [2, 4, 5]
+
+
+def test_looking_ahead_is_bounded(frames):
+    taken = []
+
+    def stream():
+        for index in range(200):
+            taken.append(index)
+            yield frames[0]
+
+    resized = resize_crop_frames(stream(), 32, 24)
+    next(resized)
+    assert len(taken) < 50
+    resized.close()
+
+
+def test_no_frames(networks):
+    with pytest.raises(PoseError, match="driver: there are no frames"):
+        _estimator(networks).estimate([], subject="driver")
+
+
+def test_frames_of_two_sizes(networks, frames):
+    with pytest.raises(PoseError, match="frame 1 has"):
+        _estimator(networks).estimate([frames[0], frames[0][:-2]])
+
+
+@pytest.mark.parametrize("frame", [np.zeros((64, 48), np.uint8), np.zeros((64, 48, 3), np.float32)])
+def test_frames_that_are_no_pictures(networks, frame):
+    with pytest.raises(PoseError, match="frame 0 is"):
+        _estimator(networks).estimate([frame])
+
+
+def test_networks_mixed_up(networks):
+    with pytest.raises(ModelFilesError, match=r"pose_puppet\.onnx"):
+        PoseEstimator(networks / "pose_puppet.onnx", networks / "det_puppet.onnx")
+
+
+def test_first_frame_without_any_response_names_the_frame(networks):
+    estimator = PoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet_noprior.onnx")
+    with pytest.raises(PoseError, match=r"reference: .*frame 0.*choose a picture"):
+        estimator.estimate([np.full((160, 120, 3), 127, np.uint8)], subject="reference")
