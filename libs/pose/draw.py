@@ -84,6 +84,8 @@ def draw_body(canvas: np.ndarray, record: PoseRecord, frame: int, style: Drawing
     if style.head == "faded":
         score[list(HEAD_JOINTS)] = _HIDDEN_SCORE
     shown = record.body_present[frame, :DRAWN_BODY_COUNT] & np.isfinite(score)
+    if style.head == "none":
+        shown[list(HEAD_JOINTS)] = False
     radius = int(3 * _width_factor(canvas))
     # limbs in the coordinates' own precision, joints in double: as upstream's array and scalar arithmetic do
     limb_points, limb_drawable = _on_canvas(canvas, points)

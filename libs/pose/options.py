@@ -10,7 +10,7 @@ from libs.errors import InputError
 
 Mode = Literal["ref", "pose"]
 FaceStyle = Literal["full", "faded", "none"]
-HeadStyle = Literal["full", "faded"]
+HeadStyle = Literal["full", "faded", "none"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class PoseOptions:
             into the driver's framing.
         align: scale the driver's limbs to the reference's proportions.
         face: ``full`` draws face points, ``faded`` darkens them, ``none`` leaves them out.
-        head: ``faded`` darkens the head's limbs and blackens its joints.
+        head: ``faded`` darkens the head's limbs and blackens its joints; ``none`` leaves both out (upstream has no such
+            option; its drawings leave out joints that were not found in the same way).
         anchor: the driver's frame that is compared with the reference, counted from 0 after the frame interval; None
             lets the program choose the most suitable.
 
