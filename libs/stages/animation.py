@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from libs.animation_request import ResolvedRequest
 from libs.media.writer import VideoWriter
-from libs.one_to_all.engine import AnimationEngine, AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
 from libs.one_to_all.options import SamplingOptions
 from libs.pose.conditioning import PoseConditioning
 from libs.stages.animation_files import CLIP_FILE
@@ -106,7 +105,7 @@ def sampling_options(request: ResolvedRequest) -> SamplingOptions:
 def _inputs(media: RequestMedia, conditioning: PoseConditioning) -> AnimationInputs:
     return AnimationInputs(
         image=conditioning.image,
-        mask=np.asarray(conditioning.mask),
+        mask=conditioning.mask,
         reference_pose=conditioning.reference_pose,
         frame_count=media.used_frame_count,
         poses=conditioning.draw,

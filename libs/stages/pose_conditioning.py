@@ -65,8 +65,8 @@ def condition_poses(
     reference, driver = PoseTrack.load(tracks / REFERENCE_TRACK), PoseTrack.load(tracks / DRIVER_TRACK)
     choice = _choose(requested, reference, driver)
     options = PoseOptions(mode=choice.mode, align=choice.align, face=requested.face, head=requested.head)  # type: ignore[arg-type]
-    wanted = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
-    size = target_size(*wanted, get_variant(requested.model).sampling.short_side_limit)
+    height, width = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
+    size = target_size(height, width, get_variant(requested.model).sampling.short_side_limit)
     conditioning = prepare_conditioning(picture, reference, driver, options, (size.height, size.width))
     conditioning.save(folder)
     (folder / CHOICE_FILE).write_text(json.dumps(asdict(choice), indent=2))
