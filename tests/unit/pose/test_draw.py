@@ -54,12 +54,13 @@ def test_style(figure):
 
 
 def test_a_head_left_out_is_a_head_that_was_not_found(figure):
-    absent = figure.body_present.copy()
+    record = record_of(figure())
+    absent = record.body_present.copy()
     absent[:, [0, 14, 15, 16, 17]] = False
-    unseen = draw_pose(replace(figure, body_present=absent), 0, 240, 160, DrawingStyle(face="none"))
-    left_out = draw_pose(figure, 0, 240, 160, DrawingStyle(face="none", head="none"))
+    unseen = draw_pose(replace(record, body_present=absent), 0, 240, 160, DrawingStyle(face="none"))
+    left_out = draw_pose(record, 0, 240, 160, DrawingStyle(face="none", head="none"))
     np.testing.assert_array_equal(left_out, unseen)
-    assert not np.array_equal(left_out, draw_pose(figure, 0, 240, 160, DrawingStyle(face="none")))
+    assert not np.array_equal(left_out, draw_pose(record, 0, 240, 160, DrawingStyle(face="none")))
 
 
 def test_absent_joints_and_their_limbs_are_not_drawn(figure):
