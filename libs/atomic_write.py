@@ -14,28 +14,24 @@ PARTIAL_SUFFIX = ".partial"
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends, flush it to disk and rename it to ``path``.
+def atomic_write(path: Path, staging: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends, flush that file to disk and rename it to ``path``.
 
-    When the block raises, the temporary file is removed and ``path`` stays as it was. Missing parent folders are
-    created. The block must create the file. A process that is killed leaves a hidden ``.<name>.*.partial`` file, which
-    no reader mistakes for the real one.
+    The temporary file is in ``staging``, a folder of the same file system, or beside ``path``. When the block raises,
+    it is removed and ``path`` stays as it was. Missing folders are created. The block must create the file. A process
+    that is killed leaves a hidden ``.<name>.*.partial`` file, which no reader mistakes for the real one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    folder = path.parent if staging is None else staging
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     try:
         yield temporary
         _flush(temporary)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _flush(path.parent)
-
-
-def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Replace the content of ``path`` by ``data`` in one step."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _flush(path: Path) -> None:

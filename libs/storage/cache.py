@@ -1,0 +1,157 @@
+"""Verified local copies of stored files, shared by all processes of a machine.
+
+    <folder>/files/<first 2 digits>/<sha256>     one copy of each content
+    <folder>/artifacts/<digest>/<name>           hard links to them, as an artifact's folder
+
+Every copy is hashed each time it is handed out: what a process reads is what was published. The folder may be deleted
+at any time when no run is going on. What does not belong here: where the bytes come from.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from shutil import copyfile, rmtree
+
+from filelock import FileLock, Timeout
+
+from libs.atomic_write import PARTIAL_SUFFIX, atomic_write
+from libs.storage.manifest import Manifest, StoredFile
+from libs.storage.sha256 import sha256_of_file
+
+_NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES})
+_ABANDONED_AFTER_SECONDS = 24 * 3600
+
+Download = Callable[[StoredFile, Path], None]
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What :meth:`ArtifactCache.prune` did: artifacts and files removed, bytes before and after."""
+
+    removed: int
+    bytes_before: int
+    bytes_after: int
+
+
+class ArtifactCache:
+    """The cache below ``folder``. Several processes may use it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def artifact(self, manifest: Manifest, download: Download) -> Path:
+        """A folder that holds exactly the files of ``manifest``, verified; missing ones come from ``download``.
+
+        ``download(file, destination)`` must write ``destination`` with the right digest or raise.
+        """
+        view = self.folder / "artifacts" / manifest.digest
+        with self._lock("artifact", manifest.digest):
+            for file in manifest.files:
+                self._place(file, view / file.name, download)
+            os.utime(view)
+        return view
+
+    def file(self, file: StoredFile, download: Download) -> Path:
+        """One verified file; comes from ``download`` when there is no intact copy."""
+        path = self._path(file.sha256)
+        with self._lock("file", file.sha256):
+            if not _is_intact(path, file):
+                with atomic_write(path) as temporary:
+                    download(file, temporary)
+                    temporary.chmod(0o444)  # shared by hard links: nobody may write into it
+            os.utime(path)
+        return path
+
+    def add(self, path: Path, sha256: str) -> None:
+        """Keep a file that was just published, where a hard link costs nothing; otherwise do nothing."""
+        kept = self._path(sha256)
+        with self._lock("file", sha256), suppress(OSError):
+            if not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, kept)
+
+    def prune(self, maximum_bytes: int, spare_younger_than: timedelta = timedelta(hours=6)) -> PruneReport:
+        """Remove what was not used for longest until at most ``maximum_bytes`` are held.
+
+        What was used within ``spare_younger_than`` stays whatever its size, so that runs keep their inputs. Leftovers
+        of killed processes go after a day.
+        """
+        now = time.time()
+        for leftover in self.folder.rglob(f"*{PARTIAL_SUFFIX}"):
+            with suppress(FileNotFoundError):
+                if now - leftover.stat().st_mtime > _ABANDONED_AFTER_SECONDS:
+                    leftover.unlink()
+        before = size = self._size()
+        removed = 0
+        for last_use, view in sorted((path.stat().st_mtime, path) for path in self.folder.glob("artifacts/*")):
+            if size <= maximum_bytes or now - last_use < spare_younger_than.total_seconds():
+                break
+            removed += self._remove_view(view)
+            removed += self._remove_unlinked(now, spare_younger_than)
+            size = self._size()
+        if size > maximum_bytes:  # published here, never fetched
+            removed += self._remove_unlinked(now, spare_younger_than)
+        return PruneReport(removed, before, self._size())
+
+    def _place(self, file: StoredFile, target: Path, download: Download) -> None:
+        if _is_intact(target, file):
+            return
+        target.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = self.file(file, download)
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINK:
+                raise
+            with atomic_write(target) as temporary:
+                copyfile(source, temporary)
+
+    def _path(self, sha256: str) -> Path:
+        return self.folder / "files" / sha256[:2] / sha256
+
+    def _lock(self, kind: str, digest: str, timeout: float = -1) -> FileLock:
+        """One of 256 locks per kind. Who holds an artifact's lock may take a file's, never the other way round."""
+        locks = self.folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{kind}-{digest[:2]}.lock", timeout=timeout)
+
+    def _remove_view(self, view: Path) -> int:
+        try:
+            with self._lock("artifact", view.name, timeout=0):
+                rmtree(view)
+                return 1
+        except Timeout:
+            return 0  # in use
+
+    def _remove_unlinked(self, now: float, spare_younger_than: timedelta) -> int:
+        """Remove files that no artifact's folder links to."""
+        removed = 0
+        for path in self.folder.glob("files/*/*"):
+            with suppress(FileNotFoundError, Timeout):
+                status = path.stat()
+                if status.st_nlink == 1 and now - status.st_mtime >= spare_younger_than.total_seconds():
+                    with self._lock("file", path.name, timeout=0):
+                        path.unlink()
+                        removed += 1
+        return removed
+
+    def _size(self) -> int:
+        """Bytes on disk, hard links counted once."""
+        sizes: dict[int, int] = {}
+        for part in ("files", "artifacts"):
+            for path in (self.folder / part).rglob("*"):
+                with suppress(FileNotFoundError):
+                    status = path.lstat()
+                    if path.is_file():
+                        sizes[status.st_ino] = status.st_size
+        return sum(sizes.values())
+
+
+def _is_intact(path: Path, file: StoredFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size and sha256_of_file(path) == file.sha256

@@ -1,0 +1,87 @@
+"""Finished chunks of a long clip, kept in the store until the clip is whole: a killed run goes on where it was.
+
+A chunk is stored without loss: each frame as its difference to the one before (modulo 256), compressed with zlib at
+its fastest setting. On a real clip that takes a quarter of the raw size; an ``npz`` takes a third, and twice the time.
+A small document with the digest is written after the data. What does not belong here: when chunks are made and used
+(``libs.one_to_all.engine``, whose ``ChunkStore`` protocol this fulfils).
+"""
+
+import hashlib
+import json
+import logging
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from libs.errors import ArtifactMissingError
+from libs.storage.keys import check_key
+from libs.storage.objects import ObjectStore
+
+Frames = npt.NDArray[np.uint8]
+
+_FORMAT = "frame differences, zlib"
+_COMPRESSION_LEVEL = 1
+
+_log = logging.getLogger(__name__)
+
+
+class StoredChunks:
+    """Chunks below ``prefix``, which must name everything that determines the clip (a digest of its inputs)."""
+
+    def __init__(self, objects: ObjectStore, prefix: str) -> None:
+        self._objects = objects
+        self.prefix = check_key(prefix)
+
+    def save(self, index: int, frames: Frames) -> None:
+        """Keep the uint8 frames [n, H, W, 3] of chunk ``index``, replacing what was kept before."""
+        if frames.dtype != np.uint8 or frames.ndim != 4:
+            raise TypeError(f"chunk {index} is {frames.dtype} {frames.shape}, expected uint8 [n, H, W, 3]")
+        data = _compress(frames)
+        description = {"format": _FORMAT, "shape": frames.shape, "sha256": hashlib.sha256(data).hexdigest()}
+        self._objects.put_bytes(self._data_key(index), data)
+        self._objects.put_bytes(self._description_key(index), json.dumps(description).encode(), "application/json")
+
+    def load(self, index: int) -> dict[str, Frames] | None:
+        """``{"frames": uint8 [n, H, W, 3]}`` as saved; None when chunk ``index`` is not kept, or is damaged.
+
+        A damaged chunk is as good as none: it is made again.
+        """
+        try:
+            description = json.loads(self._objects.get_bytes(self._description_key(index)))
+            data = self._objects.get_bytes(self._data_key(index))
+        except ArtifactMissingError:
+            return None
+        except ValueError:
+            description, data = {}, b""
+        if description.get("format") != _FORMAT or hashlib.sha256(data).hexdigest() != description.get("sha256"):
+            _log.warning("%s is damaged and will be made again", self._objects.uri(self._data_key(index)))
+            return None
+        return {"frames": _decompress(data, tuple(description["shape"]))}
+
+    def clear(self) -> None:
+        """Remove all chunks, documents first: an interrupted removal leaves no chunk that looks whole."""
+        found = [info.key for info in self._objects.list(f"{self.prefix}/")]
+        for key in sorted(found, key=lambda key: not key.endswith(".json")):
+            self._objects.delete(key)
+
+    def _data_key(self, index: int) -> str:
+        return f"{self.prefix}/{index:05d}.frames"
+
+    def _description_key(self, index: int) -> str:
+        return f"{self.prefix}/{index:05d}.json"
+
+
+def _compress(frames: Frames) -> bytes:
+    compressor = zlib.compressobj(_COMPRESSION_LEVEL)
+    pieces = []
+    previous = np.zeros(frames.shape[1:], np.uint8)
+    for frame in frames:
+        pieces.append(compressor.compress((frame - previous).tobytes()))  # uint8 wraps around on purpose
+        previous = frame
+    return b"".join([*pieces, compressor.flush()])
+
+
+def _decompress(data: bytes, shape: tuple[int, ...]) -> Frames:
+    differences = np.frombuffer(bytearray(zlib.decompress(data)), np.uint8).reshape(shape)
+    return np.add.accumulate(differences, axis=0, dtype=np.uint8, out=differences)

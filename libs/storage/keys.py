@@ -1,0 +1,92 @@
+"""Where things are in the store: the rules for keys.
+
+    <asset>/<partition>/<sha256, first 16 digits>/<file>      one file of an artifact, immutable
+    <asset>/<partition>/manifests/<digest, first 16>.json     the manifest of that content, kept as history
+    <asset>/<partition>/manifest.json                         the newest manifest, written last
+    suspect/<key>                                             the object at <key> was found corrupt: upload it anew
+
+Assets without partitions have ``_unpartitioned`` in the place of the partition; no partition key starts with an
+underscore. What does not belong here: a bucket's prefix, which the object stores add.
+"""
+
+import re
+from pathlib import PurePosixPath
+
+from libs.errors import StorageError
+
+UNPARTITIONED = "_unpartitioned"
+
+_PREFIX_DIGITS = 16
+_MAXIMUM_KEY_BYTES = 900
+"""S3 allows 1024; the difference is room for ``S3_PREFIX``."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CONTROL_OR_BACKSLASH = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def check_key(key: str) -> str:
+    """``key`` itself, if it is safe in a bucket and as a path below a folder.
+
+    Raises:
+        StorageError: empty or too long, absolute, with empty, ``.`` or ``..`` components, backslashes or control
+            characters.
+    """
+    parts = key.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or _CONTROL_OR_BACKSLASH.search(key):
+        raise StorageError(
+            f"{key!r} cannot be a key: expected names joined by single slashes, without '.', '..', backslashes or "
+            "control characters"
+        )
+    if len(key.encode()) > _MAXIMUM_KEY_BYTES:
+        raise StorageError(f"a key of {len(key.encode())} bytes is too long, at most {_MAXIMUM_KEY_BYTES}: {key[:80]}…")
+    return key
+
+
+def check_file_name(name: str) -> str:
+    """``name`` itself, if it is a plain relative path (letters, digits, ``.``, ``_``, ``-``, joined by ``/``).
+
+    Raises:
+        StorageError: anything else.
+    """
+    if not name or name != str(PurePosixPath(name)) or not all(_NAME.fullmatch(part) for part in name.split("/")):
+        raise StorageError(
+            f"{name!r} cannot be a file of an artifact: expected letters, digits, '.', '_' and '-', each part of the "
+            "path starting with a letter or digit"
+        )
+    return name
+
+
+def artifact_prefix(asset: str, partition: str | None) -> str:
+    """Where everything about one asset and partition is.
+
+    Raises:
+        StorageError: the asset's name or the partition key cannot be part of a key.
+    """
+    check_file_name(asset)
+    if partition is None:
+        return f"{asset}/{UNPARTITIONED}"
+    if "/" in partition or not _NAME.fullmatch(partition):
+        raise StorageError(
+            f"partition {partition!r} of {asset} cannot be part of a key: expected letters, digits, '.', '_' and '-'"
+        )
+    return f"{asset}/{partition}"
+
+
+def file_key(asset: str, partition: str | None, sha256: str, name: str) -> str:
+    """The immutable place of one file's content."""
+    return f"{artifact_prefix(asset, partition)}/{sha256[:_PREFIX_DIGITS]}/{check_file_name(name)}"
+
+
+def manifest_key(asset: str, partition: str | None) -> str:
+    """The place of the newest manifest."""
+    return f"{artifact_prefix(asset, partition)}/manifest.json"
+
+
+def manifest_history_key(asset: str, partition: str | None, digest: str) -> str:
+    """The place where the manifest of one content stays after newer ones were published."""
+    return f"{artifact_prefix(asset, partition)}/manifests/{digest[:_PREFIX_DIGITS]}.json"
+
+
+def suspect_key(key: str) -> str:
+    """The place of the mark that says the object at ``key`` is corrupt."""
+    return f"suspect/{key}"

@@ -1,0 +1,64 @@
+"""The interface of an object store: what a bucket and a folder have in common.
+
+An object appears whole or not at all. What does not belong here: artifacts, manifests and caches, which are built on it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One stored object. ``size`` in bytes; ``sha256`` is None in listings and where nobody recorded it."""
+
+    key: str
+    size: int
+    modified: datetime
+    sha256: str | None = None
+    content_type: str | None = None
+
+
+class ObjectStore(Protocol):
+    """Named byte strings. All methods raise ``StorageError`` for bad keys, missing buckets and refused access, and
+    ``StorageUnavailableError`` where trying again may help.
+    """
+
+    def put_file(
+        self, key: str, path: Path, sha256: str, content_type: str, cache_control: str | None = None
+    ) -> ObjectInfo:
+        """Store a file's bytes under ``key``, replacing what is there; ``sha256`` is the digest of the file."""
+
+    def put_bytes(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> ObjectInfo:
+        """Store ``data`` under ``key``, replacing what is there."""
+
+    def get_file(self, key: str, destination: Path) -> None:
+        """Write the object's bytes to ``destination``, atomically.
+
+        Raises:
+            ArtifactMissingError: there is no such object.
+        """
+
+    def get_bytes(self, key: str) -> bytes:
+        """The object's bytes; for small objects.
+
+        Raises:
+            ArtifactMissingError: there is no such object.
+        """
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size, time and digest without the bytes; None when there is no such object."""
+
+    def exists(self, key: str) -> bool:
+        """True when there is such an object."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix`` (any string, not only whole folders), sorted by key."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when there is none."""
+
+    def uri(self, key: str) -> str:
+        """The object's address, for people and lineage."""

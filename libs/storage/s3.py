@@ -1,0 +1,173 @@
+"""A bucket of S3 or MinIO as an object store, through a boto3 client made elsewhere.
+
+What does not belong here: credentials and time-outs (``client``), what errors mean (``s3_errors``).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from libs.atomic_write import atomic_write
+from libs.errors import ArtifactMissingError, StorageUnavailableError
+from libs.storage.keys import check_key
+from libs.storage.objects import ObjectInfo
+from libs.storage.s3_errors import MISSING_OBJECT_CODES, error_code, explained, missing_bucket
+
+_PART_BYTES = 8 << 20
+_PARTS_AT_ONCE = 4
+"""Memory of one transfer: parts at once times part size, 32 MiB."""
+
+_DIGEST_METADATA = "sha256"
+
+
+class S3ObjectStore:
+    """See :class:`libs.storage.objects.ObjectStore`.
+
+    ``client`` is a boto3 S3 client, for example of ``dagster_aws.s3.S3Resource``; the bucket must exist; ``prefix`` is
+    put before every key. Large files go up in parts with a SHA-256 checksum each, which the server verifies; an object
+    appears when all are there. The digest of the whole is kept as metadata ``sha256``. Safe to use from several
+    threads.
+    """
+
+    def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+        self._client = client
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
+        self._bucket_seen = False
+
+    def put_file(
+        self, key: str, path: Path, sha256: str, content_type: str, cache_control: str | None = None
+    ) -> ObjectInfo:
+        """See the protocol; the stored size is compared with the file's afterwards.
+
+        Raises:
+            StorageUnavailableError: the server stored another number of bytes.
+        """
+        arguments = {
+            "ContentType": content_type,
+            "Metadata": {_DIGEST_METADATA: sha256},
+            "ChecksumAlgorithm": "SHA256",
+        }
+        if cache_control:
+            arguments["CacheControl"] = cache_control
+        size = path.stat().st_size
+        with self._explained(key):
+            self._client.upload_file(
+                str(path), self.bucket, self._full(key), ExtraArgs=arguments, Config=self._transfer_config
+            )
+        stored = self.head(key)
+        if stored is None or stored.size != size:
+            held = "nothing" if stored is None else f"{stored.size} bytes"
+            raise StorageUnavailableError(f"{self.uri(key)}: sent {size} bytes, the server holds {held}; try again")
+        return stored
+
+    def put_bytes(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> ObjectInfo:
+        """See the protocol."""
+        with self._explained(key):
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=self._full(key),
+                Body=data,
+                ContentType=content_type,
+                Metadata={_DIGEST_METADATA: hashlib.sha256(data).hexdigest()},
+                ChecksumAlgorithm="SHA256",
+            )
+        stored = self.head(key)
+        if stored is None or stored.size != len(data):
+            raise StorageUnavailableError(
+                f"{self.uri(key)}: sent {len(data)} bytes, the server holds others; try again"
+            )
+        return stored
+
+    def get_file(self, key: str, destination: Path) -> None:
+        """See the protocol."""
+        with self._explained(key), atomic_write(destination) as temporary:
+            self._client.download_file(self.bucket, self._full(key), str(temporary), Config=self._transfer_config)
+
+    def get_bytes(self, key: str) -> bytes:
+        """See the protocol."""
+        with self._explained(key):
+            return bytes(self._client.get_object(Bucket=self.bucket, Key=self._full(key))["Body"].read())
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See the protocol."""
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - loading the code location stays light
+
+        with self._explained(key):
+            try:
+                answer = self._client.head_object(Bucket=self.bucket, Key=self._full(key))
+            except ClientError as error:
+                if error_code(error) not in MISSING_OBJECT_CODES:
+                    raise
+                self._require_bucket()
+                return None
+        return ObjectInfo(
+            key=key,
+            size=answer["ContentLength"],
+            modified=answer["LastModified"],
+            sha256=answer.get("Metadata", {}).get(_DIGEST_METADATA),
+            content_type=answer.get("ContentType"),
+        )
+
+    def exists(self, key: str) -> bool:
+        """See the protocol."""
+        return self.head(key) is not None
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See the protocol."""
+        start = len(self.prefix) + 1 if self.prefix else 0
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=f"{self.prefix}/{prefix}" if self.prefix else prefix
+        )
+        with explained(f"s3://{self.bucket}/{self.prefix}", self._endpoint):
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    if not entry["Key"].endswith("/"):  # some servers list folders
+                        yield ObjectInfo(entry["Key"][start:], entry["Size"], entry["LastModified"])
+
+    def delete(self, key: str) -> None:
+        """See the protocol."""
+        try:
+            with self._explained(key):
+                self._client.delete_object(Bucket=self.bucket, Key=self._full(key))
+        except ArtifactMissingError:
+            pass
+
+    def uri(self, key: str) -> str:
+        """An ``s3://`` address."""
+        return f"s3://{self.bucket}/{self._full(key)}"
+
+    @property
+    def _endpoint(self) -> str:
+        return str(self._client.meta.endpoint_url)
+
+    @cached_property
+    def _transfer_config(self) -> Any:
+        from boto3.s3.transfer import TransferConfig  # noqa: PLC0415
+
+        return TransferConfig(
+            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+        )
+
+    def _full(self, key: str) -> str:
+        return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
+
+    def _explained(self, key: str) -> AbstractContextManager[None]:
+        return explained(self.uri(key), self._endpoint)
+
+    def _require_bucket(self) -> None:
+        """A missing object and a missing bucket look alike in the answer to HEAD: ask for the bucket, once."""
+        from botocore.exceptions import ClientError  # noqa: PLC0415
+
+        if self._bucket_seen:
+            return
+        try:
+            self._client.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if error_code(error) in {*MISSING_OBJECT_CODES, "NoSuchBucket"}:
+                raise missing_bucket(self.bucket, self._endpoint) from error
+            raise
+        self._bucket_seen = True
