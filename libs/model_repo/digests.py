@@ -9,6 +9,7 @@ What does not belong here: what a digest should be (``lock``).
 
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
@@ -87,15 +88,17 @@ class DigestCache:
             self._by_signature[signature] = digest
 
     def save(self) -> None:
-        """Write what is new; a folder that cannot be written to is not an error, only a slower next time."""
+        """Write what is new; where that fails (read-only, a full disk) the next time is slower, and nothing else."""
         with self._guard:
             new, self._new = self._new, {}
-        if self.path is None or not new or not os.access(self.path.parent, os.W_OK):
+        if self.path is None or not new:
             return
-        with FileLock(f"{self.path}.lock"):
-            entries = _read_entries(self.path) | new
-            content = {"format": _FORMAT, "files": entries}
-            write_bytes_atomically(self.path, json.dumps(content, indent=1).encode())
+        try:
+            with FileLock(f"{self.path}.lock"):
+                content = {"format": _FORMAT, "files": _read_entries(self.path) | new}
+                write_bytes_atomically(self.path, json.dumps(content, indent=1).encode())
+        except OSError as error:
+            logging.getLogger(__name__).warning("%s: could not be written: %s", self.path, error)
 
 
 def _key(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from libs.errors import HubUnavailableError, ModelFilesError
 from libs.model_repo.digests import DigestCache, Signature, sha256_of_files
-from libs.model_repo.download_plan import WantedFile, check_disk, git_blob_digest, wanted_files
+from libs.model_repo.download_plan import WantedFile, check_disk, git_blob_digest, locked_listing, wanted_files
 from libs.model_repo.hub import OFFLINE_VARIABLE, Hub, Listing, is_offline, partial_path
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import LockedFile, RepositoryLock, hold_repository, read_lock, write_lock
@@ -85,8 +85,9 @@ def download_part(
         wanted = [
             file
             for source, listing in zip(sources, listings, strict=True)
-            for file in wanted_files(layout, source, listing, lock, update=update)
+            for file in wanted_files(layout, source, listing, lock, hub=hub.name, update=update)
         ]
+        lock = _remember_listings(layout, lock, zip(sources, listings, strict=True), hub, update=update)
         repository = _Repository(layout, hub, lock, keep_entries=not update)
         try:
             kept, linked, to_fetch = repository.sort(wanted, locked_elsewhere(siblings), progress)
@@ -116,7 +117,26 @@ def _list(hub: Hub, source: PartSource, lock: RepositoryLock, revision: str | No
         try:
             return hub.list_files(repo_id, requested)
         except HubUnavailableError as error:
+            if hub.retries_listings:
+                raise
             patience.wait_after(error)
+
+
+def _remember_listings(
+    layout: RepositoryLayout,
+    lock: RepositoryLock,
+    found: Iterable[tuple[PartSource, Listing]],
+    hub: Hub,
+    *,
+    update: bool,
+) -> RepositoryLock:
+    """The lock with listings it did not have yet, written before the first file comes."""
+    for source, listing in found:
+        if update or listing.repo_id not in lock.listings:
+            lock = lock.with_listing(listing.repo_id, locked_listing(source, listing, hub.name))
+    if lock != read_lock(layout):
+        write_lock(layout, lock)
+    return lock
 
 
 def _stay_offline(

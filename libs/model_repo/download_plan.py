@@ -5,14 +5,14 @@ does not belong here: doing it (``download``).
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from libs.errors import DiskFullError, HubError, ModelFilesError
 from libs.model_repo.hub import Listing, RemoteFile
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import LockedFile, RepositoryLock
+from libs.model_repo.lock import LockedFile, LockedListing, RepositoryLock
 from libs.model_repo.repository_files import path_of, safe_parts
 from libs.model_repo.sources import PartSource
 
@@ -43,7 +43,7 @@ class WantedFile:
 
 
 def wanted_files(
-    layout: RepositoryLayout, source: PartSource, listing: Listing, lock: RepositoryLock, *, update: bool
+    layout: RepositoryLayout, source: PartSource, listing: Listing, lock: RepositoryLock, *, hub: str, update: bool
 ) -> list[WantedFile]:
     """The files of ``source`` in ``listing``, checked against the lock.
 
@@ -52,11 +52,13 @@ def wanted_files(
         source: which files, and to which folder.
         listing: what the hub says it has.
         lock: what it had before; may be empty.
+        hub: the name of the hub.
         update: True accepts another revision than the locked one (and its bytes).
 
     Raises:
         HubError: the hub has none of these files, lists a file twice, names one that would leave the folder, or lists
-            other bytes than the lock for the same revision; or it has a newer revision and ``update`` is False.
+            other files or bytes than the lock for the same revision; or it is at another revision with other files and
+            ``update`` is False.
     """
     files: dict[str, RemoteFile] = {}
     for remote in listing.files:
@@ -64,64 +66,76 @@ def wanted_files(
             safe_parts(remote.path)
         except ModelFilesError as error:
             raise HubError(f"{listing.repo_id}: {error}; nothing was fetched, do not use this hub") from None
-        if source.wants(remote.path):
+        if source.watches(remote.path):
             if remote.path in files:
                 raise HubError(f"{listing.repo_id}: lists {remote.path} twice; nothing was fetched")
             files[remote.path] = remote
-    if not files:
-        wanted = ", ".join(source.patterns)
-        raise HubError(f"{listing.repo_id}: has no {wanted} at revision {listing.revision}; check the revision")
-    locked = {
-        name: entry for name, entry in lock.files.items() if entry.source == listing.repo_id and _covers(source, name)
-    }
+    wanted = {path: remote for path, remote in files.items() if source.wants(path)}
+    if not wanted:
+        patterns = ", ".join(source.patterns)
+        raise HubError(f"{listing.repo_id}: has no {patterns} at revision {listing.revision}; check the revision")
     if not update:
-        _check_against_lock(source, listing, files, locked)
+        _check_against_lock(source, listing, files, lock, hub)
     return [
-        WantedFile(name, path_of(layout, name), listing, remote, _expected(remote, locked.get(name), update))
-        for name, remote in sorted((source.name_of(path), remote) for path, remote in files.items())
+        WantedFile(
+            name, path_of(layout, name), listing, remote, _expected(remote, lock.files.get(name), listing, update)
+        )
+        for name, remote in sorted((source.name_of(path), remote) for path, remote in wanted.items())
     ]
 
 
-def _covers(source: PartSource, name: str) -> bool:
-    prefix = f"{source.folder}/" if source.folder else ""
-    return name.startswith(prefix) and source.wants(name.removeprefix(prefix))
+def locked_listing(source: PartSource, listing: Listing, hub: str) -> LockedListing:
+    """What the lock keeps of a listing."""
+    sizes = {file.path: file.size for file in sorted(listing.files, key=lambda file: file.path)}
+    watched = {path: size for path, size in sizes.items() if source.watches(path)}
+    return LockedListing(hub, listing.revision, watched)
 
 
-def _expected(remote: RemoteFile, locked: LockedFile | None, update: bool) -> str | None:
-    return locked.sha256 if locked and not update else remote.sha256
+def _expected(remote: RemoteFile, locked: LockedFile | None, listing: Listing, update: bool) -> str | None:
+    if locked is None or update or locked.source != listing.repo_id:
+        return remote.sha256
+    return locked.sha256
 
 
 def _check_against_lock(
-    source: PartSource, listing: Listing, files: Mapping[str, RemoteFile], locked: Mapping[str, LockedFile]
+    source: PartSource, listing: Listing, files: Mapping[str, RemoteFile], lock: RepositoryLock, hub: str
 ) -> None:
-    if not locked:
-        return
-    remote = {source.name_of(path): file for path, file in files.items()}
-    differences = []
-    for name in sorted(remote.keys() | locked.keys()):
-        if name not in remote:
-            differences.append(f"{name} is gone")
-        elif name not in locked:
-            differences.append(f"{name} is new")
-        elif remote[name].size != locked[name].size:
-            differences.append(f"{name} has {remote[name].size:,} bytes, locked {locked[name].size:,}")
-        elif remote[name].sha256 not in (None, locked[name].sha256):
-            differences.append(f"{name} has sha256 {remote[name].sha256}, locked {locked[name].sha256}")
+    before = lock.listings.get(listing.repo_id)
+    differences = list(_differences(source, listing, files, lock, before))
     if not differences:
         return
     shown = "; ".join(differences[:3]) + (f"; and {len(differences) - 3} more" if len(differences) > 3 else "")
-    revisions = {entry.revision for entry in locked.values()}
-    if revisions == {listing.revision}:
+    if before and (before.hub, before.revision) == (hub, listing.revision):
         raise HubError(
-            f"{listing.repo_id}: the hub lists other files for revision {listing.revision} than the lock file does "
-            f"({shown}); a revision never changes, so one of the two cannot be trusted. Nothing was changed; try the "
-            "other hub (MODEL_HUB) or the hub's own address instead of a mirror (MODEL_HUB_ENDPOINT)"
+            f"{listing.repo_id}: the hub lists other files for revision {listing.revision} than it did when the lock "
+            f"file was written ({shown}); a revision never changes, so one of the two cannot be trusted. Nothing was "
+            "changed; try the other hub (MODEL_HUB), or the hub's own address instead of a mirror (MODEL_HUB_ENDPOINT)"
         )
+    locked_at = before.revision if before else "another one"
     raise HubError(
-        f"{listing.repo_id}: the hub is at revision {listing.revision}, the lock file at "
-        f"{', '.join(sorted(map(str, revisions)))} ({shown}). Nothing was changed; to take the new revision, download "
-        "with --update"
+        f"{listing.repo_id}: {hub} is at revision {listing.revision}, the lock file at {locked_at} ({shown}). Nothing "
+        "was changed; to take the new revision, download with --update"
     )
+
+
+def _differences(
+    source: PartSource,
+    listing: Listing,
+    files: Mapping[str, RemoteFile],
+    lock: RepositoryLock,
+    before: LockedListing | None,
+) -> Iterator[str]:
+    listed_before = before.sizes if before else {}
+    for path in sorted(files.keys() | listed_before.keys()):
+        remote, locked = files.get(path), lock.files.get(source.name_of(path))
+        if remote is None:
+            yield f"{path} is gone"
+        elif before and path not in listed_before:
+            yield f"{path} is new"
+        elif remote.size != listed_before.get(path, remote.size):
+            yield f"{path} has {remote.size:,} bytes, before {listed_before[path]:,}"
+        elif locked and locked.source == listing.repo_id and remote.sha256 not in (None, locked.sha256):
+            yield f"{path} has sha256 {remote.sha256}, locked {locked.sha256}"
 
 
 def git_blob_digest(path: Path) -> str:

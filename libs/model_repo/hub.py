@@ -50,6 +50,8 @@ class Hub(Protocol):
     name: HubName
     revisions_are_commits: bool
     """True if :meth:`list_files` accepts the resolved revision of an earlier listing."""
+    retries_listings: bool
+    """True if the client itself asks several times before :meth:`list_files` fails."""
 
     def list_files(self, repo_id: str, revision: str | None) -> Listing:
         """The files at ``revision`` (the default branch if None).

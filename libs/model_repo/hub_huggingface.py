@@ -28,6 +28,7 @@ class HuggingFaceHub:
 
     name: HubName = "huggingface"
     revisions_are_commits = True
+    retries_listings = False
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         self._api = HfApi(endpoint=endpoint, token=token, library_name=_LIBRARY)

@@ -28,6 +28,7 @@ class ModelScopeHub:
 
     name: HubName = "modelscope"
     revisions_are_commits = False
+    retries_listings = True
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         self._api = HubApi(endpoint=endpoint, token=token)

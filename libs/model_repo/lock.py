@@ -37,11 +37,21 @@ class LockedFile:
 
 
 @dataclass(frozen=True)
+class LockedListing:
+    """What a hub once listed for one of its repositories: path there -> size, of the files that concern us."""
+
+    hub: str
+    revision: str
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class RepositoryLock:
-    """File name (as in ``repository_files``) -> what it must be."""
+    """File name (as in ``repository_files``) -> what it must be; hub repository -> what it lists."""
 
     variant: str
     files: Mapping[str, LockedFile] = field(default_factory=dict)
+    listings: Mapping[str, LockedListing] = field(default_factory=dict)
 
     def of_part(self, part: Part) -> dict[str, LockedFile]:
         """The entries of one part."""
@@ -50,6 +60,10 @@ class RepositoryLock:
     def with_files(self, files: Mapping[str, LockedFile]) -> Self:
         """This lock with entries added or replaced."""
         return replace(self, files=dict(sorted((dict(self.files) | dict(files)).items())))
+
+    def with_listing(self, repo_id: str, listing: LockedListing) -> Self:
+        """This lock with the listing of one hub repository added or replaced."""
+        return replace(self, listings=dict(sorted((dict(self.listings) | {repo_id: listing}).items())))
 
     def without(self, names: set[str]) -> Self:
         """This lock without these entries."""
@@ -77,7 +91,9 @@ def read_lock(layout: RepositoryLayout) -> RepositoryLock | None:
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']}, expected {_FORMAT}")
         lock = RepositoryLock(
-            content["variant"], {name: LockedFile(**entry) for name, entry in sorted(content["files"].items())}
+            content["variant"],
+            {name: LockedFile(**entry) for name, entry in sorted(content["files"].items())},
+            {repo_id: LockedListing(**entry) for repo_id, entry in sorted(content.get("listings", {}).items())},
         )
         for name, entry in lock.files.items():
             safe_parts(name)
@@ -96,7 +112,8 @@ def read_lock(layout: RepositoryLayout) -> RepositoryLock | None:
 def write_lock(layout: RepositoryLayout, lock: RepositoryLock) -> None:
     """Replace the lock file; call it inside :func:`hold_repository`."""
     files = {name: asdict(file) for name, file in sorted(lock.files.items())}
-    content = {"format": _FORMAT, "variant": lock.variant, "files": files}
+    listings = {repo_id: asdict(listing) for repo_id, listing in lock.listings.items()}
+    content = {"format": _FORMAT, "variant": lock.variant, "files": files, "listings": listings}
     write_bytes_atomically(lock_path(layout), (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 

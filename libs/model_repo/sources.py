@@ -22,10 +22,16 @@ class PartSource:
     repository: HubRepository
     patterns: tuple[str, ...]
     folder: str = ""
+    further_patterns: tuple[str, ...] = ()
+    """Files that another call may want; the lock watches over their listing as well."""
 
     def wants(self, path: str) -> bool:
         """True if the file at ``path`` in the hub repository is one of these."""
         return any(fnmatchcase(path, pattern) for pattern in self.patterns)
+
+    def watches(self, path: str) -> bool:
+        """True if a change of the file at ``path`` in the hub repository concerns us."""
+        return self.wants(path) or any(fnmatchcase(path, pattern) for pattern in self.further_patterns)
 
     def name_of(self, path: str) -> str:
         """The name in the model repository of the file at ``path`` in the hub repository."""
@@ -60,6 +66,7 @@ def sources_of(variant: ModelVariant, part: Part, *, with_base_transformer: bool
                 pretrained_name(),
             ),
         )
-    folders = (*WAN_PARTS, LEFTOVER_TRANSFORMER) if with_base_transformer else WAN_PARTS
-    patterns = tuple(f"{folder}/*" for folder in folders)
-    return (PartSource(variant.wan, patterns, pretrained_name(variant.wan_folder)),)
+    needed = tuple(f"{folder}/*" for folder in WAN_PARTS)
+    base = (f"{LEFTOVER_TRANSFORMER}/*",)
+    patterns, further = (needed + base, ()) if with_base_transformer else (needed, base)
+    return (PartSource(variant.wan, patterns, pretrained_name(variant.wan_folder), further),)
