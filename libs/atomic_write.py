@@ -34,6 +34,12 @@ def atomic_write(path: Path, staging: Path | None = None) -> Iterator[Path]:
     _flush(path.parent)
 
 
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Replace the content of ``path`` by ``data`` in one step."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def _flush(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to disk, so that a power cut cannot undo a finished write."""
     descriptor = os.open(path, os.O_RDONLY)
