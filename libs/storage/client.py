@@ -24,9 +24,7 @@ def create_s3_client(settings: Settings) -> Any:
     from botocore.config import Config  # noqa: PLC0415
 
     if settings.s3_endpoint is None or settings.s3_access_key is None or settings.s3_secret_key is None:
-        raise SettingsError(
-            "S3_ENDPOINT is not set: artifacts go to a folder below DATA_DIR, there is no client to make"
-        )
+        raise SettingsError("S3_ENDPOINT is not set: artifacts go to a folder below DATA_DIR")
     try:
         return boto3.client(
             "s3",

@@ -37,7 +37,12 @@ class FolderObjectStore:
         self.root = root
 
     def put_file(
-        self, key: str, path: Path, sha256: str, content_type: str, cache_control: str | None = None
+        self,
+        key: str,
+        path: Path,
+        sha256: str,
+        content_type: str,  # noqa: ARG002 - a folder has no place for it
+        cache_control: str | None = None,  # noqa: ARG002
     ) -> ObjectInfo:
         """Copy a file in, hashing what is copied.
 
@@ -53,7 +58,12 @@ class FolderObjectStore:
                 raise StorageError(f"{path} changed while it was stored as {self.uri(key)}; nothing was stored")
         return self._info(key, sha256)
 
-    def put_bytes(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> ObjectInfo:
+    def put_bytes(
+        self,
+        key: str,
+        data: bytes,
+        content_type: str = "application/octet-stream",  # noqa: ARG002
+    ) -> ObjectInfo:
         """See the protocol."""
         with self._replacing(key) as temporary:
             temporary.write_bytes(data)
@@ -61,9 +71,13 @@ class FolderObjectStore:
 
     def get_file(self, key: str, destination: Path) -> None:
         """See the protocol."""
-        with self._reading(key) as path, path.open("rb") as source:
-            with atomic_write(destination) as temporary, temporary.open("wb") as target:
-                copyfileobj(source, target, _PIECE)
+        with (
+            self._reading(key) as path,
+            path.open("rb") as source,
+            atomic_write(destination) as temporary,
+            temporary.open("wb") as target,
+        ):
+            copyfileobj(source, target, _PIECE)
 
     def get_bytes(self, key: str) -> bytes:
         """See the protocol."""

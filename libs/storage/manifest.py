@@ -14,8 +14,6 @@ from libs.errors import ArtifactMissingError, StorageError
 from libs.storage.keys import check_file_name, check_key
 from libs.storage.sha256 import SHA256_PATTERN
 
-SCHEMA_VERSION = 1
-
 
 def _valid_name(name: str) -> str:
     try:
@@ -51,7 +49,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     asset: str
     partition: str | None
     files: tuple[StoredFile, ...]
@@ -73,9 +71,8 @@ class Manifest(BaseModel):
         for file in self.files:
             if file.name == name:
                 return file
-        raise ArtifactMissingError(
-            f"{describe(self.asset, self.partition)} has no file {name!r}; it has {', '.join(f.name for f in self.files)}"
-        )
+        names = ", ".join(file.name for file in self.files)
+        raise ArtifactMissingError(f"{describe(self.asset, self.partition)} has no file {name!r}; it has {names}")
 
     def to_json(self) -> bytes:
         """As it is stored."""
