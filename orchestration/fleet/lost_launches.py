@@ -1,9 +1,9 @@
 """A sensor that finds launched runs which no worker will ever take, and fails them so that they are retried.
 
-Redis hands a message to a worker's socket; if that worker hangs or dies before it reads it, the message is gone and
-the run would stay STARTING until ``start_timeout_seconds``, which must be long, since a run may wait in its queue for
-hours. The sensor looks at every STARTING run and knows three good states: waiting in Redis, held by a worker, launched
-a moment ago. What does not belong here: runs that have started (``run_launcher``).
+A message leaves Redis a moment before its worker has read it, and the daemon marks a run as STARTING a moment before it
+sends it: if either process dies in between, the run would stay STARTING until ``start_timeout_seconds``, which must be
+long, since a run may wait in its queue for hours. The sensor looks at every STARTING run and knows two good states,
+waiting in Redis and held by a worker. What does not belong here: runs that have started (``run_launcher``).
 """
 
 import json

@@ -55,7 +55,10 @@ class RollCall:
         return {run_id: worker for run_id, worker in self._holders.items() if run_id in wanted}
 
     def _ask(self, run_ids: frozenset[str]) -> dict[str, str]:
-        answers = self._app.control.inspect(timeout=self._answer_seconds).query_task(*sorted(run_ids)) or {}
+        # A connection of its own: one that is kept breaks when Redis restarts, just when the answer matters.
+        with self._app.connection_for_write() as connection:
+            inspect = self._app.control.inspect(timeout=self._answer_seconds, connection=connection)
+            answers = inspect.query_task(*sorted(run_ids)) or {}
         return {
             run_id: worker
             for worker, tasks in answers.items()

@@ -85,7 +85,10 @@ class FleetRunLauncher(CeleryRunLauncher):
         )
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run: its worker ends the step and stays warm; a run that no worker holds is canceled at once.
+        """Cancel a run: its worker sees the status CANCELING, ends the step and stays warm.
+
+        Nothing is sent to the worker: Celery's own termination ends the process, and a message does not reach a worker
+        that is cut off. If the host is lost, the run monitoring ends the run after ``cancel_timeout_seconds``.
 
         Returns:
             False if there is nothing to cancel.
@@ -93,19 +96,8 @@ class FleetRunLauncher(CeleryRunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        had_started = run.status == dg.DagsterRunStatus.STARTED
         if run.status != dg.DagsterRunStatus.CANCELING:
             self._instance.report_run_canceling(run)
-        if had_started:
-            return True  # the worker's RunWatch sees the new status
-        try:
-            self.celery.control.revoke(run_id)
-            holders = self.roll_call.holders([run_id])
-        except BROKER_ERRORS as error:
-            self._instance.report_engine_event(f"Redis cannot be reached to withdraw the run: {error}", run)
-            holders = {}
-        if not holders:
-            self._instance.report_run_canceled(run, "Canceled before a worker took it.")
         return True
 
     @property

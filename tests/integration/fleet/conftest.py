@@ -27,7 +27,8 @@ REPOSITORY = {"repositoryLocationName": LOCATION_NAME, "repositoryName": "__repo
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-TERMINATE = "mutation($run: String!) { terminateRun(runId: $run) { __typename } }"
+TERMINATE = """mutation($run: String!, $policy: TerminateRunPolicy!) {
+  terminateRun(runId: $run, terminatePolicy: $policy) { __typename ... on TerminateRunFailure { message } } }"""
 BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 
@@ -93,7 +94,11 @@ class ObservedFleet:
         return answer["run"]["runId"]
 
     def cancel(self, run_id: str) -> None:
-        assert self.ask_ui(TERMINATE, {"run": run_id})["__typename"] == "TerminateRunSuccess"
+        """Cancel as the UI does, which offers only a forced end for a run that has not started yet."""
+        starting = self.run(run_id).status == dg.DagsterRunStatus.STARTING
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if starting else "SAFE_TERMINATE"
+        answer = self.ask_ui(TERMINATE, {"run": run_id, "policy": policy})
+        assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def backfill(self, clips: list[str]) -> str:
         self.instance.add_dynamic_partitions("clips", clips)
@@ -105,13 +110,18 @@ class ObservedFleet:
     def only_worker(self, *names: str) -> Iterator[None]:
         """Let only these GPU workers take runs from the queue."""
         idle = [self.node(name) for name in self.fleet.gpu_worker_names if name not in names]
-        if idle:
-            self.app.control.cancel_consumer("gpu", destination=idle, reply=True, timeout=2)
+        self._tell_workers("cancel_consumer", idle)
         try:
             yield
         finally:
-            if idle:
-                self.app.control.add_consumer("gpu", destination=idle, reply=True, timeout=2)
+            self._tell_workers("add_consumer", idle)
+
+    def _tell_workers(self, command: str, nodes: list[str]) -> None:
+        with self.app.connection_for_write() as connection:
+            for node in nodes:
+                self.app.control.broadcast(
+                    command, {"queue": "gpu"}, [node], reply=True, limit=1, timeout=2, connection=connection
+                )
 
     @contextmanager
     def gpu_slots(self, count: int) -> Iterator[None]:
@@ -176,12 +186,18 @@ class ObservedFleet:
 
     def active_tasks(self) -> dict[str, list[Any]]:
         """What each worker says it executes."""
-        return self.app.control.inspect(timeout=1).active() or {"nobody answers": [True]}
+        with self.app.connection_for_write() as connection:
+            return self.app.control.inspect(timeout=1, connection=connection).active() or {"nobody answers": [True]}
 
     def wait_for_workers(self) -> None:
         """All workers answer, e.g. after one was started again."""
         count = self.fleet.plan.gpu_workers + 1
-        wait_until("all workers answer", lambda: len(self.app.control.ping(timeout=1) or []) == count, 30)
+
+        def all_answer() -> bool:
+            with self.app.connection_for_write() as connection:
+                return len(self.app.control.ping(timeout=1, connection=connection) or []) == count
+
+        wait_until("all workers answer", all_answer, 30)
 
 
 def toy_plan(folder: Path, **changes: Any) -> FleetPlan:

@@ -42,17 +42,20 @@ def test_cancel_of_a_run_that_waits_in_redis(fleet) -> None:
     assert fleet.run(run_id).status == CANCELED
 
 
-def test_cancel_while_the_run_starts(fleet) -> None:
-    """Between the launch and the first event of the run its status passes through STARTING to STARTED."""
-    ids = [fleet.launch(f"slow-at-once-{number}") for number in range(3)]
-    for run_id in ids:
-        # Each at another moment: queued, sent, started.
+def test_cancel_at_any_moment_of_the_start(fleet) -> None:
+    """Queued, on its way, and while the worker's first event turns the status CANCELED into STARTED."""
+    ids = []
+    for number, delay in enumerate([None, 0.0, 0.1, 0.2, 0.4]):
+        run_id = fleet.launch(f"slow-at-once-{number}")
+        if delay is not None:
+            fleet.wait_until("it is sent", lambda run_id=run_id: fleet.run(run_id).status != dg.DagsterRunStatus.QUEUED)
+            time.sleep(delay)
+        print(f"canceled while {fleet.run(run_id).status.value}")
         fleet.cancel(run_id)
-        time.sleep(0.7)
+        ids.append(run_id)
     for run_id in ids:
         assert fleet.finish(run_id, 12) == CANCELED
-    time.sleep(2)
-    assert [fleet.run(run_id).status for run_id in ids] == [CANCELED] * 3
-    # No worker is left busy with any of them.
-    held = fleet.active_tasks()
-    assert not any(held.values()), held
+    fleet.wait_until("no worker is busy with any of them", lambda: not any(fleet.active_tasks().values()), 10)
+    for run_id in ids:
+        assert fleet.finish(run_id, 5) == CANCELED
+    assert not [line for line in fleet.executions() if line["run"] in ids and line["event"] == "done"]

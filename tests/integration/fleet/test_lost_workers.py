@@ -6,6 +6,9 @@ import time
 
 import dagster as dg
 import psutil
+from redis import Redis
+
+from orchestration.fleet.roll_call import RollCall
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
 
@@ -62,31 +65,31 @@ def test_a_killed_worker_and_a_hung_worker(fleet) -> None:
     assert fleet.started(after)["event"] == "warm"
 
 
-def test_a_run_that_is_sent_to_a_hung_worker(fleet) -> None:
-    """Redis delivers the message to a socket that nobody reads: the run never starts."""
-    with fleet.only_worker("gpu-2"):
-        fleet.fleet.processes["gpu-2"].signal_group(signal.SIGSTOP)
-        run_id = fleet.launch("sent-to-nowhere")
+def test_a_launch_whose_message_is_lost(fleet) -> None:
+    """A worker took the message from Redis and died before it read it, or the daemon died before it sent it."""
+    with fleet.only_worker():
+        run_id = fleet.launch("lost-message")
         fleet.wait_until("the run is sent", lambda: "Sent the run to the queue gpu" in fleet.messages(run_id))
-        sent = time.monotonic()
+        with Redis.from_url(fleet.fleet.redis_url) as redis:
+            assert run_id in redis.lpop("gpu").decode()
+        lost = time.monotonic()
         assert fleet.finish(run_id, 60) == FAILURE
-        print(f"lost launch: failed after {time.monotonic() - sent:.1f} s")
-    (retried,) = fleet.wait_until("the run is retried", lambda: fleet.runs_of("sent-to-nowhere")[1:], 30)
+        print(f"lost message: failed after {time.monotonic() - lost:.1f} s")
+    (retried,) = fleet.wait_until("the run is retried", lambda: fleet.runs_of("lost-message")[1:], 30)
     assert fleet.finish(retried.run_id) == SUCCESS
-    fleet.fleet.processes["gpu-2"].signal_group(signal.SIGCONT)
-    fleet.wait_for_workers()
-    time.sleep(2)  # it reads the old message now
-    assert len([line for line in fleet.executions("sent-to-nowhere") if line["event"] != "done"]) == 1
-    assert fleet.run(run_id).status == FAILURE
+    assert len([line for line in fleet.executions("lost-message") if line["event"] != "done"]) == 1
 
 
 def test_redis_restarts_in_the_middle(fleet) -> None:
     """Runs in progress go on, those that wait in Redis are still there, one launched meanwhile is sent later."""
+    roll_call = RollCall(fleet.fleet.app(), answer_seconds=1, valid_seconds=0)
     clips = [f"restart-{number}" for number in range(6)]
     with fleet.gpu_slots(6):
-        ids = [fleet.launch(clip, seconds=4) for clip in clips[:5]]
+        ids = [fleet.launch(clip, seconds=6) for clip in clips[:5]]
         for run_id in ids:
             fleet.wait_until("all are sent", lambda run_id=run_id: "Sent the run" in fleet.messages(run_id))
+        assert len(roll_call.holders(ids)) == 3
+        assert len(roll_call.waiting(["gpu"])) == 2
         fleet.fleet.processes["redis"].signal_group(signal.SIGKILL)
         ids.append(fleet.launch(clips[5], seconds=0))
         for run_id in ids:
@@ -94,7 +97,8 @@ def test_redis_restarts_in_the_middle(fleet) -> None:
     for clip in clips:
         assert len(fleet.runs_of(clip)) == 1, f"{clip} was retried"
         assert [line["event"] for line in fleet.executions(clip)].count("done") == 1
-    # Afterwards all workers take work again.
+    # Afterwards the monitoring can ask again, and all workers take work again.
+    assert roll_call.holders(ids) == {}
     fleet.wait_for_workers()
     pids = set()
     for name in fleet.fleet.gpu_worker_names:
