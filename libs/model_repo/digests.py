@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 
 from filelock import FileLock
 
-from libs.atomic_write import write_bytes_atomically
+from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.progress import Progress, no_progress
@@ -96,7 +96,8 @@ class DigestCache:
         try:
             with FileLock(f"{self.path}.lock"):
                 content = {"format": _FORMAT, "files": _read_entries(self.path) | new}
-                write_bytes_atomically(self.path, json.dumps(content, indent=1).encode())
+                with atomic_write(self.path) as temporary:
+                    temporary.write_text(json.dumps(content, indent=1))
         except OSError as error:
             logging.getLogger(__name__).warning("%s: could not be written: %s", self.path, error)
 

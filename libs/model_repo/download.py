@@ -260,7 +260,8 @@ class _Repository:
 
     def _entry(self, file: WantedFile, sha256: str) -> LockedFile:
         locked = self._lock.files.get(file.name)
-        if self._keep_entries and locked is not None and locked.sha256 == sha256:
+        same = locked is not None and (locked.sha256, locked.source) == (sha256, file.listing.repo_id)
+        if locked is not None and same and self._keep_entries:
             return locked
         return LockedFile(file.remote.size, sha256, file.listing.repo_id, file.listing.revision, self._hub.name)
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from libs.atomic_write import write_bytes_atomically
+from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
 from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout
@@ -114,7 +114,8 @@ def write_lock(layout: RepositoryLayout, lock: RepositoryLock) -> None:
     files = {name: asdict(file) for name, file in sorted(lock.files.items())}
     listings = {repo_id: asdict(listing) for repo_id, listing in lock.listings.items()}
     content = {"format": _FORMAT, "variant": lock.variant, "files": files, "listings": listings}
-    write_bytes_atomically(lock_path(layout), (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    with atomic_write(lock_path(layout)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def lock_repository(

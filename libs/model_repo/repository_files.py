@@ -109,7 +109,7 @@ def files_below(folder: Path) -> dict[str, Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(root, name)
-            if not _is_leftover(name) and path.is_file():
+            if not is_leftover(name) and path.is_file():
                 found[path.relative_to(folder).as_posix()] = path
     return found
 
@@ -120,8 +120,9 @@ def _children(folder: Path) -> list[Path]:
 
 def _is_checkpoint_file(path: Path) -> bool:
     known = path.suffix == ".safetensors" or path.name in (CONFIGURATION_NAME, INDEX_NAME)
-    return known and not _is_leftover(path.name) and path.is_file()
+    return known and not is_leftover(path.name) and path.is_file()
 
 
-def _is_leftover(name: str) -> bool:
-    return name.startswith(".") or name.endswith((".incomplete", ".part", ".lock", ".tmp"))
+def is_leftover(name: str) -> bool:
+    """True for names of files that some program left half written, and for hidden files."""
+    return name.startswith(".") or name.endswith((".incomplete", ".partial", ".part", ".lock", ".tmp"))
