@@ -1,0 +1,88 @@
+"""``make fleet`` ends cleanly on Ctrl-C and SIGTERM, and the next one finishes what was interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from observed_fleet import CODE_LOCATION, ObservedFleet, toy_plan, wait_until
+
+from orchestration.fleet.local_fleet import LocalFleet
+
+MAKE_FLEET = """
+import sys
+from orchestration.fleet import local_fleet
+local_fleet.CODE_LOCATION = ("--python-file", sys.argv[1])
+sys.exit(local_fleet.main(["--workers", "1", "--port", sys.argv[2]]))
+"""
+
+
+@contextmanager
+def make_fleet(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    environment = {key: value for key, value in os.environ.items() if key not in {"REDIS_URL", "DAGSTER_HOME"}}
+    environment |= {"DATA_DIR": str(folder), "FLEET_TEST_DIR": str(folder / "notes"), "ONE_TO_ALL_DEVICE": "cpu"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKE_FLEET, str(CODE_LOCATION), str(port)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Dagster UI"):
+                break
+        else:
+            pytest.fail("".join(lines))
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
+    """Stop a fleet, check that nothing is left of it, and return how long it took."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 7, "redis, code server, webserver, daemon, two workers and their processes"
+    began = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(60) == 0
+    seconds = time.monotonic() - began
+    _gone, alive = psutil.wait_procs(family, timeout=1)
+    assert not alive, alive
+    return seconds
+
+
+def test_stop_interrupts_the_run_and_the_next_fleet_finishes_it(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path)
+    fleet = LocalFleet(plan)  # never started: it knows the address and the home
+    with make_fleet(tmp_path, plan.port) as process, fleet.instance() as instance:
+        seen = ObservedFleet(fleet, tmp_path / "notes", instance)
+        run_id = seen.launch("slow-interrupted")
+        seen.started(run_id)
+        seconds = stop(process, signal.SIGINT)
+        assert seen.run(run_id).status == dg.DagsterRunStatus.FAILURE, "the worker must still report the end"
+        print(f"stopped in {seconds:.1f} s with a run in progress")
+        assert seconds < 20
+    with make_fleet(tmp_path, plan.port) as process:
+        with fleet.instance() as instance:
+            seen = ObservedFleet(fleet, tmp_path / "notes", instance)
+            retried = wait_until("the run is retried", lambda: seen.runs_of("slow-interrupted")[1:], 30)[0]
+            assert seen.finish(retried.run_id) == dg.DagsterRunStatus.SUCCESS
+        assert stop(process, signal.SIGTERM) < 20
+
+
+def test_two_fleets_on_one_database_are_refused(fleet) -> None:
+    with pytest.raises(Exception, match="Another fleet runs"), LocalFleet(fleet.fleet.plan):
+        pass
