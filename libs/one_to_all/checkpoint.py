@@ -3,8 +3,8 @@
 Belongs here: checking that shards and model fit each other exactly, and assigning. Does not: where the files lie and
 which model they belong to (``loading``), comparing digests (``libs.model_repo.verify``).
 
-All headers are checked before the first tensor is touched. Tensors are then read from memory-mapped files one by one
-and converted or moved as they are read: the peak is the finished model plus one tensor, never two models.
+All headers are checked before the first tensor is touched. Tensors are then read from memory-mapped shards one by one
+and copied, converted or moved as they are read: the peak is the finished model plus one shard, never two models.
 """
 
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ def assign_checkpoint(
 ) -> None:
     """Give ``model`` (on the meta device) the weights in ``folder``: an index with its shards, or a single file.
 
-    Parameters end on ``device`` in ``dtype`` and without gradients. On the CPU, and where the file already has
-    ``dtype``, a parameter stays a view of the memory-mapped file.
+    Parameters end on ``device`` in ``dtype`` and without gradients. Nothing refers to the files afterwards, so a file
+    that changes cannot change a loaded model, and results do not depend on how tensors are aligned in it.
 
     Raises:
         ModelFilesError: a shard is missing, cut off or not what the index says; a parameter is missing, unknown, of
@@ -59,9 +59,10 @@ def _checked_shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> di
     for name, shard in weight_map.items():
         shards.setdefault(shard, []).append(name)
     for shard, names in shards.items():
+        if not (folder / shard).is_file():
+            raise ModelFilesError(f"{folder / shard}: is missing, and {INDEX_NAME} puts {len(names)} parameters there")
+    for shard, names in shards.items():
         path = folder / shard
-        if not path.is_file():
-            raise ModelFilesError(f"{path}: is missing, and {INDEX_NAME} puts {len(names)} parameters there")
         header = read_header(path)
         if header.keys() != set(names):
             different = sorted(header.keys() ^ set(names))
@@ -90,7 +91,7 @@ def _assign_shard(model: nn.Module, path: Path, names: list[str], device: torch.
             tensor = shard.get_tensor(name)
             if not tensor.is_floating_point():
                 raise ModelFilesError(f"{path}: {name} is {tensor.dtype}, not a floating point tensor")
-            tensor = tensor.to(device, dtype)
+            tensor = tensor.to(device, dtype, copy=True)
             _check_finite(tensor, name, path)
             state[name] = tensor
     model.load_state_dict(state, strict=False, assign=True)

@@ -4,7 +4,7 @@ Belongs here: which file belongs to which network, and errors that name the file
 not: reading shards (``checkpoint``), keeping loaded networks (``warm``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,7 +67,10 @@ def load_vae(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype)
     """The Wan VAE, in evaluation mode."""
     folder = layout.wan_part("vae")
     with _errors_name(layout, folder):
-        vae = AutoencoderKLWan.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+        vae, report = AutoencoderKLWan.from_pretrained(
+            folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+        _refuse_missing(folder, report["missing_keys"])
     return vae.to(device).eval().requires_grad_(False)
 
 
@@ -82,9 +85,7 @@ def load_prompt_encoder(layout: RepositoryLayout, device: torch.device, dtype: t
         text_encoder, report = UMT5EncoderModel.from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise ModelFilesError(f"{folder}: lacks {len(missing)} parameters, the first is {missing[0]}")
+        _refuse_missing(folder, report["missing_keys"])
     return PromptEncoder(tokenizer, text_encoder.to(device).eval().requires_grad_(False))
 
 
@@ -112,6 +113,13 @@ def weight_files(layout: RepositoryLayout) -> list[Path]:
     return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
 
 
+def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
+    """The libraries fill missing parameters with random numbers and a warning."""
+    missing = sorted(names)
+    if missing:
+        raise ModelFilesError(f"{folder}: lacks {len(missing)} parameters, the first is {missing[0]}")
+
+
 @contextmanager
 def _errors_name(layout: RepositoryLayout, folder: Path) -> Iterator[None]:
     """Turn the libraries' many errors about one folder into one that says what to do."""
@@ -123,4 +131,5 @@ def _errors_name(layout: RepositoryLayout, folder: Path) -> Iterator[None]:
     except OneToAllError as error:
         raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError, ...
-        raise ModelFilesError(f"{folder}: cannot be loaded ({error}); to mend it: `{command}`") from error
+        reason = " ".join(str(error).split())
+        raise ModelFilesError(f"{folder}: cannot be loaded ({reason}); to mend it: `{command}`") from error

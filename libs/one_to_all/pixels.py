@@ -9,7 +9,7 @@ import torch
 
 def signed_from_uint8(pixels: np.ndarray, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """uint8 [T, H, W, 3] -> [1, 3, T, H, W] in [-1, 1]: u / 255 * 2 - 1 in float32, then cast."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    tensor = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).to(device)
     tensor = tensor.permute(3, 0, 1, 2).unsqueeze(0).to(torch.float32, memory_format=torch.contiguous_format)
     return tensor.div_(255).mul_(2).sub_(1).to(dtype)
 

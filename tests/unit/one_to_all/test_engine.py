@@ -1,0 +1,196 @@
+"""The engine on real, tiny networks: frame counts, resuming bit for bit, determinism, warm loading, options."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from libs.errors import DeviceOutOfMemoryError, InputError
+from libs.one_to_all import engine as engine_module
+from libs.one_to_all import warm
+from libs.one_to_all.chunk_plan import ChunkLengths
+from libs.one_to_all.engine import AnimationEngine, ChunkStarted, FramesReady, StepFinished
+from libs.one_to_all.options import SamplingOptions
+from libs.storage.chunks import StoredChunks
+from libs.storage.folder import FolderObjectStore
+
+SHORT_CHUNKS = ChunkLengths(main=13, overlap=5, final=(9, 13))
+
+
+def _options(**changes) -> SamplingOptions:
+    fields = {
+        "prompt": "a dancer",
+        "negative_prompt": "blurred",
+        "num_inference_steps": 2,
+        "image_guidance_scale": 2.0,
+        "pose_guidance_scale": 1.5,
+        "chunk_lengths": SHORT_CHUNKS,
+    }
+    return SamplingOptions(**{**fields, **changes})
+
+
+def _store(folder):
+    return StoredChunks(FolderObjectStore(folder), "chunks")
+
+
+def _frames(events) -> np.ndarray:
+    return np.concatenate([event.frames for event in events if isinstance(event, FramesReady)])
+
+
+@pytest.mark.parametrize("frame_count", [1, 2, 5, 6, 12, 13, 14, 25])
+def test_a_clip_has_exactly_the_drivers_frames(engine, make_inputs, frame_count):
+    options = _options(num_inference_steps=1, image_guidance_scale=1.0)
+    frames = _frames(engine.animate(make_inputs(frame_count), options))
+    assert frames.shape == (frame_count, 32, 32, 3)
+    assert frames.dtype == np.uint8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frame_count", range(1, 81))
+def test_short_clips(engine, make_inputs, frame_count):
+    options = _options(num_inference_steps=1, image_guidance_scale=1.0, chunk_lengths=ChunkLengths())
+    frames = _frames(engine.animate(make_inputs(frame_count, 16, 16), options))
+    assert frames.shape == (frame_count, 16, 16, 3)
+
+
+def test_events_tell_the_whole_story(engine, make_inputs):
+    events = list(engine.animate(make_inputs(14), _options()))
+    assert [type(event) for event in events] == 2 * [ChunkStarted, StepFinished, StepFinished, FramesReady]
+    assert [event for event in events if isinstance(event, ChunkStarted)] == [
+        ChunkStarted(0, 2, 0, 13, False),
+        ChunkStarted(1, 2, 5, 14, False),
+    ]
+    assert [event.start for event in events if isinstance(event, FramesReady)] == [0, 5]
+    steps = [(event.chunk_index, event.step, event.step_count) for event in events if isinstance(event, StepFinished)]
+    assert steps == [(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 2)]
+
+
+def test_every_option_and_picture_matters(engine, make_inputs):
+    inputs = make_inputs(5)
+    known = [_frames(engine.animate(inputs, _options()))]
+    for changes in (
+        {"prompt": "a cat"},
+        {"negative_prompt": "sharp"},
+        {"num_inference_steps": 3},
+        {"image_guidance_scale": 2.5},
+        {"pose_guidance_scale": 3.0},
+        {"seed": 43},
+        {"conditioning_scale": 0.5},
+        {"intermediate_pass": "without_pose"},
+    ):
+        frames = _frames(engine.animate(inputs, _options(**changes)))
+        assert not any(np.array_equal(frames, other) for other in known), changes
+        known.append(frames)
+    for field in ("image", "mask", "reference_pose"):
+        other = make_inputs(5)
+        getattr(other, field)[:] = 255 - getattr(other, field)
+        assert not np.array_equal(_frames(engine.animate(other, _options())), known[0]), field
+
+
+@pytest.mark.parametrize("stop_at", [(0, 1), (1, 1), (2, 2)])
+def test_a_killed_run_resumes_bit_for_bit(engine, make_inputs, tmp_path, stop_at):
+    inputs, options = make_inputs(30), _options()
+    whole = _frames(engine.animate(inputs, options))
+
+    run = engine.animate(inputs, options, _store(tmp_path))
+    for event in run:
+        if isinstance(event, StepFinished) and (event.chunk_index, event.step) == stop_at:
+            run.close()
+            break
+    events = list(engine.animate(inputs, options, _store(tmp_path)))
+    assert [event.resumed for event in events if isinstance(event, ChunkStarted)] == [
+        index < stop_at[0] for index in range(4)
+    ]
+    assert np.array_equal(_frames(events), whole)
+
+
+def test_a_finished_run_needs_no_network(engine, make_inputs, tmp_path):
+    inputs, options = make_inputs(14), _options()
+    whole = _frames(engine.animate(inputs, options, _store(tmp_path)))
+    nothing = AnimationEngine(None, torch.device("cpu"), torch.float32)
+    assert np.array_equal(_frames(nothing.animate(inputs, options, _store(tmp_path))), whole)
+
+
+def test_poses_are_asked_for_chunk_by_chunk(engine, make_inputs):
+    inputs, asked = make_inputs(30), []
+    drawn = inputs.poses
+    object.__setattr__(inputs, "poses", lambda start, stop: asked.append((start, stop)) or drawn(start, stop))
+    list(engine.animate(inputs, _options(num_inference_steps=1)))
+    assert asked == [(0, 13), (8, 21), (16, 29), (21, 30)]
+
+
+def test_bfloat16_is_near_float32(repository, engine, make_inputs):
+    inputs, options = make_inputs(14), _options(image_guidance_scale=1.5, pose_guidance_scale=0.0)
+    half = AnimationEngine.load(repository, "cpu", torch.bfloat16)
+    assert half.networks.transformer.dtype == torch.bfloat16
+    frames = _frames(half.animate(inputs, options)).astype(int)
+    expected = _frames(engine.animate(inputs, options)).astype(int)
+    assert frames.shape == expected.shape
+    difference = np.abs(frames - expected)
+    assert 0 < difference.mean() < 4  # of 255 levels: rounding shows, and no more than rounding
+
+
+def test_out_of_memory_says_what_to_change(engine, make_inputs, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine_module, "decode_latents", too_large)
+    with pytest.raises(DeviceOutOfMemoryError, match=r"13 frames of 32x32 pixels.*shorter chunks"):
+        list(engine.animate(make_inputs(14), _options(num_inference_steps=1)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps=0"),
+        ({"image_guidance_scale": float("nan")}, "image_guidance_scale=nan"),
+        ({"pose_guidance_scale": -1}, "pose_guidance_scale=-1"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_impossible_options_are_named(changes, message):
+    with pytest.raises(InputError, match=message):
+        _options(**changes)
+
+
+class TestWarmEngine:
+    @pytest.fixture(autouse=True)
+    def _start_cold(self):
+        warm.release_engine()
+        yield
+        warm.release_engine()
+
+    def test_a_second_request_finds_the_engine(self, own_repository):
+        first, load = warm.warm_engine(own_repository, "cpu")
+        assert load.cold
+        assert load.seconds > 0
+        second, again = warm.warm_engine(own_repository, "cpu")
+        assert second is first
+        assert not again.cold
+        assert again.seconds < load.seconds
+
+    def test_auto_and_its_device_are_the_same(self, own_repository, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        first, _ = warm.warm_engine(own_repository, "auto")
+        assert warm.warm_engine(own_repository, "cpu")[0] is first
+
+    def test_a_changed_file_means_a_new_engine(self, own_repository):
+        first, _ = warm.warm_engine(own_repository, "cpu")
+        shard = sorted(own_repository.root.glob("*.safetensors"))[0]
+        os.utime(shard, ns=(1, 1))
+        second, load = warm.warm_engine(own_repository, "cpu")
+        assert load.cold
+        assert second is not first
+
+    def test_files_that_do_not_matter_do_not_cool_it(self, own_repository):
+        first, _ = warm.warm_engine(own_repository, "cpu")
+        (own_repository.root / "one-to-all.lock.json").write_text("{}")
+        assert warm.warm_engine(own_repository, "cpu")[0] is first
+
+    def test_another_dtype_takes_its_place(self, own_repository):
+        first, _ = warm.warm_engine(own_repository, "cpu")
+        second, load = warm.warm_engine(own_repository, "cpu", torch.bfloat16)
+        assert load.cold
+        assert second is not first
+        assert len(warm._kept) == 1

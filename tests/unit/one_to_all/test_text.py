@@ -1,0 +1,64 @@
+"""Encoding prompts with a real tokenizer and text encoder."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.one_to_all.loading import load_prompt_encoder
+from libs.one_to_all.text import MAX_SEQUENCE_LENGTH, clean_prompt
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def prompt_encoder(repository):
+    return load_prompt_encoder(repository, CPU, torch.float32)
+
+
+def _encode(prompt_encoder, prompt):
+    return prompt_encoder.encode(prompt, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("prompt", ["", "abc", "a dancer in a red suit"])
+def test_positions_behind_the_end_are_zero(prompt_encoder, repository, prompt):
+    embeddings = _encode(prompt_encoder, prompt)
+    assert embeddings.shape == (1, MAX_SEQUENCE_LENGTH, repository.variant.network.text_dim)
+    tokens = prompt_encoder.tokenizer(prompt).input_ids
+    assert tokens[-1] == prompt_encoder.tokenizer.eos_token_id
+    used = len(tokens)
+    assert (embeddings[:, :used].abs().sum(-1) > 0).all()
+    assert not embeddings[:, used:].any()
+
+
+def test_what_is_kept_is_what_the_encoder_gives(prompt_encoder):
+    tokens = prompt_encoder.tokenizer(["a dancer"], return_tensors="pt")
+    expected = prompt_encoder.text_encoder(tokens.input_ids).last_hidden_state
+    actual = _encode(prompt_encoder, "a dancer")[:, : expected.shape[1]]
+    assert (actual - expected).abs().max() < 1e-5
+
+
+def test_long_prompts_are_cut(prompt_encoder):
+    embeddings = _encode(prompt_encoder, "abc " * 2000)
+    assert embeddings.shape[1] == MAX_SEQUENCE_LENGTH
+    assert (embeddings.abs().sum(-1) > 0).all()
+
+
+def test_prompts_are_encoded_once(prompt_encoder, monkeypatch):
+    first = _encode(prompt_encoder, "once &amp; only")
+    monkeypatch.setattr(prompt_encoder, "text_encoder", None)
+    assert torch.equal(_encode(prompt_encoder, "  once & only "), first)
+
+
+def test_few_prompts_are_kept(prompt_encoder):
+    for number in range(20):
+        _encode(prompt_encoder, "a" * (number + 1))
+    assert len(prompt_encoder._known) <= 16
+
+
+@given(st.text(max_size=80))
+def test_cleaning_leaves_single_spaces(prompt):
+    cleaned = clean_prompt(prompt)
+    assert cleaned == cleaned.strip()
+    assert "  " not in cleaned
+    assert not any(mark in cleaned for mark in "\n\t\r")
