@@ -36,7 +36,7 @@ _ROUNDING_TOLERANCE = 1 / 900
 """Seconds. Matroska and FLV round times to milliseconds: a constant rate may be off by 1 ms on either side."""
 
 _EXACT_SNAP = Fraction(1, 100_000)
-"""Relative. A declared rate this close to a standard one is a rounded way to write it (29.97, 19001/317)."""
+"""Relative. A rate estimated from rounded times is taken for a standard one when it is that close."""
 
 _TYPICAL_SNAP = Fraction(1, 100)
 """Relative. A variable video's typical rate is taken for a standard one when it is that close."""
@@ -72,15 +72,14 @@ def plan_frame_timing(
     clock, where using every frame once is more faithful than repeating and dropping. Otherwise the video is variable,
     at the typical (median) distance of its frames, or the standard rate nearest to it.
     """
-    declared = [_nearest_standard(rate, _EXACT_SNAP) for rate in declared_rates if rate is not None and rate > 0]
-    declared = [rate for rate in declared if rate <= MAXIMUM_FRAME_RATE]
+    declared = [rate for rate in declared_rates if rate is not None and 0 < rate <= MAXIMUM_FRAME_RATE]
     if len(times) < 2 or times[-1] <= times[0]:
         rate = declared[0] if declared else (1 / last_duration if last_duration else DEFAULT_RATE)
         return FrameTiming(times[0], rate, False, last_duration or 1 / rate)
     seconds = np.array([float(time - times[0]) for time in times])
     mean = (len(times) - 1) / (times[-1] - times[0])
     standard = sorted(STANDARD_RATES, key=lambda rate: abs(rate - mean))[:4]
-    means = [rate for rate in (mean.limit_denominator(1001), mean) if rate <= MAXIMUM_FRAME_RATE]
+    means = [mean.limit_denominator(limit) for limit in (1001, 100_000) if mean <= MAXIMUM_FRAME_RATE]
     for rate in (*declared, *standard, *means):
         if _deviation(seconds, rate) <= min(_ROUNDING_TOLERANCE, 0.5 / rate):
             return FrameTiming(times[0], rate, False, 1 / rate)
@@ -91,6 +90,17 @@ def plan_frame_timing(
     typical = median(after - before for before, after in pairwise(times) if after > before)
     rate = _nearest_standard(min(1 / typical, MAXIMUM_FRAME_RATE), _TYPICAL_SNAP).limit_denominator(1001)
     return FrameTiming(times[0], rate, True, last_duration or 1 / rate)
+
+
+def declared_rate(rate: Fraction | None, tick: Fraction) -> Fraction | None:
+    """The exact rate behind one that a file declares; ``tick`` is the unit of its time stamps, in seconds.
+
+    Where a frame lasts a whole number of ticks the rate is exact. Otherwise it was estimated from rounded times
+    (Matroska's milliseconds give 19001/317), and a standard rate very close to it is what was meant.
+    """
+    if rate is None or rate <= 0 or (1 / (rate * tick)).denominator == 1:
+        return rate
+    return _nearest_standard(rate, _EXACT_SNAP)
 
 
 def on_constant_grid(timing: FrameTiming, frames: Iterable[tuple[Fraction, Item]]) -> Iterator[tuple[Item, bool]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 
 from libs.errors import MediaError
-from libs.media.frame_timing import FrameTiming, on_constant_grid, plan_frame_timing
+from libs.media.frame_timing import FrameTiming, declared_rate, on_constant_grid, plan_frame_timing
 from libs.media.limits import MAXIMUM_FRAME_COUNT, MAXIMUM_FRAME_PIXELS, check_size
 from libs.media.matroska import declared_file_size
 
@@ -157,7 +157,7 @@ def _demux(path: Path, container: av.container.InputContainer) -> Iterator[av.Pa
 
 def _plan(stream: av.VideoStream, times: list[Fraction | None], durations: list[Fraction]) -> FrameTiming:
     """Timing from packet times, given in decoding order; without times (raw streams) the declared rate counts."""
-    declared = (stream.average_rate, stream.guessed_rate)
+    declared = [declared_rate(rate, stream.time_base) for rate in (stream.average_rate, stream.guessed_rate)]
     known = [time for time in times if time is not None]
     last_duration = durations[max(range(len(times)), key=lambda index: times[index] or 0)] or None
     if len(known) < len(times):

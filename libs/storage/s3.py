@@ -5,7 +5,7 @@ What does not belong here: credentials and time-outs (``client``), what errors m
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -91,16 +91,11 @@ class S3ObjectStore:
 
     def head(self, key: str) -> ObjectInfo | None:
         """See the protocol."""
-        from botocore.exceptions import ClientError  # noqa: PLC0415 - loading the code location stays light
-
-        with self._explained(key):
-            try:
+        try:
+            with self._explained(key):
                 answer = self._client.head_object(Bucket=self.bucket, Key=self._full(key))
-            except ClientError as error:
-                if error_code(error) not in MISSING_OBJECT_CODES:
-                    raise
-                self._require_bucket()
-                return None
+        except ArtifactMissingError:
+            return None
         return ObjectInfo(
             key=key,
             size=answer["ContentLength"],
@@ -149,12 +144,20 @@ class S3ObjectStore:
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
 
-    def _explained(self, key: str) -> AbstractContextManager[None]:
-        return explained(self.uri(key), self._endpoint)
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        place = self.uri(key)
+        try:
+            with explained(place, self._endpoint):
+                yield
+        except ArtifactMissingError:
+            # In the answer to HEAD a missing bucket looks like a missing object.
+            with explained(place, self._endpoint):
+                self._require_bucket()
+            raise
 
     def _require_bucket(self) -> None:
-        """A missing object and a missing bucket look alike in the answer to HEAD: ask for the bucket, once."""
-        from botocore.exceptions import ClientError  # noqa: PLC0415
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - loading the code location stays light
 
         if self._bucket_seen:
             return

