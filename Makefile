@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test test-fast lint format golden benchmark clean
+.PHONY: help install demo ui fleet test test-fast lint format golden benchmark clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: $(INSTALLED) ## sandbox models, a puppet and its dance: the whole graph, i
 
 ui: $(INSTALLED) ## the Dagster UI on http://127.0.0.1:3000, on the same state
 	$(BIN)/python -m orchestration.local_ui
+
+fleet: $(INSTALLED) ## Redis, UI, daemon, a CPU worker and one worker per GPU on this machine (WORKERS=N for another number)
+	$(BIN)/python -m orchestration.fleet.local_fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(DAGSTER_PORT),--port $(DAGSTER_PORT))
 
 test: $(INSTALLED) lint ## lint, types, import rules and all tests
 	$(BIN)/python -m pytest

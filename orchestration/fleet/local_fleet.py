@@ -139,12 +139,14 @@ class LocalFleet:
                     self._say(f"{process.name} had ended and was started again; its log: {process.log}")
 
     def stop(self) -> None:
-        """Workers first, so that they can still report, then the rest, Redis last."""
-        workers = [process for name, process in self.processes.items() if name in {*self.gpu_worker_names, CPU_QUEUE}]
-        for process in workers:
-            process.ask_to_stop()
-        for process in [*workers, *reversed(list(self.processes.values()))]:
-            process.stop()
+        """Workers first, so that they can still report, then Dagster's processes, Redis last."""
+        workers = {*self.gpu_worker_names, CPU_QUEUE}
+        for names in (workers, self.processes.keys() - workers - {"redis"}, {"redis"}):
+            group = [process for name, process in self.processes.items() if name in names]
+            for process in group:
+                process.ask_to_stop()
+            for process in group:
+                process.stop()
         self._lock.release()
 
     # --- start ---
@@ -306,19 +308,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="GPU-queue workers (default: one per GPU, at least one)")
     parser.add_argument("--port", type=int, default=3000, help="of the UI (default: %(default)s)")
     options = parser.parse_args(arguments)
-    stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, _interrupt_once)
     try:
         plan = plan_for_this_machine(load_settings(), options.workers, options.port)
         with LocalFleet(plan, say=lambda line: print(line, flush=True)) as fleet:
             print(f"Dagster UI: {fleet.url}  logs: {plan.folder / 'logs'}  (Ctrl-C stops everything)", flush=True)
-            fleet.keep_running(stop)
-            print("Stopping", flush=True)
+            fleet.keep_running(threading.Event())
     except (FleetError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Everything is stopped", flush=True)
     return 0
+
+
+def _interrupt_once(*_: object) -> None:
+    """Interrupt the main thread wherever it is, also while it starts; what follows must not disturb the stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

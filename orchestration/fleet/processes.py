@@ -73,8 +73,8 @@ class Process:
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM; returns at once."""
-        if self.running is not None and self.is_running():
-            self.running.terminate()
+        if self.is_running():
+            os.kill(self.pid, signal.SIGTERM)
 
     def stop(self) -> None:
         """SIGTERM, then, after ``stop_seconds`` or once it has ended, SIGKILL to whatever is left of its session."""

@@ -13,12 +13,13 @@ from orchestration.fleet.roll_call import RollCall
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
 
 
-def assert_retried(fleet, clip: str, lost_pid: int, since: float) -> None:
+def assert_retried(fleet, clip: str, lost_pid: int | None, since: float) -> None:
     """The first run of ``clip`` fails within 60 s of ``since``, and one other process finishes the second."""
     first = fleet.runs_of(clip)[0]
     assert fleet.finish(first.run_id, 60) == FAILURE
-    print(f"{clip}: failed after {time.monotonic() - since:.1f} s")
-    assert time.monotonic() - since < 60
+    seconds = fleet.instance.get_run_record_by_id(first.run_id).end_time - since
+    print(f"{clip}: failed after {seconds:.1f} s")
+    assert seconds < 60
     second = fleet.wait_until(f"{clip} is retried", lambda: fleet.runs_of(clip)[1:], 30)[0]
     assert fleet.finish(second.run_id, 60) == SUCCESS
     assert second.tags["dagster/parent_run_id"] == first.run_id
@@ -31,25 +32,35 @@ def test_a_killed_process_of_a_worker(fleet) -> None:
     with fleet.gpu_slots(1):  # the retry can only run if the crash has freed the slot
         run_id = fleet.launch("slow-child")
         pid = fleet.started(run_id)["pid"]
-        killed = time.monotonic()
+        killed = time.time()
         os.kill(pid, signal.SIGKILL)
         assert_retried(fleet, "slow-child", pid, killed)
     assert "The worker's process died" in fleet.messages(run_id)
 
 
-def test_a_killed_worker_and_a_hung_worker(fleet) -> None:
-    with fleet.gpu_slots(2):
+def test_a_killed_worker_a_hung_worker_and_a_lost_message(fleet) -> None:
+    """Three losses at once; with one worker left and two slots, the retries need the slots that the losses free."""
+    with fleet.only_worker():
+        lost_run = fleet.launch("lost-message")
+        fleet.wait_until("the run is sent", lambda: "Sent the run to the queue gpu" in fleet.messages(lost_run))
+        # As if a worker had taken the message and died before it read it, or the daemon before it sent it.
+        with Redis.from_url(fleet.fleet.redis_url) as redis:
+            assert lost_run in redis.lpop("gpu").decode()
+        lost_at = time.time()
+    with fleet.gpu_slots(3):
         with fleet.only_worker("gpu-0"):
             killed_run = fleet.launch("slow-killed-worker")
             killed_pid = fleet.started(killed_run)["pid"]
         with fleet.only_worker("gpu-1"):
             hung_run = fleet.launch("slow-hung-worker")
             hung_pid = fleet.started(hung_run)["pid"]
-        began = time.monotonic()
+    began = time.time()
+    with fleet.gpu_slots(2):
         os.kill(fleet.fleet.processes["gpu-0"].pid, signal.SIGKILL)
         fleet.fleet.processes["gpu-1"].signal_group(signal.SIGSTOP)
         assert_retried(fleet, "slow-killed-worker", killed_pid, began)
         assert_retried(fleet, "slow-hung-worker", hung_pid, began)
+        assert_retried(fleet, "lost-message", None, lost_at)
     assert not psutil.pid_exists(killed_pid), "a killed worker left its process behind"
 
     # The host comes back: its copy of the run must end, without harm to the run's status.
@@ -63,21 +74,6 @@ def test_a_killed_worker_and_a_hung_worker(fleet) -> None:
         assert fleet.finish(after) == SUCCESS
     assert fleet.started(after)["pid"] == hung_pid
     assert fleet.started(after)["event"] == "warm"
-
-
-def test_a_launch_whose_message_is_lost(fleet) -> None:
-    """A worker took the message from Redis and died before it read it, or the daemon died before it sent it."""
-    with fleet.only_worker():
-        run_id = fleet.launch("lost-message")
-        fleet.wait_until("the run is sent", lambda: "Sent the run to the queue gpu" in fleet.messages(run_id))
-        with Redis.from_url(fleet.fleet.redis_url) as redis:
-            assert run_id in redis.lpop("gpu").decode()
-        lost = time.monotonic()
-        assert fleet.finish(run_id, 60) == FAILURE
-        print(f"lost message: failed after {time.monotonic() - lost:.1f} s")
-    (retried,) = fleet.wait_until("the run is retried", lambda: fleet.runs_of("lost-message")[1:], 30)
-    assert fleet.finish(retried.run_id) == SUCCESS
-    assert len([line for line in fleet.executions("lost-message") if line["event"] != "done"]) == 1
 
 
 def test_redis_restarts_in_the_middle(fleet) -> None:

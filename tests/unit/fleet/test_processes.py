@@ -1,0 +1,72 @@
+"""Processes of a local fleet leave nothing behind; workers see the GPUs they should."""
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestration.fleet import processes
+from orchestration.fleet.processes import Process
+from orchestration.fleet.worker import visible_devices
+
+PARENT = """
+import subprocess, sys, time
+print(sys.stdin.read())
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+{rest}
+"""
+IGNORE_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+
+
+def start(folder: Path, rest: str) -> tuple[Process, int]:
+    process = Process("parent", [sys.executable, "-c", PARENT.format(rest=rest)], {}, folder / "log", stdin="hello")
+    process.stop_seconds = 1.0
+    process.start()
+    deadline = time.monotonic() + 10
+    while len(lines := process.last_lines().split()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert lines[0] == "hello"
+    return process, int(lines[1])
+
+
+@pytest.mark.parametrize("rest", ["time.sleep(60)", IGNORE_SIGTERM, ""], ids=["obeys", "ignores", "has ended"])
+def test_stop_ends_a_process_and_what_it_started(tmp_path: Path, rest: str) -> None:
+    process, child = start(tmp_path, rest)
+    process.stop()
+    assert not process.is_running()
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "an orphan is left"
+        time.sleep(0.02)
+    process.stop()  # once more does no harm
+
+
+def test_what_ended_is_started_again_after_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "RESTART_PAUSE_SECONDS", 0.2)
+    process, _child = start(tmp_path, "")
+    first = process.pid
+    while process.is_running():
+        time.sleep(0.01)
+    assert not process.restart_if_ended(), "not at once"
+    time.sleep(0.25)
+    assert process.restart_if_ended()
+    assert process.pid != first
+    process.stop()
+
+
+def test_a_process_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
+    process = Process("never", ["true"], {}, tmp_path / "log")
+    process.stop()
+    process.kill_group()
+    assert not process.is_running()
+
+
+@pytest.mark.parametrize(
+    ("queue", "gpu", "devices"),
+    [("gpu", "3", "3"), ("gpu", None, None), ("cpu", None, ""), ("cpu", "0", "0"), ("gpu-80gb", None, None)],
+)
+def test_the_gpus_a_worker_sees(queue: str, gpu: str | None, devices: str | None) -> None:
+    assert visible_devices(queue, gpu) == devices
