@@ -10,6 +10,7 @@ from pathlib import Path
 from libs.animation_request import AnimationRequest, parse_request
 from libs.errors import InputError
 from libs.storage.objects import ObjectStore
+from libs.storage.sha256 import sha256_of_file
 
 INBOX_PREFIX = "inbox"
 DOCUMENT_SUFFIXES = (".yaml", ".yml", ".json")

@@ -19,14 +19,14 @@ from orchestration.jobs import JOBS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 
 
-def build_defs(**resources: object) -> dg.Definitions:
+def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
     """All definitions.
 
     Args:
-        resources: stand-ins by name, for tests and the demo (``progress``, ``settings``, ``storage``, ``scratch``).
+        progress: where stages report how far they are; the run's log when left out.
     """
-    settings = resources.pop("settings", None) or SettingsResource()
-    storage = resources.pop("storage", None) or StorageResource(settings=settings)
+    settings = SettingsResource()
+    storage = StorageResource(settings=settings)
     return dg.Definitions(
         assets=[
             one_to_all_checkpoint,
@@ -47,9 +47,8 @@ def build_defs(**resources: object) -> dg.Definitions:
             "settings": settings,
             "storage": storage,
             "scratch": ScratchResource(settings=settings),
-            "progress": ProgressResource(),
+            "progress": progress or ProgressResource(),
             "io_manager": ArtifactIOManager(storage=storage),
-            **resources,
         },
         # One process per run: a worker that stays alive keeps the model, and assets of a run share it.
         executor=dg.in_process_executor,

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import dagster as dg
 from rich.console import Console
-from rich.table import Table
 
 from libs.errors import OneToAllError
 from libs.inbox import Inbox
@@ -27,6 +26,9 @@ from orchestration.resources import SettingsResource, StorageResource
 from orchestration.terminal_progress import TerminalProgress, terminal_progress
 
 VARIANT = "sandbox"
+
+# The run's log is in the UI; a person at a terminal looks at the bars.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def main() -> int:
@@ -79,7 +81,11 @@ def _materialize_all(console: Console, instance: dg.DagsterInstance, request_id:
         console.print(f"[bold]{title}[/]: {', '.join(key.to_user_string() for key in wanted)}")
         with terminal_progress(console):
             result = job.execute_in_process(
-                partition_key=partition, instance=instance, asset_selection=wanted, raise_on_error=False
+                run_config=_QUIET,
+                partition_key=partition,
+                instance=instance,
+                asset_selection=wanted,
+                raise_on_error=False,
             )
         if not _explain(console, result):
             return False
@@ -92,8 +98,10 @@ def _explain(console: Console, result: dg.ExecuteInProcessResult) -> bool:
     failed = [check for check in checks if not check.passed]
     for check in failed:
         console.print(f"  [red]check {check.check_name} of {check.asset_key.to_user_string()}[/]: {check.description}")
-    for event in result.get_step_failure_events() if hasattr(result, "get_step_failure_events") else []:
-        console.print(f"  [red]{event.step_key}[/]: {event.message}")
+    for event in result.all_events:
+        if event.is_step_failure:
+            reason = event.step_failure_data.user_failure_data or event.step_failure_data.error
+            console.print(f"  [red]{event.step_key}[/]: {getattr(reason, 'description', None) or reason}")
     console.print(f"  {len(checks) - len(failed)} of {len(checks)} checks passed")
     return result.success and not failed
 
@@ -103,9 +111,7 @@ def _show_results(console: Console, storage: StorageResource, request_id: str, s
     from libs.stages.review import COMPARISON_FILE, CONTACT_SHEET_FILE  # noqa: PLC0415
 
     store, objects = storage.artifacts(), storage.objects()
-    table = Table(title=f"finished in {seconds:.0f} s", title_justify="left")
-    table.add_column("what")
-    table.add_column("where", overflow="fold")
+    console.print(f"[bold]finished in {seconds:.0f} s[/]")
     for title, asset, file in (
         ("clip", "animation", CLIP_FILE),
         ("pose preview", "pose_conditioning", PREVIEW_FILE),
@@ -114,8 +120,8 @@ def _show_results(console: Console, storage: StorageResource, request_id: str, s
     ):
         manifest = store.manifest(asset, request_id)
         assert manifest is not None, f"{asset} was materialized"
-        table.add_row(title, objects.uri(manifest.file(file).key))
-    console.print(table)
+        # plain print: a terminal must be able to open the address as one piece
+        print(f"  {title:<14} {objects.uri(manifest.file(file).key)}")
     console.print("`make ui` shows the same in the Dagster UI.")
 
 

@@ -3,11 +3,15 @@
 What does not belong here: storing it (``orchestration.io_manager``).
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+
+# In beta in the pinned version of Dagster; what it promises (staleness by content) is tested.
+warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
 
 
 def folder_output(

@@ -4,7 +4,7 @@ What does not belong here: how files are judged (``libs.model_repo.verify``).
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,10 +117,10 @@ def stored_verification(store: ArtifactStore, variant: str) -> StoredVerificatio
     )
 
 
-def report_metadata(report: VerificationReport) -> dict[str, dg.MetadataValue]:
+def report_metadata(report: VerificationReport) -> Mapping[str, dg.MetadataValue]:
     """The report as the UI shows it."""
     wrong_first = sorted(report.files, key=lambda file: (file.state == "complete", file.file))
-    shown = {
+    shown: dict[str, dg.MetadataValue] = {
         "state": dg.MetadataValue.text(report.state),
         "level": dg.MetadataValue.text(report.level),
         "bytes": dg.MetadataValue.int(report.size),

@@ -98,6 +98,7 @@ def _model_files_check(
 ) -> dg.AssetCheckResult:
     """Are the files the ones that were verified? Observes which they are (``models_in_use``) if so."""
     verified = stored_verification(store, request.model)
+    problem: str | None
     if verified is None:
         problem = f"{request.model} was never verified: materialize model_verification for partition {request.model!r}"
     else:

@@ -1,7 +1,8 @@
 """A complete little world for graph tests: sandbox models made once, an inbox, an instance of its own."""
 
-import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,39 +11,13 @@ import pytest
 
 from libs.inbox import Inbox
 from libs.model_repo.layout import layout_of
+from libs.model_repo.lock import lock_repository
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
 from libs.storage.folder import FolderObjectStore
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
 from orchestration.partitions import ANIMATION_REQUESTS
-
-SMALL_REQUEST = """\
-id: {id}
-reference: {reference}
-driver: {driver}
-model: sandbox
-steps: 2
-size: {{height: 96, width: 64}}
-"""
-
-
-@pytest.fixture(scope="session")
-def sandbox_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MODELS_DIR with the sandbox repository; read-only for tests."""
-    from libs.sandbox.repository import write_sandbox_repository
-
-    models = tmp_path_factory.mktemp("models")
-    previous = os.environ.get("MODELS_DIR")
-    os.environ["MODELS_DIR"] = str(models)
-    try:
-        write_sandbox_repository(layout_of("sandbox", load_settings()))
-    finally:
-        if previous is None:
-            del os.environ["MODELS_DIR"]
-        else:
-            os.environ["MODELS_DIR"] = previous
-    return models
 
 
 @dataclass
@@ -75,6 +50,16 @@ class World:
         job = build_defs().resolve_job_def(PREPARE_MODELS.name)
         return job.execute_in_process(partition_key=variant, instance=self.instance, raise_on_error=raise_on_error)
 
+    def accept_model_files(self, variant: str = "sandbox") -> None:
+        """Declare the files that are there now to be the right ones."""
+        lock_repository(layout_of(variant, load_settings()), replace_entries=True)
+
+    def verify_models(self, variant: str = "sandbox") -> dg.ExecuteInProcessResult:
+        job = build_defs().resolve_job_def(PREPARE_MODELS.name)
+        return job.execute_in_process(
+            partition_key=variant, instance=self.instance, asset_selection=[dg.AssetKey("model_verification")]
+        )
+
     def animate(self, request_id: str, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
         self.instance.add_dynamic_partitions(ANIMATION_REQUESTS.name or "", [request_id])
         job = build_defs().resolve_job_def(ANIMATE.name)
@@ -84,25 +69,41 @@ class World:
         return self.store.fetch(asset, partition)
 
 
+@contextmanager
+def world_in(folder: Path) -> Iterator[World]:
+    """The world whose models, data and instance lie in ``folder``; the environment points at it while it is open."""
+    (folder / "dagster").mkdir(parents=True, exist_ok=True)
+    environment = {"MODELS_DIR": folder / "models", "DATA_DIR": folder / "data", "ONE_TO_ALL_DEVICE": "cpu"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, str(value))
+        for name in ("S3_ENDPOINT", "ONE_TO_ALL_MODEL_DIR", "ONE_TO_ALL_RUNTIME_DIR", "DAGSTER_HOME"):
+            patch.delenv(name, raising=False)
+        overrides = {"telemetry": {"enabled": False}}
+        with dg.DagsterInstance.local_temp(str(folder / "dagster"), overrides=overrides) as instance:
+            yield World(folder / "data", folder / "models", instance)
+
+
+@pytest.fixture(scope="session")
+def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world whose sandbox models are written and verified; copied by tests, never changed."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with world_in(folder) as world:
+        world.prepare_models()
+    return folder
+
+
 @pytest.fixture
-def world(tmp_path: Path, sandbox_models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """An empty DATA_DIR and instance, with the sandbox models at hand (in a copy made of hard links)."""
-    models = tmp_path / "models"
-    _hard_link_tree(sandbox_models, models)
-    monkeypatch.setenv("MODELS_DIR", str(models))
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("ONE_TO_ALL_DEVICE", "cpu")
-    for name in ("S3_ENDPOINT", "ONE_TO_ALL_MODEL_DIR", "ONE_TO_ALL_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
-        yield World(tmp_path / "data", models, instance)
+def world(tmp_path: Path, prepared_folder: Path) -> Iterator[World]:
+    """A world of this test's own, with verified sandbox models."""
+    shutil.copytree(prepared_folder, tmp_path / "world")
+    with world_in(tmp_path / "world") as world:
+        yield world
 
 
-def _hard_link_tree(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        destination = target / path.relative_to(source)
-        if path.is_dir():
-            destination.mkdir(parents=True, exist_ok=True)
-        elif not path.name.endswith(".lock"):
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, destination)
+@pytest.fixture
+def unverified_world(tmp_path: Path, prepared_folder: Path) -> Iterator[World]:
+    """A world whose sandbox models are there but were never verified."""
+    shutil.copytree(prepared_folder / "models", tmp_path / "world" / "models")
+    with world_in(tmp_path / "world") as world:
+        yield world

@@ -1,0 +1,259 @@
+"""The whole graph, from a request in the inbox to a reviewed clip, on the sandbox models."""
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from libs.media.probe import probe_video
+from libs.media.reader import read_frames
+from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from libs.settings import REPOSITORY_ROOT
+from orchestration.definitions import build_defs
+from orchestration.freshness import unfinished_assets
+from orchestration.jobs import ANIMATE
+
+RATE = Fraction(30000, 1001)
+FRAMES = 11
+ANIMATION_ASSETS = {
+    "animation_request",
+    "request_media",
+    "pose_options",
+    "pose_tracks",
+    "pose_conditioning",
+    "animation",
+    "animation_review",
+}
+
+
+@pytest.fixture(scope="session")
+def puppet_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    write_puppet_picture(folder / "puppet.png")
+    write_puppet_clip(folder / "dance.mp4", frame_count=FRAMES, frame_rate=RATE)
+    return folder
+
+
+@pytest.fixture
+def submitted(world: Any, puppet_media: Path) -> Callable[..., str]:
+    """Put a request and the puppet's media into the inbox."""
+
+    def submit(request_id: str = "puppet", **fields: Any) -> str:
+        return submit_to(world, puppet_media, request_id, **fields)
+
+    return submit
+
+
+def submit_to(world: Any, media: Path, request_id: str = "puppet", **fields: Any) -> str:
+    """Put a small request and its media into the inbox of ``world``."""
+    for path in media.iterdir():
+        world.put(path.name, path)
+    content = {
+        "id": request_id,
+        "reference": "puppet.png",
+        "driver": "dance.mp4",
+        "model": "sandbox",
+        "steps": 2,
+        "size": {"height": 96, "width": 64},
+        **fields,
+    }
+    world.put(f"{request_id}.json", json.dumps(content).encode())
+    return request_id
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+
+
+def failures_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.DagsterEvent]:
+    return {event.step_key or "": event for event in result.all_events if event.event_type_value == "STEP_FAILURE"}
+
+
+def failure_message(result: dg.ExecuteInProcessResult, step: str) -> str:
+    data = failures_of(result)[step].step_failure_data
+    assert data.user_failure_data is not None, data.error
+    return str(data.user_failure_data.description)
+
+
+@pytest.mark.slow
+def test_a_request_becomes_a_clip(world: Any, submitted: Callable[..., str]) -> None:
+    result = world.animate(submitted())
+
+    assert result.success
+    assert all(checks_of(result).values()), result.get_asset_check_evaluations()
+    assert len(checks_of(result)) == 5
+    clip = probe_video(world.artifact("animation", "puppet").path("clip.mp4"))
+    assert (clip.width, clip.height, clip.frame_count, clip.frame_rate) == (64, 96, FRAMES, RATE)
+    assert clip.has_audio
+    for asset in ANIMATION_ASSETS:
+        manifest = world.store.manifest(asset, "puppet")
+        assert manifest is not None
+        for file in manifest.files:
+            assert world.objects.head(file.key).size == file.size
+    assert not list(world.objects.list("chunks/")), "chunk scratch is removed when the clip is stored"
+    scratch = world.data_dir / "one_to_all_animation_runtime" / "scratch"
+    assert not list(scratch.iterdir()), "scratch folders are removed when their files are stored"
+
+
+@pytest.mark.slow
+def test_events_stay_small_enough_for_the_ui(world: Any, submitted: Callable[..., str]) -> None:
+    result = world.animate(submitted())
+    records = world.instance.all_logs(result.run_id)
+    largest = max(len(dg.serialize_value(record)) for record in records)
+    assert largest < 50_000
+
+
+@pytest.mark.slow
+def test_the_same_request_gives_the_same_frames(world: Any, submitted: Callable[..., str]) -> None:
+    for request_id in ("one", "two"):
+        world.animate(submitted(request_id, keep_audio=request_id == "one"))
+    one, two = (
+        np.stack(list(read_frames(world.artifact("animation", name).path("clip.mp4")))) for name in ("one", "two")
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not probe_video(world.artifact("animation", "two").path("clip.mp4")).has_audio
+
+
+@pytest.mark.slow
+def test_staleness_follows_exactly_what_changed(world: Any, submitted: Callable[..., str]) -> None:
+    request_id = submitted()
+    world.animate(request_id)
+    definitions = build_defs()
+    job = definitions.resolve_job_def(ANIMATE.name)
+    keys = job.asset_layer.executable_asset_keys
+
+    def unfinished() -> set[str]:
+        found = unfinished_assets(definitions, world.instance, keys, request_id)
+        return {key.to_user_string() for key in found}
+
+    assert unfinished() == set()
+    submitted(prompt="a red puppet")
+    request_assets = ["animation_request", "request_media", "pose_options"]
+    job.execute_in_process(
+        partition_key=request_id,
+        instance=world.instance,
+        asset_selection=[dg.AssetKey(name) for name in request_assets],
+    )
+    assert unfinished() == {"animation", "animation_review"}
+    world.animate(request_id)
+    assert unfinished() == set()
+    submitted(face="none", prompt="a red puppet")
+    job.execute_in_process(
+        partition_key=request_id,
+        instance=world.instance,
+        asset_selection=[dg.AssetKey(name) for name in request_assets],
+    )
+    assert unfinished() == {"pose_conditioning", "animation", "animation_review"}
+
+
+@pytest.mark.slow
+def test_other_model_bytes_make_the_clips_of_that_variant_stale(world: Any, submitted: Callable[..., str]) -> None:
+    request_id = submitted()
+    world.animate(request_id)
+    definitions = build_defs()
+    keys = definitions.resolve_job_def(ANIMATE.name).asset_layer.executable_asset_keys
+
+    def unfinished() -> set[str]:
+        found = unfinished_assets(definitions, world.instance, keys, request_id)
+        return {key.to_user_string() for key in found}
+
+    verified = world.prepare_models()
+    assert all(checks_of(verified).values())
+    assert len(checks_of(verified)) == 3
+    assert unfinished() == set(), "identical bytes verified again change nothing"
+    configuration = world.models_dir / "One-to-All-sandbox" / "configuration.json"
+    content = configuration.read_text()
+    configuration.unlink()
+    configuration.write_text(content + "\n")
+    world.accept_model_files()
+    world.verify_models()
+    assert unfinished() == {"animation", "animation_review"}
+
+
+@pytest.mark.slow
+def test_a_broken_shard_stops_the_animation_before_it_starts(world: Any, submitted: Callable[..., str]) -> None:
+    shard = next((world.models_dir / "One-to-All-sandbox").glob("model-00001-*.safetensors"))
+    content = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(content[: len(content) // 2])
+
+    result = world.animate(submitted(), raise_on_error=False)
+
+    assert not result.success
+    assert checks_of(result) == {"model_files_complete": False}
+    assert world.store.manifest("animation", "puppet") is None
+    assert world.store.manifest("pose_tracks", "puppet") is None
+
+
+@pytest.mark.slow
+def test_a_variant_that_was_never_verified_is_refused(unverified_world: Any, puppet_media: Path) -> None:
+    world = unverified_world
+    result = world.animate(submit_to(world, puppet_media), raise_on_error=False)
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert "materialize model_verification for partition 'sandbox'" in str(check.description)
+    assert world.store.manifest("animation", "puppet") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "files", "expected"),
+    [
+        ({"reference": "nobody.png"}, {}, "reference: there is no file 'nobody.png'"),
+        ({"driver": "gone.mp4"}, {}, "driver: there is no file 'gone.mp4'"),
+        ({"driver": "broken.mp4"}, {"broken.mp4": b"not a video"}, "broken.mp4|driver.mp4"),
+        ({"reference": "broken.png"}, {"broken.png": b"\x89PNG\r\n\x1a\n"}, "reference.png"),
+        ({"steps": 0}, {}, "steps: "),
+        ({"speed": 2}, {}, "speed: unknown field"),
+        ({"id": "other"}, {}, "id: is 'other'"),
+    ],
+)
+def test_bad_input_is_explained_and_stores_nothing(
+    world: Any, submitted: Callable[..., str], fields: dict[str, Any], files: dict[str, bytes], expected: str
+) -> None:
+    submitted("bad", **{key: value for key, value in fields.items() if key != "id"})
+    if "id" in fields:
+        world.put("bad.json", json.dumps({"id": "other", "reference": "puppet.png", "driver": "dance.mp4"}).encode())
+    for name, content in files.items():
+        world.put(name, content)
+
+    result = world.animate("bad", raise_on_error=False)
+
+    assert not result.success
+    message = failure_message(result, "validate_request")
+    assert any(part in message for part in expected.split("|")), message
+    data = failures_of(result)["validate_request"].step_failure_data
+    assert data.user_failure_data is not None
+    assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    assert all(world.store.manifest(asset, "bad") is None for asset in ANIMATION_ASSETS)
+    scratch = world.data_dir / "one_to_all_animation_runtime" / "scratch"
+    assert not scratch.exists() or not list(scratch.iterdir())
+
+
+MEDIA = REPOSITORY_ROOT.parent / "shared" / "media"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MEDIA.is_dir(), reason="the folder of real test media is not beside this checkout")
+@pytest.mark.parametrize(
+    ("reference", "driver", "frames", "rate"),
+    [("img_768.png", "vid_3s.mp4", 90, Fraction(30)), ("maodie_768.jpg", "douyinvid5_v2_3s.mp4", 72, Fraction(24))],
+)
+def test_real_media_go_through_the_whole_graph(
+    world: Any, reference: str, driver: str, frames: int, rate: Fraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real pictures and videos; the sandbox's networks find no joints in them, so the threshold is put aside."""
+    for name in (reference, driver):
+        world.put(name, MEDIA / name)
+    request = {"id": "real", "reference": reference, "driver": driver, "model": "sandbox", "steps": 1}
+    world.put("real.json", json.dumps(request).encode())
+    result = world.animate("real")
+    clip = probe_video(world.artifact("animation", "real").path("clip.mp4"))
+    assert (clip.frame_count, clip.frame_rate, clip.has_audio) == (frames, rate, False)
+    assert min(clip.width, clip.height) == 128
+    assert clip.width % 16 == clip.height % 16 == 0
+    assert all(checks_of(result).values())
