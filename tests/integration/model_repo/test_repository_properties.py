@@ -25,6 +25,7 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import read_lock
 from libs.model_repo.migrate import apply_migration, plan_migration
 from libs.model_repo.repository_files import PARTS, Part, files_of_part, path_of
+from libs.model_repo.report import Level
 from libs.model_repo.slim import slim_wan_resources
 from libs.model_repo.transfer import RetryPolicy
 from libs.model_repo.variants import DWPOSE_SOURCE, POSE_NETWORKS_SOURCE, HubRepository, get_variant
@@ -104,14 +105,17 @@ class Repository(RuleBasedStateMachine):
 
     hub_files: dict[str, dict[str, bytes]]
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(complete=st.booleans())
+    def start(self, complete: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="properties-"))
         root = self.folder / "models/One-to-All-sandbox"
         pretrained = root / "pretrained_models"
         self.layout = RepositoryLayout(_VARIANT, root, pretrained, pretrained / _VARIANT.wan_folder)
         self.stash = self.folder / "models/stash"
         self.hub = _MemoryHub(self.hub_files)
+        for part in PARTS if complete else ():
+            self.download(part, False)
+            assert verify_repository(self.layout).part(part).state == "complete"
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -149,11 +153,12 @@ class Repository(RuleBasedStateMachine):
             slim_wan_resources(self.layout, apply=True)
 
     @precondition(lambda self: self.layout.root.exists())
-    @rule(data=st.data())
-    def corrupt(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), level=st.sampled_from(["fast", "full"]))
+    def corrupt(self, data: st.DataObject, level: Level) -> None:
         files = [path for part in PARTS for path in files_of_part(self.layout, part).values()]
         if files:
             self._damage(data.draw(st.sampled_from(sorted(files))), data)
+            self.verify(level)
 
     def _damage(self, path: Path, data: st.DataObject) -> None:
         content = path.read_bytes()
@@ -173,8 +178,8 @@ class Repository(RuleBasedStateMachine):
         path.write_bytes(changed)
 
     @rule(level=st.sampled_from(["fast", "full"]))
-    def verify(self, level: str) -> None:
-        report = verify_repository(self.layout, level)  # type: ignore[arg-type]
+    def verify(self, level: Level) -> None:
+        report = verify_repository(self.layout, level)
         lock = read_lock(self.layout)
         for result in report.parts:
             wrong = self._wrong_files(result.part)
@@ -204,6 +209,7 @@ class Repository(RuleBasedStateMachine):
             assert not files or entry.sha256 in digests, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [0, 16 * 1024 * 1024], ids=["nothing hashed when fast", "small files hashed"])
 def test_complete_is_never_said_of_bytes_that_differ(
     hub_files: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, budget: int
@@ -216,8 +222,8 @@ def test_complete_is_never_said_of_bytes_that_differ(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
-            stateful_step_count=12,
+            max_examples=12,
+            stateful_step_count=8,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
