@@ -24,8 +24,8 @@ from libs.model_repo.hub import Advance, Listing, RemoteFile, partial_path
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import read_lock
 from libs.model_repo.migrate import apply_migration, plan_migration
-from libs.model_repo.repository_files import PARTS, Part, files_of_part, path_of
 from libs.model_repo.report import Level
+from libs.model_repo.repository_files import PARTS, Part, files_of_part, path_of
 from libs.model_repo.slim import slim_wan_resources
 from libs.model_repo.transfer import RetryPolicy
 from libs.model_repo.variants import DWPOSE_SOURCE, POSE_NETWORKS_SOURCE, HubRepository, get_variant
@@ -164,7 +164,7 @@ class Repository(RuleBasedStateMachine):
         content = path.read_bytes()
         if path.stat().st_nlink > 1 and data.draw(st.booleans()):
             path.unlink()  # half of the time one name only, half of the time every hard link
-        kind = data.draw(st.sampled_from(["flip", "cut", "grow", "remove"]))
+        kind = data.draw(st.sampled_from(["flip", "flip", "flip", "cut", "grow", "remove"]))
         if kind == "remove":
             path.unlink(missing_ok=True)
             return
