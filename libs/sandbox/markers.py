@@ -46,8 +46,14 @@ _RADII = {
 MARKER_COLOURS = np.array([_COLOURS[name] for name in ANCHOR_NAMES], dtype=np.uint8)
 """uint8 RGB [24, 3], in the order of ``ANCHOR_NAMES``."""
 
-MARKER_RADII = np.array([_RADII.get(name, _JOINT_RADIUS) for name in ANCHOR_NAMES])
-"""Radius of each marker as a fraction of the figure's standing height."""
+_RELATIVE_RADII = np.array([_RADII.get(name, _JOINT_RADIUS) for name in ANCHOR_NAMES])
+_SMALLEST_RADIUS = 3.1  # pixels: three samples of subsampled chroma across
+
+
+def marker_radii(height: float) -> np.ndarray:
+    """Radius of each marker in pixels, float64 [24], on a figure ``height`` pixels tall."""
+    return np.maximum(_RELATIVE_RADII * height, _SMALLEST_RADIUS)
+
 
 RGB_TO_YCBCR = np.array([[0.2126, 0.7152, 0.0722], [-0.1146, -0.3854, 0.5], [0.5, -0.4542, -0.0458]], dtype=np.float64)
 """BT.709 luma and colour differences of RGB in [0, 1]: the space in which colours are compared."""

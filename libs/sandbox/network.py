@@ -25,7 +25,7 @@ from torch import nn
 
 from libs.model_repo.variants import NetworkConfig, SamplingDefaults
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
-from libs.sandbox.autoencoder import COLOURS, SHAPES, latent_of_colour
+from libs.sandbox.autoencoder import COLOURS, latent_of_colour
 
 _LATENT_CHANNELS = 16
 _CELLS = 4  # latent cells of a 2x2 patch
@@ -206,7 +206,3 @@ def _rotary_dims(head_dim: int) -> tuple[int, int]:
 
 def _identity(linear: nn.Linear) -> None:
     linear.weight.copy_(torch.eye(linear.out_features, linear.in_features))
-
-
-assert _VALUES + _CELLS * COLOURS + _CONSTANTS <= 128, "the stream of one head holds it all"
-assert SHAPES * COLOURS <= _LATENT_CHANNELS

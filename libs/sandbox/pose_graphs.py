@@ -41,6 +41,7 @@ _CROP_OFFSET = 0.25
 """Added to crop positions. Cropping maps pixel centres (frame + 0.5 to crop + 0.5), decoding maps pixel indices; for a
 person k times the crop's size they differ by (k - 1) / 2k crop pixels, between 0 and 0.5. A trained network learns the
 average of it."""
+_COVERED = 0.3  # local mean above which a pixel counts as part of a marker, for the detector
 _CENTROID_REACH = 5.0  # pixels around the densest place that count for the centroid
 _FULL_SCORE_MASS = 3.0  # so many well matching pixels make a marker certain
 _SCORE_SEEN, _SCORE_UNSEEN = 1.0, 0.03
@@ -223,10 +224,10 @@ def detection_network() -> bytes:
 
     # markers end at the eyes and toes; head, fingers and soles reach further
     edges = [
-        moved(low_x, width, -0.04),
+        moved(low_x, width, -0.06),
         moved(low_y, height, -0.19),
-        moved(high_x, width, 0.04),
-        moved(high_y, height, 0.04),
+        moved(high_x, width, 0.06),
+        moved(high_y, height, 0.06),
     ]
     found = graph.node("Greater", graph.node("Mul", width, height), graph.constant(0.0))
     score = graph.node("Mul", graph.node("Cast", found, to=TensorProto.FLOAT), graph.constant(0.92))
@@ -244,7 +245,7 @@ def detection_network() -> bytes:
 def _extent(graph: _GraphBuilder, density: str, reduced_axis: int, size: int) -> tuple[str, str]:
     """First and last pixel [N,1] along the other axis that a marker covers; last <= first where there is none."""
     profile = graph.node("ReduceMax", density, axes=[reduced_axis], keepdims=0)  # [N,size]
-    covered = graph.node("Greater", profile, graph.constant(0.5))
+    covered = graph.node("Greater", profile, graph.constant(_COVERED))
     places = graph.constant(np.arange(size)[None])
     first = graph.node("Where", covered, places, graph.constant(float(size)))
     last = graph.node("Where", covered, places, graph.constant(0.0))

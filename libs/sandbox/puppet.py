@@ -13,12 +13,13 @@ from itertools import pairwise
 import numpy as np
 
 from libs.sandbox.keypoints import ANCHOR_INDEX, FACE, LEFT_HAND, RIGHT_HAND, keypoint_map
-from libs.sandbox.markers import MARKER_COLOURS, MARKER_RADII
+from libs.sandbox.markers import MARKER_COLOURS, marker_radii
 from libs.sandbox.painting import Painting, RoundCone, ball
 from libs.sandbox.skeleton import Pose, Proportions, anchor_points, standing_extent
 
 Colour = tuple[int, int, int]
 _INK: Colour = (38, 34, 40)
+_REACH = 0.455  # how far a dancing hand gets from the middle, as a fraction of the standing height
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ class Framing:
 
 
 def full_figure(puppet: Puppet, width: int, height: int, fill: float = 0.82) -> Framing:
-    """A framing that shows the whole standing figure, centred, ``fill`` of the picture's height tall."""
+    """The whole figure, centred: ``fill`` of the picture's height tall, smaller where its dance would not fit."""
     above, below = standing_extent(puppet.proportions)
-    unit = fill * height / (above + below)
-    top = (1.0 - fill) * 0.55 * height
+    unit = min(fill * height / (above + below), 0.5 * width / _REACH)
+    top = 0.55 * (height - unit * (above + below))
     return Framing(unit, ((width - 1) / 2, top + above * unit))
 
 
@@ -106,7 +107,7 @@ def _room(wall: Colour, floor: Colour, width: int, height: int, framing: Framing
     """Wall, floor and a soft pool of light; float32 RGB in [0, 1]. Read-only: it is shared between frames."""
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     horizon = framing.hips[1] + 0.36 * framing.height
-    mix = 1.0 / (1.0 + np.exp(-(y - horizon) / (0.012 * framing.height)))[..., None]
+    mix = 0.5 + 0.5 * np.tanh((y - horizon) / (0.024 * framing.height))[..., None]
     colours = np.array([wall, floor], np.float32) / 255.0
     room = colours[0] * (1 - mix) + colours[1] * mix
     distance = ((x - framing.hips[0]) / width) ** 2 * 1.6 + ((y - 0.42 * height) / height) ** 2
@@ -271,7 +272,8 @@ class _Figure:
     def _markers(self) -> None:
         """Flat discs with a thin dark edge, painted last: a marker is never covered by anything but a marker."""
         edge = max(0.6, 0.0028 * self.unit)
-        for centre, radius, colour in zip(self.anchors, MARKER_RADII * self.unit, MARKER_COLOURS.tolist(), strict=True):
+        radii = marker_radii(self.unit)
+        for centre, radius, colour in zip(self.anchors, radii, MARKER_COLOURS.tolist(), strict=True):
             self.painting.disc(centre, radius + edge, _INK)
             self.painting.disc(centre, radius, tuple(colour))
 

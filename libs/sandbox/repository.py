@@ -21,7 +21,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
-from libs.atomic_write import write_bytes_atomically
+from libs.atomic_write import atomic_write
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import DETECTOR_PATH, POSE_ESTIMATOR_PATH, RepositoryLayout
 from libs.model_repo.lock import hold_repository, lock_path
@@ -212,7 +212,8 @@ def _read_marker(layout: RepositoryLayout) -> _Marker | None:
 
 
 def _write_marker(layout: RepositoryLayout, marker: _Marker) -> None:
-    write_bytes_atomically(layout.root / MARKER_NAME, json.dumps(asdict(marker), indent=1).encode())
+    with atomic_write(layout.root / MARKER_NAME) as temporary:
+        _write_json(temporary, asdict(marker))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
