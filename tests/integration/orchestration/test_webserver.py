@@ -1,0 +1,155 @@
+"""As a person in the UI would: add a partition, launch a materialization, wait, fetch the stored clip. By GraphQL."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from libs.media.probe import probe_video
+from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from libs.settings import REPOSITORY_ROOT
+
+STARTED_WITHIN = 120
+FINISHED_WITHIN = 180
+
+ADD_PARTITION = """
+mutation ($key: String!, $repository: RepositorySelector!) {
+  addDynamicPartition(partitionsDefName: "animation_requests", partitionKey: $key, repositorySelector: $repository) {
+    __typename
+  }
+}
+"""
+LAUNCH = """
+mutation ($parameters: ExecutionParams!) {
+  launchRun(executionParams: $parameters) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = """
+query ($run: ID!) { runOrError(runId: $run) { __typename ... on Run { status } } }
+"""
+LATEST = """
+query ($asset: AssetKeyInput!, $partition: String!) {
+  assetNodeOrError(assetKey: $asset) {
+    ... on AssetNode {
+      assetMaterializations(limit: 1, partitions: [$partition]) {
+        metadataEntries {
+          label
+          ... on TableMetadataEntry { table { records } }
+        }
+      }
+    }
+  }
+}
+"""
+
+
+class Webserver:
+    """The running webserver, asked by GraphQL."""
+
+    def __init__(self, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = requests.post(
+            f"{self.address}/graphql", json={"query": query, "variables": variables}, timeout=60
+        ).json()
+        assert "errors" not in answer, answer["errors"]
+        return dict(answer["data"])
+
+    def is_up(self) -> bool:
+        try:
+            return requests.get(f"{self.address}/server_info", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def webserver(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webserver]:
+    """``make ui`` on the test's own state, on a free port."""
+    port = free_port()
+    monkeypatch.setenv("DAGSTER_PORT", str(port))
+    log = (tmp_path / "webserver.log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestration.local_ui"],
+        cwd=REPOSITORY_ROOT,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    server = Webserver(port)
+    try:
+        deadline = time.monotonic() + STARTED_WITHIN
+        while not server.is_up():
+            assert process.poll() is None, (tmp_path / "webserver.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, (tmp_path / "webserver.log").read_text()[-3000:]
+            time.sleep(0.5)
+        yield server
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        log.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_clip_is_made_by_way_of_the_webserver(world: Any, webserver: Webserver, tmp_path: Path) -> None:
+    write_puppet_picture(tmp_path / "puppet.png")
+    write_puppet_clip(tmp_path / "dance.mp4", frame_count=5)
+    for name in ("puppet.png", "dance.mp4"):
+        world.put(name, tmp_path / name)
+    request = {"id": "by-hand", "reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox", "steps": 1}
+    world.put("by-hand.json", json.dumps(request).encode())
+    repository = {"repositoryLocationName": "one_to_all", "repositoryName": "__repository__"}
+
+    def run(job: str, partition: str) -> str:
+        launched = webserver.ask(
+            LAUNCH,
+            parameters={
+                "selector": {**repository, "pipelineName": job},
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+            },
+        )["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        deadline = time.monotonic() + FINISHED_WITHIN
+        while time.monotonic() < deadline:
+            status = str(webserver.ask(STATUS, run=launched["run"]["runId"])["runOrError"]["status"])
+            if status in {"SUCCESS", "FAILURE", "CANCELED"}:
+                return status
+            time.sleep(1)
+        return "still running"
+
+    added = webserver.ask(ADD_PARTITION, key="by-hand", repository=repository)["addDynamicPartition"]
+    assert added["__typename"] == "AddDynamicPartitionSuccess", added
+    assert run("prepare_models", "sandbox") == "SUCCESS"
+    assert run("animate", "by-hand") == "SUCCESS"
+
+    latest = webserver.ask(LATEST, asset={"path": ["animation"]}, partition="by-hand")["assetNodeOrError"]
+    (materialization,) = latest["assetMaterializations"]
+    tables = {entry["label"]: entry for entry in materialization["metadataEntries"]}
+    records = [json.loads(record) for record in tables["stored files"]["table"]["records"]]
+    (clip,) = [record for record in records if record["file"] == "clip.mp4"]
+    stored = Path(clip["stored at"].removeprefix("file://"))
+    assert stored.is_file()
+    assert probe_video(stored).frame_count == 5
