@@ -16,7 +16,9 @@ from torch import nn
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import INDEX_NAME
+from libs.model_repo.parameters import TensorInfo
 from libs.model_repo.safetensors_header import read_header, read_index
+from libs.one_to_all.fp8 import has_only_finite_values, is_fp8, keeps_its_dtype
 
 SINGLE_FILE_NAME = "model.safetensors"
 _SHOWN_NAMES = 5
@@ -41,6 +43,20 @@ def assign_checkpoint(
     except ModelFilesError as error:
         raise ModelFilesError(f"{error}; to mend it: `{mending_command}`") from error.__cause__
     model.requires_grad_(False)
+
+
+def tensors_of_checkpoint(folder: Path) -> dict[str, TensorInfo]:
+    """Name -> dtype and shape of every tensor in the shards of ``folder``, from their headers.
+
+    Raises:
+        ModelFilesError: a shard is missing or cut off.
+    """
+    tensors: dict[str, TensorInfo] = {}
+    for shard in sorted(set(_weight_map(folder).values())):
+        if not (folder / shard).is_file():
+            raise ModelFilesError(f"{folder / shard}: is missing")
+        tensors |= read_header(folder / shard)
+    return tensors
 
 
 def _checked_shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
@@ -91,16 +107,21 @@ def _assign_shard(model: nn.Module, path: Path, names: list[str], device: torch.
             tensor = shard.get_tensor(name)
             if not tensor.is_floating_point():
                 raise ModelFilesError(f"{path}: {name} is {tensor.dtype}, not a floating point tensor")
-            tensor = tensor.to(device, dtype, copy=True)
+            tensor = tensor.to(device, tensor.dtype if keeps_its_dtype(name, tensor) else dtype, copy=True)
             _check_finite(tensor, name, path)
             state[name] = tensor
     model.load_state_dict(state, strict=False, assign=True)
 
 
 def _check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
-    """One pass without a copy: the smallest and largest value are NaN if any value is."""
-    if tensor.numel() and not all(torch.isfinite(bound) for bound in torch.aminmax(tensor)):
+    finite = has_only_finite_values(tensor) if is_fp8(tensor) else _bounds_are_finite(tensor)
+    if not finite:
         raise ModelFilesError(f"{path}: {name} holds values that are not finite (NaN or infinity)")
+
+
+def _bounds_are_finite(tensor: torch.Tensor) -> bool:
+    """One pass without a copy: the smallest and largest value are NaN if any value is."""
+    return not tensor.numel() or all(torch.isfinite(bound) for bound in torch.aminmax(tensor))
 
 
 def _shown(names: list[str]) -> str:

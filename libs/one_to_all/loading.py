@@ -16,8 +16,9 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.verify import mending_command
-from libs.one_to_all.checkpoint import assign_checkpoint
+from libs.one_to_all.checkpoint import assign_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
+from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
 from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
 from libs.one_to_all.text import PromptEncoder
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
@@ -47,19 +48,22 @@ def load_networks(layout: RepositoryLayout, device: torch.device, dtype: torch.d
 
 
 def load_transformer(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> OneToAllTransformer3DModel:
-    """The fine-tuned network, in evaluation mode.
+    """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
 
     Raises:
-        ModelFilesError: see ``assign_checkpoint``; also for a weight format this loader does not read.
+        ModelFilesError: see ``assign_checkpoint``.
     """
     variant = layout.variant
-    if variant.weight_format != "plain":
-        raise ModelFilesError(
-            f"{layout.root}: weights of format {variant.weight_format} cannot be loaded; use the variant {variant.base}"
-        )
+    command = mending_command(variant, "checkpoint", [])
     with torch.device("meta"):
         transformer = OneToAllTransformer3DModel(**asdict(variant.network))
-    assign_checkpoint(transformer, layout.root, device, dtype, mending_command(variant, "checkpoint", []))
+    if variant.weight_format == "fp8_scaled":
+        try:
+            hold_weights_in_fp8(transformer, tensors_of_checkpoint(layout.root))
+        except ModelFilesError as error:
+            raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
+    assign_checkpoint(transformer, layout.root, device, dtype, command)
+    dequantize_other_layers(transformer, dtype)
     return transformer.eval()
 
 

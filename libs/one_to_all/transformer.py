@@ -81,10 +81,7 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
     _repeated_blocks = ("OneToAllTransformerBlock", "OneToAllSelfAttentionBlock")
     # The main stream is cut along its tokens; text, reference features and time embeddings are whole on every rank.
     _cp_plan = {  # noqa: RUF012  # diffusers' name
-        "rope": {
-            0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
-            1: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True),
-        },
+        "rope": {0: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True)},
         "token_replace_mask": {0: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True)},
         "blocks.0": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3, split_output=False)},
         "controlnet.blocks.0": {

@@ -1,0 +1,128 @@
+"""Linear layers whose weights stay in FP8 in memory and are de-quantized as each layer computes.
+
+Reads the common scaled format (``<layer>.weight`` in float8_e4m3fn or float8_e5m2, ``<layer>.scale_weight`` with one
+number or one per output channel; weight = stored * scale) and plain FP8 weights without a scale. What does not belong
+here: making such files (``libs.model_repo.quantize``), reading shards (``checkpoint``).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from libs.model_repo.parameters import FP8_DTYPES, SCALE_SUFFIX, WEIGHT_SUFFIX, Shape, TensorInfo, scale_name
+
+_TORCH_DTYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+_MARKER = "scaled_fp8"
+"""A tensor by which some programs mark scaled files; it holds nothing."""
+
+
+class Fp8Linear(nn.Linear):
+    """``nn.Linear`` with its weight in FP8.
+
+    ``weight`` [out, in] FP8, ``scale_weight`` [out, 1] (or [out], [1], []) in any floating point dtype or None, ``bias``
+    [out] in the compute dtype or None. The de-quantized weight exists only inside ``forward``, in the dtype of the input;
+    the product is formed in float32 and rounded once. Casting the module (``.to(torch.bfloat16)``) leaves the weight and
+    its scale as they are.
+    """
+
+    scale_weight: nn.Parameter | None
+
+    @classmethod
+    def in_place_of(cls, layer: nn.Linear, dtype: torch.dtype, scale: Shape | None) -> Self:
+        """An Fp8Linear on the meta device with the sizes of ``layer`` (also on the meta device)."""
+        made = cls(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        made.weight = nn.Parameter(torch.empty_like(layer.weight, dtype=dtype), requires_grad=False)
+        empty = None if scale is None else torch.empty(scale, device="meta")
+        made.register_parameter("scale_weight", None if empty is None else nn.Parameter(empty, requires_grad=False))
+        return made
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name of nn.Linear's argument
+        """``input`` [..., in] -> [..., out] in the dtype of ``input``."""
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return functional.linear(input, self.dequantized(input.dtype), bias)
+
+    def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight [out, in] in ``dtype``."""
+        return _dequantize(self.weight, self.scale_weight, dtype)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """As every module, but a cast concerns the bias only; weight and scale follow to another device."""
+
+        def apply(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor is not self.weight and tensor is not self.scale_weight:
+                return fn(tensor)
+            device = fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device
+            return torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
+
+        return super()._apply(apply, recurse)
+
+    def extra_repr(self) -> str:
+        """As ``nn.Linear`` prints itself, and the stored dtype."""
+        return f"{super().extra_repr()}, stored={self.weight.dtype}"
+
+
+def _dequantize(weight: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """Stored * scale in ``dtype``; float8 -> ``dtype`` is exact, and an in-place product of mixed dtypes rounds once."""
+    result = weight.to(dtype)
+    if scale is None:
+        return result
+    per_channel = scale.float().reshape(-1, *(1 for _ in weight.shape[1:]))
+    return result.mul_(per_channel)
+
+
+def hold_weights_in_fp8(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> None:
+    """Prepare ``model`` (on the meta device) for the tensors of an FP8 checkpoint.
+
+    Afterwards its state dict has exactly the names and shapes of the checkpoint: each linear layer with an FP8 weight is
+    an :class:`Fp8Linear`. Other layers with an FP8 weight (convolutions of files made elsewhere) get their scale as a
+    parameter until :func:`dequantize_other_layers`.
+
+    Args:
+        model: a plain network.
+        tensors: name -> dtype and shape, from the headers of the checkpoint.
+    """
+    for name, info in tensors.items():
+        if info.dtype not in FP8_DTYPES or not name.endswith(WEIGHT_SUFFIX):
+            continue
+        path = name.removesuffix(WEIGHT_SUFFIX)
+        scale = tensors.get(scale_name(name))
+        layer = model.get_submodule(path)
+        if isinstance(layer, nn.Linear):
+            made = Fp8Linear.in_place_of(layer, _TORCH_DTYPES[info.dtype], scale.shape if scale else None)
+            parent, _, attribute = path.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, made)
+        elif scale is not None:
+            layer.register_parameter(SCALE_SUFFIX[1:], nn.Parameter(torch.empty(scale.shape, device="meta"), False))
+    if _MARKER in tensors:
+        model.register_buffer(_MARKER, torch.empty(tensors[_MARKER].shape, device="meta"))
+
+
+def dequantize_other_layers(model: nn.Module, dtype: torch.dtype) -> None:
+    """After loading: give layers that are not linear their weight in ``dtype``, and drop what only files need."""
+    model._buffers.pop(_MARKER, None)
+    for layer in model.modules():
+        weight = getattr(layer, "weight", None)
+        if isinstance(layer, Fp8Linear) or not isinstance(weight, torch.Tensor) or not is_fp8(weight):
+            continue
+        scale = layer._parameters.pop(SCALE_SUFFIX[1:], None)
+        layer.weight = nn.Parameter(_dequantize(weight, scale, dtype), requires_grad=False)
+
+
+def is_fp8(tensor: torch.Tensor) -> bool:
+    """True for both FP8 formats."""
+    return tensor.dtype in _TORCH_DTYPES.values()
+
+
+def keeps_its_dtype(name: str, tensor: torch.Tensor) -> bool:
+    """True for tensors of a checkpoint that are not cast to the compute dtype: FP8 weights and their scales."""
+    return is_fp8(tensor) or name.endswith(SCALE_SUFFIX)
+
+
+def has_only_finite_values(tensor: torch.Tensor) -> bool:
+    """False if an FP8 tensor holds NaN or infinity, told by its bits: reductions are not implemented for FP8."""
+    bits = tensor.view(torch.uint8)
+    not_finite = 0x7F if tensor.dtype == torch.float8_e4m3fn else 0x7C  # e4m3fn has no infinity, and one NaN
+    return not bool(((bits & not_finite) == not_finite).any())
