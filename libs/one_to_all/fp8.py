@@ -22,10 +22,10 @@ _MARKER = "scaled_fp8"
 class Fp8Linear(nn.Linear):
     """``nn.Linear`` with its weight in FP8.
 
-    ``weight`` [out, in] FP8, ``scale_weight`` [out, 1] (or [out], [1], []) in any floating point dtype or None, ``bias``
-    [out] in the compute dtype or None. The de-quantized weight exists only inside ``forward``, in the dtype of the input;
-    the product is formed in float32 and rounded once. Casting the module (``.to(torch.bfloat16)``) leaves the weight and
-    its scale as they are.
+    ``weight`` [out, in] FP8, ``scale_weight`` [out, 1] (or [out], [1], []) in any floating point dtype or None,
+    ``bias`` [out] in the compute dtype or None. The de-quantized weight exists only inside ``forward``, in the dtype of
+    the input; the product is formed in float32 and rounded once. Casting the module (``.to(torch.bfloat16)``) leaves
+    the weight and its scale as they are.
     """
 
     scale_weight: nn.Parameter | None
@@ -39,7 +39,7 @@ class Fp8Linear(nn.Linear):
         made.register_parameter("scale_weight", None if empty is None else nn.Parameter(empty, requires_grad=False))
         return made
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name of nn.Linear's argument
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``input`` [..., in] -> [..., out] in the dtype of ``input``."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return functional.linear(input, self.dequantized(input.dtype), bias)
@@ -65,7 +65,7 @@ class Fp8Linear(nn.Linear):
 
 
 def _dequantize(weight: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """Stored * scale in ``dtype``; float8 -> ``dtype`` is exact, and an in-place product of mixed dtypes rounds once."""
+    """Stored * scale in ``dtype``: float8 -> ``dtype`` is exact, and an in-place product of two dtypes rounds once."""
     result = weight.to(dtype)
     if scale is None:
         return result
@@ -76,16 +76,17 @@ def _dequantize(weight: torch.Tensor, scale: torch.Tensor | None, dtype: torch.d
 def hold_weights_in_fp8(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> None:
     """Prepare ``model`` (on the meta device) for the tensors of an FP8 checkpoint.
 
-    Afterwards its state dict has exactly the names and shapes of the checkpoint: each linear layer with an FP8 weight is
-    an :class:`Fp8Linear`. Other layers with an FP8 weight (convolutions of files made elsewhere) get their scale as a
-    parameter until :func:`dequantize_other_layers`.
+    Afterwards its state dict has the names and shapes of the checkpoint: each linear layer with an FP8 weight is an
+    :class:`Fp8Linear`. Other layers with an FP8 weight (convolutions of files made elsewhere) get their scale as a
+    parameter until :func:`dequantize_other_layers`. Names the network does not have are left to ``assign_checkpoint``.
 
     Args:
         model: a plain network.
         tensors: name -> dtype and shape, from the headers of the checkpoint.
     """
+    parameters = model.state_dict().keys()
     for name, info in tensors.items():
-        if info.dtype not in FP8_DTYPES or not name.endswith(WEIGHT_SUFFIX):
+        if info.dtype not in FP8_DTYPES or not name.endswith(WEIGHT_SUFFIX) or name not in parameters:
             continue
         path = name.removesuffix(WEIGHT_SUFFIX)
         scale = tensors.get(scale_name(name))
