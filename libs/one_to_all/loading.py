@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 
 from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
+from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.verify import mending_command
 from libs.one_to_all.checkpoint import assign_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
@@ -59,7 +60,10 @@ def load_transformer(layout: RepositoryLayout, device: torch.device, dtype: torc
         transformer = OneToAllTransformer3DModel(**asdict(variant.network))
     if variant.weight_format == "fp8_scaled":
         try:
-            hold_weights_in_fp8(transformer, tensors_of_checkpoint(layout.root))
+            tensors = tensors_of_checkpoint(layout.root)
+            if not any(tensor.dtype in FP8_DTYPES for tensor in tensors.values()):
+                raise ModelFilesError(f"{layout.root}: holds no weight in FP8, as {variant.name} should")
+            hold_weights_in_fp8(transformer, tensors)
         except ModelFilesError as error:
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
     assign_checkpoint(transformer, layout.root, device, dtype, command)
