@@ -45,6 +45,8 @@ _COVERED = 0.3  # local mean above which a pixel counts as part of a marker, for
 _CENTROID_REACH = 5.0  # pixels around the densest place that count for the centroid
 _FULL_SCORE_MASS = 3.0  # so many well matching pixels make a marker certain
 _SCORE_SEEN, _SCORE_UNSEEN = 1.0, 0.03
+_LEAST_CONTRAST = 0.2  # of 1: brightest minus darkest value
+_GUESS_SCORE = 0.06  # the pose stage drops what scores 0.05 or less
 
 
 class _GraphBuilder:
@@ -207,7 +209,11 @@ def _resting_anchors() -> np.ndarray:
 
 
 def detection_network() -> bytes:
-    """The detector as a serialised ONNX model: one row for the puppet, the other 299 empty."""
+    """The detector as a serialised ONNX model: one row for the puppet, the other 299 empty.
+
+    A picture of something else than a puppet gets a row for the whole picture, just above the pose stage's threshold:
+    the sandbox takes any picture with some contrast for one of a person, so that real media run through the graph.
+    """
     graph = _GraphBuilder()
     half = graph.node("AveragePool", "images", kernel_shape=[2, 2], strides=[2, 2])
     closeness = _closeness(graph, half, RGB_TO_YCBCR, np.zeros(3))
@@ -230,7 +236,16 @@ def detection_network() -> bytes:
         moved(high_y, height, 0.06),
     ]
     found = graph.node("Greater", graph.node("Mul", width, height), graph.constant(0.0))
-    score = graph.node("Mul", graph.node("Cast", found, to=TensorProto.FLOAT), graph.constant(0.92))
+    brightest, darkest = (
+        graph.node(operator, "images", axes=[1, 2, 3], keepdims=0) for operator in ("ReduceMax", "ReduceMin")
+    )
+    contrast = graph.node("Sub", brightest, darkest)  # [N]
+    something = graph.node("Greater", contrast, graph.constant(_LEAST_CONTRAST))
+    something = graph.node("Unsqueeze", something, graph.constant([1], np.int64))
+    guess = graph.node("Where", something, graph.constant(_GUESS_SCORE), graph.constant(0.0))
+    score = graph.node("Where", found, graph.constant(0.92), guess)
+    whole = (0.0, 0.0, float(DETECTOR_SIZE), float(DETECTOR_SIZE))
+    edges = [graph.node("Where", found, edge, graph.constant(limit)) for edge, limit in zip(edges, whole, strict=True)]
     person = graph.node("Mul", score, graph.constant(0.0))  # class 0
     row = graph.node("Concat", *edges, score, person, axis=1)  # [N,6]
     row = graph.node("Unsqueeze", row, graph.constant([1], np.int64))

@@ -83,6 +83,13 @@ def test_a_picture_without_a_puppet_has_no_person(estimator):
     assert found[..., 2].max() < 0.1
 
 
+def test_any_picture_with_contrast_is_taken_for_one_of_a_person(estimator):
+    ramp = np.tile(np.linspace(0, 255, 288, dtype=np.uint8)[None, :, None], (384, 1, 3))
+    boxes, found = estimator.keypoints([ramp])
+    np.testing.assert_allclose(boxes[0], [0, 0, 288, 384, 0.06], atol=1e-6)
+    assert found[..., 2].max() < 0.1
+
+
 def test_a_hidden_marker_is_uncertain_and_the_others_stay(estimator):
     picture = draw_puppet(REFERENCE, Pose(), 288, 384)
     drawn = puppet_keypoints(REFERENCE, Pose(), full_figure(REFERENCE, 288, 384))
