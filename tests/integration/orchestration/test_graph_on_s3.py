@@ -1,0 +1,54 @@
+"""The same graph with everything stored in a real S3 server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from libs.inbox import Inbox
+from libs.media.probe import probe_video
+from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from libs.settings import load_settings
+from libs.storage.factory import store_from_settings
+from tests.s3_server import S3Server
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_outputs_are_stored_in_the_bucket_and_secrets_nowhere(
+    world: Any,
+    s3_server: S3Server,
+    s3_bucket: str,
+    s3_client: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3_server.environment(s3_bucket).items():
+        monkeypatch.setenv(name, value)
+    store = store_from_settings(load_settings())
+    inbox_folder = tmp_path / "inbox"
+    inbox_folder.mkdir()
+    write_puppet_picture(inbox_folder / "puppet.png")
+    write_puppet_clip(inbox_folder / "dance.mp4", frame_count=5)
+    request = {"id": "in-s3", "reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox", "steps": 1}
+    (inbox_folder / "in-s3.json").write_text(json.dumps(request))
+    Inbox(store.objects).put_folder(inbox_folder)
+
+    prepared = world.prepare_models()
+    result = world.animate("in-s3")
+
+    assert prepared.success
+    assert result.success
+    keys = {entry["Key"] for entry in s3_client.list_objects_v2(Bucket=s3_bucket)["Contents"]}
+    clips = [key for key in keys if key.startswith("animation/in-s3/") and key.endswith("clip.mp4")]
+    assert len(clips) == 1
+    assert s3_client.head_object(Bucket=s3_bucket, Key=clips[0])["ContentType"] == "video/mp4"
+    assert not [key for key in keys if key.startswith("chunks/")]
+    assert probe_video(store.fetch("animation", "in-s3").path("clip.mp4")).frame_count == 5
+    folder = world.data_dir / "artifacts"
+    assert not (folder / "animation" / "in-s3").exists(), "nothing is stored in the folder beside the bucket"
+    for run in (prepared, result):
+        for record in world.instance.all_logs(run.run_id):
+            assert s3_server.secret_key not in dg.serialize_value(record)
