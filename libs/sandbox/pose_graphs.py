@@ -235,7 +235,7 @@ def detection_network() -> bytes:
         moved(high_x, width, 0.06),
         moved(high_y, height, 0.06),
     ]
-    found = graph.node("Greater", graph.node("Mul", width, height), graph.constant(0.0))
+    found = graph.node("Greater", graph.node("Min", width, height), graph.constant(0.0))
     brightest, darkest = (
         graph.node(operator, "images", axes=[1, 2, 3], keepdims=0) for operator in ("ReduceMax", "ReduceMin")
     )
