@@ -1,0 +1,320 @@
+"""``one-to-all models``: download, migrate, slim, verify, quantize, status, and deleting an old stash.
+
+Each command reads its arguments, calls ``libs.model_repo``, and prints what it returned; the assets call the same
+functions. What does not belong here: doing anything itself.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from libs.command_line.terminal import console, shown_progress
+from libs.errors import InputError, ModelFilesError
+from libs.model_repo.layout import RepositoryLayout, layout_of
+from libs.model_repo.lock import lock_repository, read_lock
+from libs.model_repo.migrate import STASH_FOLDER, apply_migration, plan_migration
+from libs.model_repo.progress import show_bytes
+from libs.model_repo.report import VerificationReport
+from libs.model_repo.repository_files import LEFTOVER_TRANSFORMER, PARTS, Part, files_below, files_of_part
+from libs.model_repo.slim import slim_wan_resources
+from libs.model_repo.stash import delete_stash as delete_old_stash
+from libs.model_repo.third_party import checkout_state
+from libs.model_repo.variants import FP8_SUFFIX, VARIANTS
+from libs.model_repo.verify import verify_repository
+from libs.settings import HubName, Settings, load_settings
+
+app = typer.Typer(help="Weights: fetch, migrate, slim, verify, quantize.", no_args_is_help=True)
+
+
+def _examples(*commands: str) -> str:
+    """A help text's epilogue with one command per line."""
+    return "Examples:\n\n" + "\n\n".join(f"`{command}`" for command in commands)
+
+
+_PARTS_HELP = "checkpoint, pose_models or wan_resources; all three when left out; may be given several times"
+
+
+class LevelChoice(StrEnum):
+    """How closely to look."""
+
+    FAST = "fast"
+    FULL = "full"
+
+
+class PartChoice(StrEnum):
+    """The parts of a repository."""
+
+    CHECKPOINT = "checkpoint"
+    POSE_MODELS = "pose_models"
+    WAN_RESOURCES = "wan_resources"
+
+
+class ModeChoice(StrEnum):
+    """How migrated files come."""
+
+    HARDLINK = "hardlink"
+    COPY = "copy"
+    SYMLINK = "symlink"
+
+
+class HubChoice(StrEnum):
+    """Where weights come from."""
+
+    MODELSCOPE = "modelscope"
+    HUGGINGFACE = "huggingface"
+
+
+VariantArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(VARIANTS)}.")]
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")]
+StashOption = Annotated[
+    Path | None, typer.Option("--stash", help=f"The old pretrained_models folder. [default: MODELS_DIR/{STASH_FOLDER}]")
+]
+
+
+@app.command(
+    epilog=_examples(
+        "one-to-all models download 14b",
+        "one-to-all models download 1.3b_1 --part checkpoint --hub huggingface",
+        "HF_HUB_OFFLINE=1 one-to-all models download 14b",
+    )
+)
+def download(
+    variant: VariantArgument,
+    part: Annotated[list[PartChoice] | None, typer.Option("--part", help=_PARTS_HELP)] = None,
+    hub: Annotated[HubChoice | None, typer.Option("--hub", help="[default: MODEL_HUB]")] = None,
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="A mirror. [default: MODEL_HUB_ENDPOINT]")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Accept another revision than the locked one.")] = False,
+    with_base_transformer: Annotated[
+        bool,
+        typer.Option("--with-base-transformer", help="Also Wan's own transformer/, which animating does not need."),
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Files fetched at the same time.")] = 4,
+) -> None:
+    """Fetch what a variant needs; carry on where an earlier run stopped; fetch nothing twice."""
+    from libs.model_repo.download import download_part  # noqa: PLC0415 - hub clients take a second to load
+    from libs.model_repo.hub import open_hub  # noqa: PLC0415
+    from libs.model_repo.shared_files import sibling_layouts  # noqa: PLC0415
+
+    settings = _settings(hub.value if hub else None, endpoint)
+    layout = layout_of(variant, settings)
+    if layout.variant.made_by_code:
+        _write_sandbox(layout)
+        return
+    client = open_hub(settings)
+    for name in _parts(part):
+        with shown_progress() as progress:
+            report = download_part(
+                layout,
+                name,
+                client,
+                siblings=sibling_layouts(layout, settings),
+                revision=revision or settings.model_hub_revision,
+                update=update,
+                with_base_transformer=with_base_transformer,
+                workers=workers,
+                progress=progress,
+            )
+        how = "complete; no hub was asked" if report.offline else f"{len(report.fetched)} files fetched"
+        console.print(
+            f"{name}: {how} ({show_bytes(report.bytes_fetched)}), {len(report.linked)} linked from other variants, "
+            f"{len(report.kept)} were there"
+        )
+
+
+@app.command(
+    epilog=_examples(
+        "one-to-all models migrate 14b",
+        "one-to-all models migrate 14b --apply",
+        "one-to-all models migrate 14b --stash /mnt/old/pretrained_models --mode copy --apply",
+    )
+)
+def migrate(
+    variant: VariantArgument,
+    stash: StashOption = None,
+    mode: Annotated[
+        ModeChoice, typer.Option("--mode", help="hardlink copies where the disk differs.")
+    ] = ModeChoice.HARDLINK,
+    apply: ApplyOption = False,
+) -> None:
+    """Bring the files of an old stash into the repository, without storing them twice."""
+    settings = load_settings()
+    layout = layout_of(variant, settings)
+    with shown_progress() as progress:
+        plan = plan_migration(layout, stash or settings.models_dir / STASH_FOLDER, progress)
+    for step in plan.steps:
+        console.print(f"{'bring' if apply else 'would bring'} {step.name} ({show_bytes(step.size)})")
+    console.print(
+        f"{len(plan.steps)} files to bring ({show_bytes(plan.size)}), {len(plan.present)} there already, "
+        f"{len(plan.skipped)} not needed ({show_bytes(plan.skipped_size)})"
+    )
+    if apply:
+        with shown_progress() as progress:
+            report = apply_migration(layout, plan, mode.value, progress)
+        console.print(f"done: {len(report.linked)} linked, {len(report.copied)} copied")
+    elif plan.steps:
+        console.print("nothing was changed; add --apply to do it")
+
+
+@app.command(
+    epilog=_examples(
+        "one-to-all models slim 14b",
+        "one-to-all models slim 14b --apply",
+    )
+)
+def slim(variant: VariantArgument, apply: ApplyOption = False) -> None:
+    """Remove from the Wan folder what animating does not need, above all the base transformer."""
+    report = slim_wan_resources(layout_of(variant, load_settings()), apply=apply)
+    for removal in report.removals:
+        verb = "removed" if apply else "would remove"
+        console.print(f"{verb} {removal.path} ({show_bytes(removal.size)}, frees {show_bytes(removal.freed)})")
+    console.print(f"in all {report.size:,} bytes, {report.freed:,} freed" if report.removals else "nothing to remove")
+    if report.removals and not apply:
+        console.print("nothing was changed; add --apply to do it")
+
+
+@app.command(
+    epilog=_examples(
+        "one-to-all models verify 14b",
+        "one-to-all models verify 14b --level full --json > report.json",
+    )
+)
+def verify(
+    variant: VariantArgument,
+    level: Annotated[LevelChoice, typer.Option("--level", help="full also compares every byte.")] = LevelChoice.FAST,
+    read_everything: Annotated[
+        bool, typer.Option("--read-everything", help="With --level full: do not trust remembered digests.")
+    ] = False,
+    write_lock: Annotated[
+        bool, typer.Option("--write-lock", help="First declare the files as they are to be right, where no lock says.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say whether a repository is complete and unchanged; exit status 1 if not."""
+    layout = layout_of(variant, load_settings())
+    with shown_progress() as progress:
+        if write_lock:
+            _require_sound_structure(verify_repository(layout))
+            lock_repository(layout, progress=progress)
+        report = verify_repository(layout, level.value, trust_cache=not read_everything, progress=progress)
+    if as_json:
+        typer.echo(report.to_json())
+    else:
+        _print_report(report)
+    if report.state != "complete":
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=_examples(
+        "one-to-all models quantize 14b",
+    )
+)
+def quantize(variant: VariantArgument) -> None:
+    """Make the FP8 variant of a verified checkpoint: half the memory, nearly the same result."""
+    from libs.model_repo.quantize import quantize_checkpoint  # noqa: PLC0415
+
+    settings = load_settings()
+    source = layout_of(variant, settings)
+    name = f"{source.variant.name}{FP8_SUFFIX.lower()}"
+    if name not in VARIANTS:
+        raise InputError(f"{variant} is quantized already; name the variant it was made from")
+    target = layout_of(name, settings)
+    with shown_progress() as progress:
+        report = quantize_checkpoint(source, target, progress)
+    console.print(
+        f"{target.root}: {len(report.written)} shards written, {len(report.kept)} were there; "
+        f"{show_bytes(report.size_before)} became {show_bytes(report.size_after)}"
+    )
+
+
+@app.command(
+    epilog=_examples(
+        "one-to-all models status",
+    )
+)
+def status() -> None:
+    """What is on this machine, without looking into any file: variants, sizes, locks, leftovers, third_party."""
+    settings = load_settings()
+    table = Table("variant", "folder", *PARTS, "locked", "leftover")
+    for name in VARIANTS:
+        layout = layout_of(name, settings)
+        if not layout.root.is_dir():
+            table.add_row(name, layout.root.name, *("—" for _ in PARTS), "—", "—")
+            continue
+        sizes = [_file_sizes(layout, part) for part in PARTS]
+        lock = read_lock(layout)
+        leftover = sum(path.stat().st_size for path in files_below(layout.wan / LEFTOVER_TRANSFORMER).values())
+        locked = f"{len(lock.files)} files" if lock else "no"
+        table.add_row(name, layout.root.name, *sizes, locked, show_bytes(leftover) if leftover else "—")
+    console.print(f"models: {settings.models_dir}")
+    console.print(table)
+    console.print(checkout_state().message)
+
+
+@app.command(
+    epilog=_examples(
+        "one-to-all models delete-stash 14b",
+        "one-to-all models delete-stash 14b --apply",
+    )
+)
+def delete_stash(variant: VariantArgument, stash: StashOption = None, apply: ApplyOption = False) -> None:
+    """Delete an old stash, after a full verification of the repository that took over."""
+    settings = load_settings()
+    layout = layout_of(variant, settings)
+    with shown_progress() as progress:
+        verification = verify_repository(layout, "full", progress=progress)
+        folder = stash or settings.models_dir / STASH_FOLDER
+        report = delete_old_stash(layout, folder, verification, apply=apply, progress=progress)
+    verb = "deleted" if report.deleted else "would delete"
+    console.print(f"{verb} {folder}: {report.file_count} files, {report.size:,} bytes, {report.freed:,} freed")
+    if not apply:
+        console.print("nothing was changed; add --apply to do it")
+
+
+def _settings(hub: HubName | None, endpoint: str | None) -> Settings:
+    settings = load_settings()
+    chosen = {"model_hub": hub, "model_hub_endpoint": endpoint.rstrip("/") if endpoint else None}
+    return settings.model_copy(update={name: value for name, value in chosen.items() if value})
+
+
+def _parts(chosen: list[PartChoice] | None) -> list[Part]:
+    return [part.value for part in chosen] if chosen else list(PARTS)
+
+
+def _write_sandbox(layout: RepositoryLayout) -> None:
+    from libs.sandbox.repository import write_sandbox_repository  # noqa: PLC0415 - loads torch
+
+    write_sandbox_repository(layout)
+    lock = lock_repository(layout, source="made by libs.sandbox")
+    console.print(f"{layout.root}: made by code, {len(lock.files)} files")
+
+
+def _require_sound_structure(report: VerificationReport) -> None:
+    """What is declared to be right must at least be a whole repository; the lock's own complaints come later."""
+    if report.locked:
+        return
+    wrong = [part.message for part in report.parts if part.state != "complete"]
+    if wrong:
+        raise ModelFilesError(f"{report.folder} is not locked: {' '.join(wrong)}")
+
+
+def _file_sizes(layout: RepositoryLayout, part: Part) -> str:
+    files = files_of_part(layout, part)
+    return f"{len(files)} files, {show_bytes(sum(path.stat().st_size for path in files.values()))}" if files else "—"
+
+
+def _print_report(report: VerificationReport) -> None:
+    table = Table("file", "state", "size", "sha256")
+    for row in report.files:
+        size = "—" if row.size is None else f"{row.size:,}"
+        table.add_row(row.file, row.state, size, (row.sha256 or "not read")[:12])
+    console.print(table)
+    for part in report.parts:
+        console.print(part.message)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}")
+    console.print(f"{report.variant}: {report.state} ({report.level}, {report.seconds:.1f} s)")
