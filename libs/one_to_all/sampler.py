@@ -112,6 +112,7 @@ def denoise(
             stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
             latents = torch.cat((known, stepped), dim=2)
         yield DenoisingStep(index + 1, num_inference_steps, latents)
+    memo.start_chunk()  # what decoding needs is memory
 
 
 class _Poses:

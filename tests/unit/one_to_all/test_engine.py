@@ -67,7 +67,7 @@ def test_events_tell_the_whole_story(engine, make_inputs):
 
 
 def test_every_option_and_picture_matters(engine, make_inputs):
-    inputs = make_inputs(5)
+    inputs = make_inputs(5, 16, 16)
     known = [_frames(engine.animate(inputs, _options()))]
     for changes in (
         {"prompt": "a cat"},
@@ -83,7 +83,7 @@ def test_every_option_and_picture_matters(engine, make_inputs):
         assert not any(np.array_equal(frames, other) for other in known), changes
         known.append(frames)
     for field in ("image", "mask", "reference_pose"):
-        other = make_inputs(5)
+        other = make_inputs(5, 16, 16)
         getattr(other, field)[:] = 255 - getattr(other, field)
         assert not np.array_equal(_frames(engine.animate(other, _options())), known[0]), field
 
