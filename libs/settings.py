@@ -127,6 +127,18 @@ class Settings(BaseSettings):
             )
         return self
 
+    def changed(self, **values: str | None) -> "Settings":
+        """These settings with other values in place, checked like the environment's; None leaves a value as it is.
+
+        Raises:
+            SettingsError: a value is wrong.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            return Settings.model_validate({**dict(self), **given})
+        except ValidationError as error:
+            raise _explained(error) from None
+
     @property
     def uses_s3(self) -> bool:
         """True when artifacts go to S3 or MinIO rather than to a folder."""
@@ -157,8 +169,12 @@ def load_settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]  # the values come from the environment
     except ValidationError as error:
-        problems = [_problem(entry) for entry in error.errors(include_input=False, include_url=False)]
-        raise SettingsError("; ".join(problems)) from None
+        raise _explained(error) from None
+
+
+def _explained(error: ValidationError) -> SettingsError:
+    problems = [_problem(entry) for entry in error.errors(include_input=False, include_url=False)]
+    return SettingsError("; ".join(problems))
 
 
 def _problem(entry: Any) -> str:

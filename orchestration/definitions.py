@@ -7,6 +7,7 @@ import dagster as dg
 
 from orchestration.assets.animation import animation
 from orchestration.assets.animation_review import animation_review
+from orchestration.assets.migration import migrated_pretrained_models
 from orchestration.assets.model_files import one_to_all_checkpoint, pose_models, slimmed_wan_resources
 from orchestration.assets.model_verification import model_verification
 from orchestration.assets.models_in_use import animation_model, pose_networks
@@ -17,6 +18,7 @@ from orchestration.checks.clip import CLIP_CHECKS
 from orchestration.io_manager import ArtifactIOManager
 from orchestration.jobs import JOBS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
+from orchestration.stash_job import delete_old_stash
 
 
 def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
@@ -29,6 +31,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
     storage = StorageResource(settings=settings)
     return dg.Definitions(
         assets=[
+            migrated_pretrained_models,
             one_to_all_checkpoint,
             pose_models,
             slimmed_wan_resources,
@@ -42,7 +45,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             animation_review,
         ],
         asset_checks=CLIP_CHECKS,
-        jobs=JOBS,
+        jobs=[*JOBS, delete_old_stash],
         resources={
             "settings": settings,
             "storage": storage,

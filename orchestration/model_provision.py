@@ -4,38 +4,83 @@ The one decision the model-file assets share; what each way does lies in ``libs`
 the files.
 """
 
-from libs.errors import ModelFilesError
-from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import LockedFile, lock_repository
-from libs.model_repo.repository_files import Part, files_of_part
-from orchestration.progress import Progress
+import dagster as dg
+
+from libs.model_repo.layout import RepositoryLayout, layout_of
+from libs.model_repo.lock import LockedFile, lock_repository, read_lock
+from libs.model_repo.progress import Progress
+from libs.model_repo.repository_files import Part
+from libs.settings import Settings
 
 
-def provide_part(layout: RepositoryLayout, part: Part, progress: Progress) -> dict[str, LockedFile]:
+class HubConfig(dg.Config):
+    """Where and how to fetch; what is left out comes from MODEL_HUB, MODEL_HUB_ENDPOINT and MODEL_HUB_REVISION."""
+
+    hub: str | None = None
+    """modelscope or huggingface"""
+    endpoint: str | None = None
+    """address of a mirror"""
+    revision: str | None = None
+    """branch, tag or commit; that of the lock file by default"""
+    update: bool = False
+    """accept another revision than the locked one"""
+    workers: int = 4
+    """files fetched at the same time"""
+
+    def settings_with(self, settings: Settings) -> Settings:
+        """``settings`` with what this configuration says in their place.
+
+        Raises:
+            SettingsError: no such hub, or no address.
+        """
+        return settings.changed(model_hub=self.hub, model_hub_endpoint=self.endpoint, model_hub_revision=self.revision)
+
+
+def provide_part(
+    layout: RepositoryLayout,
+    part: Part,
+    config: HubConfig,
+    settings: Settings,
+    progress: Progress,
+    *,
+    with_base_transformer: bool = False,
+) -> dict[str, LockedFile]:
     """Make sure that the files of ``part`` are there and locked; files that are there already are not made again.
 
     Returns:
         File name -> size, digest and source, as the lock file has them.
 
     Raises:
-        ModelFilesError: the files cannot be had this way; the message says what to do.
+        ModelFilesError: the files cannot be made; the message says what to do.
+        HubError, HubUnavailableError: the hub refused, or did not answer.
     """
     if layout.variant.made_by_code:
-        return _made_by_code(layout, part)
-    return _found_on_disk(layout, part, progress)
+        from libs.sandbox.repository import write_sandbox_repository  # noqa: PLC0415 - loads torch
 
+        write_sandbox_repository(layout)
+        lock = lock_repository(layout, source="made by libs.sandbox")
+        return lock.of_part(part)
+    if layout.variant.base is not None:
+        from libs.model_repo.quantize import quantize_checkpoint  # noqa: PLC0415
 
-def _made_by_code(layout: RepositoryLayout, part: Part) -> dict[str, LockedFile]:
-    from libs.sandbox.repository import write_sandbox_repository  # noqa: PLC0415 - loads torch
+        quantize_checkpoint(layout_of(layout.variant.base, settings), layout, progress)
+    else:
+        from libs.model_repo.download import download_part  # noqa: PLC0415 - hub clients take a second to load
+        from libs.model_repo.hub import open_hub  # noqa: PLC0415
+        from libs.model_repo.shared_files import sibling_layouts  # noqa: PLC0415
 
-    write_sandbox_repository(layout)
-    return lock_repository(layout, source="made by libs.sandbox").of_part(part)
-
-
-def _found_on_disk(layout: RepositoryLayout, part: Part, progress: Progress) -> dict[str, LockedFile]:
-    if not files_of_part(layout, part):
-        raise ModelFilesError(
-            f"{layout.root}: the {part.replace('_', ' ')} of {layout.variant.name} is not there; put the files where "
-            "docs/models.md shows"
+        chosen = config.settings_with(settings)
+        download_part(
+            layout,
+            part,
+            open_hub(chosen),
+            siblings=sibling_layouts(layout, chosen),
+            revision=chosen.model_hub_revision,
+            update=config.update,
+            with_base_transformer=with_base_transformer,
+            workers=config.workers,
+            progress=progress,
         )
-    return lock_repository(layout, progress=progress).of_part(part)
+    written = read_lock(layout)
+    assert written is not None, "both ways write the lock"
+    return written.of_part(part)

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from libs.model_repo.progress import Progress as BytesProgress
 from orchestration.progress import Progress as ReportProgress
 from orchestration.resources import ProgressResource
 
@@ -60,9 +61,13 @@ class TerminalProgress(ProgressResource):
 
     def of(self, context: dg.AssetExecutionContext) -> ReportProgress:  # noqa: ARG002 - the log is not used
         """The progress bar of the stage that reports."""
+        return _report
 
-        def report(stage: str, done: int, total: int | None, detail: str = "") -> None:
-            if _bars is not None:
-                _bars.report(stage, done, total, detail)
+    def of_bytes(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> BytesProgress:  # noqa: ARG002
+        """The same, counted in bytes."""
+        return _report
 
-        return report
+
+def _report(stage: str, done: int, total: int | None, detail: str = "") -> None:
+    if _bars is not None:
+        _bars.report(stage, done, total, detail)

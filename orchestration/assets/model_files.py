@@ -6,15 +6,17 @@ every file with its size and digest. What does not belong here: how files are fe
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import dagster as dg
 
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import LockedFile
-from libs.model_repo.repository_files import Part
+from libs.model_repo.slim import SlimReport, slim_wan_resources
 from orchestration.failures import RETRY_POLICY, failures_explained
-from orchestration.model_provision import provide_part
+from orchestration.model_provision import HubConfig, provide_part
 from orchestration.outputs import folder_output
 from orchestration.partitions import MODEL_VARIANTS
 from orchestration.policies import CODE_VERSIONS, MODELS_GROUP, OWNERS
@@ -23,63 +25,108 @@ from orchestration.resources import ProgressResource, ScratchResource, SettingsR
 INVENTORY_FILE = "inventory.json"
 ROWS_SHOWN = 60
 
-
-def _model_files_asset(name: str, part: Part, kinds: set[str], description: str) -> dg.AssetsDefinition:
-    @dg.asset(
-        name=name,
-        partitions_def=MODEL_VARIANTS,
-        group_name=MODELS_GROUP,
-        owners=OWNERS,
-        kinds=kinds,
-        code_version=CODE_VERSIONS["model_files"],
-        description=description,
-        retry_policy=RETRY_POLICY,
-    )
-    def model_files(
-        context: dg.AssetExecutionContext,
-        settings: SettingsResource,
-        scratch: ScratchResource,
-        progress: ProgressResource,
-    ) -> dg.Output:
-        with failures_explained():
-            layout = layout_of(context.partition_key, settings.load())
-            files = provide_part(layout, part, progress.of(context))
-            with scratch.filled_folder(name) as folder:
-                inventory = {file: asdict(entry) for file, entry in files.items()}
-                (folder / INVENTORY_FILE).write_text(json.dumps(inventory, indent=2))
-        return folder_output(folder, _inventory_metadata(files))
-
-    return model_files
+_POLICY: dict[str, Any] = {
+    "partitions_def": MODEL_VARIANTS,
+    "group_name": MODELS_GROUP,
+    "owners": OWNERS,
+    "code_version": CODE_VERSIONS["model_files"],
+    "retry_policy": RETRY_POLICY,
+}
 
 
-def _inventory_metadata(files: dict[str, LockedFile]) -> dict[str, dg.MetadataValue]:
+@dg.asset(kinds={"pytorch"}, **_POLICY)
+def one_to_all_checkpoint(
+    context: dg.AssetExecutionContext,
+    config: HubConfig,
+    settings: SettingsResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> dg.Output:
+    """The fine-tuned transformer of One-to-All Animation: its shards and their index."""
+    with failures_explained():
+        loaded = settings.load()
+        layout = layout_of(context.partition_key, loaded)
+        files = provide_part(layout, "checkpoint", config, loaded, progress.of_bytes(context))
+    return _inventory(scratch, files)
+
+
+@dg.asset(kinds={"onnx"}, deps=["migrated_pretrained_models"], **_POLICY)
+def pose_models(
+    context: dg.AssetExecutionContext,
+    config: HubConfig,
+    settings: SettingsResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> dg.Output:
+    """Person detector and whole-body pose network."""
+    with failures_explained():
+        loaded = settings.load()
+        layout = layout_of(context.partition_key, loaded)
+        files = provide_part(layout, "pose_models", config, loaded, progress.of_bytes(context))
+    return _inventory(scratch, files)
+
+
+class WanResourcesConfig(HubConfig):
+    """Fetching as for the other parts, and slimming what an earlier download left."""
+
+    with_base_transformer: bool = False
+    """also fetch Wan's own transformer/, which animating does not need"""
+    apply: bool = False
+    """remove what is not needed; otherwise only report it"""
+
+
+@dg.asset(kinds={"pytorch"}, deps=["migrated_pretrained_models"], **_POLICY)
+def slimmed_wan_resources(
+    context: dg.AssetExecutionContext,
+    config: WanResourcesConfig,
+    settings: SettingsResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> dg.Output:
+    """VAE, text encoder, tokenizer and scheduler of Wan2.1, without the base transformer."""
+    with failures_explained():
+        loaded = settings.load()
+        layout = layout_of(context.partition_key, loaded)
+        files = provide_part(
+            layout,
+            "wan_resources",
+            config,
+            loaded,
+            progress.of_bytes(context),
+            with_base_transformer=config.with_base_transformer,
+        )
+        slimmed = slim_wan_resources(layout, apply=config.apply and not config.with_base_transformer)
+    return _inventory(scratch, files, _slimming(slimmed))
+
+
+def _inventory(
+    scratch: ScratchResource, files: dict[str, LockedFile], more: Mapping[str, dg.MetadataValue] | None = None
+) -> dg.Output:
+    with scratch.filled_folder("inventory") as folder:
+        inventory = {name: asdict(entry) for name, entry in files.items()}
+        (folder / INVENTORY_FILE).write_text(json.dumps(inventory, indent=2))
     largest_first = sorted(files.items(), key=lambda item: -item[1].size)
     rows = [
         dg.TableRecord({"file": name, "bytes": entry.size, "sha256": entry.sha256, "source": entry.source})
         for name, entry in largest_first[:ROWS_SHOWN]
     ]
-    return {
-        "files": dg.MetadataValue.table(rows),
-        "files in all": dg.MetadataValue.int(len(files)),
-        "bytes": dg.MetadataValue.int(sum(entry.size for entry in files.values())),
-    }
+    return folder_output(
+        folder,
+        {
+            "files": dg.MetadataValue.table(rows),
+            "files in all": len(files),
+            "bytes": sum(entry.size for entry in files.values()),
+            **(more or {}),
+        },
+    )
 
 
-one_to_all_checkpoint = _model_files_asset(
-    "one_to_all_checkpoint",
-    "checkpoint",
-    {"pytorch"},
-    "The fine-tuned transformer of One-to-All Animation: its shards and their index.",
-)
-pose_models = _model_files_asset(
-    "pose_models",
-    "pose_models",
-    {"onnx"},
-    "Person detector and whole-body pose network.",
-)
-slimmed_wan_resources = _model_files_asset(
-    "slimmed_wan_resources",
-    "wan_resources",
-    {"pytorch"},
-    "VAE, text encoder, tokenizer and scheduler of Wan2.1; the base transformer is not needed and not kept.",
-)
+def _slimming(report: SlimReport) -> dict[str, dg.MetadataValue]:
+    verb = "removed" if report.applied else "would go"
+    rows = [
+        dg.TableRecord({"what": str(removal.path), verb: removal.size, "frees": removal.freed})
+        for removal in report.removals[:ROWS_SHOWN]
+    ]
+    if not rows:
+        return {"slimming": dg.MetadataValue.text("nothing to remove")}
+    return {"slimming": dg.MetadataValue.table(rows), f"bytes {verb}": dg.MetadataValue.int(report.size)}

@@ -66,7 +66,7 @@ def model_verification(
     with failures_explained():
         layout = layout_of(variant, settings.load())
         previous = stored_verification(storage.artifacts(), variant)
-        report = verify_repository(layout, level=checked_level(config.level), progress=progress.of(context))
+        report = verify_repository(layout, level=checked_level(config.level), progress=progress.of_bytes(context))
         versions = versions_in_use(report, read_lock(layout))
         with scratch.filled_folder("model_verification") as folder:
             (folder / REPORT_FILE).write_text(report.to_json())

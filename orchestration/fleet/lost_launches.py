@@ -8,20 +8,19 @@ waiting in Redis and held by a worker. What does not belong here: runs that have
 
 import json
 import time
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.events import JobFailureData, RunFailureReason
-from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
-from orchestration.fleet.roll_call import BROKER_ERRORS
-from orchestration.fleet.run_coordinator import CPU_QUEUE
-from orchestration.fleet.run_launcher import FleetRunLauncher
+if TYPE_CHECKING:
+    from orchestration.fleet.run_launcher import FleetRunLauncher
 
 MISSING_SECONDS = 15.0
 """A message may be between queue and worker for a moment; one missing for longer is lost."""
 
 
-def missing_runs(instance: dg.DagsterInstance, launcher: FleetRunLauncher) -> list[dg.DagsterRun]:
+def missing_runs(instance: dg.DagsterInstance, launcher: "FleetRunLauncher") -> list[dg.DagsterRun]:
     """The STARTING runs that neither wait in a queue nor are held by a worker right now.
 
     Raises:
@@ -31,14 +30,14 @@ def missing_runs(instance: dg.DagsterInstance, launcher: FleetRunLauncher) -> li
     if not starting:
         return []
     # First the queues, then the workers: a run on its way from one to the other is seen by the second look.
-    waiting = launcher.roll_call.waiting({run.tags.get(DAGSTER_CELERY_QUEUE_TAG, CPU_QUEUE) for run in starting})
+    waiting = launcher.roll_call.waiting({launcher.queue_of(run) for run in starting})
     suspects = [run for run in starting if run.run_id not in waiting]
     held = launcher.roll_call.holders([run.run_id for run in suspects]) if suspects else {}
     return [run for run in suspects if run.run_id not in held]
 
 
 def fail_lost_launches(
-    instance: dg.DagsterInstance, launcher: FleetRunLauncher, missing_since: dict[str, float], now: float
+    instance: dg.DagsterInstance, launcher: "FleetRunLauncher", missing_since: dict[str, float], now: float
 ) -> tuple[dict[str, float], list[str]]:
     """One look: fail the runs that have been missing for MISSING_SECONDS.
 
@@ -73,6 +72,10 @@ def fail_lost_launches(
 @dg.sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
 def lost_launches(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Fails launched runs whose message was lost with a worker; idle on an instance without the fleet's launcher."""
+    # Celery is loaded by the first tick, not by every process that loads the code location.
+    from orchestration.fleet.roll_call import BROKER_ERRORS  # noqa: PLC0415
+    from orchestration.fleet.run_launcher import FleetRunLauncher  # noqa: PLC0415
+
     launcher = context.instance.run_launcher
     if not isinstance(launcher, FleetRunLauncher):
         return dg.SkipReason("This instance does not launch runs through Redis.")

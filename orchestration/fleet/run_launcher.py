@@ -70,7 +70,7 @@ class FleetRunLauncher(CeleryRunLauncher):
             kombu.exceptions.OperationalError: Redis stayed away for more than a minute.
         """
         run = context.dagster_run
-        queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
+        queue = self.queue_of(run)
         self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: run.run_id})
         self._outbox.send_task(
             RUN_TASK_NAME,
@@ -83,6 +83,10 @@ class FleetRunLauncher(CeleryRunLauncher):
         self._instance.report_engine_event(
             f"Sent the run to the queue {queue}.", run, EngineEventData({"queue": queue}), cls=self.__class__
         )
+
+    def queue_of(self, run: dg.DagsterRun) -> str:
+        """The Celery queue that ``run`` is sent to."""
+        return str(run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue))
 
     def terminate(self, run_id: str) -> bool:
         """Cancel a run: its worker sees the status CANCELING, ends the step and stays warm.
