@@ -106,6 +106,14 @@ class ObservedFleet:
                     command, {"queue": "gpu"}, [node], reply=True, limit=1, timeout=2, connection=connection
                 )
 
+    def renew_process(self, worker: str) -> None:
+        """Replace the idle process of a worker by a new, cold one."""
+        parent = psutil.Process(self.fleet.processes[worker].pid)
+        old = parent.children()
+        for process in old:
+            process.kill()
+        wait_until(f"{worker} has a new process", lambda: [new for new in parent.children() if new not in old], 20)
+
     @contextmanager
     def gpu_slots(self, count: int) -> Iterator[None]:
         """Set the limit of the pool ``gpu``."""

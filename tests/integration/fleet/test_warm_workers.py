@@ -11,14 +11,13 @@ SUCCESS = dg.DagsterRunStatus.SUCCESS
 
 def test_one_process_serves_six_runs_and_only_the_first_is_cold(fleet) -> None:
     overheads = []
+    fleet.renew_process("gpu-0")
     with fleet.only_worker("gpu-0"):
         for number in range(6):
             run_id = fleet.launch(f"warm-{number}", seconds=0)
             assert fleet.finish(run_id) == SUCCESS
-            record = fleet.instance.get_run_record_by_id(run_id)
             launched = fleet.instance.get_run_stats(run_id).launch_time
             overheads.append(fleet.started(run_id)["time"] - launched)
-            assert record.end_time > record.start_time
     notes = [line for number in range(6) for line in fleet.executions(f"warm-{number}") if line["event"] != "done"]
     assert [line["event"] for line in notes] == ["cold"] + ["warm"] * 5
     assert len({line["pid"] for line in notes}) == 1

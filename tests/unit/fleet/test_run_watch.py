@@ -1,6 +1,8 @@
 """A run that is ended from outside interrupts the main thread; one that goes on is left alone."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -80,3 +82,28 @@ def test_a_step_that_gives_way_in_time_is_not(instance: dg.DagsterInstance) -> N
         RunWatch(instance, run.run_id, poll_seconds=0.02, patience_seconds=0.3, give_up=given_up.set), 5
     )
     assert not given_up.wait(0.6)
+
+
+HANGING = """
+import sys, time
+import dagster as dg
+from dagster._utils.interrupts import capture_interrupts
+from orchestration.fleet.run_watch import RunWatch
+
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance, capture_interrupts():
+    with RunWatch(instance, sys.argv[2], poll_seconds=0.05, patience_seconds=0.2):
+        time.sleep(60)
+        while True:
+            time.sleep(1)
+"""
+
+
+def test_a_hanging_process_is_killed_and_its_run_is_canceled(instance: dg.DagsterInstance) -> None:
+    run = create_run_for_test(instance, status=Status.CANCELING)
+    process = subprocess.run(
+        [sys.executable, "-c", HANGING, instance.root_directory, run.run_id], timeout=60, check=False
+    )
+    assert process.returncode == -signal.SIGKILL
+    ended = instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status == Status.CANCELED
