@@ -15,6 +15,7 @@ from orchestration.assets.pose_conditioning import pose_conditioning
 from orchestration.assets.pose_tracks import pose_tracks
 from orchestration.assets.request import validate_request
 from orchestration.checks.clip import CLIP_CHECKS
+from orchestration.checks.third_party import third_party_is_untouched
 from orchestration.io_manager import ArtifactIOManager
 from orchestration.jobs import JOBS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
@@ -44,7 +45,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             animation,
             animation_review,
         ],
-        asset_checks=CLIP_CHECKS,
+        asset_checks=[*CLIP_CHECKS, third_party_is_untouched],
         jobs=[*JOBS, delete_old_stash],
         resources={
             "settings": settings,

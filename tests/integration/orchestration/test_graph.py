@@ -1,6 +1,7 @@
 """The whole graph, from a request in the inbox to a reviewed clip, on the sandbox models."""
 
 import json
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -101,6 +102,23 @@ def test_a_request_becomes_a_clip(world: Any, submitted: Callable[..., str]) -> 
 
 
 @pytest.mark.slow
+def test_runtime_files_lie_where_settings_say_and_third_party_stays_as_it_is(
+    world: Any, submitted: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def snapshot() -> dict[str, tuple[int, int]]:
+        third_party = REPOSITORY_ROOT / "third_party"
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in third_party.rglob("*")}
+
+    before = snapshot()
+    shutil.rmtree(world.data_dir / "one_to_all_animation_runtime")
+    monkeypatch.setenv("ONE_TO_ALL_RUNTIME_DIR", str(tmp_path / "runtime"))
+    world.animate(submitted())
+    assert snapshot() == before
+    assert (tmp_path / "runtime" / "scratch").is_dir()
+    assert not (world.data_dir / "one_to_all_animation_runtime").exists()
+
+
+@pytest.mark.slow
 def test_events_stay_small_enough_for_the_ui(world: Any, submitted: Callable[..., str]) -> None:
     result = world.animate(submitted())
     records = world.instance.all_logs(result.run_id)
@@ -164,7 +182,7 @@ def test_other_model_bytes_make_the_clips_of_that_variant_stale(world: Any, subm
 
     verified = world.prepare_models()
     assert all(checks_of(verified).values())
-    assert len(checks_of(verified)) == 3
+    assert len(checks_of(verified)) == 4
     assert unfinished() == set(), "identical bytes verified again change nothing"
     configuration = world.models_dir / "One-to-All-sandbox" / "configuration.json"
     content = configuration.read_text()
