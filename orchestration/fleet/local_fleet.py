@@ -8,13 +8,10 @@ import argparse
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,43 +28,20 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from libs.errors import OneToAllError, SettingsError
-from libs.settings import REPOSITORY_ROOT, Settings, load_settings
+from libs.settings import REPOSITORY_ROOT, load_settings
 from orchestration.fleet.celery_app import make_celery_app
+from orchestration.fleet.fleet_plan import HOST, LOCATION_NAME, FleetPlan, free_port, plan_for_this_machine
 from orchestration.fleet.processes import Process
 from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.policies import GPU_POOL, GPU_QUEUE
 
 TEMPLATE = REPOSITORY_ROOT / "infra" / "dagster.fleet.yaml"
-HOST = "127.0.0.1"
 START_SECONDS = 90.0
-LOCATION_NAME = "one_to_all"
-CODE_LOCATION = ("--module-name", "orchestration.definitions")
 
 
 class FleetError(OneToAllError):
     """A process of the local fleet did not start."""
-
-
-@dataclass(frozen=True)
-class FleetPlan:
-    """What to start."""
-
-    folder: Path
-    """Holds the Dagster home, Redis's files and the logs of the fleet."""
-    storage: Path
-    """Dagster's database and its runs' logs."""
-    gpu_workers: int = 1
-    gpus: Sequence[str] = ()
-    """CUDA_VISIBLE_DEVICES of each GPU worker; those without one see what this process sees."""
-    cpu_concurrency: int = 2
-    port: int = 3000
-    redis_url: str | None = None
-    """A Redis that runs already; None starts one."""
-    code_location: Sequence[str] = CODE_LOCATION
-    """Arguments of ``dagster code-server start`` that name the definitions."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Added to the environment of every process."""
 
 
 class LocalFleet:
@@ -269,37 +243,6 @@ class LocalFleet:
         except BROKER_ERRORS:
             return False
         return len(answers) >= self.plan.gpu_workers + 1
-
-
-def plan_for_this_machine(settings: Settings, gpu_workers: int | None, port: int) -> FleetPlan:
-    """One worker per GPU of this machine, or one on the CPU; all state below ``DATA_DIR``."""
-    gpus = [] if settings.one_to_all_device == "cpu" else _gpus_of_this_machine()
-    return FleetPlan(
-        folder=settings.data_dir / "fleet",
-        storage=settings.data_dir / "dagster_home",
-        gpu_workers=gpu_workers or max(len(gpus), 1),
-        gpus=gpus,
-        port=port,
-        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
-        code_location=CODE_LOCATION,
-    )
-
-
-def _gpus_of_this_machine() -> list[str]:
-    """The indices of the NVIDIA GPUs that ``nvidia-smi`` lists; none without the tool."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    )
-    return listed.stdout.split() if listed.returncode == 0 else []
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nothing listens on right now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

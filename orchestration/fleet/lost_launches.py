@@ -16,7 +16,7 @@ from dagster._core.events import JobFailureData, RunFailureReason
 if TYPE_CHECKING:
     from orchestration.fleet.run_launcher import FleetRunLauncher
 
-MISSING_SECONDS = 15.0
+MISSING_SECONDS = 10.0
 """A message may be between queue and worker for a moment; one missing for longer is lost."""
 
 

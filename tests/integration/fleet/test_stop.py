@@ -18,8 +18,8 @@ from orchestration.fleet.local_fleet import LocalFleet
 
 MAKE_FLEET = """
 import sys
-from orchestration.fleet import local_fleet
-local_fleet.CODE_LOCATION = ("--python-file", sys.argv[1])
+from orchestration.fleet import fleet_plan, local_fleet
+fleet_plan.CODE_LOCATION = ("--python-file", sys.argv[1])
 sys.exit(local_fleet.main(["--workers", "1", "--port", sys.argv[2]]))
 """
 
@@ -60,7 +60,9 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
     assert process.wait(60) == 0
     seconds = time.monotonic() - began
     _gone, alive = psutil.wait_procs(family, timeout=1)
-    assert not alive, alive
+    # A dead process whose parent died, too, is a zombie until the system's init takes notice; it runs nothing.
+    running = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not running, running
     return seconds
 
 
