@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui fleet test test-fast lint format golden benchmark clean
+.PHONY: help install demo ui fleet test test-fast lint format golden benchmark screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: $(INSTALLED) ## let ruff put things right
 
 benchmark: $(INSTALLED) ## all benchmarks; each prints ratios
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+screenshots: demo ## the pictures of README and docs, from the running UI
+	$(BIN)/python assets/make_screenshots.py
 
 clean: ## remove what tests and demo wrote; weights and .venv stay
 	rm -rf data/artifacts data/artifact_cache data/dagster_home data/one_to_all_animation_runtime

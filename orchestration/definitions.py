@@ -16,6 +16,7 @@ from orchestration.assets.pose_tracks import pose_tracks
 from orchestration.assets.request import validate_request
 from orchestration.checks.clip import CLIP_CHECKS
 from orchestration.checks.third_party import third_party_is_untouched
+from orchestration.fleet.lost_launches import lost_launches
 from orchestration.io_manager import ArtifactIOManager
 from orchestration.jobs import JOBS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
@@ -47,6 +48,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
         ],
         asset_checks=[*CLIP_CHECKS, third_party_is_untouched],
         jobs=[*JOBS, delete_old_stash],
+        sensors=[lost_launches],
         resources={
             "settings": settings,
             "storage": storage,
