@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _huggingface_listing(self, parts: list[str]) -> None:
-        """/api/models/{owner}/{name}[/revision/{revision}]"""
+        """/api/models/{owner}/{name}[/revision/{revision}], or the same as a tree"""
         repository = self._repository("/".join(parts[2:4]), parts[5] if len(parts) > 5 else None)
         if repository is None:
             return
@@ -145,8 +145,11 @@ class _Handler(BaseHTTPRequestHandler):
             entry: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": blob}
             if len(content) >= _LARGE:
                 digest = hashlib.sha256(content).hexdigest()
-                entry["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 130}
+                entry["lfs"] = {"sha256": digest, "oid": digest, "size": len(content), "pointerSize": 130}
             siblings.append(entry)
+        if parts[4:5] == ["tree"]:
+            self._json([{"type": "file", "path": e["rfilename"], "oid": e["blobId"], **e} for e in siblings])
+            return
         self._json({"id": "/".join(parts[2:4]), "sha": repository.revision, "siblings": siblings, "private": False})
 
     def _modelscope_listing(self, repo_id: str, query: dict[str, str]) -> None:
