@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers.utils.logging import disable_progress_bar
 
 from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
@@ -90,6 +91,7 @@ def load_prompt_encoder(layout: RepositoryLayout, device: torch.device, dtype: t
     folder = layout.wan_part("text_encoder")
     with _errors_name(layout, folder):
         # Checkpoints store the token embedding once or twice ("shared", "encoder.embed_tokens"); transformers ties it.
+        disable_progress_bar()  # a bar of a fraction of a second, in every worker's log
         text_encoder, report = UMT5EncoderModel.from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
