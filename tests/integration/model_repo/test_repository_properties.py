@@ -160,6 +160,19 @@ class Repository(RuleBasedStateMachine):
             self._damage(data.draw(st.sampled_from(sorted(files))), data)
             self.verify(level)
 
+    @precondition(lambda self: self.layout.root.exists())
+    @rule(data=st.data(), level=st.sampled_from(["fast", "full"]), back=st.integers(1, 4000))
+    def flip_a_weight(self, data: st.DataObject, level: Level, back: int) -> None:
+        """The damage that no header, size or parser shows."""
+        files = [path for part in PARTS for path in files_of_part(self.layout, part).values()]
+        weights = sorted(path for path in files if path.suffix == ".safetensors" and path.stat().st_size > 2 * back)
+        if weights:
+            path = data.draw(st.sampled_from(weights))
+            content = bytearray(path.read_bytes())
+            content[-back] ^= 1
+            path.write_bytes(content)
+            self.verify(level)
+
     def _damage(self, path: Path, data: st.DataObject) -> None:
         content = path.read_bytes()
         if path.stat().st_nlink > 1 and data.draw(st.booleans()):
@@ -222,8 +235,8 @@ def test_complete_is_never_said_of_bytes_that_differ(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12,
-            stateful_step_count=8,
+            max_examples=30,
+            stateful_step_count=10,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
