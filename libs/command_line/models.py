@@ -4,13 +4,22 @@ Each command reads its arguments, calls ``libs.model_repo``, and prints what it 
 functions. What does not belong here: doing anything itself.
 """
 
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from libs.command_line.options import (
+    PARTS_HELP,
+    ApplyOption,
+    HubChoice,
+    LevelChoice,
+    ModeChoice,
+    PartChoice,
+    StashOption,
+    VariantArgument,
+    examples,
+)
 from libs.command_line.terminal import console, shown_progress
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
@@ -29,53 +38,8 @@ from libs.settings import HubName, Settings, load_settings
 app = typer.Typer(help="Weights: fetch, migrate, slim, verify, quantize.", no_args_is_help=True)
 
 
-def _examples(*commands: str) -> str:
-    """A help text's epilogue with one command per line."""
-    return "Examples:\n\n" + "\n\n".join(f"`{command}`" for command in commands)
-
-
-_PARTS_HELP = "checkpoint, pose_models or wan_resources; all three when left out; may be given several times"
-
-
-class LevelChoice(StrEnum):
-    """How closely to look."""
-
-    FAST = "fast"
-    FULL = "full"
-
-
-class PartChoice(StrEnum):
-    """The parts of a repository."""
-
-    CHECKPOINT = "checkpoint"
-    POSE_MODELS = "pose_models"
-    WAN_RESOURCES = "wan_resources"
-
-
-class ModeChoice(StrEnum):
-    """How migrated files come."""
-
-    HARDLINK = "hardlink"
-    COPY = "copy"
-    SYMLINK = "symlink"
-
-
-class HubChoice(StrEnum):
-    """Where weights come from."""
-
-    MODELSCOPE = "modelscope"
-    HUGGINGFACE = "huggingface"
-
-
-VariantArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(VARIANTS)}.")]
-ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")]
-StashOption = Annotated[
-    Path | None, typer.Option("--stash", help=f"The old pretrained_models folder. [default: MODELS_DIR/{STASH_FOLDER}]")
-]
-
-
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "one-to-all models download 14b",
         "one-to-all models download 1.3b_1 --part checkpoint --hub huggingface",
         "HF_HUB_OFFLINE=1 one-to-all models download 14b",
@@ -83,7 +47,7 @@ StashOption = Annotated[
 )
 def download(
     variant: VariantArgument,
-    part: Annotated[list[PartChoice] | None, typer.Option("--part", help=_PARTS_HELP)] = None,
+    part: Annotated[list[PartChoice] | None, typer.Option("--part", help=PARTS_HELP)] = None,
     hub: Annotated[HubChoice | None, typer.Option("--hub", help="[default: MODEL_HUB]")] = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="A mirror. [default: MODEL_HUB_ENDPOINT]")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
@@ -126,7 +90,7 @@ def download(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "one-to-all models migrate 14b",
         "one-to-all models migrate 14b --apply",
         "one-to-all models migrate 14b --stash /mnt/old/pretrained_models --mode copy --apply",
@@ -160,7 +124,7 @@ def migrate(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "one-to-all models slim 14b",
         "one-to-all models slim 14b --apply",
     )
@@ -177,7 +141,7 @@ def slim(variant: VariantArgument, apply: ApplyOption = False) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "one-to-all models verify 14b",
         "one-to-all models verify 14b --level full --json > report.json",
     )
@@ -209,7 +173,7 @@ def verify(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "one-to-all models quantize 14b",
     )
 )
@@ -232,7 +196,7 @@ def quantize(variant: VariantArgument) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "one-to-all models status",
     )
 )
@@ -256,7 +220,7 @@ def status() -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "one-to-all models delete-stash 14b",
         "one-to-all models delete-stash 14b --apply",
     )

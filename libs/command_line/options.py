@@ -1,0 +1,57 @@
+"""Arguments and options that commands share, and how help texts show examples.
+
+What does not belong here: what commands do with them (``models``).
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from libs.model_repo.migrate import STASH_FOLDER
+from libs.model_repo.variants import VARIANTS
+
+PARTS_HELP = "checkpoint, pose_models or wan_resources; all three when left out; may be given several times"
+
+
+def examples(*commands: str) -> str:
+    """A help text's epilogue with one command per line."""
+    return "Examples:\n\n" + "\n\n".join(f"`{command}`" for command in commands)
+
+
+class LevelChoice(StrEnum):
+    """How closely to look."""
+
+    FAST = "fast"
+    FULL = "full"
+
+
+class PartChoice(StrEnum):
+    """The parts of a repository."""
+
+    CHECKPOINT = "checkpoint"
+    POSE_MODELS = "pose_models"
+    WAN_RESOURCES = "wan_resources"
+
+
+class ModeChoice(StrEnum):
+    """How migrated files come."""
+
+    HARDLINK = "hardlink"
+    COPY = "copy"
+    SYMLINK = "symlink"
+
+
+class HubChoice(StrEnum):
+    """Where weights come from."""
+
+    MODELSCOPE = "modelscope"
+    HUGGINGFACE = "huggingface"
+
+
+VariantArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(VARIANTS)}.")]
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")]
+StashOption = Annotated[
+    Path | None, typer.Option("--stash", help=f"The old pretrained_models folder. [default: MODELS_DIR/{STASH_FOLDER}]")
+]
