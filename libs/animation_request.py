@@ -2,20 +2,22 @@
 
 A request is a YAML or JSON document. Parsing is strict: unknown fields, wrong types and values out of range are errors
 that name the field. What a request leaves out is filled in from its variant (``resolve``), so that a stored request
-says everything that determines its clip. What does not belong here: finding the document or its media
+says everything that determines its clip. What does not belong here: reading the document's text
+(``libs.request_document``), several requests in one document (``libs.request_batch``), finding documents or media
 (``libs.inbox``).
 """
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS, get_variant
+from libs.request_document import load_document
 
 DEFAULT_NEGATIVE_PROMPT = (
     "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "
@@ -24,7 +26,11 @@ DEFAULT_NEGATIVE_PROMPT = (
 """The negative prompt of the reference inference scripts (golden model specification, ``text.json``)."""
 
 REQUEST_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-MAX_DOCUMENT_BYTES = 1_000_000
+
+SCHEDULING_FIELDS = frozenset({"priority", "when"})
+"""Fields that say when a clip is made, not what it shows: changing them makes no clip stale."""
+
+_MAX_PROBLEMS = 20
 
 RequestId = Annotated[str, StringConstraints(pattern=REQUEST_ID_PATTERN)]
 
@@ -64,6 +70,8 @@ class AnimationRequest(BaseModel):
     frame_interval: int = Field(1, ge=1, le=30, description="use every n-th frame of the driver")
     size: OutputSize | None = Field(None, description="the reference's size when left out")
     keep_audio: bool = Field(True, description="copy the driver's sound into the clip")
+    priority: int = Field(0, ge=-100, le=100, description="more urgent requests run first")
+    when: Literal["now", "nightly"] = Field("now", description="as soon as possible, or with the next nightly batch")
 
     @field_validator("align", mode="before")
     @classmethod
@@ -110,6 +118,10 @@ class ResolvedRequest(AnimationRequest):
     image_guidance: float = Field(ge=0, le=20, allow_inf_nan=False)
     pose_guidance: float = Field(ge=0, le=20, allow_inf_nan=False)
 
+    def clip_fields(self) -> dict[str, Any]:
+        """The fields that determine the clip, as JSON can hold them."""
+        return self.model_dump(mode="json", exclude=set(SCHEDULING_FIELDS))
+
 
 def parse_request(document: bytes | str, *, source: str) -> AnimationRequest:
     """Read one request from YAML or JSON text.
@@ -121,7 +133,15 @@ def parse_request(document: bytes | str, *, source: str) -> AnimationRequest:
     Raises:
         InputError: names ``source`` and each wrong field, and says what was expected.
     """
-    content = _load(document, source)
+    return validate_request_fields(load_document(document, source=source), source=source)
+
+
+def validate_request_fields(content: Any, *, source: str) -> AnimationRequest:
+    """A request from plain data.
+
+    Raises:
+        InputError: names ``source`` and each wrong field, and says what was expected.
+    """
     if not isinstance(content, dict):
         raise InputError(f"{source}: expected a mapping of request fields, found {type(content).__name__}")
     try:
@@ -130,40 +150,35 @@ def parse_request(document: bytes | str, *, source: str) -> AnimationRequest:
         raise InputError(f"{source}: {describe_validation_error(error)}") from None
 
 
-def _load(document: bytes | str, source: str) -> Any:
-    if len(document) > MAX_DOCUMENT_BYTES:
-        raise InputError(f"{source}: a request document may have at most {MAX_DOCUMENT_BYTES} bytes")
-    try:
-        text = document.decode("utf-8-sig") if isinstance(document, bytes) else document
-        return _load_json_or_yaml(text)
-    except UnicodeDecodeError:
-        raise InputError(f"{source}: is not UTF-8 text") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{source}: is neither YAML nor JSON: {error}") from None
+def describe_validation_error(error: ValidationError, known_fields: Iterable[str] | None = None) -> str:
+    """One line: the wrong fields with what was expected and what was found.
+
+    ``known_fields`` are those an unknown field may be a misspelling of; a request's when left out.
+    """
+    known = ", ".join(known_fields or AnimationRequest.model_fields)
+    problems = error.errors(include_url=False)
+    described = [_describe(problem, known) for problem in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        described.append(f"and {len(problems) - _MAX_PROBLEMS} more problems")
+    # Half a surrogate pair, which JSON can hold, is no text that a file or a log takes.
+    return "; ".join(described).encode("utf-8", "backslashreplace").decode()
 
 
-def _load_json_or_yaml(text: str) -> Any:
-    """JSON by its own parser: YAML's does not join the escaped surrogate pairs that JSON writers use."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return yaml.safe_load(text)
-
-
-def describe_validation_error(error: ValidationError) -> str:
-    """One line: every wrong field with what was expected and what was found."""
-    return "; ".join(_describe(problem) for problem in error.errors(include_url=False))
-
-
-def _describe(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "request"
+def _describe(problem: Any, known_fields: str) -> str:
+    field = ".".join(str(part) for part in problem["loc"])[:80] or "request"
     kind = problem["type"]
     if kind == "extra_forbidden":
-        return f"{field}: unknown field; known fields: {', '.join(AnimationRequest.model_fields)}"
+        return f"{field}: unknown field; known fields: {known_fields}"
     if kind == "missing":
         return f"{field}: is required"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if field == "id":
         message = "must be 1 to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit"
-    found = json.dumps(problem.get("input"), default=repr, ensure_ascii=False)
-    return f"{field}: {message} (found {found[:120]})"
+    return f"{field}: {message} (found {_shown(problem.get('input'))})"
+
+
+def _shown(value: Any) -> str:
+    """``value`` as a message shows it; what is large is named, not written out."""
+    if isinstance(value, dict | list):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
+    return json.dumps(value, default=repr, ensure_ascii=False)[:120]
