@@ -5,9 +5,11 @@ never appear in ``repr``, logs or Dagster configuration. What does not belong he
 folders, and settings of a single request (``libs.animation_request``).
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -49,6 +51,9 @@ class Settings(BaseSettings):
     s3_bucket_name: str | None = None
     s3_region: str = "us-east-1"
     s3_prefix: str = ""
+
+    nightly_cron: str = Field("0 1 * * *", description="when the nightly batch starts: a cron line of five fields")
+    nightly_timezone: str = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
 
     redis_url: SecretStr | None = Field(None, description="broker of the fleet: redis://[:password@]host:port/database")
 
@@ -97,6 +102,22 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError(f"MODEL_HUB_ENDPOINT={value!r} must start with https:// or http://")
         return value.rstrip("/") if value else value
+
+    @field_validator("nightly_cron")
+    @classmethod
+    def _is_a_cron_line(cls, value: str) -> str:
+        if not re.fullmatch(r"\S+( +\S+){4}", value.strip()):
+            raise ValueError(f"NIGHTLY_CRON={value!r} must be minute, hour, day, month and weekday, e.g. '0 1 * * *'")
+        return value.strip()
+
+    @field_validator("nightly_timezone")
+    @classmethod
+    def _is_a_time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"NIGHTLY_TIMEZONE={value!r} must be an IANA time zone, e.g. Europe/Berlin") from None
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -5,6 +5,7 @@ What does not belong here: any definition itself.
 
 import dagster as dg
 
+from libs.settings import load_settings
 from orchestration.assets.animation import animation
 from orchestration.assets.animation_review import animation_review
 from orchestration.assets.migration import migrated_pretrained_models
@@ -20,6 +21,8 @@ from orchestration.fleet.lost_launches import lost_launches
 from orchestration.io_manager import ArtifactIOManager
 from orchestration.jobs import JOBS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
+from orchestration.schedules.nightly import build_nightly_batch
+from orchestration.sensors.inbox import inbox_sensor
 from orchestration.stash_job import delete_old_stash
 
 
@@ -48,7 +51,8 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
         ],
         asset_checks=[*CLIP_CHECKS, third_party_is_untouched],
         jobs=[*JOBS, delete_old_stash],
-        sensors=[lost_launches],
+        sensors=[inbox_sensor, lost_launches],
+        schedules=[build_nightly_batch(load_settings())],
         resources={
             "settings": settings,
             "storage": storage,

@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 from rich.console import Console
 
+from libs.accepted_requests import AcceptedRequests
 from libs.errors import OneToAllError
 from libs.inbox import Inbox
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE
+from libs.storage.objects import ObjectStore
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
@@ -42,7 +44,7 @@ def main() -> int:
     try:
         prepare_dagster_home(load_settings())
         storage = StorageResource(settings=SettingsResource())
-        request_id = _submit_sample_request(Inbox(storage.objects()))
+        request_id = _submit_sample_request(storage.objects())
         with dg.DagsterInstance.get() as instance:
             done = _materialize_all(console, instance, request_id, again=arguments.again)
         if done:
@@ -53,11 +55,13 @@ def main() -> int:
         return 1
 
 
-def _submit_sample_request(inbox: Inbox) -> str:
+def _submit_sample_request(objects: ObjectStore) -> str:
     """Put the sample request and its media into the inbox, unless they are there already."""
     from libs.sandbox.request import SAMPLE_REQUEST_ID, write_sample_request  # noqa: PLC0415 - draws with OpenCV
 
-    if not inbox.has_request(SAMPLE_REQUEST_ID):
+    requests = AcceptedRequests(objects)
+    inbox = Inbox(objects)
+    if requests.find(SAMPLE_REQUEST_ID) is None and inbox.waiting_document(SAMPLE_REQUEST_ID) is None:
         with TemporaryDirectory() as folder:
             write_sample_request(Path(folder))
             inbox.put_folder(Path(folder))

@@ -20,6 +20,7 @@ def folder_output(
     *,
     output_name: str = "result",
     data_version: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
     after_publishing: Callable[[], None] | None = None,
 ) -> dg.Output:
     """The output for the files in ``folder``.
@@ -29,11 +30,12 @@ def folder_output(
         metadata: shown in the UI.
         output_name: for assets with several outputs.
         data_version: the digest of all names and contents when left out; staleness follows it.
+        attributes: stored in the manifest beside the files, e.g. what they were made from.
         after_publishing: called once the files are stored, e.g. to remove what is no longer needed.
     """
     from libs.storage.artifacts import ArtifactFiles  # noqa: PLC0415 - loading the code location stays light
 
-    files = ArtifactFiles(folder, after_publishing=after_publishing)
+    files = ArtifactFiles(folder, attributes=attributes, after_publishing=after_publishing)
     return dg.Output(
         files,
         output_name=output_name,

@@ -26,6 +26,9 @@ GPU_OP_TAGS: Mapping[str, Any] = {
 }
 """For ``op_tags=`` of assets that need a GPU, whichever executor or launcher a deployment uses."""
 
+CONTENT_TAG = "one_to_all/content"
+"""Tag of runs launched for one content of a request (``libs.accepted_requests``); runs started by hand have none."""
+
 # Raise a stage's number when its code changes what it computes from the same inputs; unchanged stages stay fresh.
 CODE_VERSIONS: Mapping[str, str] = {
     "model_files": "1",

@@ -48,12 +48,19 @@ class LocalFile:
 class ArtifactFiles:
     """A folder of finished files to publish, hashed once, when first asked for.
 
-    All files below the folder belong to it, hidden ones (temporary files) apart. ``after_publishing`` is called when
-    they are stored.
+    All files below the folder belong to it, hidden ones (temporary files) apart. ``attributes`` are JSON values for the
+    manifest. ``after_publishing`` is called when they are stored.
     """
 
-    def __init__(self, folder: Path, after_publishing: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        after_publishing: Callable[[], None] | None = None,
+    ) -> None:
         self.folder = folder
+        self.attributes = dict(attributes or {})
         self.after_publishing = after_publishing
 
     @cached_property
@@ -110,7 +117,7 @@ class ArtifactStore:
         """Store all files, then the manifest that makes them the newest artifact of ``asset`` and ``partition``.
 
         A file whose content is already stored is not sent again. If anything fails, the artifact published before
-        stays as it is, and calling again carries on. ``attributes`` must be JSON values.
+        stays as it is, and calling again carries on. ``attributes`` (JSON values) join those of ``files``.
 
         Raises:
             StorageError: a name cannot be a key, a file changed while it was sent, or the store refused.
@@ -127,7 +134,7 @@ class ArtifactStore:
             partition=partition,
             files=tuple(stored),
             digest=files.digest,
-            attributes=dict(attributes or {}),
+            attributes={**files.attributes, **(attributes or {})},
             created=datetime.now(UTC),
         )
         document = manifest.to_json()

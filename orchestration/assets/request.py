@@ -10,20 +10,23 @@ from typing import Any
 
 import dagster as dg
 
+from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
 from libs.animation_request import ResolvedRequest
-from libs.errors import ModelFilesError
-from libs.inbox import Inbox
+from libs.errors import InputError, ModelFilesError
+from libs.inbox import INBOX_PREFIX, Inbox
+from libs.inbox_intake import InboxIntake
 from libs.model_repo.layout import layout_of
 from libs.model_repo.variants import variant_of_folder
 from libs.model_repo.verify import verify_repository
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore
+from libs.storage.objects import ObjectStore
 from orchestration.assets.model_verification import stored_verification
 from orchestration.assets.models_in_use import observe_models_of_request
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
-from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, OWNERS
+from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, CONTENT_TAG, OWNERS
 from orchestration.resources import ScratchResource, SettingsResource, StorageResource
 
 REQUEST_FILE = "request.json"
@@ -66,7 +69,7 @@ def validate_request(
     storage: StorageResource,
     scratch: ScratchResource,
 ) -> Iterator[Any]:
-    """Validate the request document named like the partition, fetch and probe its media, look at its model files."""
+    """Take the accepted request named like the partition, fetch and probe its media, look at its model files."""
     from libs.stages.request_media import fetch_request_media  # noqa: PLC0415 - loads the media libraries
 
     loaded = settings.load()
@@ -76,21 +79,53 @@ def validate_request(
         scratch.filled_folder("request_media") as media_folder,
         scratch.filled_folder("pose_options") as options_folder,
     ):
-        inbox = Inbox(storage.objects())
-        request = inbox.read_request(context.partition_key)
-        resolved = request.resolve(variant_of_folder(loaded.one_to_all_model_dir).name)
-        media = fetch_request_media(inbox, resolved, media_folder)
-        (request_folder / REQUEST_FILE).write_text(resolved.model_dump_json(indent=2))
+        objects = storage.objects()
+        accepted = _accepted_request(context, objects, loaded)
+        resolved = accepted.request
+        media = fetch_request_media(Inbox(objects), resolved, media_folder)
+        (request_folder / REQUEST_FILE).write_text(json.dumps(resolved.clip_fields(), indent=2, ensure_ascii=False))
         options = resolved.model_dump(include=POSE_OPTION_FIELDS)
         (options_folder / OPTIONS_FILE).write_text(json.dumps(options, indent=2))
 
     yield folder_output(
-        request_folder, {"request": dg.MetadataValue.json(resolved.model_dump())}, output_name="animation_request"
+        request_folder,
+        {"request": dg.MetadataValue.json(resolved.model_dump()), "document": accepted.document},
+        output_name="animation_request",
+        attributes={CONTENT_ATTRIBUTE: accepted.content},
     )
     yield folder_output(media_folder, {"media": dg.MetadataValue.json(media.describe())}, output_name="request_media")
     yield folder_output(options_folder, {"options": dg.MetadataValue.json(options)}, output_name="pose_options")
     with failures_explained():
         yield _model_files_check(context, resolved, loaded, storage.artifacts())
+
+
+def _accepted_request(context: dg.AssetExecutionContext, objects: ObjectStore, settings: Settings) -> AcceptedRequest:
+    """What this run is for.
+
+    A run that the inbox or the schedule launched is for the content in its tags. A run started by a person is for the
+    newest word: a document of that name that still waits in the inbox is accepted first.
+
+    Raises:
+        InputError: there is no such request, its document is wrong, or it was replaced since this run was launched.
+    """
+    requests = AcceptedRequests(objects)
+    launched_for = context.run.tags.get(CONTENT_TAG)
+    if launched_for is None:
+        intake = InboxIntake(Inbox(objects), requests, variant_of_folder(settings.one_to_all_model_dir).name)
+        accepted = intake.accept_waiting(context.partition_key) or requests.find(context.partition_key)
+    else:
+        accepted = requests.find(context.partition_key)
+    if accepted is None:
+        raise InputError(
+            f"no request {context.partition_key!r}: put {context.partition_key}.yaml (or .yml, .json) into "
+            f"{objects.uri(INBOX_PREFIX)}"
+        )
+    if launched_for not in {None, accepted.content}:
+        raise InputError(
+            f"{accepted.request.id} was submitted again ({accepted.document}, {accepted.accepted:%Y-%m-%d %H:%M} UTC) "
+            "after this run was launched; the newer content has a run of its own, or gets one tonight"
+        )
+    return accepted
 
 
 def _model_files_check(

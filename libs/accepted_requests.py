@@ -1,0 +1,187 @@
+"""Accepted requests: what the graph reads, and which of them a clip is still owed for.
+
+    requests/accepted/<id>.json                      the request as it was accepted last, every default written out
+    requests/open/<id>.<priority>.<content>          a clip of this content is owed; gone once it is stored
+    requests/documents/<name>                        the documents as people wrote them (``libs.inbox``)
+
+Everything a schedule needs stands in the names below ``open/``, so that looking at 10,000 of them is a matter of
+listing. The mark is written before the request and removed after its clip is stored: whatever dies in between, a clip
+that is owed is never forgotten. What does not belong here: the clips (``libs.request_states``).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from libs.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
+from libs.errors import ArtifactMissingError, StorageError
+from libs.storage.objects import ObjectStore
+
+ACCEPTED_PREFIX = "requests/accepted"
+OPEN_PREFIX = "requests/open"
+
+CONTENT_ATTRIBUTE = "content"
+"""In the manifest of a clip (and of what it is made from): the content of the request it was made for."""
+
+_CONTENT_DIGITS = 32
+
+
+class AcceptedRequest(BaseModel):
+    """A request that passed the inbox.
+
+    ``content`` identifies what was asked for: the fields that determine the clip, as the person gave them, and the
+    sizes of the media in bytes. ``revision`` counts the contents that this id has had.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: Literal[1] = 1
+    request: ResolvedRequest
+    content: str = Field(pattern=rf"^[0-9a-f]{{{_CONTENT_DIGITS}}}$")
+    revision: int = Field(ge=1)
+    document: str
+    accepted: datetime
+
+    @property
+    def run_key(self) -> str:
+        """Identifies this submission: equal for the same content submitted again, another one after a change."""
+        return f"{self.request.id}-{self.content}-{self.revision}"
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """A request whose clip is owed."""
+
+    request_id: str
+    priority: int
+    content: str
+
+
+class AcceptedRequests:
+    """The accepted requests of a store; any number of processes may share it."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def find(self, request_id: str) -> AcceptedRequest | None:
+        """The request as it was accepted last; None when it never was.
+
+        Raises:
+            StorageError: what is stored is damaged, or was written by a newer version.
+        """
+        key = _accepted_key(request_id)
+        try:
+            data = self._objects.get_bytes(key)
+        except ArtifactMissingError:
+            return None
+        try:
+            return AcceptedRequest.model_validate_json(data)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in problem["loc"])
+            raise StorageError(
+                f"{self._objects.uri(key)}: not a readable request ({field}: {problem['msg']}); delete it and submit "
+                "the request again"
+            ) from None
+
+    def accept(
+        self, request: AnimationRequest, media_sizes: Mapping[str, int], *, document: str, default_model: str
+    ) -> AcceptedRequest:
+        """Make ``request`` what its id means from now on, and owe a clip for it if it asks for something new.
+
+        Args:
+            request: a valid request.
+            media_sizes: path -> bytes of the media it names.
+            document: where it was written, for people.
+            default_model: the variant it means when it names none.
+
+        Returns:
+            The accepted request; that of before when nothing is new.
+        """
+        content = content_of(request, media_sizes)
+        before = self.find(request.id)
+        if before is None or before.content != content:
+            revision = before.revision + 1 if before else 1
+            accepted = _accepted(request.resolve(default_model), content, revision, document)
+            self._replace(before, accepted, is_open=True)
+            return accepted
+        accepted = _accepted(request.resolve(before.request.model), content, before.revision, document)
+        if accepted.request == before.request:
+            return before
+        self._replace(before, accepted, is_open=self.is_open(before))  # another priority, or another time
+        return accepted
+
+    def is_open(self, accepted: AcceptedRequest) -> bool:
+        """True while a clip of exactly this content is owed."""
+        return self._objects.exists(_open_key(accepted))
+
+    def close(self, request_id: str, content: str | None) -> None:
+        """A clip of ``content`` is stored: nothing is owed any more, unless the request has another content by now."""
+        accepted = self.find(request_id)
+        if accepted is not None and accepted.content == content:
+            self._objects.delete(_open_key(accepted))
+
+    @staticmethod
+    def mark_of(accepted: AcceptedRequest) -> OpenRequest:
+        """The mark that stands for ``accepted`` while its clip is owed."""
+        return OpenRequest(accepted.request.id, accepted.request.priority, accepted.content)
+
+    def forget_mark(self, mark: OpenRequest) -> None:
+        """Remove a mark that is known to be wrong."""
+        self._objects.delete(_mark_key(mark))
+
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """All marks, by listing alone; an interrupted writer may leave two for one id."""
+        for info in self._objects.list(f"{OPEN_PREFIX}/"):
+            request_id, _, rest = info.key.removeprefix(f"{OPEN_PREFIX}/").partition(".")
+            priority, _, content = rest.partition(".")
+            if content and priority.lstrip("-").isdigit():
+                yield OpenRequest(request_id, int(priority), content)
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all accepted requests, by listing alone."""
+        for info in self._objects.list(f"{ACCEPTED_PREFIX}/"):
+            yield info.key.removeprefix(f"{ACCEPTED_PREFIX}/").removesuffix(".json")
+
+    def _replace(self, before: AcceptedRequest | None, accepted: AcceptedRequest, *, is_open: bool) -> None:
+        if is_open:
+            self._objects.put_bytes(_open_key(accepted), b"", "text/plain")
+        document = accepted.model_dump_json(indent=2).encode()
+        self._objects.put_bytes(_accepted_key(accepted.request.id), document, "application/json")
+        if before is not None and _open_key(before) != _open_key(accepted):
+            self._objects.delete(_open_key(before))
+
+
+def content_of(request: AnimationRequest, media_sizes: Mapping[str, int]) -> str:
+    """The digest that tells two submissions of one id apart.
+
+    Fields that are left at their default do not count, so that a later version with more fields sees no change. Media
+    count with their size, which a listing tells; reading every video again would take hours.
+    """
+    fields = request.model_dump(mode="json", exclude=set(SCHEDULING_FIELDS), exclude_defaults=True)
+    sizes = {path: media_sizes.get(path) for path in sorted({request.reference, request.driver})}
+    document = json.dumps({"request": fields, "media": sizes}, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()[:_CONTENT_DIGITS]
+
+
+def _accepted(request: ResolvedRequest, content: str, revision: int, document: str) -> AcceptedRequest:
+    return AcceptedRequest(
+        request=request, content=content, revision=revision, document=document, accepted=datetime.now(UTC)
+    )
+
+
+def _accepted_key(request_id: str) -> str:
+    return f"{ACCEPTED_PREFIX}/{request_id}.json"
+
+
+def _open_key(accepted: AcceptedRequest) -> str:
+    return _mark_key(AcceptedRequests.mark_of(accepted))
+
+
+def _mark_key(mark: OpenRequest) -> str:
+    return f"{OPEN_PREFIX}/{mark.request_id}.{mark.priority}.{mark.content}"

@@ -1,0 +1,58 @@
+"""Runs that make the clip of a request: how one is asked for, and which are on their way.
+
+What does not belong here: deciding which requests get one (``sensors.inbox``, ``schedules.nightly``).
+"""
+
+from collections import defaultdict
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
+
+from libs.request_states import CLIP_ASSET
+from orchestration.jobs import ANIMATE
+from orchestration.policies import CONTENT_TAG
+
+_UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
+_RUNS_AT_ONCE = 1000
+
+
+def clip_run(request_id: str, run_key: str, *, priority: int, content: str | None) -> dg.RunRequest:
+    """Ask for the clip of ``request_id``; the more urgent one leaves Dagster's queue first.
+
+    ``content`` is what the request says now: the run refuses to make anything else.
+    """
+    tags = {PRIORITY_TAG: str(priority)}
+    if content is not None:
+        tags[CONTENT_TAG] = content
+    return dg.RunRequest(run_key=run_key, partition_key=request_id, tags=tags)
+
+
+class RunsInProgress:
+    """The runs that make a clip or wait for their turn, however they were started, at one moment."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._contents: dict[str, set[str | None]] = defaultdict(set)
+        cursor = None
+        while runs := instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), cursor=cursor, limit=_RUNS_AT_ONCE):
+            for run in runs:
+                if _makes_a_clip(run):
+                    self._contents[run.tags[PARTITION_NAME_TAG]].add(run.tags.get(CONTENT_TAG))
+            cursor = runs[-1].run_id
+
+    def cover(self, request_id: str, content: str | None) -> bool:
+        """True when a run in progress makes, or may make, the clip of this content.
+
+        A run started by hand takes the newest content, so it counts; one launched for a content that was replaced since
+        does not.
+        """
+        contents = self._contents.get(request_id, set())
+        return bool(contents) if content is None else bool(contents & {content, None})
+
+
+def _makes_a_clip(run: dg.DagsterRun) -> bool:
+    if PARTITION_NAME_TAG not in run.tags:
+        return False
+    if run.asset_selection is None:
+        return run.job_name == ANIMATE.name
+    return dg.AssetKey(CLIP_ASSET) in run.asset_selection

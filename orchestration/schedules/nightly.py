@@ -1,0 +1,58 @@
+"""The schedule that makes, off-peak, every clip that is owed.
+
+What does not belong here: how a clip's state is known (``libs.request_states``), and what counts as a run in progress
+(``orchestration.request_runs``).
+"""
+
+import dagster as dg
+from dagster._utils.schedules import is_valid_cron_schedule
+
+from libs.errors import SettingsError
+from libs.request_states import ClipState, RequestState, RequestStates
+from libs.settings import Settings
+from orchestration.jobs import ANIMATE
+from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.request_runs import RunsInProgress, clip_run
+from orchestration.resources import StorageResource
+
+
+def build_nightly_batch(settings: Settings) -> dg.ScheduleDefinition:
+    """The schedule ``nightly_batch`` at the time that the settings name.
+
+    Raises:
+        SettingsError: NIGHTLY_CRON is no cron line.
+    """
+    if not is_valid_cron_schedule(settings.nightly_cron):
+        raise SettingsError(
+            f"NIGHTLY_CRON={settings.nightly_cron!r} must be minute, hour, day, month and weekday, e.g. '0 1 * * *'"
+        )
+
+    @dg.schedule(
+        name="nightly_batch",
+        job=ANIMATE,
+        cron_schedule=settings.nightly_cron,
+        execution_timezone=settings.nightly_timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Runs every registered request that has no clip of its newest content, the most urgent first.",
+    )
+    def nightly_batch(
+        context: dg.ScheduleEvaluationContext, storage: StorageResource
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        registered = context.instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name))
+        states = RequestStates(storage.artifacts()).of(registered)
+        progress = RunsInProgress(context.instance)
+        missing = [state for state in most_urgent_first(states) if not progress.cover(state.request_id, state.content)]
+        if not missing:
+            return dg.SkipReason(f"None of the {len(registered)} registered requests lacks a clip.")
+        return [
+            clip_run(state.request_id, state.request_id, priority=state.priority, content=state.content)
+            for state in missing
+        ]
+
+    return nightly_batch
+
+
+def most_urgent_first(states: list[RequestState]) -> list[RequestState]:
+    """Those without a clip of their newest content, by priority; among equals the one registered first."""
+    missing = [state for state in states if state.clip != ClipState.STORED]
+    return sorted(missing, key=lambda state: -state.priority)
