@@ -109,7 +109,7 @@ def test_damaged_folder_is_named(picture, figure, tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mode": "warp"}, {"face": "half"}, {"head": "none"}, {"anchor": -1}], ids=lambda wrong: next(iter(wrong))
+    "wrong", [{"mode": "warp"}, {"face": "half"}, {"head": "half"}, {"anchor": -1}], ids=lambda wrong: next(iter(wrong))
 )
 def test_unknown_options_are_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
