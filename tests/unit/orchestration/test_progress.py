@@ -1,0 +1,30 @@
+"""Progress lines: the first and the last of a stage, few between, with the time left."""
+
+from orchestration.progress import describe_progress, log_progress
+
+
+def test_lines_are_few_and_the_last_is_never_missing() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    report = log_progress(lines.append, clock=lambda: now[0])
+    for done in range(101):
+        now[0] = done * 0.2
+        report("sampling", done, 100)
+    assert lines[0] == "sampling: 0 of 100, 0 %"
+    assert lines[-1] == "sampling: 100 of 100, 100 %"
+    assert len(lines) == 5  # at 0, 5, 10, 15 and 20 seconds
+
+
+def test_stages_are_counted_apart() -> None:
+    lines: list[str] = []
+    report = log_progress(lines.append, clock=lambda: 0.0)
+    report("poses", 1, 9)
+    report("preview", 1, 9)
+    assert [line.partition(":")[0] for line in lines] == ["poses", "preview"]
+
+
+def test_the_time_left_is_a_proportion() -> None:
+    assert describe_progress("sampling", 12, 30, 12.0, "chunk 1 of 2") == (
+        "sampling: 12 of 30, 40 %, 18 s left (chunk 1 of 2)"
+    )
+    assert describe_progress("poses", 7, None, 3.0) == "poses: 7"
