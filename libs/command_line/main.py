@@ -1,6 +1,6 @@
-"""The ``one-to-all`` command: groups of commands, and errors as one line for a person.
+"""The ``one-to-all`` command: its commands and groups of commands, and errors as one line for a person.
 
-What does not belong here: any command (one module per group).
+What does not belong here: any command (one module for each group of them).
 """
 
 import os
@@ -8,22 +8,19 @@ import sys
 
 import typer
 
-from libs.command_line import models
+from libs.command_line import models, requests
 from libs.errors import OneToAllError
 
 app = typer.Typer(
     name="one-to-all",
-    help="Model repositories of the One-to-All Animation pipeline. Settings come from the environment and `.env`.",
+    help="Requests, clips and model repositories of the One-to-All Animation pipeline. "
+    "Settings come from the environment and `.env`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+requests.add_to(app)
 app.add_typer(models.app, name="models")
-
-
-@app.callback()
-def _root() -> None:
-    """Keep the group level even while there is only one group."""
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ from libs.pose.framing import resize_crop, target_size
 from libs.pose.mode_choice import ModeChoice, choose_mode
 from libs.pose.options import PoseOptions
 from libs.pose.track import PoseTrack
+from libs.stages.animation_files import PREVIEW_FILE
 from libs.stages.pose_tracks import DRIVER_TRACK, REFERENCE_TRACK
 from libs.stages.request_media import RequestMedia
 
-PREVIEW_FILE = "preview.mp4"
 CHOICE_FILE = "choice.json"
 _FRAMES_DRAWN_AT_ONCE = 16
 

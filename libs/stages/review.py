@@ -15,10 +15,10 @@ from libs.media.measurements import ClipMeasurements, measure_video
 from libs.media.preview import write_comparison
 from libs.media.reader import read_frames
 from libs.pose.conditioning import PoseConditioning
+from libs.stages.animation_files import CONTACT_SHEET_FILE
 from libs.stages.pose_conditioning import drawn_poses, framed_driver
 from libs.stages.request_media import RequestMedia
 
-CONTACT_SHEET_FILE = "contact_sheet.png"
 COMPARISON_FILE = "comparison.mp4"
 MEASUREMENTS_FILE = "measurements.json"
 

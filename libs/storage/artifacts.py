@@ -172,14 +172,26 @@ class ArtifactStore:
         manifest = self._require_manifest(asset, partition, digest)
         return LocalArtifact(manifest, self.cache.artifact(manifest, self._downloader(manifest)))
 
-    def open_file(self, asset: str, partition: str | None, name: str) -> BinaryIO:
-        """One file of the newest artifact, verified and open for reading; the others are not fetched.
+    def history(self, asset: str, partition: str | None) -> list[Manifest]:
+        """The manifests of all contents that were ever published, the oldest first.
+
+        Raises:
+            StorageError: one of them is damaged.
+        """
+        prefix = f"{keys.artifact_prefix(asset, partition)}/manifests/"
+        found = (parse_manifest(self.objects.get_bytes(info.key), info.key) for info in self.objects.list(prefix))
+        return sorted(found, key=lambda manifest: manifest.created)
+
+    def open_file(self, asset: str, partition: str | None, name: str, digest: str | None = None) -> BinaryIO:
+        """One file of the newest artifact, or of that with content ``digest``, verified and open for reading.
+
+        The others are not fetched.
 
         Raises:
             ArtifactMissingError: nothing is stored, or the artifact has no such file.
             ArtifactCorruptError, StorageUnavailableError: as :meth:`fetch`.
         """
-        manifest = self._require_manifest(asset, partition, None)
+        manifest = self._require_manifest(asset, partition, digest)
         return self.cache.file(manifest.file(name), self._downloader(manifest)).open("rb")
 
     def _require_manifest(self, asset: str, partition: str | None, digest: str | None) -> Manifest:

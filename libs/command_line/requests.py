@@ -1,0 +1,150 @@
+"""``one-to-all submit``, ``list`` and ``fetch``: requests and their results, without Dagster.
+
+Each command reads its arguments, asks the store, and prints what it found. What does not belong here: what is uploaded
+in which order (``libs.request_submission``), and what a state means (``libs.request_states``).
+"""
+
+from itertools import chain
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
+from libs.atomic_write import atomic_write
+from libs.command_line.options import examples
+from libs.command_line.terminal import console
+from libs.errors import ArtifactMissingError, InputError
+from libs.inbox import Inbox
+from libs.request_states import ClipState, RequestStates, stored_clips
+from libs.request_submission import plan_submission, upload
+from libs.settings import load_settings
+from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
+from libs.storage.artifacts import ArtifactStore
+from libs.storage.factory import objects_from_settings, store_from_settings
+
+CLIP = ("animation", CLIP_FILE, "")
+RESULTS = (
+    CLIP,
+    ("pose_conditioning", PREVIEW_FILE, "-preview"),
+    ("animation_review", CONTACT_SHEET_FILE, "-contact-sheet"),
+)
+"""Asset, file of it, and what follows the id in the name of the fetched file."""
+
+
+def submit(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Request documents (YAML, JSON), and media that lie elsewhere than beside them."),
+    ],
+) -> None:
+    """Put requests and their media into the inbox: media first, and nothing that is there already."""
+    inbox = Inbox(objects_from_settings(load_settings()))
+    plan = plan_submission(files, inbox)
+    sent = upload(plan, inbox)
+    for name in plan.media:
+        console.print(f"{name}: {'sent' if name in sent else 'was there'}")
+    for name, submission in plan.submissions.items():
+        count = len(submission.requests)
+        console.print(f"{name}: submitted, {'1 request' if count == 1 else f'{count} requests'}")
+        if count > 1:
+            shown = ", ".join(request.id for request in submission.requests[:3])
+            console.print(f"  {shown}{', …' if count > 3 else ''}")
+
+
+def list_requests() -> None:
+    """What is in the inbox, what was refused, and which requests have a clip: as the store says."""
+    store = store_from_settings(load_settings())
+    inbox = Inbox(store.objects)
+    requests = AcceptedRequests(store.objects)
+    table = Table("request", "state", "priority")
+    for rejection in inbox.rejections():
+        table.add_row(rejection.name, f"refused: {rejection.reason}", "")
+    for document in inbox.documents():
+        table.add_row(document.name, "in the inbox", "")
+    ids = sorted(set(chain(requests.ids(), stored_clips(store.objects))))
+    for state in RequestStates(store).of(ids):
+        priority = "" if state.clip == ClipState.STORED else str(state.priority)
+        table.add_row(state.request_id, state.clip.value, priority)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print("no requests: hand one in with `one-to-all submit`")
+
+
+def fetch(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="A request, as `one-to-all list` shows it.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to put the files in.")] = Path(),
+    digest: Annotated[
+        str | None, typer.Option("--digest", help="An older clip of this request, as --versions shows it.")
+    ] = None,
+    versions: Annotated[bool, typer.Option("--versions", help="Only show all clips this request has had.")] = False,
+) -> None:
+    """Download a request's clip, its pose preview and its contact sheet, and verify what arrived."""
+    store = store_from_settings(load_settings())
+    if versions:
+        _show_versions(store, request_id)
+        return
+    _require_clip(store, request_id)
+    if digest is not None:
+        _save(store, request_id, CLIP, to, digest)
+        return
+    for result in RESULTS:
+        _save(store, request_id, result, to)
+    (state,) = RequestStates(store).of([request_id])
+    if state.clip == ClipState.OUTDATED:
+        console.print("the request was changed since; the clip of its newest content is not there yet")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these the commands of ``app``."""
+    app.command(
+        epilog=examples("one-to-all submit puppet-dance.yaml", "one-to-all submit spring.yaml videos/dance.mp4")
+    )(submit)
+    app.command("list", epilog=examples("one-to-all list"))(list_requests)
+    app.command(
+        epilog=examples(
+            "one-to-all fetch puppet-dance",
+            "one-to-all fetch puppet-dance --to clips",
+            "one-to-all fetch puppet-dance --versions",
+        )
+    )(fetch)
+
+
+def _require_clip(store: ArtifactStore, request_id: str) -> None:
+    if store.manifest("animation", request_id) is not None:
+        return
+    if AcceptedRequests(store.objects).find(request_id) is not None:
+        raise InputError(f"{request_id}: has no clip yet; `one-to-all list` shows how far each request is")
+    raise InputError(f"{request_id}: there is no such request; `one-to-all list` shows those there are")
+
+
+def _show_versions(store: ArtifactStore, request_id: str) -> None:
+    table = Table("digest", "made", "content of the request")
+    newest = store.manifest("animation", request_id)
+    for manifest in store.history("animation", request_id):
+        mark = " (newest)" if newest and manifest.digest == newest.digest else ""
+        content = str(manifest.attributes.get(CONTENT_ATTRIBUTE) or "")
+        table.add_row(manifest.digest[:16] + mark, f"{manifest.created:%Y-%m-%d %H:%M} UTC", content)
+    _require_clip(store, request_id)
+    console.print(table)
+
+
+def _save(
+    store: ArtifactStore, request_id: str, result: tuple[str, str, str], folder: Path, digest: str | None = None
+) -> None:
+    asset, file, suffix = result
+    version = f"-{digest[:16]}" if digest else ""
+    target = folder / f"{request_id}{suffix}{version}{Path(file).suffix}"
+    try:
+        source = store.open_file(asset, request_id, file, digest)
+    except ArtifactMissingError:
+        if result is CLIP:
+            raise
+        console.print(f"{asset}: not there (yet)")
+        return
+    with source, atomic_write(target) as temporary, temporary.open("wb") as written:
+        copyfileobj(source, written)
+    console.print(str(target), soft_wrap=True)
