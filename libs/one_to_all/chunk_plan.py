@@ -48,8 +48,19 @@ class ChunkLengths:
         if not 0 <= self.overlap < self.main:
             raise InputError(f"chunk overlap {self.overlap} must be at least 0 and below the main length {self.main}")
 
+    @property
+    def name(self) -> str:
+        """Names exactly these lengths, for keys and records: ``81-5-65.69.73.77.81``."""
+        return f"{self.main}-{self.overlap}-{'.'.join(map(str, self.final))}"
+
 
 DEFAULT_CHUNK_LENGTHS = ChunkLengths()
+
+SMALLER_CHUNK_LENGTHS = ChunkLengths(main=33, overlap=PREVIOUS_FRAMES, final=(17, 21, 25, 29, 33))
+"""For a device whose memory the default chunks exceed: 9 latent frames at a time instead of 21.
+
+The overlap is the least with which a chunk goes on from its predecessor. With 3 frames, every chunk would begin anew.
+"""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Belongs here: joining the parts of this package for one clip. Does not: any of the parts, media files, poses.
 """
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Self
@@ -101,6 +102,15 @@ class AnimationEngine:
                 f"a chunk of {plan[0].frame_count} frames of {inputs.width}x{inputs.height} pixels does not fit into "
                 f"the memory of {self.device}: ask for a smaller size or shorter chunks"
             ) from error
+
+    def release_memory(self) -> None:
+        """Give the device back what no clip uses any more; the networks stay. For after a clip that did not fit.
+
+        The exception of that clip must be gone: its traceback holds the tensors.
+        """
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 class _Clip:

@@ -12,6 +12,7 @@ from typing import Any
 
 from libs.animation_request import ResolvedRequest
 from libs.media.writer import VideoWriter
+from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
 from libs.one_to_all.options import SamplingOptions
@@ -24,7 +25,10 @@ ProgressCallback = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class ClipSummary:
-    """What was made: pixels, frames, exact rate as text, and how the work was divided. Times in seconds."""
+    """What was made: pixels, frames, exact rate as text, and how the work was divided. Times in seconds.
+
+    ``out_of_memory`` is what the device said when larger chunks did not fit, None when they did (``memory_retry``).
+    """
 
     width: int
     height: int
@@ -32,7 +36,10 @@ class ClipSummary:
     frame_rate: str
     chunks: int
     chunks_resumed: int
+    chunk_length: int
+    chunk_overlap: int
     sampling_seconds: float
+    out_of_memory: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -47,6 +54,7 @@ def animate_request(
     folder: Path,
     chunks: ChunkStore | None,
     on_step: ProgressCallback,
+    chunk_lengths: ChunkLengths = DEFAULT_CHUNK_LENGTHS,
 ) -> ClipSummary:
     """Sample the clip and write ``clip.mp4`` into ``folder``; the file appears when it is whole.
 
@@ -58,13 +66,18 @@ def animate_request(
         folder: an existing folder.
         chunks: where finished chunks survive a killed process; None to keep none.
         on_step: called with (steps done, steps in all, a phrase).
+        chunk_lengths: how the clip is divided; ``chunks`` must belong to the same lengths.
+
+    Raises:
+        DeviceOutOfMemoryError: a chunk does not fit; no file is left.
     """
     started = time.monotonic()
     height, width = conditioning.image.shape[:2]
     step_count = chunk_count = resumed = 0
+    options = sampling_options(request, chunk_lengths)
     audio = media.driver if request.keep_audio and media.has_audio else None
     with VideoWriter(folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio) as writer:
-        for event in engine.animate(_inputs(media, conditioning), sampling_options(request), chunks):
+        for event in engine.animate(_inputs(media, conditioning), options, chunks):
             match event:
                 case ChunkStarted():
                     chunk_count = event.count
@@ -86,12 +99,14 @@ def animate_request(
         frame_rate=str(media.output_frame_rate),
         chunks=chunk_count,
         chunks_resumed=resumed,
+        chunk_length=chunk_lengths.main,
+        chunk_overlap=chunk_lengths.overlap,
         sampling_seconds=time.monotonic() - started,
     )
 
 
-def sampling_options(request: ResolvedRequest) -> SamplingOptions:
-    """The part of a request that the sampler understands."""
+def sampling_options(request: ResolvedRequest, chunk_lengths: ChunkLengths) -> SamplingOptions:
+    """The part of a request that the sampler understands, with the lengths of the chunks."""
     return SamplingOptions(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -99,6 +114,7 @@ def sampling_options(request: ResolvedRequest) -> SamplingOptions:
         image_guidance_scale=request.image_guidance,
         pose_guidance_scale=request.pose_guidance,
         seed=request.seed,
+        chunk_lengths=chunk_lengths,
     )
 
 

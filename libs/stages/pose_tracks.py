@@ -1,11 +1,13 @@
 """Stage: key-points of the reference picture and of every driver frame that is used, as two files.
 
 Frames are cropped and scaled to the reference's size before the networks see them, as the reference implementation does
-(golden pose specification, section 1), streamed, never all held at once. What does not belong here: how key-points are
-found (``libs.pose.estimator``) and what is made of them (``libs.stages.pose_conditioning``).
+(golden pose specification, section 1), streamed, never all held at once. Tracks that another request found are taken
+over. What does not belong here: how key-points are found (``libs.pose.estimator``), where tracks are shared
+(``pose_track_store``) and what is made of them (``libs.stages.pose_conditioning``).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from libs.pose.estimator import PoseEstimator
 from libs.pose.framing import resize_crop_frames
 from libs.pose.person_check import require_person
 from libs.pose.track import PoseTrack
+from libs.stages.pose_track_store import SharedPoseTracks, TrackSource
 from libs.stages.request_media import RequestMedia
 
 REFERENCE_TRACK = "reference.npz"
@@ -26,33 +29,106 @@ DRIVER_TRACK = "driver.npz"
 FrameCallback = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class TrackSources:
+    """What determines the two tracks of a request."""
+
+    reference: TrackSource
+    driver: TrackSource
+
+
+@dataclass(frozen=True)
+class TrackedPoses:
+    """The tracks of the reference (one frame) and of the driver (``media.used_frame_count`` frames).
+
+    ``reference_reused`` and ``driver_reused`` tell whether another request had looked for them before.
+    """
+
+    reference: PoseTrack
+    driver: PoseTrack
+    reference_reused: bool
+    driver_reused: bool
+
+    @property
+    def network_frames(self) -> int:
+        """Frames that went through the networks now."""
+        frames = 0 if self.reference_reused else len(self.reference)
+        return frames + (0 if self.driver_reused else len(self.driver))
+
+
+def sources_of(media: RequestMedia, digests: Mapping[str, str], networks: str, code: str) -> TrackSources:
+    """What determines the tracks of ``media``.
+
+    The driver's frames are cropped to the reference's size, so requests share its track whose references have one size.
+
+    Args:
+        media: the picture and the video.
+        digests: file name -> SHA-256 of the files of ``media``.
+        networks: version of the pose networks.
+        code: version of this stage.
+    """
+
+    def source(file: str, frame_interval: int) -> TrackSource:
+        width, height = media.reference_width, media.reference_height
+        return TrackSource(digests[file], width, height, frame_interval, networks, code)
+
+    return TrackSources(source(media.reference_file, 1), source(media.driver_file, media.frame_interval))
+
+
 def track_poses(
-    media: RequestMedia, estimator: PoseEstimator, folder: Path, on_frame: FrameCallback
-) -> tuple[PoseTrack, PoseTrack]:
+    media: RequestMedia,
+    estimator: Callable[[], PoseEstimator],
+    folder: Path,
+    on_frame: FrameCallback,
+    shared: SharedPoseTracks,
+    sources: TrackSources | None,
+) -> TrackedPoses:
     """Find the key-points of both and write ``reference.npz`` and ``driver.npz`` into ``folder``.
 
     Args:
         media: the picture and the video.
-        estimator: the networks.
+        estimator: gives the networks; called only if they must run.
         folder: an existing folder.
         on_frame: called with (frames done, frames in all).
-
-    Returns:
-        The tracks of the reference (one frame) and of the driver (``media.used_frame_count`` frames).
+        shared: tracks found earlier, and where new ones go.
+        sources: what determines the tracks; None where it is not known, and nothing can be shared.
 
     Raises:
         PoseError: no person in the reference or in the driver.
     """
-    picture = read_image(media.reference)
-    reference = estimator.estimate([picture], "the reference picture")
-    require_person(reference, "the reference picture")
-    height, width = picture.shape[:2]
-    frames = resize_crop_frames(read_frames(media.driver, media.frame_interval), height, width)
-    driver = estimator.estimate(frames, "the driving video", lambda done: on_frame(done, media.used_frame_count))
-    require_person(driver, "the driving video")
+
+    def shared_or_found(source: TrackSource | None, find: Callable[[], PoseTrack]) -> tuple[PoseTrack, bool]:
+        known = shared.find(source) if source else None
+        if known is not None:
+            return known, True
+        found = find()
+        if source:
+            shared.keep(source, found)
+        return found, False
+
+    reference, reference_reused = shared_or_found(
+        sources.reference if sources else None, lambda: _track_reference(media, estimator())
+    )
+    driver, driver_reused = shared_or_found(
+        sources.driver if sources else None, lambda: _track_driver(media, estimator(), on_frame)
+    )
     reference.save(folder / REFERENCE_TRACK)
     driver.save(folder / DRIVER_TRACK)
-    return reference, driver
+    return TrackedPoses(reference, driver, reference_reused, driver_reused)
+
+
+def _track_reference(media: RequestMedia, estimator: PoseEstimator) -> PoseTrack:
+    track = estimator.estimate([read_image(media.reference)], "the reference picture")
+    require_person(track, "the reference picture")
+    return track
+
+
+def _track_driver(media: RequestMedia, estimator: PoseEstimator, on_frame: FrameCallback) -> PoseTrack:
+    frames = read_frames(media.driver, media.frame_interval)
+    cropped = resize_crop_frames(frames, media.reference_height, media.reference_width)
+    track = estimator.estimate(cropped, "the driving video", lambda done: on_frame(done, media.used_frame_count))
+    require_person(track, "the driving video")
+    return track
 
 
 def load_estimator(layout: RepositoryLayout, device: str) -> PoseEstimator:

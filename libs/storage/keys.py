@@ -4,6 +4,7 @@
     <asset>/<partition>/manifests/<digest, first 16>.json     the manifest of that content, kept as history
     <asset>/<partition>/manifest.json                         the newest manifest, written last
     suspect/<key>                                             the object at <key> was found corrupt: upload it anew
+    chunks/<request>/<digest of the inputs>/<lengths>/...     finished chunks of a clip in the making (``chunks``)
 
 Assets without partitions have ``_unpartitioned`` in the place of the partition; no partition key starts with an
 underscore. What does not belong here: a bucket's prefix, which the object stores add.
@@ -15,6 +16,7 @@ from pathlib import PurePosixPath
 from libs.errors import StorageError
 
 UNPARTITIONED = "_unpartitioned"
+CHUNKS_PREFIX = "chunks"
 
 _PREFIX_DIGITS = 16
 _MAXIMUM_KEY_BYTES = 900

@@ -1,7 +1,8 @@
 """The clip: the one step that needs the big network, and so a GPU.
 
-The model stays loaded in the worker's process; finished chunks of a long clip survive a killed run. What does not
-belong here: sampling (``libs.one_to_all``) and judging the clip (``orchestration.checks.clip``, ``animation_review``).
+The model stays loaded in the worker's process; finished chunks of a long clip survive a killed run; a device that runs
+out of memory gets smaller chunks, once. What does not belong here: sampling (``libs.one_to_all``) and judging the clip
+(``orchestration.checks.clip``, ``animation_review``).
 """
 
 import hashlib
@@ -9,11 +10,11 @@ import json
 
 import dagster as dg
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE
 from libs.storage.artifacts import LocalArtifact
+from libs.storage.keys import CHUNKS_PREFIX
 from orchestration.assets.model_verification import StoredVerification, stored_verification
 from orchestration.assets.models_in_use import animation_model
 from orchestration.assets.request import REQUEST_FILE
@@ -49,7 +50,7 @@ def animation(
     """The character of the reference doing the driver's motion: an mp4 with the driver's length, rate and sound."""
     from libs.one_to_all.warm import warm_engine  # noqa: PLC0415 - loads torch
     from libs.pose.conditioning import PoseConditioning  # noqa: PLC0415
-    from libs.stages.animation import animate_request  # noqa: PLC0415
+    from libs.stages.memory_retry import animate_within_memory  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
     from libs.storage.chunks import StoredChunks  # noqa: PLC0415
 
@@ -61,34 +62,29 @@ def animation(
         engine, load = warm_engine(layout_of(request.model, loaded), loaded.one_to_all_device)
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
         verified = stored_verification(storage.artifacts(), request.model)
-        chunks = StoredChunks(storage.objects(), _chunk_prefix(request, pose_conditioning, verified))
-        summary = animate_request(
+        objects, prefix = storage.objects(), _chunk_prefix(request, pose_conditioning, verified)
+        summary = animate_within_memory(
             request,
             RequestMedia.load(request_media.folder),
             conditioning,
             engine,
             folder,
-            chunks,
+            lambda lengths: StoredChunks(objects, f"{prefix}/{lengths.name}"),
             lambda done, all_, phrase: report("sampling", done, all_, phrase),
         )
+        if summary.out_of_memory:
+            context.log.warning(f"made in chunks of {summary.chunk_length} frames, because {summary.out_of_memory}")
         (folder / SUMMARY_FILE).write_text(json.dumps(summary.describe(), indent=2))
         pictures = pictures_metadata({}, {"clip": folder / CLIP_FILE})
-    content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
-
-    def clip_is_stored() -> None:
-        AcceptedRequests(storage.objects()).close(request.id, content)
-        chunks.clear()
-
     return folder_output(
         folder,
         {**pictures, **summary.describe(), "start": "cold" if load.cold else "warm", "load seconds": load.seconds},
-        attributes={CONTENT_ATTRIBUTE: content},
-        after_publishing=clip_is_stored,
+        after_publishing=StoredChunks(objects, prefix).clear,
     )
 
 
 def _chunk_prefix(request: ResolvedRequest, conditioning: LocalArtifact, verified: StoredVerification | None) -> str:
-    """Where this clip's finished chunks lie: named by everything that determines them.
+    """Where this clip's finished chunks lie: named by everything that determines them, but for the chunks' lengths.
 
     A retried run of the same work finds them; any change of request, poses, model files or code does not.
     """
@@ -99,4 +95,4 @@ def _chunk_prefix(request: ResolvedRequest, conditioning: LocalArtifact, verifie
         "code": CODE_VERSIONS["animation"],
     }
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
-    return f"chunks/{request.id}/{digest[:32]}"
+    return f"{CHUNKS_PREFIX}/{request.id}/{digest[:32]}"

@@ -1,7 +1,8 @@
 """Key-points of the reference picture and of every driver frame, as data.
 
 Depends on the media and on the pose networks only: another prompt or another face option does not run the networks
-again. What does not belong here: retargeting and drawing (``pose_conditioning``).
+again, nor does another request with the same media. What does not belong here: retargeting and drawing
+(``pose_conditioning``).
 """
 
 import time
@@ -10,12 +11,13 @@ import dagster as dg
 
 from libs.model_repo.layout import layout_of
 from libs.storage.artifacts import LocalArtifact
+from orchestration.assets.model_verification import stored_verification
 from orchestration.assets.models_in_use import pose_networks
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
-from orchestration.resources import ProgressResource, ScratchResource, SettingsResource
+from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 
 
 @dg.asset(
@@ -33,30 +35,43 @@ def pose_tracks(
     context: dg.AssetExecutionContext,
     request_media: LocalArtifact,
     settings: SettingsResource,
+    storage: StorageResource,
     scratch: ScratchResource,
     progress: ProgressResource,
 ) -> dg.Output:
     """Key-points of the reference and of every driver frame used, found by the detector and the pose network."""
-    from libs.stages.pose_tracks import load_estimator, track_poses  # noqa: PLC0415 - loads the pose networks' runtime
+    from libs.stages.pose_track_store import SharedPoseTracks  # noqa: PLC0415 - loads the pose networks' runtime
+    from libs.stages.pose_tracks import load_estimator, sources_of, track_poses  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
 
     started = time.monotonic()
     report = progress.of(context)
     with failures_explained(), scratch.filled_folder("pose_tracks") as folder:
-        loaded = settings.load()
-        layout = layout_of(variant_of_request(context.instance, context.partition_key), loaded)
+        loaded, store = settings.load(), storage.artifacts()
+        variant = variant_of_request(context.instance, context.partition_key)
         media = RequestMedia.load(request_media.folder)
-        estimator = load_estimator(layout, loaded.one_to_all_device)
-        reference, driver = track_poses(media, estimator, folder, lambda done, all_: report("poses", done, all_))
+        verified = stored_verification(store, variant)
+        digests = {file.name: file.sha256 for file in request_media.manifest.files}
+        networks = verified.versions[pose_networks.key.to_user_string()] if verified else None
+        tracked = track_poses(
+            media,
+            lambda: load_estimator(layout_of(variant, loaded), loaded.one_to_all_device),
+            folder,
+            lambda done, all_: report("poses", done, all_),
+            SharedPoseTracks(store),
+            sources_of(media, digests, networks, CODE_VERSIONS["pose_tracks"]) if networks else None,
+        )
     seconds = time.monotonic() - started
     return folder_output(
         folder,
         {
-            "frames": len(driver),
-            "frames without a detection": int((driver.boxes[:, 4] < 0).sum()),
-            "mean body score of the reference": float(reference.body[..., 2].mean()),
-            "mean body score of the driver": float(driver.body[..., 2].mean()),
+            "frames": len(tracked.driver),
+            "frames without a detection": int((tracked.driver.boxes[:, 4] < 0).sum()),
+            "mean body score of the reference": float(tracked.reference.body[..., 2].mean()),
+            "mean body score of the driver": float(tracked.driver.body[..., 2].mean()),
+            "reference reused": tracked.reference_reused,
+            "driver reused": tracked.driver_reused,
             "seconds": seconds,
-            "frames per second": len(driver) / seconds,
+            "frames per second of the networks": tracked.network_frames / seconds,
         },
     )

@@ -1,0 +1,71 @@
+"""Stage: one clip, and once more in smaller chunks when the device's memory did not suffice. Never a third time.
+
+What does not belong here: making the clip (``libs.stages.animation``), and retries of a run (the orchestration).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from libs.animation_request import ResolvedRequest
+from libs.errors import DeviceOutOfMemoryError
+from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import ChunkStore
+from libs.pose.conditioning import PoseConditioning
+from libs.stages.animation import ClipSummary, ProgressCallback, animate_request
+from libs.stages.request_media import RequestMedia
+
+ChunkStores = Callable[[ChunkLengths], ChunkStore | None]
+"""The store for a clip divided by these lengths; chunks of other lengths must not be found there."""
+
+
+def animate_within_memory(
+    request: ResolvedRequest,
+    media: RequestMedia,
+    conditioning: PoseConditioning,
+    engine: AnimationEngine,
+    folder: Path,
+    chunk_stores: ChunkStores,
+    on_step: ProgressCallback,
+) -> ClipSummary:
+    """:func:`animate_request`, in chunks of 81 frames, and of 33 when those did not fit.
+
+    Returns:
+        The summary; ``out_of_memory`` says what happened when the smaller chunks were needed.
+
+    Raises:
+        DeviceOutOfMemoryError: the smaller chunks did not fit either, or the clip's only chunk is no longer than they.
+    """
+
+    def attempt(lengths: ChunkLengths) -> ClipSummary:
+        chunks = chunk_stores(lengths)
+        return animate_request(request, media, conditioning, engine, folder, chunks, on_step, lengths)
+
+    try:
+        return attempt(DEFAULT_CHUNK_LENGTHS)
+    except DeviceOutOfMemoryError as error:
+        if _longest_chunk(media, SMALLER_CHUNK_LENGTHS) == _longest_chunk(media, DEFAULT_CHUNK_LENGTHS):
+            raise _does_not_fit(engine, f"({error})") from error
+        reason = str(error)
+    # Out of the handler: the exception, whose traceback held the tensors of that attempt, is gone.
+    engine.release_memory()
+    on_step(0, 1, f"out of memory: once more in chunks of {SMALLER_CHUNK_LENGTHS.main} frames")
+    try:
+        return replace(attempt(SMALLER_CHUNK_LENGTHS), out_of_memory=reason)
+    except DeviceOutOfMemoryError as error:
+        raise _does_not_fit(
+            engine,
+            f"in chunks of {DEFAULT_CHUNK_LENGTHS.main} frames, nor of {SMALLER_CHUNK_LENGTHS.main} ({error})",
+        ) from error
+
+
+def _longest_chunk(media: RequestMedia, lengths: ChunkLengths) -> int:
+    return max(chunk.frame_count for chunk in plan_chunks(media.used_frame_count, lengths))
+
+
+def _does_not_fit(engine: AnimationEngine, how: str) -> DeviceOutOfMemoryError:
+    return DeviceOutOfMemoryError(
+        f"the clip does not fit into the memory of {engine.device} {how}: ask for a smaller size or a smaller model "
+        "variant in the request, or run it on a device with more memory"
+    )

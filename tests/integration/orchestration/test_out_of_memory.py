@@ -1,0 +1,140 @@
+"""A GPU whose memory does not suffice: smaller chunks, once. Played is the GPU only: the allocation that fails."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from libs.one_to_all import engine as engine_module
+from libs.one_to_all import warm
+from libs.one_to_all.engine import AnimationEngine
+from tests.integration.orchestration.small_requests import (
+    clip_of,
+    metadata_of,
+    submit_small,
+    summary_of,
+    write_small_media,
+)
+
+FRAMES = 90
+"""Default chunks: 81 frames (21 latent ones), then a last one. Smaller chunks: 33 frames (9 latent ones) at most."""
+
+
+@dataclass
+class SmallGPU:
+    """Holds chunks of at most ``latent_frames``; remembers what happened, and the tensors of chunks that failed."""
+
+    latent_frames: int
+    refuse_from: int = 0
+    """Number of the allocation from which on it refuses; those before fit, whatever their size."""
+    allocations: list[int] = field(default_factory=list)
+    held: list["weakref.ref[torch.Tensor]"] = field(default_factory=list)
+    held_when_released: list[int] = field(default_factory=list)
+
+    @property
+    def refused(self) -> list[int]:
+        return [frames for frames in self.allocations if frames > self.latent_frames]
+
+
+@pytest.fixture
+def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallGPU]:
+    gpu = SmallGPU(latent_frames=9)
+    draw_noise, release_memory = engine_module.draw_noise, AnimationEngine.release_memory
+
+    def draw_or_refuse(shape: tuple[int, ...], *arguments: Any) -> torch.Tensor:
+        noise = draw_noise(shape, *arguments)
+        gpu.allocations.append(shape[2])
+        if shape[2] > gpu.latent_frames and len(gpu.allocations) > gpu.refuse_from:
+            gpu.held.append(weakref.ref(noise))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return noise
+
+    def release(engine: AnimationEngine) -> None:
+        release_memory(engine)
+        gpu.held_when_released.append(sum(tensor() is not None for tensor in gpu.held))
+
+    monkeypatch.setattr(engine_module, "draw_noise", draw_or_refuse)
+    monkeypatch.setattr(AnimationEngine, "release_memory", release)
+    yield gpu
+    warm.release_engine()
+    gc.collect()
+
+
+def failures(result: Any) -> list[Any]:
+    return [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+
+
+@pytest.mark.slow
+def test_chunks_that_do_not_fit_are_made_smaller_once(
+    world: Any, tmp_path: Path, small_gpu: SmallGPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_small(world, write_small_media(tmp_path / "media", FRAMES), "too-large")
+
+    assert world.animate("too-large").success
+
+    assert small_gpu.refused == [21], "one attempt with the default chunks"
+    assert small_gpu.held_when_released == [0], "memory is given back once, and nothing of the failed attempt is held"
+    for record in (summary_of(world, "too-large"), metadata_of(world, "animation", "too-large")):
+        assert (record["chunk_length"], record["chunk_overlap"]) == (33, 5)
+        assert "a chunk of 81 frames of 48x64 pixels does not fit" in record["out_of_memory"]
+        assert record["frame_count"] == FRAMES
+        assert record["chunks_resumed"] == 0
+    assert len(clip_of(world, "too-large")) == FRAMES
+    assert not list(world.objects.list("chunks/"))
+
+    small_gpu.latent_frames = 1000
+    submit_small(world, tmp_path / "media", "fits")
+    assert world.animate("fits").success
+    assert summary_of(world, "fits")["out_of_memory"] is None
+    assert summary_of(world, "fits")["chunk_length"] == 81
+    assert small_gpu.held_when_released == [0]
+
+
+@pytest.mark.slow
+def test_chunks_of_both_plans_are_not_mixed(world: Any, tmp_path: Path, small_gpu: SmallGPU) -> None:
+    """The first large chunk fits and is stored, the second does not: the smaller ones begin with the first frame."""
+    media = write_small_media(tmp_path / "media", FRAMES)
+    submit_small(world, media, "second-chunk")
+    submit_small(world, media, "from-the-start")
+    small_gpu.refuse_from = 1
+
+    assert world.animate("second-chunk").success
+
+    assert small_gpu.allocations[0] == 21
+    assert len(small_gpu.refused) == 2
+    assert summary_of(world, "second-chunk")["chunks_resumed"] == 0
+    assert not list(world.objects.list("chunks/")), "the chunks of both plans go when the clip is stored"
+    small_gpu.refuse_from = 0
+    assert world.animate("from-the-start").success
+    np.testing.assert_array_equal(clip_of(world, "second-chunk"), clip_of(world, "from-the-start"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("frames", "attempts", "message"),
+    [(FRAMES, 2, "in chunks of 81 frames, nor of 33"), (5, 1, "a chunk of 5 frames of 48x64 pixels")],
+)
+def test_what_fits_in_no_way_fails_for_good(
+    world: Any, tmp_path: Path, small_gpu: SmallGPU, frames: int, attempts: int, message: str
+) -> None:
+    small_gpu.latent_frames = 0
+    submit_small(world, write_small_media(tmp_path / "media", frames), "hopeless")
+
+    result = world.animate("hopeless", raise_on_error=False)
+
+    assert not result.success
+    assert len(small_gpu.allocations) == attempts
+    assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    (failure,) = [event for event in failures(result) if event.step_key == "animation"]
+    explained = failure.step_failure_data.user_failure_data.description
+    assert message in explained
+    assert "ask for a smaller size or a smaller model variant" in explained
+    assert world.store.manifest("animation", "hopeless") is None
+    scratch = world.data_dir / "one_to_all_animation_runtime" / "scratch"
+    assert not list(scratch.iterdir())
