@@ -10,6 +10,7 @@ import json
 
 import dagster as dg
 
+from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE
@@ -76,10 +77,17 @@ def animation(
             context.log.warning(f"made in chunks of {summary.chunk_length} frames, because {summary.out_of_memory}")
         (folder / SUMMARY_FILE).write_text(json.dumps(summary.describe(), indent=2))
         pictures = pictures_metadata({}, {"clip": folder / CLIP_FILE})
+    content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
+
+    def clip_is_stored() -> None:
+        AcceptedRequests(objects).close(request.id, content)
+        StoredChunks(objects, prefix).clear()
+
     return folder_output(
         folder,
         {**pictures, **summary.describe(), "start": "cold" if load.cold else "warm", "load seconds": load.seconds},
-        after_publishing=StoredChunks(objects, prefix).clear,
+        attributes={CONTENT_ATTRIBUTE: content},
+        after_publishing=clip_is_stored,
     )
 
 
