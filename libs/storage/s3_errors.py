@@ -11,6 +11,8 @@ from libs.errors import ArtifactMissingError, StorageError, StorageUnavailableEr
 from libs.storage.disk_errors import disk_errors_explained
 
 MISSING_OBJECT_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
+REFUSED_WITHOUT_REASON_CODES = frozenset({"400", "401", "403"})
+"""Where the answer had no body, botocore takes the HTTP status for a code."""
 
 _ADVICE = {
     "NoSuchBucket": "the bucket does not exist: create it, or correct S3_BUCKET_NAME",
@@ -63,6 +65,7 @@ def explained(place: str, endpoint: str) -> Iterator[None]:
 
 def storage_error(place: str, endpoint: str, error: Exception) -> StorageError:
     """The storage error for one of boto3's errors, as :func:`explained` raises it."""
+    from boto3.exceptions import RetriesExceededError  # noqa: PLC0415
     from botocore import exceptions as botocore  # noqa: PLC0415
 
     cause = _innermost(error)
@@ -75,7 +78,8 @@ def storage_error(place: str, endpoint: str, error: Exception) -> StorageError:
         return StorageError(f"{where}: no credentials; set S3_ACCESS_KEY and S3_SECRET_KEY")
     if isinstance(cause, botocore.ParamValidationError):
         return StorageError(f"{where}: {cause}; correct S3_BUCKET_NAME or the key")
-    if isinstance(cause, botocore.BotoCoreError | OSError):
+    # A download that broke off too often ends with an error of urllib3 or of none of these families.
+    if isinstance(cause, botocore.BotoCoreError | OSError) or isinstance(error, RetriesExceededError):
         return StorageUnavailableError(
             f"{where}: no answer ({type(cause).__name__}: {cause}); check that the server runs and S3_ENDPOINT is right"
         )
@@ -87,9 +91,9 @@ def missing_bucket(bucket: str, endpoint: str) -> StorageError:
     return StorageError(f"s3://{bucket} at {endpoint}: {_ADVICE['NoSuchBucket']}")
 
 
-def error_code(error: Exception) -> str:
+def error_code(error: BaseException | None) -> str:
     """The code of a server's answer, such as ``NoSuchKey``; empty for other errors."""
-    response: Any = getattr(_innermost(error), "response", None)
+    response: Any = getattr(error and _innermost(error), "response", None)
     return str(response["Error"].get("Code", "")) if isinstance(response, dict) and "Error" in response else ""
 
 
@@ -108,5 +112,5 @@ def _innermost(error: BaseException) -> BaseException:
     """The server's or connection's error inside boto3's wrappers, which chain it as cause or context."""
     from boto3.exceptions import Boto3Error  # noqa: PLC0415
 
-    inner = error.__cause__ or error.__context__
+    inner = getattr(error, "last_exception", None) or error.__cause__ or error.__context__
     return _innermost(inner) if isinstance(error, Boto3Error) and inner is not None else error
