@@ -72,17 +72,7 @@ def resize_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     source_height, source_width = image.shape[:2]
     if min(height, width, source_height, source_width) < 1:
         raise MediaError(f"cannot bring a picture of {source_width} x {source_height} pixels to {width} x {height}")
-    crop_width, crop_height = source_width, source_height
-    if source_height / source_width > height / width:
-        crop_height = int(source_width * height / width)
-    else:
-        crop_width = int(source_height * width / height)
-    box = (
-        (source_width - crop_width) / 2,
-        (source_height - crop_height) / 2,
-        (source_width + crop_width) / 2,
-        (source_height + crop_height) / 2,
-    )
+    box = _crop_box(source_height, source_width, height, width)
     cropped = Image.fromarray(image).crop(box)  # type: ignore[arg-type]  # Pillow rounds the edges, as upstream relies on
     if min(cropped.size) < 1:
         raise MediaError(
@@ -90,6 +80,37 @@ def resize_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
             f"{width} x {height}: use pictures of a more similar shape"
         )
     return np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _crop_box(source_height: int, source_width: int, height: int, width: int) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of the centre crop, in pixels, not yet rounded."""
+    crop_width, crop_height = source_width, source_height
+    if source_height / source_width > height / width:
+        crop_height = int(source_width * height / width)
+    else:
+        crop_width = int(source_height * width / height)
+    return (
+        (source_width - crop_width) / 2,
+        (source_height - crop_height) / 2,
+        (source_width + crop_width) / 2,
+        (source_height + crop_height) / 2,
+    )
+
+
+def framed_points(points: np.ndarray, source_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Where points of a picture lie after :func:`resize_crop`.
+
+    Args:
+        points: [..., 2]; x / width, y / height of the picture.
+        source_size: height and width of the picture in pixels.
+        size: height and width it is brought to.
+
+    Returns:
+        [..., 2] float64; x, y in pixels of the result, outside of it where the crop cut the point off.
+    """
+    left, top, right, bottom = (round(edge) for edge in _crop_box(*source_size, *size))
+    pixels = points.astype(np.float64) * (source_size[1], source_size[0])
+    return (pixels - (left, top)) * (size[1] / (right - left), size[0] / (bottom - top))
 
 
 def resize_crop_frames(frames: Iterable[np.ndarray], height: int, width: int) -> Iterator[np.ndarray]:

@@ -1,0 +1,28 @@
+"""Short clips of a dancing puppet as arrays, to be made bad in one respect."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from libs.sandbox.dance import Dance
+from libs.sandbox.puppet import REFERENCE, draw_puppet
+
+WIDTH, HEIGHT = 144, 192
+
+
+@pytest.fixture(scope="session")
+def dance() -> Callable[..., np.ndarray]:
+    """``dance(frames, rate=24)``: uint8 [n, 192, 144, 3]; rate 0 stands still, a low one moves fast."""
+
+    def make(frames: int, rate: float = 24.0) -> np.ndarray:
+        poses = [Dance(0).pose(index / rate if rate else 0.0) for index in range(frames)]
+        return np.stack([draw_puppet(REFERENCE, pose, WIDTH, HEIGHT) for pose in poses])
+
+    return make
+
+
+@pytest.fixture
+def brighter() -> Callable[[np.ndarray, float], np.ndarray]:
+    """``brighter(frames, levels)``: uint8 again."""
+    return lambda frames, levels: np.clip(frames.astype(np.float32) + levels, 0, 255).astype(np.uint8)
