@@ -1,10 +1,12 @@
-"""The engine of this process: loaded once, and kept as long as the same model on the same device is asked for.
+"""The engines of this process: each is loaded once, and stays while the memory of its device suffices.
 
-A worker that runs one clip after the other pays for loading once. Only one engine is kept: two would not fit onto a
-GPU. What does not belong here: loading itself (``engine``), keeping workers alive (the orchestration).
+A worker that runs one clip after the other pays for loading once. Another variant is loaded beside those that are
+there; what was used longest ago makes room. What does not belong here: loading itself (``engine``), keeping workers
+alive (the orchestration).
 """
 
 import gc
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -16,55 +18,81 @@ from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.loading import weight_files
+from libs.one_to_all.memory import bytes_when_loaded, device_memory
+
+CLIP_SHARE = 0.25
+"""Of a device's memory: what stays free beside several engines, for the tensors of the clip that is being made."""
 
 _FileIdentity = tuple[str, int, int, int]
+_Place = tuple[str, torch.device]
+"""Variant and device: a place holds one engine; other files or another dtype replace it."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _EngineKey:
-    variant: str
-    device: torch.device
+class _Kept:
+    engine: AnimationEngine
     dtype: torch.dtype
     files: tuple[_FileIdentity, ...]
 
 
 _lock = threading.Lock()
-_kept: dict[_EngineKey, AnimationEngine] = {}
+_kept: dict[_Place, _Kept] = {}
+"""The engine used longest ago comes first."""
 
 
 def warm_engine(
     layout: RepositoryLayout, device: str = "auto", dtype: torch.dtype | None = None
 ) -> tuple[AnimationEngine, EngineLoad]:
-    """The engine for ``layout``: the one this process has, or a new one in its place.
+    """The engine for ``layout``: the one this process has, or a new one.
 
-    A changed file (size, time of change or inode) means a new engine.
+    A changed file (size, time of change or inode) means a new engine. Where the new one does not fit beside the others
+    of its device, those used longest ago are dropped first.
 
     Raises:
         ModelFilesError, DeviceError: see :meth:`AnimationEngine.load`.
     """
     started = time.perf_counter()
     resolved = resolve_device(device)
-    key = _EngineKey(layout.variant.name, resolved, dtype or default_dtype(resolved), _identity(layout))
+    dtype = dtype or default_dtype(resolved)
+    place, files = (layout.variant.name, resolved), _identity(layout)
     with _lock:
-        cold = key not in _kept
+        kept = _kept.pop(place, None)
+        cold = kept is None or (kept.dtype, kept.files) != (dtype, files)
         if cold:
-            _release()
-            _kept[key] = AnimationEngine.load(layout, str(resolved), key.dtype)
-        return _kept[key], EngineLoad(cold, time.perf_counter() - started)
+            kept = None  # the outdated engine goes before its successor is loaded
+            _make_room(layout, resolved, dtype)
+            kept = _Kept(AnimationEngine.load(layout, str(resolved), dtype), dtype, files)
+        assert kept is not None
+        _kept[place] = kept  # at the end: used last
+        return kept.engine, EngineLoad(cold, time.perf_counter() - started)
 
 
-def release_engine() -> None:
-    """Drop the engine this process keeps, and give its memory back."""
+def release_engines() -> None:
+    """Drop the engines this process keeps, and give their memory back."""
     with _lock:
-        _release()
-
-
-def _release() -> None:
-    if _kept:
         _kept.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_memory_back()
+
+
+def _make_room(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> None:
+    """Drop engines of ``device`` until the new one fits, or none is left."""
+    _give_memory_back()
+    needed = bytes_when_loaded(layout, dtype)
+    for place in [place for place in _kept if place[1] == device]:
+        memory = device_memory(device)
+        if needed + CLIP_SHARE * memory.total <= memory.free:
+            return
+        _logger.info("%s makes room for %s on %s", place[0], layout.variant.name, device)
+        del _kept[place]
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _identity(layout: RepositoryLayout) -> tuple[_FileIdentity, ...]:

@@ -62,7 +62,7 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallGPU]:
     monkeypatch.setattr(engine_module, "draw_noise", draw_or_refuse)
     monkeypatch.setattr(AnimationEngine, "release_memory", release)
     yield gpu
-    warm.release_engine()
+    warm.release_engines()
     gc.collect()
 
 

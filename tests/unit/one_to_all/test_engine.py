@@ -1,6 +1,4 @@
-"""The engine on real, tiny networks: frame counts, resuming bit for bit, determinism, warm loading, options."""
-
-import os
+"""The engine on real, tiny networks: frame counts, resuming bit for bit, determinism, options."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ import torch
 
 from libs.errors import DeviceOutOfMemoryError, InputError
 from libs.one_to_all import engine as engine_module
-from libs.one_to_all import warm
 from libs.one_to_all.chunk_plan import ChunkLengths
 from libs.one_to_all.engine import AnimationEngine, ChunkStarted, FramesReady, StepFinished
 from libs.one_to_all.options import SamplingOptions
@@ -152,45 +149,3 @@ def test_out_of_memory_says_what_to_change(engine, make_inputs, monkeypatch):
 def test_impossible_options_are_named(changes, message):
     with pytest.raises(InputError, match=message):
         _options(**changes)
-
-
-class TestWarmEngine:
-    @pytest.fixture(autouse=True)
-    def _start_cold(self):
-        warm.release_engine()
-        yield
-        warm.release_engine()
-
-    def test_a_second_request_finds_the_engine(self, own_repository):
-        first, load = warm.warm_engine(own_repository, "cpu")
-        assert load.cold
-        assert load.seconds > 0
-        second, again = warm.warm_engine(own_repository, "cpu")
-        assert second is first
-        assert not again.cold
-        assert again.seconds < load.seconds
-
-    def test_auto_and_its_device_are_the_same(self, own_repository, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        first, _ = warm.warm_engine(own_repository, "auto")
-        assert warm.warm_engine(own_repository, "cpu")[0] is first
-
-    def test_a_changed_file_means_a_new_engine(self, own_repository):
-        first, _ = warm.warm_engine(own_repository, "cpu")
-        shard = sorted(own_repository.root.glob("*.safetensors"))[0]
-        os.utime(shard, ns=(1, 1))
-        second, load = warm.warm_engine(own_repository, "cpu")
-        assert load.cold
-        assert second is not first
-
-    def test_files_that_do_not_matter_do_not_cool_it(self, own_repository):
-        first, _ = warm.warm_engine(own_repository, "cpu")
-        (own_repository.root / "one-to-all.lock.json").write_text("{}")
-        assert warm.warm_engine(own_repository, "cpu")[0] is first
-
-    def test_another_dtype_takes_its_place(self, own_repository):
-        first, _ = warm.warm_engine(own_repository, "cpu")
-        second, load = warm.warm_engine(own_repository, "cpu", torch.bfloat16)
-        assert load.cold
-        assert second is not first
-        assert len(warm._kept) == 1

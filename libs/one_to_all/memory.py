@@ -1,0 +1,49 @@
+"""How much memory a model will take, and how much a device has left.
+
+What does not belong here: deciding what to drop (``warm``), and where a single network goes (``device``).
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from libs.errors import ModelFilesError
+from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.parameters import FP8_DTYPES
+from libs.model_repo.safetensors_header import read_header
+from libs.one_to_all.loading import weight_files
+
+
+class DeviceMemory(NamedTuple):
+    """Memory of a device in bytes: what may be taken now, and all of it."""
+
+    free: int
+    total: int
+
+
+def device_memory(device: torch.device) -> DeviceMemory:
+    """The memory of a CUDA device, or of this machine for the CPU."""
+    if device.type == "cuda":
+        return DeviceMemory(*torch.cuda.mem_get_info(device))
+    machine = psutil.virtual_memory()
+    return DeviceMemory(machine.available, machine.total)
+
+
+def bytes_when_loaded(layout: RepositoryLayout, dtype: torch.dtype) -> int:
+    """What the weights of ``layout`` take once they are loaded in ``dtype``; weights in FP8 stay as they are."""
+    return sum(_bytes_of_file(path, dtype) for path in weight_files(layout))
+
+
+def _bytes_of_file(path: Path, dtype: torch.dtype) -> int:
+    if path.suffix != ".safetensors":
+        return path.stat().st_size
+    try:
+        tensors = read_header(path)
+    except ModelFilesError:  # loading says what is wrong, and how to mend it
+        return path.stat().st_size
+    return sum(
+        math.prod(tensor.shape) * (1 if tensor.dtype in FP8_DTYPES else dtype.itemsize) for tensor in tensors.values()
+    )

@@ -1,0 +1,155 @@
+"""Engines that stay loaded: found again, replaced when outdated, dropped when memory is short."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from libs.errors import ModelFilesError
+from libs.model_repo.layout import RepositoryLayout
+from libs.one_to_all import memory, warm
+
+GIGABYTE = 10**9
+
+
+@pytest.fixture(autouse=True)
+def _start_cold():
+    warm.release_engines()
+    yield
+    warm.release_engines()
+
+
+def test_a_second_request_finds_the_engine(own_repository):
+    first, load = warm.warm_engine(own_repository, "cpu")
+    assert load.cold
+    assert load.seconds > 0
+    second, again = warm.warm_engine(own_repository, "cpu")
+    assert second is first
+    assert not again.cold
+    assert again.seconds < load.seconds
+
+
+def test_auto_and_its_device_are_the_same(own_repository, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    first, _ = warm.warm_engine(own_repository, "auto")
+    assert warm.warm_engine(own_repository, "cpu")[0] is first
+
+
+def test_a_changed_file_means_a_new_engine(own_repository):
+    first, _ = warm.warm_engine(own_repository, "cpu")
+    shard = sorted(own_repository.root.glob("*.safetensors"))[0]
+    os.utime(shard, ns=(1, 1))
+    second, load = warm.warm_engine(own_repository, "cpu")
+    assert load.cold
+    assert second is not first
+
+
+def test_files_that_do_not_matter_do_not_cool_it(own_repository):
+    first, _ = warm.warm_engine(own_repository, "cpu")
+    (own_repository.root / "one-to-all.lock.json").write_text("{}")
+    assert warm.warm_engine(own_repository, "cpu")[0] is first
+
+
+def test_another_dtype_takes_its_place(own_repository):
+    first, _ = warm.warm_engine(own_repository, "cpu")
+    second, load = warm.warm_engine(own_repository, "cpu", torch.bfloat16)
+    assert load.cold
+    assert second is not first
+    assert len(warm._kept) == 1
+
+
+def named(layout: RepositoryLayout, name: str) -> RepositoryLayout:
+    """The same files under the name of another variant."""
+    return replace(layout, variant=replace(layout.variant, name=name))
+
+
+class FakeMemory:
+    """A device on which each kept engine takes as much as is estimated for it."""
+
+    def __init__(self, monkeypatch, layout: RepositoryLayout, engines_that_fit: float) -> None:
+        self.size = memory.bytes_when_loaded(layout, torch.float32)
+        # A quarter of it is kept for clips.
+        self.total = round(engines_that_fit * self.size / (1 - warm.CLIP_SHARE))
+        monkeypatch.setattr(warm, "device_memory", self.read)
+
+    def read(self, device: torch.device) -> memory.DeviceMemory:
+        return memory.DeviceMemory(self.total - self.size * len(warm._kept), self.total)
+
+
+def is_cold(layout: RepositoryLayout) -> bool:
+    return warm.warm_engine(layout, "cpu")[1].cold
+
+
+def test_several_variants_stay_while_they_fit(own_repository, monkeypatch):
+    FakeMemory(monkeypatch, own_repository, engines_that_fit=3.1)
+    variants = [named(own_repository, name) for name in "abc"]
+    assert [is_cold(layout) for layout in variants] == [True, True, True]
+    assert [is_cold(layout) for layout in variants] == [False, False, False]
+
+
+def test_what_was_used_longest_ago_makes_room(own_repository, monkeypatch):
+    FakeMemory(monkeypatch, own_repository, engines_that_fit=2.1)
+    first, second, third = (named(own_repository, name) for name in "abc")
+    assert is_cold(first)
+    assert is_cold(second)
+    assert not is_cold(first)  # now the second is the oldest
+    assert is_cold(third)
+    assert not is_cold(first)
+    assert not is_cold(third)
+    assert is_cold(second)
+
+
+def test_only_as_many_are_dropped_as_it_takes(own_repository, monkeypatch):
+    fake = FakeMemory(monkeypatch, own_repository, engines_that_fit=3.1)
+    for name in "abc":
+        warm.warm_engine(named(own_repository, name), "cpu")
+    fake.total = round(2.1 / 3.1 * fake.total)
+    warm.warm_engine(named(own_repository, "d"), "cpu")
+    assert [name for name, _ in warm._kept] == ["c", "d"]
+
+
+def test_a_variant_that_never_fits_is_tried_on_an_empty_device(own_repository, monkeypatch):
+    FakeMemory(monkeypatch, own_repository, engines_that_fit=0.5)
+    for name in "abc":
+        assert is_cold(named(own_repository, name))
+        assert [kept for kept, _ in warm._kept] == [name]
+
+
+def test_engines_of_another_device_are_left_alone(own_repository, monkeypatch):
+    FakeMemory(monkeypatch, own_repository, engines_that_fit=0.5)
+    warm.warm_engine(named(own_repository, "a"), "cpu")
+    elsewhere = ("a", torch.device("cuda:0"))
+    warm._kept[elsewhere] = warm._kept.pop(("a", torch.device("cpu")))
+    warm.warm_engine(named(own_repository, "b"), "cpu")
+    assert elsewhere in warm._kept
+
+
+def test_a_model_that_cannot_be_loaded_is_not_kept(own_repository):
+    assert is_cold(own_repository)
+    shard = sorted(own_repository.root.glob("*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ModelFilesError, match=shard.name):
+        warm.warm_engine(own_repository, "cpu")
+    assert not warm._kept
+
+
+def test_the_estimate_is_what_the_networks_take(own_repository):
+    engine, _ = warm.warm_engine(own_repository, "cpu")
+    networks = engine.networks
+    loaded = sum(
+        parameter.numel() * parameter.element_size()
+        for network in (networks.transformer, networks.vae, networks.prompt_encoder.text_encoder)
+        for parameter in network.parameters()
+    )
+    estimated = memory.bytes_when_loaded(own_repository, torch.float32)
+    assert loaded <= estimated < loaded * 1.2  # indices, tokenizer and configurations count, too
+    weights = estimated - memory.bytes_when_loaded(own_repository, torch.bfloat16)
+    assert weights * 2 == pytest.approx(loaded, rel=0.05)
+
+
+def test_memory_of_the_machine_and_of_a_gpu(monkeypatch):
+    machine = memory.device_memory(torch.device("cpu"))
+    assert 0 < machine.free < machine.total
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * GIGABYTE, 80 * GIGABYTE))
+    assert memory.device_memory(torch.device("cuda:1")) == (30 * GIGABYTE, 80 * GIGABYTE)
