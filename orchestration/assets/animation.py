@@ -20,6 +20,7 @@ from orchestration.assets.model_verification import StoredVerification, stored_v
 from orchestration.assets.models_in_use import animation_model
 from orchestration.assets.request import REQUEST_FILE
 from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.fleet.worker_identity import process_metadata
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.pictures import pictures_metadata
@@ -85,7 +86,13 @@ def animation(
 
     return folder_output(
         folder,
-        {**pictures, **summary.describe(), "start": "cold" if load.cold else "warm", "load seconds": load.seconds},
+        {
+            **pictures,
+            **summary.describe(),
+            "start": "cold" if load.cold else "warm",
+            "load seconds": load.seconds,
+            **process_metadata(),
+        },
         attributes={CONTENT_ATTRIBUTE: content},
         after_publishing=clip_is_stored,
     )

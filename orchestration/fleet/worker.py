@@ -20,6 +20,7 @@ from libs.settings import load_settings
 from orchestration.fleet.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.fleet.run_task import execute_run
+from orchestration.fleet.worker_identity import announce_worker
 from orchestration.policies import GPU_QUEUE
 
 GRACE_SECONDS = 5.0
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = make_worker_app(require_redis_url(load_settings()))
     interrupt_runs_after(options.grace)
     name = options.name or f"{options.queue}-{options.gpu or os.getpid()}"
+    announce_worker(name, options.queue)
     app.worker_main([
         "worker",
         f"--hostname={name}@{socket.gethostname()}",
