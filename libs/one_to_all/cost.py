@@ -9,6 +9,7 @@ What does not belong here: measuring (``benchmarks/engine.py``), how much memory
 Source of the structure: golden model specification, sections 1 to 5.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -119,13 +120,14 @@ def step_flops(cost: PassCost, guidance: Guidance) -> int:
 
 def weight_bytes(network: NetworkConfig, *, fp8: bool = False) -> int:
     """Bytes of all weights in bfloat16, or with linear layers in FP8 and a float32 scale per output channel."""
-    return sum(_tensor_bytes(name, shape, fp8) for name, shape in expected_parameters(network).items())
+    return sum(_tensor_bytes(name, shape, fp8) for name, shape in _tensors(network))
 
 
-def block_bytes(network: NetworkConfig, *, fp8: bool = False) -> int:
-    """Bytes of the weights of one main block, the largest of all blocks; as :func:`weight_bytes`."""
-    parameters = expected_parameters(network).items()
-    return sum(_tensor_bytes(name, shape, fp8) for name, shape in parameters if name.startswith("blocks.0."))
+def block_bytes(network: NetworkConfig, *, fp8: bool = False) -> tuple[int, int]:
+    """Bytes of the weights of one main block (the largest), and of all blocks of the three lists."""
+    parameters = [(name.split("."), _tensor_bytes(name, shape, fp8)) for name, shape in _tensors(network)]
+    one = sum(count for path, count in parameters if path[:2] == ["blocks", "0"])
+    return one, sum(count for path, count in parameters if "blocks" in path)
 
 
 def pass_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
@@ -142,6 +144,10 @@ def pass_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
 
 def _width(network: NetworkConfig) -> int:
     return network.num_attention_heads * network.attention_head_dim
+
+
+def _tensors(network: NetworkConfig) -> Iterable[tuple[str, tuple[int, ...]]]:
+    return expected_parameters(network).items()
 
 
 def _attention(queries: int, keys: int, width: int) -> int:

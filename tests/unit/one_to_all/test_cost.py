@@ -61,5 +61,11 @@ def test_bytes():
     network = get_variant("sandbox").network
     assert weight_bytes(network) == 2 * sum(parameter.numel() for parameter in model.parameters())
     assert 0.5 < weight_bytes(NETWORK_14B, fp8=True) / weight_bytes(NETWORK_14B) < 0.55
-    assert 39 * block_bytes(NETWORK_14B) < weight_bytes(NETWORK_14B) < 60 * block_bytes(NETWORK_14B)
+    for network in (NETWORK_14B, get_variant("1.3b_1").network):
+        with torch.device("meta"):
+            model = OneToAllTransformer3DModel(**asdict(network))
+        lists = (model.blocks, model.controlnet.blocks, model.refextractor.blocks)
+        one, every = block_bytes(network)
+        assert one == 2 * sum(parameter.numel() for parameter in model.blocks[0].parameters())
+        assert every == 2 * sum(parameter.numel() for blocks in lists for parameter in blocks.parameters())
     assert pass_bytes(NETWORK_14B, TokenGrid.of(480, 832, 81)) > weight_bytes(NETWORK_14B)

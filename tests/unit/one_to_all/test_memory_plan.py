@@ -1,0 +1,137 @@
+"""Plans as a function of free memory, and the formulas against what torch counts for the real modules."""
+
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+from hypothesis import given
+from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from libs.model_repo.variants import VARIANTS, get_variant
+from libs.one_to_all.cost import TokenGrid
+from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.memory_plan import GB, decoding_bytes, plan_memory, sampling_bytes
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+VARIANT_14B = get_variant("14b")
+_SIZES = st.tuples(st.integers(1, 80).map(lambda n: 16 * n), st.integers(1, 80).map(lambda n: 16 * n))
+_FRAMES = st.integers(0, 40).map(lambda k: 4 * k + 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "allow_fp8", "expected"),
+    [
+        (80, False, "14b: transformer resident, text encoder resident"),
+        (54, False, "14b: transformer resident, text encoder dropped after the prompt"),
+        (40, False, "14b: transformer offloaded, text encoder dropped after the prompt"),
+        (40, True, "14b-fp8: transformer resident, text encoder dropped after the prompt"),
+        (24, True, "14b: transformer offloaded, text encoder dropped after the prompt"),
+        (24, False, "14b: transformer offloaded, text encoder dropped after the prompt"),
+        (12.5, False, "14b: transformer offloaded, text encoder on the host"),
+    ],
+)
+def test_plans_for_known_cards(free, allow_fp8, expected):
+    plan = plan_memory(round(free * GB), VARIANT_14B, 480, 832, 81, allow_fp8=allow_fp8)
+    assert plan.name == expected
+    assert plan.fits
+
+
+def test_tiling_is_the_last_resort_and_too_little_is_said():
+    plan = plan_memory(4 * GB, get_variant("1.3b_1"), 1280, 1280, 1)
+    assert plan.vae_tiling
+    nothing = plan_memory(1 * GB, VARIANT_14B, 480, 832, 81)
+    assert not nothing.fits
+    assert "DOES NOT FIT" in nothing.describe()
+
+
+def test_a_plan_shows_every_item_with_its_bytes():
+    text = plan_memory(80 * GB, VARIANT_14B, 480, 832, 81).describe()
+    for part in ("37.6 GB  transformer", "11.4 GB  text encoder", "intermediate results", "80.0 GB free, fits"):
+        assert part in text
+
+
+@given(st.sampled_from(sorted(VARIANTS)), _SIZES, _FRAMES, st.booleans(), st.integers(0, 100), st.integers(0, 100))
+def test_more_memory_never_gives_a_smaller_plan(name, size, frames, allow_fp8, first, second):
+    less, more = sorted((first, second))
+    small, large = (plan_memory(free * GB, VARIANTS[name], *size, frames, allow_fp8=allow_fp8) for free in (less, more))
+    order = ["resident", "offloaded"]
+    assert large.fits or not small.fits
+    assert order.index(large.transformer) <= order.index(small.transformer)
+    assert large.vae_tiling <= small.vae_tiling
+    if large.transformer == small.transformer:
+        assert large.variant.endswith("-fp8") <= small.variant.endswith("-fp8")
+        if large.variant == small.variant:
+            encoders = ["resident", "dropped after the prompt", "on the host"]
+            assert encoders.index(large.text_encoder) <= encoders.index(small.text_encoder)
+    for plan in (small, large):
+        assert plan.host_bytes >= 0
+        assert all(count >= 0 for items in plan.phases.values() for count in items.values())
+        assert not plan.fits or plan.peak_bytes <= plan.free_bytes
+
+
+@given(_SIZES, st.integers(0, 30))
+def test_more_frames_never_need_less(size, groups):
+    short, long = (plan_memory(10**12, VARIANT_14B, *size, 4 * k + 1) for k in (groups, groups + 1))
+    assert short.peak_bytes <= long.peak_bytes
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize(("variant", "frames"), [("14b", 81), ("14b", 33), ("1.3b_1", 81)])
+def test_sampling_needs_what_is_estimated(variant, frames, replaced):
+    network = replace(get_variant(variant).network, num_layers=3)
+    grid = TokenGrid.of(480, 832, frames)
+    with _without_data():
+        model = OneToAllTransformer3DModel(**asdict(network)).eval()
+        inputs = [
+            _empty(1, 16, grid.frames - 1, 60, 104),
+            torch.ones(1, dtype=torch.float32),
+            _empty(1, 512, network.text_dim),
+            _empty(1, 3, frames, 480, 832),
+            _empty(1, 32, 1, 60, 104),
+            _empty(1, 3, 1, 480, 832),
+        ]
+        peak = _peak(lambda: model(*inputs, token_replace=replaced, memo=ForwardMemo()), model, inputs)
+    assert peak <= sampling_bytes(get_variant(variant).network, grid) <= 1.25 * peak
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize(("height", "width", "frames"), [(480, 832, 21), (576, 1024, 9)])
+def test_decoding_needs_what_is_estimated(height, width, frames, tiled):
+    grid = TokenGrid.of(height, width, frames)
+    with _without_data():
+        vae = AutoencoderKLWan().eval()
+        if tiled:
+            vae.enable_tiling()
+        latents = _empty(1, 16, grid.frames - 1, height // 8, width // 8)
+        peak = _peak(lambda: vae.decode(latents), vae, [latents])
+    assert peak <= decoding_bytes(grid, tiled=tiled) <= 1.25 * peak
+
+
+@contextmanager
+def _without_data():
+    """Modules made inside are in bfloat16 and hold no data."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+def _empty(*shape: int) -> torch.Tensor:
+    return torch.empty(*shape, dtype=torch.bfloat16)
+
+
+def _peak(run, model: torch.nn.Module, inputs: list[torch.Tensor]) -> int:
+    """Bytes that running adds at its peak, weights and inputs not included."""
+    tracker = MemTracker()
+    tracker._pre_fw_hook = tracker._post_fw_hook = lambda *_: None  # it refuses modules that run more than once
+    tracker.track_external(*model.parameters(), *inputs)
+    with tracker:
+        before = sum(tracker.get_tracker_snapshot("current")[torch.device("cpu")].values()) // 2  # parts and their sum
+        run()
+    return sum(tracker.get_tracker_snapshot("peak")[torch.device("cpu")].values()) // 2 - before
