@@ -43,6 +43,11 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, as its driver has it; ``cpu`` for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def text_encoder_device(device: torch.device, weight_bytes: int) -> torch.device:
     """Where the text encoder goes: beside the network, or to the CPU where the device cannot hold all weights.
 

@@ -5,7 +5,7 @@ dropped. What does not belong here: how frames are made (``libs.one_to_all``) an
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,20 @@ from libs.stages.animation_files import CLIP_FILE
 from libs.stages.request_media import RequestMedia
 
 ProgressCallback = Callable[[int, int, str], None]
+ClipTags = Callable[[SamplingOptions], Mapping[str, str]]
+"""The tags of a clip sampled with these options, e.g. what made it; equal for equal work, so that the file is, too."""
+
+
+def no_tags(_: SamplingOptions) -> Mapping[str, str]:
+    """A clip that says nothing of itself."""
+    return {}
 
 
 @dataclass(frozen=True)
 class ClipSummary:
     """What was made: pixels, frames, exact rate as text, and how the work was divided. Times in seconds.
 
+    ``chunk_starts`` are the frames from which on each chunk is the one that shows.
     ``out_of_memory`` is what the device said when larger chunks did not fit, None when they did (``memory_retry``).
     """
 
@@ -38,12 +46,13 @@ class ClipSummary:
     chunks_resumed: int
     chunk_length: int
     chunk_overlap: int
+    chunk_starts: tuple[int, ...]
     sampling_seconds: float
     out_of_memory: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return asdict(self)
+        return {**asdict(self), "chunk_starts": list(self.chunk_starts)}
 
 
 def animate_request(
@@ -55,6 +64,7 @@ def animate_request(
     chunks: ChunkStore | None,
     on_step: ProgressCallback,
     chunk_lengths: ChunkLengths = DEFAULT_CHUNK_LENGTHS,
+    tags: ClipTags = no_tags,
 ) -> ClipSummary:
     """Sample the clip and write ``clip.mp4`` into ``folder``; the file appears when it is whole.
 
@@ -67,6 +77,7 @@ def animate_request(
         chunks: where finished chunks survive a killed process; None to keep none.
         on_step: called with (steps done, steps in all, a phrase).
         chunk_lengths: how the clip is divided; ``chunks`` must belong to the same lengths.
+        tags: what the mp4 says of itself.
 
     Raises:
         DeviceOutOfMemoryError: a chunk does not fit; no file is left.
@@ -74,13 +85,17 @@ def animate_request(
     started = time.monotonic()
     height, width = conditioning.image.shape[:2]
     step_count = chunk_count = resumed = 0
+    chunk_starts: list[int] = []
     options = sampling_options(request, chunk_lengths)
     audio = media.driver if request.keep_audio and media.has_audio else None
-    with VideoWriter(folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio) as writer:
+    with VideoWriter(
+        folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio, metadata=tags(options)
+    ) as writer:
         for event in engine.animate(_inputs(media, conditioning), options, chunks):
             match event:
                 case ChunkStarted():
                     chunk_count = event.count
+                    chunk_starts.append(event.start)
                     resumed += event.resumed
                     if event.resumed:
                         step_count += request.steps
@@ -101,6 +116,7 @@ def animate_request(
         chunks_resumed=resumed,
         chunk_length=chunk_lengths.main,
         chunk_overlap=chunk_lengths.overlap,
+        chunk_starts=tuple(chunk_starts),
         sampling_seconds=time.monotonic() - started,
     )
 

@@ -13,7 +13,7 @@ from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENG
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import ChunkStore
 from libs.pose.conditioning import PoseConditioning
-from libs.stages.animation import ClipSummary, ProgressCallback, animate_request
+from libs.stages.animation import ClipSummary, ClipTags, ProgressCallback, animate_request, no_tags
 from libs.stages.request_media import RequestMedia
 
 ChunkStores = Callable[[ChunkLengths], ChunkStore | None]
@@ -28,6 +28,7 @@ def animate_within_memory(
     folder: Path,
     chunk_stores: ChunkStores,
     on_step: ProgressCallback,
+    tags: ClipTags = no_tags,
 ) -> ClipSummary:
     """:func:`animate_request`, in chunks of 81 frames, and of 33 when those did not fit.
 
@@ -40,7 +41,7 @@ def animate_within_memory(
 
     def attempt(lengths: ChunkLengths) -> ClipSummary:
         chunks = chunk_stores(lengths)
-        return animate_request(request, media, conditioning, engine, folder, chunks, on_step, lengths)
+        return animate_request(request, media, conditioning, engine, folder, chunks, on_step, lengths, tags)
 
     try:
         return attempt(DEFAULT_CHUNK_LENGTHS)

@@ -13,6 +13,7 @@ import dagster as dg
 from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
+from libs.model_repo.lock import read_lock
 from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE
 from libs.storage.artifacts import LocalArtifact
 from libs.storage.keys import CHUNKS_PREFIX
@@ -50,8 +51,13 @@ def animation(
     progress: ProgressResource,
 ) -> dg.Output:
     """The character of the reference doing the driver's motion: an mp4 with the driver's length, rate and sound."""
-    from libs.one_to_all.warm import warm_engine  # noqa: PLC0415 - loads torch
+    from libs.one_to_all.device import device_name  # noqa: PLC0415 - loads torch
+    from libs.one_to_all.warm import warm_engine  # noqa: PLC0415
     from libs.pose.conditioning import PoseConditioning  # noqa: PLC0415
+    from libs.provenance.clip_tag import clip_tags  # noqa: PLC0415
+    from libs.provenance.origin import OriginFacts  # noqa: PLC0415
+    from libs.provenance.record import Device  # noqa: PLC0415
+    from libs.provenance.run_record import write_provenance  # noqa: PLC0415
     from libs.stages.memory_retry import animate_within_memory  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
     from libs.storage.chunks import StoredChunks  # noqa: PLC0415
@@ -65,18 +71,38 @@ def animation(
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
         verified = stored_verification(storage.artifacts(), request.model)
         objects, prefix = storage.objects(), _chunk_prefix(request, pose_conditioning, verified)
+        media = RequestMedia.load(request_media.folder)
+        facts = OriginFacts(
+            request=request,
+            reference_sha256=request_media.manifest.file(media.reference_file).sha256,
+            driver_sha256=request_media.manifest.file(media.driver_file).sha256,
+            pose_conditioning=pose_conditioning.manifest.digest,
+            lock=read_lock(layout_of(request.model, loaded)),
+            code_version=CODE_VERSIONS["animation"],
+            device=Device(kind=engine.device.type, name=device_name(engine.device), dtype=str(engine.dtype)),
+        )
         summary = animate_within_memory(
             request,
-            RequestMedia.load(request_media.folder),
+            media,
             conditioning,
             engine,
             folder,
             lambda lengths: StoredChunks(objects, f"{prefix}/{lengths.name}"),
             lambda done, all_, phrase: report("sampling", done, all_, phrase),
+            lambda options: clip_tags(facts.origin(options)),
         )
         if summary.out_of_memory:
             context.log.warning(f"made in chunks of {summary.chunk_length} frames, because {summary.out_of_memory}")
         (folder / SUMMARY_FILE).write_text(json.dumps(summary.describe(), indent=2))
+        provenance = write_provenance(
+            folder / CLIP_FILE,
+            run_id=context.run_id,
+            device=str(engine.device),
+            cold=load.cold,
+            chunks=summary.chunks,
+            chunks_resumed=summary.chunks_resumed,
+            seconds={"loading": load.seconds, "sampling": summary.sampling_seconds},
+        )
         pictures = pictures_metadata({}, {"clip": folder / CLIP_FILE})
     content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
 
@@ -93,6 +119,8 @@ def animation(
             "load seconds": load.seconds,
             **process_metadata(),
         },
+        # What was made, not how long it took: summary and provenance differ from run to run.
+        data_version=provenance.run.stream_digest,
         attributes={CONTENT_ATTRIBUTE: content},
         after_publishing=clip_is_stored,
     )

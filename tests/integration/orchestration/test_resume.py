@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libs.media.stream_digest import stream_digest
+from libs.provenance.clip_tag import read_origin
 from libs.settings import REPOSITORY_ROOT
 from tests.integration.orchestration.small_requests import (
     clip_of,
@@ -86,6 +88,9 @@ def test_a_run_killed_in_its_third_chunk_resumes_and_equals_an_undisturbed_one(w
     resumed, whole = clip_of(world, "killed"), clip_of(world, "undisturbed")
     assert whole.shape == (FRAMES, 64, 48, 3)
     np.testing.assert_array_equal(resumed, whole)
-    clips = [world.store.manifest("animation", name).file("clip.mp4").sha256 for name in ("killed", "undisturbed")]
-    assert clips[0] == clips[1], "even the encoded files are equal"
+    files = [world.artifact("animation", name).path("clip.mp4") for name in ("killed", "undisturbed")]
+    assert stream_digest(files[0]) == stream_digest(files[1]), "even the encoded pictures are equal"
+    origins = [read_origin(file) for file in files]
+    renamed = {**origins[0].request, "id": "undisturbed"}
+    assert origins[0].model_copy(update={"request": renamed}) == origins[1], "the tag differs in the name only"
     assert not list(world.objects.list("chunks/")), "chunks go when the clip is stored"
