@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     nightly_cron: str = Field("0 1 * * *", description="when the nightly batch starts: a cron line of five fields")
     nightly_timezone: str = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
 
+    archive_after_days: float = Field(90, ge=0, description="finished requests older than this leave the UI's list")
+    prune_runs_after_days: float = Field(90, ge=0, description="runs older than this that nothing needs are deleted")
+    chunk_max_age_days: float = Field(7, ge=0, description="how long a killed run's chunks and scratch are kept")
+    artifact_cache_max_gb: float = Field(100, ge=0, description="size of DATA_DIR/artifact_cache after housekeeping")
+
     redis_url: SecretStr | None = Field(None, description="broker of the fleet: redis://[:password@]host:port/database")
 
     @model_validator(mode="before")

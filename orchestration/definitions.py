@@ -18,6 +18,7 @@ from orchestration.assets.request import validate_request
 from orchestration.checks.clip import CLIP_CHECKS
 from orchestration.checks.third_party import third_party_is_untouched
 from orchestration.fleet.lost_launches import lost_launches
+from orchestration.housekeeping.jobs import HOUSEKEEPING_JOBS, HOUSEKEEPING_SCHEDULES
 from orchestration.io_manager import ArtifactIOManager
 from orchestration.jobs import JOBS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
@@ -50,9 +51,9 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             animation_review,
         ],
         asset_checks=[*CLIP_CHECKS, third_party_is_untouched],
-        jobs=[*JOBS, delete_old_stash],
+        jobs=[*JOBS, delete_old_stash, *HOUSEKEEPING_JOBS],
         sensors=[inbox_sensor, lost_launches],
-        schedules=[build_nightly_batch(load_settings())],
+        schedules=[build_nightly_batch(load_settings()), *HOUSEKEEPING_SCHEDULES],
         resources={
             "settings": settings,
             "storage": storage,

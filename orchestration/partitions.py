@@ -43,5 +43,12 @@ def requests_of_variant(instance: dg.DagsterInstance, variant: str) -> list[str]
     return list(instance.get_dynamic_partitions(_index_name(variant)))
 
 
+def forget_request(instance: dg.DagsterInstance, request_id: str) -> None:
+    """Take ``request_id`` out of the partition set, and before that out of the index."""
+    for name in [*map(_index_name, VARIANTS), str(ANIMATION_REQUESTS.name)]:
+        if instance.has_dynamic_partition(name, request_id):
+            instance.delete_dynamic_partition(name, request_id)
+
+
 def _index_name(variant: str) -> str:
     return f"animation_requests_with_{variant}"

@@ -1,10 +1,13 @@
 """What all assets of a kind share: owners, groups, GPU tags. Applied once, so that no asset decides for itself.
 
-What does not belong here: the assets, and anything read from a disk.
+Tags are fixed when definitions load, so what they depend on is read then. What does not belong here: the assets, and
+anything else read from a disk.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from libs.kubernetes_settings import KubernetesSettings, load_kubernetes_settings
 
 MODELS_GROUP = "models"
 ANIMATIONS_GROUP = "animations"
@@ -16,14 +19,21 @@ GPU_POOL = "gpu"
 GPU_QUEUE = "gpu"
 """The Celery queue that GPU workers listen to."""
 
-GPU_OP_TAGS: Mapping[str, Any] = {
-    "dagster-celery/queue": GPU_QUEUE,
-    "dagster-k8s/config": {
-        "container_config": {
-            "resources": {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}},
-        },
-    },
-}
+
+
+def gpu_op_tags(settings: KubernetesSettings) -> dict[str, Any]:
+    """The tags of an op that needs a GPU: its Celery queue, and the GPUs a pod of its own asks for.
+
+    Kubernetes wants request and limit of such a resource to be equal.
+    """
+    gpus = {settings.k8s_gpu_resource: str(settings.k8s_gpu_count)}
+    return {
+        "dagster-celery/queue": GPU_QUEUE,
+        "dagster-k8s/config": {"container_config": {"resources": {"requests": gpus, "limits": dict(gpus)}}},
+    }
+
+
+GPU_OP_TAGS: Mapping[str, Any] = gpu_op_tags(load_kubernetes_settings())
 """For ``op_tags=`` of assets that need a GPU, whichever executor or launcher a deployment uses."""
 
 CONTENT_TAG = "one_to_all/content"

@@ -13,7 +13,9 @@ from libs.request_states import CLIP_ASSET
 from orchestration.jobs import ANIMATE
 from orchestration.policies import CONTENT_TAG
 
-_UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
+UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
+"""Statuses of runs that are going on or wait for their turn."""
+
 _RUNS_AT_ONCE = 1000
 
 
@@ -34,7 +36,7 @@ class RunsInProgress:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._contents: dict[str, set[str | None]] = defaultdict(set)
         cursor = None
-        while runs := instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), cursor=cursor, limit=_RUNS_AT_ONCE):
+        while runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), cursor=cursor, limit=_RUNS_AT_ONCE):
             for run in runs:
                 if _makes_a_clip(run):
                     self._contents[run.tags[PARTITION_NAME_TAG]].add(run.tags.get(CONTENT_TAG))

@@ -81,11 +81,15 @@ class ScratchResource(dg.ConfigurableResource):
 
     settings: dg.ResourceDependency[SettingsResource]
 
+    def root(self) -> Path:
+        """Where all of them lie; may not be there yet."""
+        return self.settings.load().one_to_all_runtime_dir / "scratch"
+
     def new_folder(self, asset: str) -> Path:
         """A fresh folder; the IO manager removes it once its files are published."""
-        runtime = self.settings.load().one_to_all_runtime_dir / "scratch"
-        runtime.mkdir(parents=True, exist_ok=True)
-        return Path(mkdtemp(prefix=f"{asset}-", dir=runtime))
+        root = self.root()
+        root.mkdir(parents=True, exist_ok=True)
+        return Path(mkdtemp(prefix=f"{asset}-", dir=root))
 
     @contextmanager
     def filled_folder(self, asset: str) -> Iterator[Path]:

@@ -1,0 +1,44 @@
+"""Finished requests leave the set of partitions, so that it stays as small as the work at hand.
+
+What does not belong here: which requests are finished, and what is kept of them (``libs.request_archive``).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from libs.request_archive import RequestArchive
+from orchestration.partitions import ANIMATION_REQUESTS, forget_request
+from orchestration.request_runs import UNFINISHED
+
+_RUNS_AT_ONCE = 1000
+
+
+def requests_to_archive(
+    instance: dg.DagsterInstance, archive: RequestArchive, older_than: timedelta, now: datetime | None = None
+) -> list[str]:
+    """The registered requests that were finished ``older_than`` ago, and that no run is busy with."""
+    registered = instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name))
+    busy = _partitions_of_unfinished_runs(instance)
+    return [request_id for request_id in archive.finished(registered, older_than, now) if request_id not in busy]
+
+
+def archive_requests(instance: dg.DagsterInstance, archive: RequestArchive, request_ids: Sequence[str]) -> None:
+    """Record each request in the archive, then take it out of the partition set and out of the variants' index.
+
+    A request whose archiving was interrupted is still registered, and the next call does all of it again.
+    """
+    for request_id in request_ids:
+        archive.record(request_id)
+        forget_request(instance, request_id)
+
+
+def _partitions_of_unfinished_runs(instance: dg.DagsterInstance) -> set[str]:
+    partitions: set[str] = set()
+    cursor = None
+    while runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), cursor=cursor, limit=_RUNS_AT_ONCE):
+        partitions.update(run.tags[PARTITION_NAME_TAG] for run in runs if PARTITION_NAME_TAG in run.tags)
+        cursor = runs[-1].run_id
+    return partitions
