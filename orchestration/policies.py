@@ -20,7 +20,6 @@ GPU_QUEUE = "gpu"
 """The Celery queue that GPU workers listen to."""
 
 
-
 def gpu_op_tags(settings: KubernetesSettings) -> dict[str, Any]:
     """The tags of an op that needs a GPU: its Celery queue, and the GPUs a pod of its own asks for.
 
