@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     s3_bucket_name: str | None = None
     s3_region: str = "us-east-1"
     s3_prefix: str = ""
+    s3_public_endpoint: str | None = Field(None, description="where browsers reach S3_ENDPOINT; turns previews on")
 
     nightly_cron: str = Field("0 1 * * *", description="when the nightly batch starts: a cron line of five fields")
     nightly_timezone: str = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
@@ -122,6 +123,13 @@ class Settings(BaseSettings):
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(f"NIGHTLY_TIMEZONE={value!r} must be an IANA time zone, e.g. Europe/Berlin") from None
+        return value
+
+    @field_validator("s3_endpoint", "s3_public_endpoint")
+    @classmethod
+    def _is_an_address_without_credentials(cls, value: str | None) -> str | None:
+        if value and "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("must not hold a user or password, it is shown in messages: use S3_ACCESS_KEY")
         return value
 
     @field_validator("redis_url")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from libs.errors import StorageError
 from orchestration.failures import failures_explained
 from orchestration.resources import StorageResource
 
@@ -31,8 +32,9 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             manifest = self.storage.artifacts().publish(
                 asset_name(context), partition_of(context), obj, {"run_id": context.run_id}
             )
+        shown = self._publish_previews(context, manifest, obj)
         rmtree(obj.folder, ignore_errors=True)
-        context.add_output_metadata(storage_metadata(manifest, self.storage.objects().uri))
+        context.add_output_metadata({**storage_metadata(manifest, self.storage.objects().uri), **shown})
 
     def load_input(self, context: dg.InputContext) -> "LocalArtifact":
         """A local, digest-verified copy of the upstream asset's files.
@@ -42,6 +44,20 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         """
         with failures_explained():
             return self.storage.artifacts().fetch(asset_name(context), partition_of(context))
+
+    def _publish_previews(
+        self, context: dg.OutputContext, manifest: "Manifest", files: "ArtifactFiles"
+    ) -> dict[str, dg.MetadataValue]:
+        """Pictures by their address for the UI; none where previews are not published, or that fails."""
+        previews = self.storage.previews() if files.previews else None
+        if previews is None:
+            return {}
+        try:
+            addresses = previews.publish(manifest, files)
+        except StorageError as error:  # the artifact itself is stored: no reason to make it again
+            context.log.warning(f"previews are not published: {error}")
+            return {}
+        return {f"{name} preview": dg.MetadataValue.md(f"![{name}]({url})") for name, url in addresses.items()}
 
 
 def asset_name(context: dg.InputContext | dg.OutputContext) -> str:

@@ -4,7 +4,7 @@ What does not belong here: storing it (``orchestration.io_manager``).
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def folder_output(
     output_name: str = "result",
     data_version: str | None = None,
     attributes: Mapping[str, Any] | None = None,
+    previews: Iterable[str] = (),
     after_publishing: Callable[[], None] | None = None,
 ) -> dg.Output:
     """The output for the files in ``folder``.
@@ -31,11 +32,12 @@ def folder_output(
         output_name: for assets with several outputs.
         data_version: the digest of all names and contents when left out; staleness follows it.
         attributes: stored in the manifest beside the files, e.g. what they were made from.
+        previews: names of small pictures that everybody may see, where previews are published (docs/storage.md).
         after_publishing: called once the files are stored, e.g. to remove what is no longer needed.
     """
     from libs.storage.artifacts import ArtifactFiles  # noqa: PLC0415 - loading the code location stays light
 
-    files = ArtifactFiles(folder, attributes=attributes, after_publishing=after_publishing)
+    files = ArtifactFiles(folder, attributes=attributes, previews=previews, after_publishing=after_publishing)
     return dg.Output(
         files,
         output_name=output_name,

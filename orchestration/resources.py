@@ -21,6 +21,8 @@ from orchestration.progress import Progress, log_progress
 if TYPE_CHECKING:
     from libs.storage.artifacts import ArtifactStore
     from libs.storage.objects import ObjectStore
+    from libs.storage.previews import PublicPreviews
+    from libs.storage.s3 import S3ObjectStore
 
 
 class SettingsResource(dg.ConfigurableResource):
@@ -53,6 +55,15 @@ class StorageResource(dg.ConfigurableResource):
             return FolderObjectStore(settings.artifacts_dir)
         return _s3_objects(settings)
 
+    def previews(self) -> "PublicPreviews | None":
+        """Where previews for everybody go; None without a bucket or ``S3_PUBLIC_ENDPOINT``."""
+        settings = self.settings.load()
+        if not settings.uses_s3 or settings.s3_public_endpoint is None:
+            return None
+        from libs.storage.previews import PublicPreviews  # noqa: PLC0415
+
+        return PublicPreviews(_s3_objects(settings), settings.s3_public_endpoint)
+
     def artifacts(self) -> "ArtifactStore":
         """The store of published asset outputs."""
         from libs.storage.artifacts import ArtifactStore  # noqa: PLC0415
@@ -60,7 +71,7 @@ class StorageResource(dg.ConfigurableResource):
         return ArtifactStore(self.objects(), self.settings.load().artifact_cache_dir)
 
 
-def _s3_objects(settings: Settings) -> "ObjectStore":
+def _s3_objects(settings: Settings) -> "S3ObjectStore":
     from libs.storage.client import ATTEMPTS  # noqa: PLC0415
     from libs.storage.s3 import S3ObjectStore  # noqa: PLC0415
     from orchestration.s3_resource import TimeLimitedS3Resource  # noqa: PLC0415 - runs load boto3, not the code location

@@ -8,7 +8,8 @@ import sys
 
 import typer
 
-from libs.command_line import models, requests
+from libs.command_line import models, requests, share, storage
+from libs.command_line.options import examples
 from libs.errors import OneToAllError
 
 app = typer.Typer(
@@ -20,7 +21,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 requests.add_to(app)
+app.command(epilog=examples("one-to-all share dance-1", "one-to-all share dance-1 --expires 7d"))(share.share)
 app.add_typer(models.app, name="models")
+app.add_typer(storage.app, name="storage")
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ What does not belong here: Dagster (``orchestration.io_manager``), buckets and f
 import logging
 import mimetypes
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +22,11 @@ from libs.storage.manifest import Manifest, StoredFile, content_digest, describe
 from libs.storage.objects import ObjectStore
 from libs.storage.sha256 import sha256_of_file
 
-_IMMUTABLE = "public, max-age=31536000, immutable"
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""Cache header of what is never changed: keep it for a year."""
+
+TRUSTED_FOR = timedelta(days=1)
+"""How long after its upload a file that no manifest may name yet is relied upon (``orphans``)."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +53,8 @@ class ArtifactFiles:
     """A folder of finished files to publish, hashed once, when first asked for.
 
     All files below the folder belong to it, hidden ones (temporary files) apart. ``attributes`` are JSON values for the
-    manifest. ``after_publishing`` is called when they are stored.
+    manifest. ``previews`` are names of small files that everybody may see. ``after_publishing`` is called when they are
+    stored.
     """
 
     def __init__(
@@ -57,10 +62,12 @@ class ArtifactFiles:
         folder: Path,
         *,
         attributes: Mapping[str, Any] | None = None,
+        previews: Iterable[str] = (),
         after_publishing: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
         self.attributes = dict(attributes or {})
+        self.previews = tuple(previews)
         self.after_publishing = after_publishing
 
     @cached_property
@@ -116,8 +123,8 @@ class ArtifactStore:
     ) -> Manifest:
         """Store all files, then the manifest that makes them the newest artifact of ``asset`` and ``partition``.
 
-        A file whose content is already stored is not sent again. If anything fails, the artifact published before
-        stays as it is, and calling again carries on. ``attributes`` (JSON values) join those of ``files``.
+        A file whose content was stored within the last day is not sent again. If anything fails, the artifact published
+        before stays as it is, and calling again carries on. ``attributes`` (JSON values) join those of ``files``.
 
         Raises:
             StorageError: a name cannot be a key, a file changed while it was sent, or the store refused.
@@ -209,11 +216,13 @@ class ArtifactStore:
         stored = self.objects.head(key)
         suspect = keys.suspect_key(key)
         is_suspect = stored is not None and self.objects.exists(suspect)
-        if stored is not None and (stored.size, stored.sha256) == (file.size, file.sha256) and not is_suspect:
+        is_young = stored is not None and datetime.now(UTC) - stored.modified < TRUSTED_FOR
+        is_same = stored is not None and (stored.size, stored.sha256) == (file.size, file.sha256)
+        if is_same and is_young and not is_suspect:
             _log.debug("%s is stored already", key)
             return
         self._require_unchanged(file)
-        self.objects.put_file(key, file.path, file.sha256, file.content_type, _IMMUTABLE)
+        self.objects.put_file(key, file.path, file.sha256, file.content_type, IMMUTABLE)
         self._require_unchanged(file)
         if is_suspect:
             self.objects.delete(suspect)

@@ -40,7 +40,7 @@ class S3ObjectStore:
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
-        self._client = client
+        self.client = client
         self.bucket = bucket
         self.prefix = prefix.strip("/")
         self._bucket_seen = False
@@ -62,8 +62,8 @@ class S3ObjectStore:
             arguments["CacheControl"] = cache_control
         size = path.stat().st_size
         with self._explained(key):
-            self._client.upload_file(
-                str(path), self.bucket, self._full(key), ExtraArgs=arguments, Config=self._transfer_config
+            self.client.upload_file(
+                str(path), self.bucket, self.full_key(key), ExtraArgs=arguments, Config=self._transfer_config
             )
         stored = self.head(key)
         if stored is None or stored.size != size:
@@ -75,9 +75,9 @@ class S3ObjectStore:
         """See the protocol."""
         digest = hashlib.sha256(data).hexdigest()
         with self._explained(key):
-            self._client.put_object(
+            self.client.put_object(
                 Bucket=self.bucket,
-                Key=self._full(key),
+                Key=self.full_key(key),
                 Body=data,
                 ContentType=content_type,
                 Metadata={_DIGEST_METADATA: digest},
@@ -88,18 +88,18 @@ class S3ObjectStore:
     def get_file(self, key: str, destination: Path) -> None:
         """See the protocol."""
         with self._explained(key), atomic_write(destination) as temporary:
-            self._client.download_file(self.bucket, self._full(key), str(temporary), Config=self._transfer_config)
+            self.client.download_file(self.bucket, self.full_key(key), str(temporary), Config=self._transfer_config)
 
     def get_bytes(self, key: str) -> bytes:
         """See the protocol."""
         with self._explained(key):
-            return bytes(self._client.get_object(Bucket=self.bucket, Key=self._full(key))["Body"].read())
+            return bytes(self.client.get_object(Bucket=self.bucket, Key=self.full_key(key))["Body"].read())
 
     def head(self, key: str) -> ObjectInfo | None:
         """See the protocol."""
         try:
             with self._explained(key):
-                answer = self._client.head_object(Bucket=self.bucket, Key=self._full(key))
+                answer = self.client.head_object(Bucket=self.bucket, Key=self.full_key(key))
         except ArtifactMissingError:
             return None
         return ObjectInfo(
@@ -117,10 +117,10 @@ class S3ObjectStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See the protocol."""
         start = len(self.prefix) + 1 if self.prefix else 0
-        pages = self._client.get_paginator("list_objects_v2").paginate(
+        pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=f"{self.prefix}/{prefix}" if self.prefix else prefix
         )
-        with explained(f"s3://{self.bucket}/{self.prefix}", self._endpoint):
+        with explained(f"s3://{self.bucket}/{self.prefix}", self.endpoint):
             for page in pages:
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):  # some servers list folders
@@ -129,15 +129,16 @@ class S3ObjectStore:
     def delete(self, key: str) -> None:
         """See the protocol."""
         with suppress(ArtifactMissingError), self._explained(key):
-            self._client.delete_object(Bucket=self.bucket, Key=self._full(key))
+            self.client.delete_object(Bucket=self.bucket, Key=self.full_key(key))
 
     def uri(self, key: str) -> str:
         """An ``s3://`` address."""
-        return f"s3://{self.bucket}/{self._full(key)}"
+        return f"s3://{self.bucket}/{self.full_key(key)}"
 
     @property
-    def _endpoint(self) -> str:
-        return str(self._client.meta.endpoint_url)
+    def endpoint(self) -> str:
+        """The server's address."""
+        return str(self.client.meta.endpoint_url)
 
     @cached_property
     def _transfer_config(self) -> Any:
@@ -147,25 +148,26 @@ class S3ObjectStore:
             multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
         )
 
-    def _full(self, key: str) -> str:
+    def full_key(self, key: str) -> str:
+        """``key`` in the bucket: with the prefix before it."""
         return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
         place = self.uri(key)
         try:
-            with explained(place, self._endpoint):
+            with explained(place, self.endpoint):
                 yield
         except ArtifactMissingError:
             # In the answer to HEAD a missing bucket looks like a missing object.
-            with explained(place, self._endpoint):
+            with explained(place, self.endpoint):
                 self._require_bucket()
             raise
         except StorageError as error:
             # An answer to HEAD has no body, so no reason: another call hears whether it is the key, the clock, ...
             if error_code(error.__cause__) in REFUSED_WITHOUT_REASON_CODES:
-                with explained(place, self._endpoint):
-                    self._client.get_object(Bucket=self.bucket, Key=self._full(key), Range="bytes=0-0")
+                with explained(place, self.endpoint):
+                    self.client.get_object(Bucket=self.bucket, Key=self.full_key(key), Range="bytes=0-0")
             raise
 
     def _require_bucket(self) -> None:
@@ -174,9 +176,9 @@ class S3ObjectStore:
         if self._bucket_seen:
             return
         try:
-            self._client.head_bucket(Bucket=self.bucket)
+            self.client.head_bucket(Bucket=self.bucket)
         except ClientError as error:
             if error_code(error) in {*MISSING_OBJECT_CODES, "NoSuchBucket"}:
-                raise missing_bucket(self.bucket, self._endpoint) from error
+                raise missing_bucket(self.bucket, self.endpoint) from error
             raise
         self._bucket_seen = True

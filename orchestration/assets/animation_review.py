@@ -41,4 +41,4 @@ def animation_review(
         pictures = pictures_metadata(
             {"contact sheet": folder / CONTACT_SHEET_FILE}, {"comparison": folder / COMPARISON_FILE}
         )
-    return folder_output(folder, {**pictures, **review.describe()})
+    return folder_output(folder, {**pictures, **review.describe()}, previews=(CONTACT_SHEET_FILE,))

@@ -162,7 +162,7 @@ def corrupt_in_place(objects, key, data, recorded_sha256):
     if hasattr(objects, "root"):
         (objects.root / key).write_bytes(data)
     else:
-        objects._client.put_object(
+        objects.client.put_object(
             Bucket=objects.bucket, Key=f"{objects.prefix}/{key}", Body=data, Metadata={"sha256": recorded_sha256}
         )
 

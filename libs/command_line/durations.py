@@ -1,0 +1,23 @@
+"""Lengths of time as people type them: ``90s``, ``30m``, ``24h``, ``7d``.
+
+What does not belong here: which lengths a command accepts.
+"""
+
+import re
+from datetime import timedelta
+
+import typer
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: str) -> timedelta:
+    """The length of time that ``text`` says.
+
+    Raises:
+        typer.BadParameter: anything but a whole number and one of s, m, h, d.
+    """
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a length of time: write a number and s, m, h or d, such as 24h")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

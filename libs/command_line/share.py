@@ -1,0 +1,28 @@
+"""``one-to-all share``: an address for a clip, to be given to a person.
+
+What does not belong here: how addresses are made (``libs.storage.sharing``).
+"""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from libs.command_line.durations import parse_duration
+from libs.settings import get_settings
+from libs.stages.animation_files import CLIP_FILE
+from libs.storage.factory import store_from_settings
+from libs.storage.sharing import share as address_of
+
+
+def share(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The request's id.")],
+    expires: Annotated[
+        timedelta, typer.Option(parser=parse_duration, metavar="TIME", help="How long the address works; 7d at most.")
+    ] = "24h",  # type: ignore[assignment]  # parsed like what is typed
+    asset: Annotated[str, typer.Option(help="Another asset of the request.")] = "animation",
+    file: Annotated[str, typer.Option(help="Another file of it.")] = CLIP_FILE,
+) -> None:
+    """Print an address where anybody can see the clip until it expires; the file's path without a bucket."""
+    settings = get_settings()
+    typer.echo(address_of(store_from_settings(settings), settings, asset, request_id, file, expires))

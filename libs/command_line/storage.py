@@ -1,0 +1,153 @@
+"""``one-to-all storage ...``: is everything there that the manifests name, and who may see previews.
+
+What does not belong here: how it is found out (``libs.storage.inspection``) and removed (``libs.storage.orphans``).
+"""
+
+import json
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from libs.command_line.durations import parse_duration
+from libs.command_line.options import ApplyOption, examples
+from libs.command_line.terminal import console, shown_progress
+from libs.errors import InputError
+from libs.settings import get_settings
+from libs.storage.factory import objects_from_settings
+from libs.storage.inspection import Inspection, Problem, inspect
+from libs.storage.objects import ObjectInfo, ObjectStore
+from libs.storage.orphans import remove_orphans, require_safe_age
+
+_SHOWN = 20
+"""Lines per kind; --json has them all."""
+
+app = typer.Typer(help="The bucket, or the folder in its place.", no_args_is_help=True)
+
+
+@app.command(
+    epilog=examples(
+        "one-to-all storage check",
+        "one-to-all storage check --full --json",
+        "one-to-all storage check --delete-orphans --older-than 7d",
+    )
+)
+def check(
+    full: Annotated[bool, typer.Option("--full", help="Read and hash every stored file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    delete_orphans: Annotated[
+        bool, typer.Option("--delete-orphans", help="Remove files that no manifest names; needs --older-than.")
+    ] = False,
+    older_than: Annotated[
+        timedelta | None,
+        typer.Option(parser=parse_duration, metavar="AGE", help="Only orphans of this age, such as 7d; 2d or more."),
+    ] = None,
+) -> None:
+    """Compare what is stored with the manifests: missing, corrupt and orphaned files.
+
+    Exit status 1 when something is missing or corrupt; orphans only take room.
+    """
+    if delete_orphans and older_than is None:
+        raise InputError("--delete-orphans needs an age limit: add --older-than 7d")
+    if older_than is not None:
+        if not delete_orphans:
+            raise InputError("--older-than belongs to --delete-orphans: add it, or leave both out")
+        require_safe_age(older_than)
+    objects = objects_from_settings(get_settings())
+    with shown_progress() as progress:
+        found = inspect(objects, full=full, report=lambda done, total: progress("reading", done, total))
+    removed = []
+    if delete_orphans and older_than is not None:
+        removed = remove_orphans(objects, found.orphans, older_than)
+    if as_json:
+        typer.echo(json.dumps(_document(objects, found, removed), indent=2))
+    else:
+        _print(objects, found, removed)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command("allow-previews", epilog=examples("one-to-all storage allow-previews --apply"))
+def allow_previews(apply: ApplyOption = False) -> None:
+    """Let everybody read (not list) what is below `previews/` of the bucket, by bucket policy."""
+    objects = objects_from_settings(get_settings())
+    from libs.storage.previews import allow_public_reading, public_read_statement  # noqa: PLC0415
+    from libs.storage.s3 import S3ObjectStore  # noqa: PLC0415
+
+    if not isinstance(objects, S3ObjectStore):
+        raise InputError("previews are published from a bucket: set S3_ENDPOINT, or open the files of the folder")
+    policy = allow_public_reading(objects) if apply else public_read_statement(objects)
+    typer.echo(json.dumps(policy, indent=2))
+    if not apply:
+        typer.echo("This would be added to the bucket's policy; run again with --apply.", err=True)
+
+
+def _print(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> None:
+    console.print(f"{found.objects} objects, {_megabytes(found.bytes)}, {found.manifests} manifests", highlight=False)
+    for problem in found.problems[:_SHOWN]:
+        console.print(f"[red]{problem.kind}[/red]  {escape(str(problem))}", highlight=False, soft_wrap=True)
+        console.print(f"  run: {escape(_way_out(problem))}", highlight=False, soft_wrap=True)
+    _print_rest(len(found.problems))
+    kept = [orphan for orphan in found.orphans if orphan.key not in {info.key for info in removed}]
+    for title, infos in (("removed", removed), ("orphaned", kept), ("not ours", found.unknown)):
+        if infos:
+            total = _megabytes(sum(info.size for info in infos))
+            console.print(f"[yellow]{title}[/yellow]  {len(infos)} objects, {total}", highlight=False)
+            for info in infos[:_SHOWN]:
+                age = f"{info.modified:%Y-%m-%d %H:%M}"
+                console.print(f"  {age}  {escape(objects.uri(info.key))}", highlight=False, soft_wrap=True)
+            _print_rest(len(infos))
+    if not found.problems:
+        read = f"all {_megabytes(found.bytes_read)} read and intact" if found.bytes_read else "nothing is missing"
+        console.print(f"[green]ok[/green]  {read}", highlight=False)
+
+
+def _print_rest(count: int) -> None:
+    if count > _SHOWN:
+        console.print(f"  … and {count - _SHOWN} more (--json lists all)", highlight=False)
+
+
+def _document(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> dict[str, Any]:
+    def described(info: ObjectInfo) -> dict[str, Any]:
+        return {
+            "key": info.key,
+            "uri": objects.uri(info.key),
+            "bytes": info.size,
+            "modified": info.modified.isoformat(),
+        }
+
+    problems = [
+        {
+            "kind": problem.kind,
+            "asset": problem.asset,
+            "partition": problem.partition,
+            "newest": problem.newest,
+            "key": problem.key,
+            "detail": problem.detail,
+            "command": _way_out(problem),
+        }
+        for problem in found.problems
+    ]
+    return {
+        "objects": found.objects,
+        "bytes": found.bytes,
+        "manifests": found.manifests,
+        "bytes_read": found.bytes_read,
+        "problems": problems,
+        "orphans": [described(info) for info in found.orphans],
+        "unknown": [described(info) for info in found.unknown],
+        "removed": [info.key for info in removed],
+    }
+
+
+def _way_out(problem: Problem) -> str:
+    from libs.stages.pose_track_store import SHARED_TRACKS  # noqa: PLC0415 - loads numpy
+
+    if problem.asset == SHARED_TRACKS:
+        return "nothing; it is made again when a request needs it"
+    return problem.command
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

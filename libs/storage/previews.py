@@ -1,0 +1,77 @@
+"""Previews at addresses that do not expire: copies of small files below ``previews/``, which everybody may read.
+
+A preview's address holds the digest of its content and cannot be listed or guessed, only passed on; its content never
+changes. What does not belong here: which files are previews (assets say so), and clips (``sharing``).
+"""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from libs.errors import StorageError
+from libs.storage.artifacts import IMMUTABLE, ArtifactFiles
+from libs.storage.manifest import Manifest
+from libs.storage.s3 import S3ObjectStore
+from libs.storage.s3_errors import error_code, explained
+
+PREVIEWS_PREFIX = "previews"
+
+_STATEMENT_ID = "OneToAllPreviews"
+
+
+class PublicPreviews:
+    """The previews in a bucket that browsers reach at ``address`` (``S3_PUBLIC_ENDPOINT``)."""
+
+    def __init__(self, objects: S3ObjectStore, address: str) -> None:
+        self._objects = objects
+        self._address = address.rstrip("/")
+
+    def publish(self, manifest: Manifest, files: ArtifactFiles) -> dict[str, str]:
+        """Store copies of ``files.previews``; name -> address.
+
+        Raises:
+            StorageError, StorageUnavailableError: the store refused, or did not answer.
+        """
+        addresses = {}
+        for name in files.previews:
+            stored, local = manifest.file(name), files.files[name]
+            key = f"{PREVIEWS_PREFIX}/{stored.key}"
+            self._objects.put_file(key, local.path, local.sha256, local.content_type, IMMUTABLE)
+            addresses[name] = f"{self._address}/{self._objects.bucket}/{quote(self._objects.full_key(key))}"
+        return addresses
+
+
+def public_read_statement(objects: S3ObjectStore) -> dict[str, Any]:
+    """The statement of a bucket policy that lets everybody read previews, and nothing else; no listing."""
+    return {
+        "Sid": _STATEMENT_ID,
+        "Effect": "Allow",
+        "Principal": {"AWS": ["*"]},
+        "Action": ["s3:GetObject"],
+        "Resource": [f"arn:aws:s3:::{objects.bucket}/{objects.full_key(PREVIEWS_PREFIX)}/*"],
+    }
+
+
+def allow_public_reading(objects: S3ObjectStore) -> dict[str, Any]:
+    """Add the statement to the bucket's policy, keeping the others; the policy as it is afterwards.
+
+    Raises:
+        StorageError: the user of ``S3_ACCESS_KEY`` may not change policies.
+    """
+    policy = _current_policy(objects)
+    others = [statement for statement in policy["Statement"] if statement.get("Sid") != _STATEMENT_ID]
+    policy["Statement"] = [*others, public_read_statement(objects)]
+    with explained(f"policy of s3://{objects.bucket}", objects.endpoint):
+        objects.client.put_bucket_policy(Bucket=objects.bucket, Policy=json.dumps(policy))
+    return policy
+
+
+def _current_policy(objects: S3ObjectStore) -> dict[str, Any]:
+    try:
+        with explained(f"policy of s3://{objects.bucket}", objects.endpoint):
+            policy: dict[str, Any] = json.loads(objects.client.get_bucket_policy(Bucket=objects.bucket)["Policy"])
+            return policy
+    except StorageError as error:
+        if error_code(error.__cause__) != "NoSuchBucketPolicy":
+            raise
+        return {"Version": "2012-10-17", "Statement": []}
