@@ -1,0 +1,41 @@
+"""``python -m orchestration.fleet.worker_health NAME``: does the worker of that name on this host answer?
+
+The health check of a container. The worker's main process answers, also while a run is being executed. What does not
+belong here: whether a single run is alive (``roll_call``).
+"""
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+
+from libs.settings import load_settings
+from orchestration.fleet.celery_app import make_celery_app, require_redis_url
+from orchestration.fleet.roll_call import BROKER_ERRORS
+
+
+def worker_answers(redis_url: str, name: str, seconds: float) -> bool:
+    """True if the worker ``name`` of this host answers within ``seconds``; False also when Redis cannot be reached."""
+    node = f"{name}@{socket.gethostname()}"
+    try:
+        answers = make_celery_app(redis_url).control.ping([node], timeout=seconds, limit=1) or []
+    except BROKER_ERRORS:
+        return False
+    return any(node in answer for answer in answers)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 if the worker answers, 1 if not.
+
+    Raises:
+        SettingsError: ``REDIS_URL`` is not set.
+    """
+    parser = argparse.ArgumentParser(prog="python -m orchestration.fleet.worker_health", description=__doc__)
+    parser.add_argument("name", help="as given to the worker by --name")
+    parser.add_argument("--seconds", type=float, default=5.0, help="to wait for the answer (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    return 0 if worker_answers(require_redis_url(load_settings()), options.name, options.seconds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
