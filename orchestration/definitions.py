@@ -16,6 +16,7 @@ from orchestration.assets.pose_conditioning import pose_conditioning
 from orchestration.assets.pose_tracks import pose_tracks
 from orchestration.assets.request import validate_request
 from orchestration.checks.clip import CLIP_CHECKS
+from orchestration.checks.quality import QUALITY_CHECKS
 from orchestration.checks.third_party import third_party_is_untouched
 from orchestration.fleet.lost_launches import lost_launches
 from orchestration.housekeeping.jobs import HOUSEKEEPING_JOBS, HOUSEKEEPING_SCHEDULES
@@ -50,7 +51,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             animation,
             animation_review,
         ],
-        asset_checks=[*CLIP_CHECKS, third_party_is_untouched],
+        asset_checks=[*CLIP_CHECKS, *QUALITY_CHECKS, third_party_is_untouched],
         jobs=[*JOBS, delete_old_stash, *HOUSEKEEPING_JOBS],
         sensors=[inbox_sensor, lost_launches],
         schedules=[build_nightly_batch(load_settings()), *HOUSEKEEPING_SCHEDULES],

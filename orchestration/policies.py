@@ -46,5 +46,5 @@ CODE_VERSIONS: Mapping[str, str] = {
     "pose_tracks": "1",
     "pose_conditioning": "1",
     "animation": "1",
-    "animation_review": "1",
+    "animation_review": "2",
 }

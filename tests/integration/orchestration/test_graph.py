@@ -68,7 +68,9 @@ def submit_to(world: Any, media: Path, request_id: str = "puppet", **fields: Any
 
 
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
-    return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    """Those that make a clip wrong; warnings about its quality are tested in ``test_quality_checks``."""
+    error = dg.AssetCheckSeverity.ERROR
+    return {check.check_name: check.passed for check in result.get_asset_check_evaluations() if check.severity == error}
 
 
 def failures_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.DagsterEvent]:

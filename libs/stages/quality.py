@@ -1,0 +1,132 @@
+"""Stage: the quality measures of one clip, over its decoded frames, and the file that holds them.
+
+What does not belong here: the measures themselves (``libs.quality``), and what is good enough
+(``orchestration.checks.quality``).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from libs.errors import InputError
+from libs.media.reader import read_frames
+from libs.one_to_all.chunk_plan import PREVIOUS_FRAMES
+from libs.pose.conditioning import PoseConditioning
+from libs.quality.chunk_seams import measure_chunk_seams
+from libs.quality.clip_poses import FoundKeypoints, asked_poses, found_poses
+from libs.quality.colour_drift import measure_colour_drift
+from libs.quality.face_share import measure_face_share
+from libs.quality.flicker import measure_flicker
+from libs.quality.pose_agreement import measure_pose_agreement
+from libs.quality.sharpness import measure_sharpness
+
+QUALITY_FILE = "quality.json"
+
+
+@dataclass(frozen=True)
+class ClipQuality:
+    """The numbers that a chart shows over time; each is defined where it is measured. None: could not be measured.
+
+    Attributes:
+        pose_correct_share: PCK at 0.1, 0 to 1 (``pose_agreement``).
+        pose_mean_distance: trunk lengths (``pose_agreement``).
+        pose_found_share: 0 to 1 (``pose_agreement``).
+        flicker, flicker_maximum: levels of 255 (``flicker``).
+        colour_drift: CIELAB units, the chunk farthest from the first (``colour_drift``).
+        colour_drift_per_chunk: likewise, each chunk.
+        colour_from_reference_per_chunk: CIELAB units from the reference picture, each chunk.
+        seam: levels of 255, the worst border between chunks (``chunk_seams``).
+        seam_per_border: likewise, each border.
+        sharpness, sharpness_minimum: shares of the reference's (``sharpness``).
+        face_share: 0 to 1 (``face_share``).
+    """
+
+    pose_correct_share: float | None
+    pose_mean_distance: float | None
+    pose_found_share: float | None
+    flicker: float
+    flicker_maximum: float
+    colour_drift: float
+    colour_drift_per_chunk: Sequence[float]
+    colour_from_reference_per_chunk: Sequence[float]
+    seam: float
+    seam_per_border: Sequence[float]
+    sharpness: float
+    sharpness_minimum: float
+    face_share: float | None
+
+    def numbers(self) -> dict[str, float]:
+        """The measures that are single numbers and could be measured."""
+        return {name: float(value) for name, value in asdict(self).items() if isinstance(value, int | float)}
+
+    def save(self, folder: Path) -> None:
+        """Write ``quality.json``."""
+        (folder / QUALITY_FILE).write_text(json.dumps(asdict(self), indent=2))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: it is damaged, or was written by another version.
+        """
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: holds no quality measures ({error}); materialize animation_review") from None
+
+
+def measure_quality(
+    clip: Path,
+    summary: Path,
+    conditioning: PoseConditioning,
+    keypoints: FoundKeypoints,
+    on_frame: Callable[[int, int], None],
+) -> ClipQuality:
+    """All measures of ``clip``. Its frames are decoded once per measure and streamed; the pose networks cost the most.
+
+    Args:
+        clip: the video.
+        summary: ``summary.json`` of the animation, which says where its chunks begin.
+        conditioning: what the clip was asked to show.
+        keypoints: ``PoseEstimator.keypoints``.
+        on_frame: called with (frames done, frames in all) by the pose networks.
+
+    Raises:
+        MediaError: the clip cannot be read.
+        InputError: the clip does not have the frames it was asked to have.
+    """
+    starts, continued = _chunks(json.loads(summary.read_text()))
+    image, mask = conditioning.image, conditioning.mask
+    asked = asked_poses(conditioning)
+    found = found_poses(read_frames(clip), keypoints, lambda done: on_frame(done, len(asked)))
+    if len(found) != len(asked):
+        raise InputError(f"{clip}: has {len(found)} frames and was asked to have {len(asked)}; make the clip again")
+    agreement, faces = measure_pose_agreement(asked, found), measure_face_share(asked, found)
+    flicker = measure_flicker(read_frames(clip))
+    drift = measure_colour_drift(read_frames(clip), starts, image, mask)
+    seams = measure_chunk_seams(read_frames(clip), starts, continued)
+    sharpness = measure_sharpness(read_frames(clip), image, mask)
+    return ClipQuality(
+        pose_correct_share=agreement.correct_share if agreement else None,
+        pose_mean_distance=agreement.mean_distance if agreement else None,
+        pose_found_share=agreement.found_share if agreement else None,
+        flicker=flicker.mean,
+        flicker_maximum=flicker.maximum,
+        colour_drift=drift.maximum,
+        colour_drift_per_chunk=list(drift.from_first_chunk),
+        colour_from_reference_per_chunk=list(drift.from_reference),
+        seam=seams.maximum,
+        seam_per_border=list(seams.excess),
+        sharpness=sharpness.mean,
+        sharpness_minimum=sharpness.minimum,
+        face_share=faces.share if faces else None,
+    )
+
+
+def _chunks(summary: dict[str, Any]) -> tuple[list[int], int]:
+    """Where chunks begin, and how many frames of each repeat its predecessor's; older summaries say neither."""
+    continued = PREVIOUS_FRAMES if summary.get("chunk_overlap", 0) >= PREVIOUS_FRAMES else 0
+    return summary.get("chunk_starts", [0]), continued
