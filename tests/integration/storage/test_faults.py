@@ -289,6 +289,46 @@ def test_the_servers_disk_is_full(tmp_path: Path) -> None:
         assert fetched_digest(store_for(server, BUCKET, tmp_path)) == old.digest
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["reset connections", "wrong key"])
+def test_a_run_tries_again_after_a_fault_and_not_after_a_refusal(
+    s3_server: S3Server,
+    s3_bucket: str,
+    proxy: TcpProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    import dagster as dg
+
+    from orchestration.io_manager import ArtifactIOManager
+    from orchestration.outputs import folder_output
+    from orchestration.resources import SettingsResource, StorageResource
+
+    environment = s3_server.environment(s3_bucket) | {"S3_ENDPOINT": proxy.endpoint, "DATA_DIR": str(tmp_path / "data")}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    attempts = []
+
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=2))
+    def animation(context: dg.AssetExecutionContext) -> dg.Output:
+        attempts.append(context.retry_number)
+        if fault == "wrong key":
+            monkeypatch.setenv("S3_SECRET_KEY", "not-the-secret")
+        proxy.reset_after, proxy.resets_left = 1, 10**6 if context.retry_number == 0 else 0
+        proxy.resets_left *= fault == "reset connections"
+        return folder_output(scratch(tmp_path, f"attempt-{context.retry_number}", 1).folder)
+
+    manager = ArtifactIOManager(storage=StorageResource(settings=SettingsResource()))
+    result = dg.materialize([animation], resources={"io_manager": manager}, raise_on_error=False)
+    if fault == "wrong key":
+        assert (result.success, attempts) == (False, [0])
+        assert census(s3_server, s3_bucket, tmp_path) == {}
+    else:
+        assert (result.success, attempts) == (True, [0, 1])
+        assert len(census(s3_server, s3_bucket, tmp_path)) == 3
+
+
 WRITER = """
 import sys
 from pathlib import Path
