@@ -111,6 +111,9 @@ def test_finished_requests_and_their_runs_go_and_everything_else_stays(
     left = runs(world)
     assert {prepared, newest} <= left
     assert not {made, replaced} & left
+    databases = {path.stem for path in (world.data_dir.parent / "dagster").rglob("*.db")}
+    assert left <= databases
+    assert not (before - left) & databases, "nor do their files stay"
     assert len(left) == 3, "the runs of earlier housekeeping are gone as well; only the one that cleaned up is new"
 
     assert unfinished(world) == known_before, "of what is still registered, Dagster knows as much as before"

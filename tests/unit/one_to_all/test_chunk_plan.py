@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.one_to_all.chunk_plan import PREVIOUS_FRAMES, ChunkLengths, plan_chunks
+from libs.one_to_all.chunk_plan import (
+    DEFAULT_CHUNK_LENGTHS,
+    PREVIOUS_FRAMES,
+    SMALLER_CHUNK_LENGTHS,
+    ChunkLengths,
+    plan_chunks,
+)
 
 
 @st.composite
@@ -52,6 +58,24 @@ def test_short_clips_are_one_chunk_of_the_smallest_length(frame_count):
 def test_smaller_lengths_make_smaller_chunks():
     lengths = ChunkLengths(main=33, overlap=5, final=(17, 21, 25, 29, 33))
     assert [(chunk.start, chunk.end) for chunk in plan_chunks(100, lengths)] == [(0, 33), (28, 61), (56, 89), (83, 100)]
+
+
+@given(st.integers(1, 2000))
+def test_the_plan_for_little_memory_goes_on_from_frame_to_frame(frame_count):
+    chunks = plan_chunks(frame_count, SMALLER_CHUNK_LENGTHS)
+    assert max(chunk.frame_count for chunk in chunks) <= 33
+    assert all(before.end - after.start >= PREVIOUS_FRAMES for before, after in pairwise(chunks))
+
+
+def test_with_an_overlap_of_three_chunks_would_begin_anew():
+    first, second, *_ = plan_chunks(120, ChunkLengths(33, 3, SMALLER_CHUNK_LENGTHS.final))
+    assert first.end - second.start < PREVIOUS_FRAMES
+
+
+def test_names_tell_lengths_apart():
+    assert DEFAULT_CHUNK_LENGTHS.name == "81-5-65.69.73.77.81"
+    others = [SMALLER_CHUNK_LENGTHS, ChunkLengths(33, 9, SMALLER_CHUNK_LENGTHS.final), ChunkLengths(33, 5, (33,))]
+    assert len({lengths.name for lengths in (DEFAULT_CHUNK_LENGTHS, *others)}) == 4
 
 
 @pytest.mark.parametrize("overlap", [0, 3])

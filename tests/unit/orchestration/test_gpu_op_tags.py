@@ -10,13 +10,13 @@ import pytest
 from libs.errors import SettingsError
 from libs.kubernetes_settings import KubernetesSettings, load_kubernetes_settings
 from libs.settings import REPOSITORY_ROOT
-from orchestration.policies import GPU_QUEUE, gpu_op_tags
+from orchestration.policies import GPU_POOL, GPU_QUEUE, gpu_op_tags
 
 SHOW_TAGS = """
 import json
 from orchestration.definitions import build_defs
 job = build_defs().resolve_job_def("animate")
-print(json.dumps({node.name: dict(node.tags) for node in job.nodes}))
+print(json.dumps({node.name: {**node.tags, "pool": node.definition.pool} for node in job.nodes}))
 """
 
 
@@ -50,9 +50,11 @@ def test_settings_name_another_resource_and_count() -> None:
     )
     tags = json.loads(shown.stdout.splitlines()[-1])
     asked_for = {"nvidia.com/mig-3g.40gb": "2"}
-    for asset in ("animation", "pose_tracks"):
+    in_pool = {asset for asset, of_asset in tags.items() if of_asset["pool"] == GPU_POOL}
+    assert in_pool >= {"animation", "pose_tracks"}
+    assert {asset for asset, of_asset in tags.items() if "dagster-k8s/config" in of_asset} == in_pool
+    for asset in in_pool:
         assert resources_of(tags[asset]) == {"requests": asked_for, "limits": asked_for}
-    assert [name for name, of_node in tags.items() if "dagster-k8s/config" in of_node] == ["animation", "pose_tracks"]
 
 
 @pytest.mark.parametrize(
