@@ -29,12 +29,13 @@ _MAX_SEEN = 1000
 class IntakeLimits:
     """How much one look may do, and how long what is incomplete may stay so.
 
-    ``requests`` bounds what is accepted, ``documents`` what is read, ``seconds`` both. A document whose media are not
+    ``requests`` bounds what is accepted (and so the runs that Dagster has to launch before it looks at other sensors),
+    ``documents`` what is read, ``seconds`` both. A document whose media are not
     there is refused after ``media_grace`` seconds; one that cannot be read may be half written, and is refused when it
     has not changed for ``settled_after`` seconds.
     """
 
-    requests: int = 500
+    requests: int = 200
     documents: int = 500
     seconds: float = 25.0
     media_grace: float = 600.0

@@ -24,7 +24,8 @@ def clip_run(request_id: str, run_key: str, *, priority: int, content: str | Non
 
     ``content`` is what the request says now: the run refuses to make anything else.
     """
-    tags = {PRIORITY_TAG: str(priority)}
+    # With its partition in the tags a request counts as resolved; Dagster would ask the database for each one otherwise.
+    tags = {PRIORITY_TAG: str(priority), PARTITION_NAME_TAG: request_id}
     if content is not None:
         tags[CONTENT_TAG] = content
     return dg.RunRequest(run_key=run_key, partition_key=request_id, tags=tags)

@@ -55,6 +55,8 @@ def test_defaults_are_the_documented_ones() -> None:
         ("ONE_TO_ALL_DEVICE", "cuda:1", "cuda:1"),
         ("S3_REGION", "eu-west-1", "eu-west-1"),
         ("S3_PREFIX", "/team/a/", "team/a"),
+        ("NIGHTLY_CRON", "30 22 * * 1-5", "30 22 * * 1-5"),
+        ("NIGHTLY_TIMEZONE", "Europe/Berlin", "Europe/Berlin"),
     ],
 )
 def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: object) -> None:
@@ -131,7 +133,15 @@ def test_half_an_s3_names_exactly_what_is_missing(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("ONE_TO_ALL_DEVICE", "gpu0"), ("ONE_TO_ALL_MODEL_DIR", "../elsewhere"), ("ONE_TO_ALL_MODEL_DIR", "a/b")],
+    [
+        ("ONE_TO_ALL_DEVICE", "gpu0"),
+        ("ONE_TO_ALL_MODEL_DIR", "../elsewhere"),
+        ("ONE_TO_ALL_MODEL_DIR", "a/b"),
+        ("NIGHTLY_CRON", "daily"),
+        ("NIGHTLY_CRON", "0 1 * *"),
+        ("NIGHTLY_TIMEZONE", "Mars/Olympus"),
+        ("NIGHTLY_TIMEZONE", "/etc/passwd"),
+    ],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from libs.accepted_requests import AcceptedRequests
 from libs.inbox import Inbox
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import lock_repository
@@ -39,6 +40,10 @@ class World:
     @property
     def inbox(self) -> Inbox:
         return Inbox(self.objects)
+
+    @property
+    def requests(self) -> AcceptedRequests:
+        return AcceptedRequests(self.objects)
 
     def put(self, name: str, content: bytes | Path) -> None:
         """Put a file into the inbox."""
@@ -97,6 +102,13 @@ def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(tmp_path: Path, prepared_folder: Path) -> Iterator[World]:
     """A world of this test's own, with verified sandbox models."""
     shutil.copytree(prepared_folder, tmp_path / "world")
+    with world_in(tmp_path / "world") as world:
+        yield world
+
+
+@pytest.fixture
+def empty_world(tmp_path: Path) -> Iterator[World]:
+    """A world without model files, for what launches runs and does not execute them."""
     with world_in(tmp_path / "world") as world:
         yield world
 

@@ -1,0 +1,144 @@
+"""What the store says about requests: owed, stored, outdated; also after writers that died in between."""
+
+from pathlib import Path
+
+import pytest
+
+from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests, OpenRequest
+from libs.animation_request import AnimationRequest
+from libs.errors import StorageError
+from libs.request_states import CLIP_ASSET, ClipState, RequestStates
+from libs.storage.artifacts import ArtifactFiles, ArtifactStore
+from libs.storage.folder import FolderObjectStore
+
+SIZES = {"r.png": 1, "d.mp4": 2}
+
+
+class Shelf:
+    """A store, and shorthands for what people and runs do with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = ArtifactStore(FolderObjectStore(folder / "artifacts"), folder / "cache")
+        self.requests = AcceptedRequests(self.store.objects)
+
+    def accept(self, request_id: str, prompt: str = "", priority: int = 0) -> AcceptedRequest:
+        request = AnimationRequest(id=request_id, reference="r.png", driver="d.mp4", prompt=prompt, priority=priority)
+        return self.requests.accept(request, SIZES, document=f"{request_id}.json", default_model="sandbox")
+
+    def publish_clip(self, accepted: AcceptedRequest) -> None:
+        """The clip of ``accepted``, by a writer that dies before it takes the mark away."""
+        folder = self.folder / accepted.content
+        folder.mkdir(exist_ok=True)
+        (folder / "clip.mp4").write_text(accepted.content)
+        files = ArtifactFiles(folder, attributes={CONTENT_ATTRIBUTE: accepted.content})
+        self.store.publish(CLIP_ASSET, accepted.request.id, files, {"run_id": "x"})
+
+    def make_clip(self, accepted: AcceptedRequest) -> None:
+        self.publish_clip(accepted)
+        self.requests.close(accepted.request.id, accepted.content)
+
+    def state(self, request_id: str) -> ClipState:
+        (state,) = RequestStates(self.store).of([request_id])
+        return state.clip
+
+    def marks(self) -> list[OpenRequest]:
+        return list(self.requests.open_requests())
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+def test_a_request_is_owed_until_its_clip_is_stored(shelf: Shelf) -> None:
+    accepted = shelf.accept("a", priority=-7)
+    assert shelf.marks() == [OpenRequest("a", -7, accepted.content)]
+    assert shelf.state("a") == ClipState.OWED
+    shelf.make_clip(accepted)
+    assert shelf.state("a") == ClipState.STORED
+    assert shelf.marks() == []
+
+
+def test_new_content_is_owed_again_and_the_old_clip_stays_reachable(shelf: Shelf) -> None:
+    first = shelf.accept("a")
+    shelf.make_clip(first)
+    old = shelf.store.manifest(CLIP_ASSET, "a")
+    assert old is not None
+    second = shelf.accept("a", prompt="new")
+    assert shelf.state("a") == ClipState.OUTDATED
+    shelf.make_clip(second)
+    assert shelf.state("a") == ClipState.STORED
+    assert shelf.store.fetch(CLIP_ASSET, "a", old.digest).path("clip.mp4").read_text() == first.content
+    assert [manifest.attributes[CONTENT_ATTRIBUTE] for manifest in shelf.store.history(CLIP_ASSET, "a")] == [
+        first.content,
+        second.content,
+    ]
+
+
+def test_a_clip_of_the_older_content_that_is_finished_later_does_not_count(shelf: Shelf) -> None:
+    first = shelf.accept("a")
+    second = shelf.accept("a", prompt="new")
+    shelf.make_clip(first)
+    assert shelf.state("a") == ClipState.OUTDATED
+    assert [mark.content for mark in shelf.marks()] == [second.content]
+
+
+def test_another_priority_moves_the_mark_and_reopens_nothing(shelf: Shelf) -> None:
+    accepted = shelf.accept("a")
+    shelf.accept("a", priority=5)
+    assert shelf.marks() == [OpenRequest("a", 5, accepted.content)]
+    shelf.make_clip(accepted)
+    shelf.accept("a", priority=9)
+    assert shelf.marks() == []
+    assert shelf.state("a") == ClipState.STORED
+
+
+def test_a_writer_that_dies_after_the_clip_leaves_a_mark_that_is_seen_through(shelf: Shelf) -> None:
+    shelf.publish_clip(shelf.accept("a"))
+    assert len(shelf.marks()) == 1
+    assert shelf.state("a") == ClipState.STORED
+    assert shelf.marks() == []
+
+
+def test_a_mark_of_a_content_that_was_never_accepted_is_seen_through(shelf: Shelf) -> None:
+    accepted = shelf.accept("a")
+    shelf.store.objects.put_bytes(f"requests/open/a.0.{'0' * 32}", b"")
+    assert shelf.state("a") == ClipState.OWED
+    assert [mark.content for mark in shelf.marks()] == [accepted.content]
+
+
+def test_a_clip_that_was_deleted_is_missing(shelf: Shelf) -> None:
+    accepted = shelf.accept("a")
+    shelf.make_clip(accepted)
+    shelf.store.objects.delete("animation/a/manifest.json")
+    assert shelf.state("a") == ClipState.OWED
+
+
+def test_a_partition_that_was_added_by_hand_is_missing(shelf: Shelf) -> None:
+    assert shelf.state("by-hand") == ClipState.OWED
+
+
+def test_the_stored_request_has_every_default_and_keeps_its_model(shelf: Shelf) -> None:
+    first = shelf.accept("a")
+    request = AnimationRequest(id="a", reference="r.png", driver="d.mp4")
+    again = shelf.requests.accept(request, SIZES, document="a.yaml", default_model="14b")
+    assert again == first
+    assert again.request.model == "sandbox"
+    assert again.request.steps == 4
+
+
+def test_a_damaged_request_says_what_to_do(shelf: Shelf) -> None:
+    shelf.accept("a")
+    shelf.store.objects.put_bytes("requests/accepted/a.json", b"{}")
+    with pytest.raises(StorageError, match="delete it and submit the request again"):
+        shelf.requests.find("a")
+
+
+def test_scheduling_is_not_part_of_what_determines_the_clip(shelf: Shelf) -> None:
+    now = shelf.accept("a")
+    request = AnimationRequest(id="a", reference="r.png", driver="d.mp4", when="nightly", priority=3)
+    nightly = shelf.requests.accept(request, SIZES, document="a.json", default_model="sandbox")
+    assert (nightly.content, nightly.run_key) == (now.content, now.run_key)
+    assert nightly.request.clip_fields() == now.request.clip_fields()
+    assert nightly.request.when == "nightly"
