@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from libs.command_line import models, requests, share, storage
+from libs.command_line import models, requests, share, storage, trace
 from libs.command_line.options import examples
 from libs.errors import OneToAllError
 
@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 requests.add_to(app)
 app.command(epilog=examples("one-to-all share dance-1", "one-to-all share dance-1 --expires 7d"))(share.share)
+app.command(epilog=examples("one-to-all trace dance-1", "one-to-all trace dance-1.mp4 --request again.json"))(
+    trace.trace
+)
 app.add_typer(models.app, name="models")
 app.add_typer(storage.app, name="storage")
 

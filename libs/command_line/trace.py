@@ -1,0 +1,63 @@
+"""``one-to-all trace``: what made a clip, and what of it is still there and the same.
+
+What does not belong here: finding out (``libs.provenance.trace``).
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from libs.animation_request import REQUEST_ID_PATTERN
+from libs.atomic_write import write_bytes_atomically
+from libs.command_line.terminal import console
+from libs.settings import get_settings
+from libs.storage.factory import store_from_settings
+
+if TYPE_CHECKING:
+    from libs.provenance.trace import Trace
+
+_DIGITS = 16
+
+
+def trace(
+    clip: Annotated[str, typer.Argument(metavar="ID|FILE.mp4", help="A request's id, or a clip wherever it lies.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything that is known, for machines.")] = False,
+    request: Annotated[
+        Path | None, typer.Option("--request", metavar="FILE", help="Write the clip's request as a document.")
+    ] = None,
+) -> None:
+    """Show what made a clip, and what of it is still there and still the same."""
+    from libs.provenance.trace import trace_file, trace_request  # noqa: PLC0415 - loads the media libraries
+
+    settings = get_settings()
+    store = store_from_settings(settings)
+    is_id = re.fullmatch(REQUEST_ID_PATTERN, clip)
+    found = trace_request(clip, store, settings) if is_id else trace_file(Path(clip), store, settings)
+    if request is not None:
+        write_bytes_atomically(request, request_document(found.origin.resolved_request().clip_fields()))
+    if as_json:
+        typer.echo(json.dumps(found.describe(), indent=2))
+        return
+    _show(found)
+
+
+def request_document(fields: dict[str, object]) -> bytes:
+    """A request as a document for the inbox; JSON, because YAML folds some kinds of white space in a prompt."""
+    return json.dumps(fields, indent=2).encode()
+
+
+def _show(found: "Trace") -> None:
+    table = Table("made from", "recorded", "now", "", box=None, pad_edge=False, header_style="bold")
+    for link in found.links:
+        table.add_row(link.what, link.recorded[:_DIGITS], str(link.state), link.detail)
+    console.print(table)
+    run = found.run
+    if run is not None:
+        seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in run.seconds.items())
+        console.print(f"\nmade {run.finished:%Y-%m-%d %H:%M} UTC on {found.origin.device.name}, {run.start}: {seconds}")
+    reasons = ", ".join(link.what for link in found.out_of_date)
+    console.print(f"\n[bold]{f'out of date: {reasons}' if reasons else 'current'}[/bold]")

@@ -1,0 +1,50 @@
+"""The digest of a video's streams: tags do not count, everything seen or heard does."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from libs.errors import MediaError
+from libs.media.stream_digest import stream_digest
+from libs.media.tags import read_tags
+from libs.media.writer import VideoWriter
+from libs.sandbox.media import write_puppet_clip
+
+RATE = Fraction(24)
+
+
+def write(path: Path, *, level: int = 90, rate: Fraction = RATE, audio_from: Path | None = None, **tags: str) -> Path:
+    frames = np.full((6, 32, 48, 3), level, np.uint8)
+    frames[:, 8:20, 8:20] = np.arange(6, dtype=np.uint8)[:, None, None, None] * 20
+    with VideoWriter(path, 48, 32, rate, audio_from=audio_from, metadata=tags) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def test_tags_do_not_count_and_are_kept(tmp_path: Path) -> None:
+    text = '{"prompt":"\\u00e9 = ;#\\\\ \\n"}' * 200
+    plain, tagged = write(tmp_path / "plain.mp4"), write(tmp_path / "tagged.mp4", comment=text)
+    assert plain.read_bytes() != tagged.read_bytes()
+    assert stream_digest(plain) == stream_digest(tagged)
+    assert read_tags(tagged)["comment"] == text
+    assert "comment" not in read_tags(plain)
+
+
+def test_pictures_rate_and_sound_count(tmp_path: Path) -> None:
+    write_puppet_clip(tmp_path / "sound.mp4", frame_count=8)
+    digests = {
+        stream_digest(write(tmp_path / "a.mp4")),
+        stream_digest(write(tmp_path / "b.mp4", level=91)),
+        stream_digest(write(tmp_path / "c.mp4", rate=Fraction(25))),
+        stream_digest(write(tmp_path / "d.mp4", audio_from=tmp_path / "sound.mp4")),
+    }
+    assert len(digests) == 4
+
+
+def test_what_is_no_video_has_no_digest(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(MediaError):
+        stream_digest(tmp_path / "text.mp4")
