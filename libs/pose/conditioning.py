@@ -19,7 +19,7 @@ from libs.pose.align_reference import align_to_reference
 from libs.pose.anchor import resolve_anchor
 from libs.pose.array_files import read_arrays, write_arrays
 from libs.pose.draw import DrawingStyle, draw_pose
-from libs.pose.framing import resize_crop
+from libs.pose.framing import resize_crop, resize_crop_drawing
 from libs.pose.keypoints import DRAWN_BODY_COUNT
 from libs.pose.options import PoseOptions
 from libs.pose.parallel import ordered_map
@@ -76,7 +76,7 @@ class PoseConditioning:
         return drawings
 
     def _draw_frame(self, frame: int) -> np.ndarray:
-        return resize_crop(draw_pose(self.driver, frame, *self.drawing_size, self.style), *self.size)
+        return resize_crop_drawing(draw_pose(self.driver, frame, *self.drawing_size, self.style), *self.size)
 
     def save(self, folder: Path) -> None:
         """Write the pictures (PNG) and the poses (``.npz``) into ``folder``; equal content gives equal bytes."""

@@ -1,6 +1,7 @@
 """``PoseEstimator``: frames -> boxes -> key-points, in batches, streamed.
 
-Holds the two networks; memory is bounded by one batch of frames, and a track holds key-points only. What does not
+Holds the two networks. While they look at one batch, the next is decoded and sized by other threads; memory is bounded
+by three batches of frames, and a track holds key-points only. What does not
 belong here: reading or resizing frames (``libs.media``, ``framing``), and judging what was found (``person_check``).
 
 Source: golden pose specification, sections 3 to 5.
@@ -17,7 +18,7 @@ from libs.pose.crop import INPUT_HEIGHT, INPUT_WIDTH, crop_geometry, pose_networ
 from libs.pose.detector import INPUT_SIZE, detections_of, detector_input, select_person
 from libs.pose.heatmaps import HEATMAP_HEIGHT, HEATMAP_WIDTH, decode_heatmaps
 from libs.pose.keypoints import WHOLEBODY_COUNT
-from libs.pose.parallel import ordered_map
+from libs.pose.parallel import ordered_map, prefetched
 from libs.pose.sessions import NetworkSession
 from libs.pose.track import PoseTrack
 
@@ -62,7 +63,7 @@ class PoseEstimator:
         boxes, points = [], []
         size: tuple[int, int] | None = None
         done = 0
-        for batch in _batches(_checked(frames, subject), self._batch_size):
+        for batch in prefetched(_batches(_checked(frames, subject), self._batch_size)):
             size = size or (batch[0].shape[1], batch[0].shape[0])
             batch_boxes, batch_points = self.keypoints(batch)
             boxes.append(batch_boxes)

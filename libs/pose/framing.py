@@ -69,17 +69,46 @@ def resize_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     Raises:
         MediaError: the target is empty, or so unlike the image that nothing of it would be left.
     """
+    return np.asarray(_cropped(image, height, width).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def resize_crop_drawing(drawing: np.ndarray, height: int, width: int) -> np.ndarray:
+    """:func:`resize_crop`, the same bit for bit and faster for a drawing on black, [H, W, 3] uint8.
+
+    Pillow resizes rows, rounds to bytes, then resizes columns: each row, then each column, for itself. Black ones stay
+    black, so only the others are given to it.
+    """
+    cropped = np.asarray(_cropped(drawing, height, width))
+    resized = np.zeros((height, width, 3), dtype=np.uint8)
+    rows = _extent(np.any(cropped, axis=(1, 2)))
+    lines = Image.fromarray(cropped[rows]).resize((width, rows.stop - rows.start), Image.Resampling.BICUBIC)
+    drawn = np.asarray(lines)
+    columns = _extent(np.any(drawn, axis=(0, 2)))
+    whole = np.zeros((len(cropped), columns.stop - columns.start, 3), dtype=np.uint8)
+    whole[rows] = drawn[:, columns]
+    shape = (whole.shape[1], height)
+    resized[:, columns] = np.asarray(Image.fromarray(whole).resize(shape, Image.Resampling.BICUBIC))
+    return resized
+
+
+def _extent(occupied: np.ndarray) -> slice:
+    """From the first to the last True; the first place where there is none."""
+    places = np.flatnonzero(occupied)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 1)
+
+
+def _cropped(image: np.ndarray, height: int, width: int) -> Image.Image:
     source_height, source_width = image.shape[:2]
     if min(height, width, source_height, source_width) < 1:
         raise MediaError(f"cannot bring a picture of {source_width} x {source_height} pixels to {width} x {height}")
     box = _crop_box(source_height, source_width, height, width)
-    cropped = Image.fromarray(image).crop(box)  # type: ignore[arg-type]  # Pillow rounds the edges, as upstream relies on
+    cropped: Image.Image = Image.fromarray(image).crop(box)  # type: ignore[arg-type]  # Pillow rounds the edges, as upstream relies on
     if min(cropped.size) < 1:
         raise MediaError(
             f"nothing is left of a picture of {source_width} x {source_height} pixels cropped to the shape of "
             f"{width} x {height}: use pictures of a more similar shape"
         )
-    return np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC))
+    return cropped
 
 
 def _crop_box(source_height: int, source_width: int, height: int, width: int) -> tuple[float, float, float, float]:

@@ -1,12 +1,14 @@
-"""A bounded, ordered map over threads: for work that releases the interpreter's lock (OpenCV, Pillow).
+"""Bounded streams over threads: for work that releases the interpreter's lock (OpenCV, Pillow, decoders, networks).
 
 What does not belong here: what is computed.
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, Queue
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -43,3 +45,45 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def prefetched(items: Iterable[Item], ahead: int = 1) -> Iterator[Item]:
+    """The same items in the same order, ``ahead`` of them made by one other thread while the caller is busy.
+
+    At most ``ahead + 2`` items are held at a time. An error appears where the item would have. ``items`` is advanced,
+    and closed when the caller stops early, by the other thread only.
+    """
+    queue: Queue[tuple[Item | None, BaseException | None]] = Queue(ahead)
+    stopped = threading.Event()
+
+    def produce() -> None:
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                queue.put((item, None))
+                if stopped.is_set():
+                    return
+            queue.put((None, StopIteration()))
+        except BaseException as error:  # handed to the caller, who raises it
+            queue.put((None, error))
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    thread = threading.Thread(target=produce, name="pose-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = queue.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]  # None only beside an error
+    finally:
+        stopped.set()
+        while thread.is_alive():  # it may wait for room
+            try:
+                queue.get_nowait()
+            except Empty:
+                thread.join(0.01)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import MediaError
-from libs.pose.framing import resize_crop, resize_crop_frames, target_size
+from libs.pose.framing import resize_crop, resize_crop_drawing, resize_crop_frames, target_size
 
 
 @given(height=st.integers(16, 5000), width=st.integers(16, 5000), limit=st.sampled_from([128, 384, 576, 768]))
@@ -43,3 +43,21 @@ def test_grey_pictures():
 def test_frames_keep_their_order():
     frames = (np.full((20, 10, 3), value, np.uint8) for value in range(100))
     assert [frame[0, 0, 0] for frame in resize_crop_frames(frames, 16, 16)] == list(range(100))
+
+
+@given(
+    st.tuples(*[st.integers(8, 90)] * 4),
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(1, 30)), max_size=3),
+)
+def test_a_drawing_is_resized_as_any_picture(sides, squares):
+    source_height, source_width, height, width = sides
+    drawing = np.zeros((source_height, source_width, 3), dtype=np.uint8)
+    random = np.random.default_rng(0)
+    for y, x, side in squares:
+        part = drawing[int(y * source_height) :, int(x * source_width) :][:side, :side]
+        part[:] = random.integers(0, 256, part.shape)
+    try:
+        expected = resize_crop(drawing, height, width)
+    except MediaError:
+        return
+    np.testing.assert_array_equal(resize_crop_drawing(drawing, height, width), expected)

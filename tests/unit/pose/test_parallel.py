@@ -1,8 +1,10 @@
 import threading
+import time
 
+import numpy as np
 import pytest
 
-from libs.pose.parallel import ordered_map, worker_count
+from libs.pose.parallel import ordered_map, prefetched, worker_count
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])
@@ -37,3 +39,47 @@ def test_error_reaches_the_caller_and_ends_the_work():
 
 def test_there_is_at_least_one_worker():
     assert worker_count() >= 1
+
+
+def test_prefetched_gives_the_same_items_and_runs_ahead():
+    made: list[int] = []
+
+    def items():
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    stream = prefetched(items())
+    assert next(stream) == 0
+    deadline = time.monotonic() + 5
+    while len(made) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert 2 <= len(made) <= 4  # ahead, and bounded
+    assert [0, *stream] == list(range(50)) == made
+
+
+def test_an_error_ahead_appears_in_its_place():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    stream = prefetched(items())
+    assert next(stream) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(stream)
+
+
+def test_stopping_early_closes_what_was_read():
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield np.zeros(1)
+        finally:
+            closed.append(True)
+
+    stream = prefetched(endless())
+    next(stream)
+    stream.close()
+    assert closed == [True]
