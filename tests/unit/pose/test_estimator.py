@@ -40,7 +40,8 @@ def test_frames_are_streamed(networks, frames):
     _estimator(networks, batch_size=2).estimate(stream(), progress=lambda done: ahead.append(len(taken) - done))
     # while the networks look at one batch, at most three are made: one waits, one is being handed over, one is decoded
     assert len(ahead) == 15
-    assert 0 <= min(ahead) and max(ahead) <= 3 * 2
+    assert min(ahead) >= 0
+    assert max(ahead) <= 3 * 2
 
 
 def test_looking_ahead_is_bounded(frames):
