@@ -1,0 +1,217 @@
+"""``one-to-all submit``, ``list`` and ``fetch`` against a folder and a real S3 server, without Dagster."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
+from libs.command_line.main import main
+from libs.inbox import Inbox
+from libs.inbox_intake import InboxIntake, Intake, IntakeState
+from libs.settings import Settings, load_settings
+from libs.storage.artifacts import ArtifactFiles, ArtifactStore
+from libs.storage.factory import store_from_settings
+from tests.s3_server import S3Server
+
+DOCUMENT = "id: solo\nreference: puppet.png\ndriver: videos/dance.mp4\nmodel: sandbox\n"
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.s3)])
+def store(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
+    """The store of the settings: a folder, or a bucket of a real S3 server."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    environment = {"DATA_DIR": str(tmp_path / "data"), "COLUMNS": "200"}
+    if request.param == "bucket":
+        server: S3Server = request.getfixturevalue("s3_server")
+        environment |= {
+            "S3_ENDPOINT": server.endpoint,
+            "S3_ACCESS_KEY": server.access_key,
+            "S3_SECRET_KEY": server.secret_key,
+            "S3_BUCKET_NAME": request.getfixturevalue("s3_bucket"),
+            "S3_PREFIX": "studio",
+        }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return store_from_settings(load_settings())
+
+
+@pytest.fixture
+def run(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """The console script's function in this process."""
+
+    def call(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["one-to-all", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return Done(int(ended.value.code or 0), output.out, output.err)
+
+    return call
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """An artist's folder: media, one request, one batch."""
+    folder = tmp_path / "desk"
+    (folder / "videos").mkdir(parents=True)
+    (folder / "puppet.png").write_bytes(b"picture")
+    (folder / "videos" / "dance.mp4").write_bytes(b"video")
+    (folder / "first-try.yaml").write_text(DOCUMENT)
+    (folder / "spring.yaml").write_text(
+        "batch: spring\nreferences: [puppet.png]\ndrivers: [videos/dance.mp4]\nsettings: {a: , b: {seed: 3}}\n"
+    )
+    return folder
+
+
+def look(store: ArtifactStore, minutes: int = 1) -> Intake:
+    """What the sensor does."""
+    intake = InboxIntake(Inbox(store.objects), AcceptedRequests(store.objects), "sandbox")
+    first = intake.look(IntakeState(), datetime.now(UTC) + timedelta(minutes=minutes))
+    intake.look(first.state, datetime.now(UTC))
+    return first
+
+
+def publish(store: ArtifactStore, accepted: AcceptedRequest, folder: Path) -> None:
+    """What a run leaves behind."""
+    results = {"animation": "clip.mp4", "pose_conditioning": "preview.mp4", "animation_review": "contact_sheet.png"}
+    for asset, name in results.items():
+        made = folder / f"{asset}-{accepted.content}"
+        made.mkdir(parents=True)
+        (made / name).write_text(f"{name} of {accepted.request.prompt}")
+        files = ArtifactFiles(made, attributes={CONTENT_ATTRIBUTE: accepted.content})
+        store.publish(asset, accepted.request.id, files)
+    AcceptedRequests(store.objects).close(accepted.request.id, accepted.content)
+
+
+def keys(store: ArtifactStore) -> Iterator[str]:
+    return (info.key for info in store.objects.list("inbox/"))
+
+
+def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: ArtifactStore, desk: Path) -> None:
+    done = run("submit", desk / "first-try.yaml", desk / "spring.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "videos/dance.mp4: sent" in done.stdout
+    assert "solo.yaml: submitted, 1 request" in done.stdout
+    assert "spring.yaml: submitted, 2 requests" in done.stdout
+    assert list(keys(store)) == [
+        "inbox/puppet.png",
+        "inbox/solo.yaml",
+        "inbox/spring.yaml",
+        "inbox/videos/dance.mp4",
+    ]
+    assert "videos/dance.mp4: was there" in run("submit", desk / "spring.yaml").stdout
+    assert len(look(store).accepted) == 3
+
+
+def test_media_go_first(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    put = Inbox.put
+    monkeypatch.setattr(Inbox, "put", lambda inbox, name, file: order.append(name) or put(inbox, name, file))
+    run("submit", desk / "spring.yaml", desk / "first-try.yaml")
+    assert order == ["puppet.png", "videos/dance.mp4", "spring.yaml", "solo.yaml"]
+
+
+def test_media_given_by_hand_or_uploaded_before_are_found(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
+) -> None:
+    store.objects.put_bytes("inbox/there.png", b"picture")
+    elsewhere = tmp_path / "walk.mp4"
+    elsewhere.write_bytes(b"video")
+    (desk / "mixed.yaml").write_text("id: mixed\nreference: there.png\ndriver: walk.mp4\n")
+    done = run("submit", desk / "mixed.yaml", elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "inbox/walk.mp4" in keys(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("gone.yaml", None, "there is no such file"),
+        ("bad.yaml", "id: bad\nreference: puppet.png\ndriver: videos/dance.mp4\nsteps: 0\n", "steps: "),
+        ("no-media.yaml", "id: no-media\nreference: nobody.png\ndriver: videos/dance.mp4\n", "no file 'nobody.png'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_sent(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, name: str, text: str | None, expected: str
+) -> None:
+    if text:
+        (desk / name).write_text(text)
+    done = run("submit", desk / "first-try.yaml", desk / name)
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert not list(keys(store))
+
+
+def test_list_shows_every_state(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
+    assert "no requests" in run("list").stdout
+    run("submit", desk / "spring.yaml", desk / "first-try.yaml")
+    store.objects.put_bytes("inbox/bad.yaml", b"id: bad")
+    accepted = look(store).accepted
+    publish(store, accepted[0], tmp_path / "made")
+    publish(store, accepted[1], tmp_path / "made")
+    (desk / "first-try.yaml").write_text(DOCUMENT + "prompt: new\npriority: 8\n")
+    run("submit", desk / "first-try.yaml")
+    look(store)
+    (desk / "waiting.yaml").write_text(DOCUMENT.replace("solo", "waiting"))
+    run("submit", desk / "waiting.yaml")
+    shown = run("list").stdout
+    rows = {line.split("│")[1].strip(): line for line in shown.splitlines() if line.startswith("│")}
+    assert "refused: bad.yaml: reference: is required" in rows["bad.yaml"]
+    assert "in the inbox" in rows["waiting.yaml"]
+    assert "older clip" in rows["solo"]
+    assert "8" in rows["solo"]
+    assert "clip stored" in rows[accepted[1].request.id]
+    assert "no clip yet" in rows[accepted[2].request.id]
+
+
+def test_fetch_brings_the_results(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
+    run("submit", desk / "first-try.yaml")
+    assert "there is no such request" in run("fetch", "solo").stderr
+    accepted = look(store).accepted[0]
+    assert "has no clip yet" in run("fetch", "solo").stderr
+    publish(store, accepted, tmp_path / "made")
+    done = run("fetch", "solo", "--to", tmp_path / "clips")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == [
+        "solo-contact-sheet.png",
+        "solo-preview.mp4",
+        "solo.mp4",
+    ]
+    assert str(tmp_path / "clips" / "solo.mp4") in done.stdout
+
+
+def test_older_clips_stay_reachable(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
+    run("submit", desk / "first-try.yaml")
+    publish(store, look(store).accepted[0], tmp_path / "made")
+    old = store.manifest("animation", "solo")
+    assert old is not None
+    (desk / "first-try.yaml").write_text(DOCUMENT + "prompt: new\n")
+    run("submit", desk / "first-try.yaml")
+    changed = look(store).accepted[0]
+    assert "the request was changed since" in run("fetch", "solo", "--to", tmp_path / "clips").stdout
+    publish(store, changed, tmp_path / "made")
+    versions = run("fetch", "solo", "--versions").stdout
+    assert old.digest[:16] in versions
+    assert "(newest)" in versions
+    run("fetch", "solo", "--digest", old.digest[:16], "--to", tmp_path / "clips")
+    assert (tmp_path / "clips" / f"solo-{old.digest[:16]}.mp4").read_text() == "clip.mp4 of "
+    assert run("fetch", "solo", "--digest", "0" * 16).returncode == 1
