@@ -1,0 +1,219 @@
+"""A fleet with the real code location and the sandbox models: submit requests, launch jobs, read runs and metadata.
+
+Used by the test of the real code location and by ``benchmarks/fleet.py``.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import dagster as dg
+import psutil
+import requests
+from dagster._core.execution.backfill import BulkActionStatus
+from observed_fleet import LAUNCH, REPOSITORY, ObservedFleet
+
+from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from orchestration.fleet.fleet_plan import CODE_LOCATION, FleetPlan, free_port
+from orchestration.fleet.local_fleet import LocalFleet
+
+ANIMATE_ASSETS = [
+    "animation_request",
+    "request_media",
+    "pose_options",
+    "pose_tracks",
+    "pose_conditioning",
+    "animation",
+]
+REQUESTS = "animation_requests"
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_SMALL = {"reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox", "steps": 1, "keep_audio": False}
+
+BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+CANCEL_BACKFILL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) {
+  __typename ... on PythonError { message } } }"""
+RUNS_PAGE = """query { runsOrError(limit: 30) { __typename ... on Runs {
+  results { runId status jobName startTime endTime tags { key value } } } } }"""
+
+
+def real_plan(folder: Path, **changes: Any) -> FleetPlan:
+    """A fleet of this project's code location with all of its state in ``folder``, without GPUs."""
+    settings = {
+        "MODELS_DIR": str(folder / "models"),
+        "DATA_DIR": str(folder / "data"),
+        "ONE_TO_ALL_DEVICE": "cpu",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        # Empty means not set: whatever the developer's environment and .env say.
+        "S3_ENDPOINT": "",
+        "ONE_TO_ALL_MODEL_DIR": "",
+        "ONE_TO_ALL_RUNTIME_DIR": "",
+    }
+    return FleetPlan(
+        **{
+            "folder": folder / "fleet",
+            "storage": folder / "dagster",
+            "gpu_workers": 1,
+            "cpu_concurrency": 1,
+            "port": free_port(),
+            "code_location": CODE_LOCATION,
+            "environment": settings,
+            **changes,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class CanceledBackfill:
+    """What a backfill did to the rest until it was canceled: seconds, and bytes of the daemon's memory."""
+
+    runs: int
+    seconds_to_end: float
+    median_answer: float
+    worst_answer: float
+    daemon_before: int
+    daemon_peak: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.runs} runs were queued, and all had ended {self.seconds_to_end:.1f} s after the cancel; the runs "
+            f"page answered within {self.median_answer:.2f} s (slowest: {self.worst_answer:.2f} s); "
+            f"daemon: {self.daemon_before / 1e6:.0f} MB before, at most {self.daemon_peak / 1e6:.0f} MB"
+        )
+
+
+@contextmanager
+def running_fleet(folder: Path, **changes: Any) -> Iterator["RealFleet"]:
+    """A fleet of :func:`real_plan` that is up and is kept up."""
+    stop = threading.Event()
+    with LocalFleet(real_plan(folder, **changes)) as fleet:
+        keeper = threading.Thread(target=fleet.keep_running, args=(stop,))
+        keeper.start()
+        try:
+            with fleet.instance() as instance:
+                yield RealFleet(fleet, folder, instance)
+        finally:
+            stop.set()
+            keeper.join()
+
+
+class RealFleet(ObservedFleet):
+    """A running fleet of :func:`real_plan`."""
+
+    @property
+    def inbox(self) -> Path:
+        return Path(self.fleet.plan.environment["DATA_DIR"]) / "artifacts" / "inbox"
+
+    def launched(self, request_id: str) -> dg.DagsterRun:
+        """The run that the sensor launched for a request, once it has."""
+        return self.wait_until(f"the sensor launches {request_id}", lambda: self.runs_of(request_id), 60)[0]
+
+    # --- do ---
+
+    def write_media(self, frame_count: int = 5) -> None:
+        """The puppet's picture and a short dance, for :meth:`submit`."""
+        self.inbox.mkdir(parents=True, exist_ok=True)
+        write_puppet_picture(self.inbox / "puppet.png")
+        write_puppet_clip(self.inbox / "dance.mp4", frame_count=frame_count)
+
+    def submit(self, request_id: str, **fields: Any) -> None:
+        """Put a request for a clip of 48 x 64 pixels into the inbox."""
+        content = {"id": request_id, **_SMALL, "size": {"height": 64, "width": 48}, **fields}
+        target = self.inbox / f"{request_id}.json"
+        target.with_suffix(".writing").write_text(json.dumps(content))
+        target.with_suffix(".writing").rename(target)
+
+    def launch_job(self, job: str, partition: str, assets: list[str] | None = None) -> str:
+        """Launch ``job``, or only some of its assets, for one partition as the UI does; returns the run id."""
+        selector = {**REPOSITORY, "pipelineName": job}
+        if assets:
+            selector["assetSelection"] = [{"path": [asset]} for asset in assets]
+        metadata = {"tags": [{"key": "dagster/partition", "value": partition}]}
+        answer = self.ask_ui(LAUNCH, {"params": {"selector": selector, "executionMetadata": metadata}})
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
+
+    def backfill_requests(self, request_ids: list[str]) -> str:
+        """Register requests and backfill their clips; returns the backfill's id."""
+        self.instance.add_dynamic_partitions(REQUESTS, request_ids)
+        selection = [{"path": [asset]} for asset in ANIMATE_ASSETS]
+        answer = self.ask_ui(BACKFILL, {"params": {"assetSelection": selection, "partitionNames": request_ids}})
+        assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        return str(answer["backfillId"])
+
+    def cancel_backfill(self, backfill_id: str) -> None:
+        answer = self.ask_ui(CANCEL_BACKFILL, {"id": backfill_id})
+        assert answer["__typename"] == "CancelBackfillSuccess", answer
+
+    def cancel_a_backfill(self, count: int, cancel_at: int, seconds: float) -> CanceledBackfill:
+        """Backfill ``count`` requests, cancel once ``cancel_at`` runs are queued, and watch until all have ended."""
+        daemon = psutil.Process(self.fleet.processes["daemon"].pid)
+        memory, answers = [daemon.memory_info().rss], []
+        backfill_id = self.backfill_requests([f"backfill-{number:04d}" for number in range(count)])
+        tags = {"dagster/backfill": backfill_id}
+
+        def look() -> None:
+            memory.append(daemon.memory_info().rss)
+            answers.append(self.seconds_of_runs_page())
+
+        def enough_are_queued() -> bool:
+            look()
+            return self.instance.get_runs_count(dg.RunsFilter(tags=tags)) >= cancel_at
+
+        self.wait_until("the backfill's runs are queued", enough_are_queued, seconds)
+        self.cancel_backfill(backfill_id)
+        asked = time.monotonic()
+
+        def all_have_ended() -> bool:
+            look()
+            backfill = self.instance.get_backfill(backfill_id)
+            unfinished = dg.RunsFilter(tags=tags, statuses=UNFINISHED)
+            # Dagster looks at the backfill itself only every 30 s: its status becomes CANCELED after that of the runs.
+            ending = backfill is not None and backfill.status in {BulkActionStatus.CANCELING, BulkActionStatus.CANCELED}
+            return ending and self.instance.get_runs_count(unfinished) == 0
+
+        self.wait_until("the backfill and its runs have ended", all_have_ended, seconds)
+        return CanceledBackfill(
+            runs=self.instance.get_runs_count(dg.RunsFilter(tags=tags)),
+            seconds_to_end=time.monotonic() - asked,
+            median_answer=median(answers),
+            worst_answer=max(answers),
+            daemon_before=memory[0],
+            daemon_peak=max(memory),
+        )
+
+    # --- see ---
+
+    def seconds_of_runs_page(self) -> float:
+        """How long the webserver takes for what its page of runs asks for."""
+        answer = requests.post(f"{self.fleet.url}/graphql", json={"query": RUNS_PAGE}, timeout=60)
+        assert answer.json()["data"]["runsOrError"]["__typename"] == "Runs"
+        return answer.elapsed.total_seconds()
+
+    def metadata(self, run_id: str, asset: str = "animation") -> dict[str, Any]:
+        """Metadata of the asset that a run materialized."""
+        for entry in self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+            event = entry.dagster_event
+            if event and event.asset_key == dg.AssetKey(asset):
+                entries = event.step_materialization_data.materialization.metadata
+                return {name: value.value for name, value in entries.items()}
+        raise AssertionError(f"run {run_id} did not materialize {asset}:\n{self.messages(run_id)}")
+
+    def first_sampling_step(self, run_id: str) -> float:
+        """When a run began to sample, in seconds since the epoch."""
+        return next(
+            entry.timestamp for entry in self.instance.all_logs(run_id) if "sampling: 0 of" in entry.user_message
+        )
