@@ -26,6 +26,7 @@ from orchestration.resources import ProgressResource, ScratchResource, SettingsR
 from orchestration.schedules.nightly import build_nightly_batch
 from orchestration.sensors.inbox import inbox_sensor
 from orchestration.stash_job import delete_old_stash
+from orchestration.storage_check_job import check_storage
 
 
 def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
@@ -52,7 +53,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             animation_review,
         ],
         asset_checks=[*CLIP_CHECKS, *QUALITY_CHECKS, third_party_is_untouched],
-        jobs=[*JOBS, delete_old_stash, *HOUSEKEEPING_JOBS],
+        jobs=[*JOBS, delete_old_stash, check_storage, *HOUSEKEEPING_JOBS],
         sensors=[inbox_sensor, lost_launches],
         schedules=[build_nightly_batch(load_settings()), *HOUSEKEEPING_SCHEDULES],
         resources={

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from libs.storage.artifacts import ArtifactFiles, LocalArtifact
     from libs.storage.manifest import Manifest
 
+DIGEST_METADATA = "digest"
+"""The metadata entry that says which content a materialization stored."""
+
 
 class ArtifactIOManager(dg.ConfigurableIOManager):
     """Publishes an asset's files under its key and partition; loads what the newest manifest names."""
@@ -78,6 +81,6 @@ def storage_metadata(manifest: "Manifest", uri: Any) -> dict[str, dg.MetadataVal
     ]
     return {
         "stored files": dg.MetadataValue.table(files),
-        "digest": dg.MetadataValue.text(manifest.digest),
+        DIGEST_METADATA: dg.MetadataValue.text(manifest.digest),
         "size": dg.MetadataValue.int(sum(file.size for file in manifest.files)),
     }
