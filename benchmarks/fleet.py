@@ -149,7 +149,7 @@ def _seconds_for(fleet: RealFleet, name: str, count: int) -> tuple[float, float]
 
 
 def measure_backfill(folder: Path, options: argparse.Namespace) -> Rows:
-    """A large backfill that is canceled once a quarter is queued: how usable the UI stays, and what the daemon takes."""
+    """A large backfill, canceled once a quarter is queued: how usable the UI stays, and what the daemon takes."""
     with running_fleet(folder) as fleet:
         seen = fleet.cancel_a_backfill(options.backfill, options.backfill // 4, _RUN_SECONDS)
     return [
