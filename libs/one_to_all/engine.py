@@ -47,19 +47,30 @@ _logger = logging.getLogger(__name__)
 class AnimationEngine:
     """Loaded networks that make one clip after the other; not for use by several threads at a time."""
 
-    def __init__(self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype, drop_text_encoder: bool = False
+    ) -> None:
         self.networks = networks
         self.device = device
         self.dtype = dtype
+        self.drop_text_encoder = drop_text_encoder
 
     @classmethod
-    def load(cls, layout: RepositoryLayout, device: str = "auto", dtype: torch.dtype | None = None) -> Self:
+    def load(
+        cls,
+        layout: RepositoryLayout,
+        device: str = "auto",
+        dtype: torch.dtype | None = None,
+        drop_text_encoder: bool = False,
+    ) -> Self:
         """Load the networks of one model repository.
 
         Args:
             layout: where the files lie.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             dtype: of all networks; bfloat16 on CUDA and float32 on the CPU when left out.
+            drop_text_encoder: give its memory back once a clip's prompts are encoded; a later clip with prompts that
+                are not known loads it again. The result is the same.
 
         Raises:
             ModelFilesError: a file is missing or wrong.
@@ -68,7 +79,7 @@ class AnimationEngine:
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
         try:
-            return cls(load_networks(layout, resolved, dtype), resolved, dtype)
+            return cls(load_networks(layout, resolved, dtype), resolved, dtype, drop_text_encoder)
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemoryError(
                 f"the weights of {layout.variant.name} do not fit into the memory of {resolved}: use a smaller model "
@@ -164,11 +175,15 @@ class _Clip:
         negative = None
         if self.guidance.uses_negative_prompt:
             negative = prompts.encode(options.negative_prompt, engine.device, engine.dtype)
+        prompt = prompts.encode(options.prompt, engine.device, engine.dtype)
+        if engine.drop_text_encoder:
+            prompts.drop_text_encoder()
+            engine.release_memory()
         image = self._signed(self.inputs.image[None])
         mask = mask_from_uint8(self.inputs.mask, engine.device, engine.dtype)
         black = encode_latents(vae, torch.full_like(image, -1))
         return ClipConditions(
-            prompt=prompts.encode(options.prompt, engine.device, engine.dtype),
+            prompt=prompt,
             negative_prompt=negative,
             image_latents=torch.cat((encode_latents(vae, image), encode_latents(vae, mask)), dim=1),
             black_latents=torch.cat((black, black), dim=1),

@@ -88,6 +88,14 @@ def load_prompt_encoder(layout: RepositoryLayout, device: torch.device, dtype: t
     folder = layout.wan_part("tokenizer")
     with _errors_name(layout, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def load_text_encoder() -> UMT5EncoderModel:
+        return _load_text_encoder(layout, device, dtype)
+
+    return PromptEncoder(tokenizer, load_text_encoder(), reload=load_text_encoder)
+
+
+def _load_text_encoder(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:
     folder = layout.wan_part("text_encoder")
     with _errors_name(layout, folder):
         # Checkpoints store the token embedding once or twice ("shared", "encoder.embed_tokens"); transformers ties it.
@@ -96,7 +104,7 @@ def load_prompt_encoder(layout: RepositoryLayout, device: torch.device, dtype: t
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
         _refuse_missing(folder, report["missing_keys"])
-    return PromptEncoder(tokenizer, text_encoder.to(device).eval().requires_grad_(False))
+    return text_encoder.to(device).eval().requires_grad_(False)
 
 
 def load_scheduler(layout: RepositoryLayout) -> FlowMatchEulerDiscreteScheduler:

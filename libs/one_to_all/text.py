@@ -7,6 +7,7 @@ Source: golden model specification, ``text.json``.
 
 import html
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import ftfy
@@ -30,12 +31,20 @@ class PromptEncoder:
         tokenizer: the UMT5 tokenizer (adds an end token, none at the start).
         text_encoder: ``UMT5EncoderModel``, on any device.
         max_sequence_length: tokens per prompt; longer prompts are cut, shorter ones padded.
+        reload: gives the text encoder anew, after :meth:`drop_text_encoder`.
     """
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, max_sequence_length: int = MAX_SEQUENCE_LENGTH) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        text_encoder: Any,
+        max_sequence_length: int = MAX_SEQUENCE_LENGTH,
+        reload: Callable[[], Any] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.max_sequence_length = max_sequence_length
+        self._reload = reload
         self._known: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def encode(self, prompt: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -49,8 +58,21 @@ class PromptEncoder:
                 self._known.popitem(last=False)
         return self._known[cleaned].to(device, dtype)
 
+    def drop_text_encoder(self) -> None:
+        """Let go of the text encoder's weights, for the memory; the next prompt that is not known loads them again.
+
+        Raises:
+            ValueError: it could not be loaded again.
+        """
+        if self._reload is None:
+            raise ValueError("this prompt encoder was made without a way to load its text encoder again")
+        self.text_encoder = None
+
     @torch.no_grad()
     def _encode(self, cleaned: str) -> torch.Tensor:
+        if self.text_encoder is None:
+            assert self._reload is not None
+            self.text_encoder = self._reload()
         tokens = self.tokenizer(
             [cleaned],
             padding="max_length",

@@ -149,3 +149,16 @@ def test_out_of_memory_says_what_to_change(engine, make_inputs, monkeypatch):
 def test_impossible_options_are_named(changes, message):
     with pytest.raises(InputError, match=message):
         _options(**changes)
+
+
+def test_dropping_the_text_encoder_changes_no_bit(repository, engine, make_inputs):
+    inputs = make_inputs(9)
+    dropping = AnimationEngine.load(repository, "cpu", drop_text_encoder=True)
+    prompts = dropping.networks.prompt_encoder
+    for prompt in ("a dancer", "another dancer"):  # for the second it is loaded again
+        options = _options(num_inference_steps=1, prompt=prompt)
+        np.testing.assert_array_equal(
+            _frames(dropping.animate(inputs, options)), _frames(engine.animate(inputs, options))
+        )
+        assert prompts.text_encoder is None
+    assert engine.networks.prompt_encoder.text_encoder is not None
