@@ -13,6 +13,9 @@ import dagster as dg
 # In beta in the pinned version of Dagster; what it promises (staleness by content) is tested.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
 
+SECONDS_ATTRIBUTE = "seconds"
+"""In the manifest of a stage's output: how long the stage took, for the provenance of the clip."""
+
 
 def folder_output(
     folder: Path,

@@ -15,14 +15,14 @@ from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
 from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE
-from libs.storage.artifacts import LocalArtifact
+from libs.storage.artifacts import ArtifactStore, LocalArtifact
 from libs.storage.keys import CHUNKS_PREFIX
 from orchestration.assets.model_verification import StoredVerification, stored_verification
 from orchestration.assets.models_in_use import animation_model
 from orchestration.assets.request import REQUEST_FILE
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.fleet.worker_identity import process_metadata
-from orchestration.outputs import folder_output
+from orchestration.outputs import SECONDS_ATTRIBUTE, folder_output
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.pictures import pictures_metadata
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
@@ -101,7 +101,11 @@ def animation(
             cold=load.cold,
             chunks=summary.chunks,
             chunks_resumed=summary.chunks_resumed,
-            seconds={"loading": load.seconds, "sampling": summary.sampling_seconds},
+            seconds={
+                **_stage_seconds(storage.artifacts(), request.id),
+                "loading": load.seconds,
+                "sampling": summary.sampling_seconds,
+            },
         )
         pictures = pictures_metadata({}, {"clip": folder / CLIP_FILE})
     content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
@@ -124,6 +128,13 @@ def animation(
         attributes={CONTENT_ATTRIBUTE: content},
         after_publishing=clip_is_stored,
     )
+
+
+def _stage_seconds(store: ArtifactStore, request_id: str) -> dict[str, float]:
+    """How long the stages before this one took, as far as they noted it."""
+    manifests = {stage: store.manifest(stage, request_id) for stage in ("pose_tracks", "pose_conditioning")}
+    noted = {stage: found.attributes.get(SECONDS_ATTRIBUTE) for stage, found in manifests.items() if found}
+    return {stage: float(seconds) for stage, seconds in noted.items() if seconds is not None}
 
 
 def _chunk_prefix(request: ResolvedRequest, conditioning: LocalArtifact, verified: StoredVerification | None) -> str:

@@ -3,12 +3,14 @@
 What does not belong here: finding key-points (``pose_tracks``) and sampling (``animation``).
 """
 
+import time
+
 import dagster as dg
 
 from libs.storage.artifacts import LocalArtifact
 from orchestration.assets.request import OPTIONS_FILE
 from orchestration.failures import RETRY_POLICY, failures_explained
-from orchestration.outputs import folder_output
+from orchestration.outputs import SECONDS_ATTRIBUTE, folder_output
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, OWNERS
 from orchestration.resources import ProgressResource, ScratchResource
@@ -38,6 +40,7 @@ def pose_conditioning(
     )
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
 
+    started = time.monotonic()
     report = progress.of(context)
     with failures_explained(), scratch.filled_folder("pose_conditioning") as folder:
         media = RequestMedia.load(request_media.folder)
@@ -45,4 +48,9 @@ def pose_conditioning(
         conditioning, choice = condition_poses(
             media, pose_tracks.folder, requested, folder, lambda done, all_: report("pose preview", done, all_)
         )
-    return folder_output(folder, describe_conditioning(conditioning, choice))
+    seconds = time.monotonic() - started
+    return folder_output(
+        folder,
+        {**describe_conditioning(conditioning, choice), "seconds": seconds},
+        attributes={SECONDS_ATTRIBUTE: seconds},
+    )

@@ -14,7 +14,7 @@ from libs.storage.artifacts import LocalArtifact
 from orchestration.assets.model_verification import stored_verification
 from orchestration.assets.models_in_use import pose_networks
 from orchestration.failures import RETRY_POLICY, failures_explained
-from orchestration.outputs import folder_output
+from orchestration.outputs import SECONDS_ATTRIBUTE, folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
@@ -74,4 +74,5 @@ def pose_tracks(
             "seconds": seconds,
             "frames per second of the networks": tracked.network_frames / seconds,
         },
+        attributes={SECONDS_ATTRIBUTE: seconds},
     )

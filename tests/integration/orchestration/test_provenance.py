@@ -53,7 +53,8 @@ def test_from_the_clip_to_what_made_it(animated: Any, tmp_path: Path) -> None:
     sidecar = parse_provenance(artifact.path("provenance.json").read_text(), "sidecar")
     assert sidecar.clip == read_origin(clip)
     assert sidecar.run.start in {"cold", "warm"}
-    assert sidecar.run.seconds["sampling"] > 0
+    assert sidecar.run.seconds.keys() == {"pose_tracks", "pose_conditioning", "loading", "sampling"}
+    assert all(seconds > 0 for seconds in sidecar.run.seconds.values())
     assert sidecar.clip.model.locks.keys() == {"checkpoint", "pose_models", "wan_resources"}
 
     fresh = trace("puppet")
