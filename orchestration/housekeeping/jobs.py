@@ -112,7 +112,7 @@ def housekeeping() -> None:
     prune_local_files()
 
 
-@dg.job(name="prune_local_files", description="Tidy up the disk of the machine it runs on: artifact cache, scratch.")
+@dg.job(description="Tidy up the disk of the machine it runs on: artifact cache, scratch.")
 def prune_this_machine() -> None:
     """For hosts where ``housekeeping`` does not run."""
     prune_local_files()

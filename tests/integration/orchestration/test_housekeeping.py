@@ -170,15 +170,15 @@ def test_the_cache_shrinks_and_scratch_of_killed_runs_goes(world: Any, monkeypat
     make_old(scratch / "animation-old-but-busy")
     (scratch / "animation-old-but-busy" / "clip.mp4").write_bytes(b"more frames")
 
-    run_job(world, "prune_local_files", dry_run=True)
+    run_job(world, "prune_this_machine", dry_run=True)
     assert len(list(scratch.iterdir())) == 3
 
-    told = run_job(world, "prune_local_files")["prune_local_files"]
+    told = run_job(world, "prune_this_machine")["prune_local_files"]
     assert told["bytes after"] == told["bytes before"] > 0, "what was used lately stays, whatever its size"
     assert (told["scratch folders removed"], told["names"]) == (1, "animation-killed")
 
     make_old(world.data_dir / "artifact_cache")
-    told = run_job(world, "prune_local_files")["prune_local_files"]
+    told = run_job(world, "prune_this_machine")["prune_local_files"]
     assert told["bytes after"] == 0 < told["bytes before"]
     assert not verified.folder.exists()
     assert world.store.fetch("model_verification", "sandbox").manifest == verified.manifest
