@@ -12,8 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from golden_folders import COMMITTED_FOLDER
 from safetensors.torch import load_file
 
 from libs.model_repo.variants import NetworkConfig
@@ -38,16 +40,29 @@ def _content(path: Path) -> Any:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         return json.loads(raw)
-    except (ValueError, OSError):
-        return None
+    except (ValueError, OSError, EOFError) as error:
+        # passed over, the file's kind would be reported as absent
+        raise pytest.UsageError(f"{path}: is no readable JSON ({error})") from None
 
 
 def index_files(folder: Path, *fields: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """All JSON files below ``folder`` that are objects with all of ``fields``."""
+    """All JSON files below ``folder`` that are objects with all of ``fields``; hidden files do not count."""
     for path in sorted([*folder.rglob("*.json"), *folder.rglob("*.json.gz")]):
-        content = _content(path)
+        content = None if path.name.startswith(".") else _content(path)
         if isinstance(content, dict) and all(field in content for field in fields):
             yield path, content
+
+
+def index_name(folder: Path, path: Path) -> str:
+    """How an index is called in case ids: its path below the root folder, without suffixes."""
+    return str(path.relative_to(folder)).removesuffix(".gz").removesuffix(".json")
+
+
+def needed(path: Path) -> Path:
+    """``path``, a file of another kind; the test is skipped with this reason where the folder lacks it."""
+    if not path.is_file():
+        pytest.skip(f"needs {path.name}, which {path.parent} lacks")
+    return path
 
 
 def named_cases(*fields: str, having: str = "") -> Callable[[Path], Iterator[tuple[str, GoldenCase]]]:
@@ -57,7 +72,7 @@ def named_cases(*fields: str, having: str = "") -> Callable[[Path], Iterator[tup
         for path, index in index_files(folder, "cases", *fields):
             for case in index["cases"]:
                 if not having or case.get(having):
-                    yield f"{path.stem}-{case['name']}", GoldenCase(path, index, case)
+                    yield f"{index_name(folder, path)}-{case['name']}", GoldenCase(path, index, case)
 
     return discover
 
@@ -67,7 +82,7 @@ def whole_files(*fields: str) -> Callable[[Path], Iterator[tuple[str, GoldenCase
 
     def discover(folder: Path) -> Iterator[tuple[str, GoldenCase]]:
         for path, index in index_files(folder, *fields):
-            yield path.name.split(".json")[0], GoldenCase(path, index)
+            yield index_name(folder, path), GoldenCase(path, index)
 
     return discover
 
@@ -118,32 +133,44 @@ def network_config_of_shapes(shapes: dict[str, Any]) -> NetworkConfig:
     )
 
 
-@lru_cache(maxsize=4)
 def transformer(index_path: Path, dtype: torch.dtype) -> OneToAllTransformer3DModel:
     """The network of a transformer index with its weights, strictly loaded, in evaluation mode."""
     index = _content(index_path)
-    with torch.device("meta"):
-        model = OneToAllTransformer3DModel(**asdict(network_config(index)))
-    weights = load_file(index_path.parent / index["weights_file"])
-    model.load_state_dict({name: tensor.float().to(dtype) for name, tensor in weights.items()}, assign=True)
-    return model.eval().requires_grad_(False)
+    return _transformer(index_path.parent / index["weights_file"], network_config(index), dtype)
 
 
 def transformer_of_weights(folder: Path, weights_file: str) -> OneToAllTransformer3DModel:
-    """The network whose weights lie in ``weights_file``, sized by the index that names this file."""
-    for path, index in index_files(folder, "weights_file", "config"):
-        if index["weights_file"] == weights_file:
-            return transformer(path, torch.float32)
-    raise AssertionError(f"no index in {folder} names {weights_file}")
+    """The network whose weights lie in ``weights_file``, in float32.
+
+    Its size is in the index that names this file; in a folder without such an index, in the shapes of the weights.
+    """
+    path = needed(folder / weights_file)
+    for index_path, index in index_files(folder, "weights_file", "config"):
+        if index_path.parent / index["weights_file"] == path:
+            return transformer(index_path, torch.float32)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors(path).items()}
+    return _transformer(path, network_config_of_shapes(shapes), torch.float32)
 
 
 @lru_cache(maxsize=4)
-def vae_of(index_path: Path) -> AutoencoderKLWan:
-    """The VAE of a pipeline index, in float32."""
-    index = _content(index_path)
-    vae = AutoencoderKLWan(**index["vae_config"])
-    weights = load_file(index_path.parent / index["vae_weights_file"])
-    vae.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+def _transformer(weights: Path, config: NetworkConfig, dtype: torch.dtype) -> OneToAllTransformer3DModel:
+    with torch.device("meta"):
+        model = OneToAllTransformer3DModel(**asdict(config))
+    model.load_state_dict({name: tensor.float().to(dtype) for name, tensor in load_file(weights).items()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=4)
+def vae_of_weights(folder: Path, weights_file: str) -> AutoencoderKLWan:
+    """The VAE whose weights lie in ``weights_file``, in float32.
+
+    Configured by the pipeline index that names this file; in a folder without pipeline runs, by the default set's.
+    """
+    path = needed(folder / weights_file)
+    own = [index for _, index in index_files(folder, "vae_config") if index["vae_weights_file"] == weights_file]
+    default = [index for _, index in index_files(COMMITTED_FOLDER, "vae_config")]
+    vae = AutoencoderKLWan(**(own or default)[0]["vae_config"])
+    vae.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     return vae.eval().requires_grad_(False)
 
 

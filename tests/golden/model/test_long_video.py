@@ -5,6 +5,7 @@ with saved frames; chained, in 0.05 % of the clip's values and 0.1 % of a chunk'
 itself in 0.06 % of a chunk: uint8 conversion truncates).
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,10 +16,11 @@ from golden_folders import golden_cases
 from golden_model_files import (
     GoldenCase,
     index_files,
+    index_name,
     largest_difference,
     tensors,
     transformer_of_weights,
-    vae_of,
+    vae_of_weights,
 )
 
 from libs.one_to_all import engine as engine_module
@@ -34,7 +36,7 @@ TIGHT_LATENTS, CHAINED_LATENTS = 2e-4, 1e-2
 
 def _long_videos(folder) -> Iterator[tuple[str, GoldenCase]]:
     for path, index in index_files(folder, "split_plan", "chunks", "transformer_weights", "MAIN_CHUNK"):
-        yield path.stem, GoldenCase(path, index)
+        yield index_name(folder, path), GoldenCase(path, index)
 
 
 def _chunks(folder) -> Iterator[tuple[str, GoldenCase]]:
@@ -67,18 +69,18 @@ class _SavedChunks:
         self.made[index] = frames
 
 
+def _seed(index: dict[str, Any]) -> int:
+    """The seed of every chunk, which the index tells in words: "..., manual_seed(42), for every chunk"."""
+    found = re.search(r"manual_seed\((\d+)\)", index.get("generator", ""))
+    return int(found.group(1)) if found else 42
+
+
 class _Run:
     """One run of the engine over a golden clip; records decoded latents per made chunk."""
 
     def __init__(self, case: GoldenCase, monkeypatch: pytest.MonkeyPatch, saved_chunks: int) -> None:
         index = case.index
         self.saved = tensors(case.file(index["file"]))
-        vae_weights = index["vae_weights"].split()[0]
-        vae_index = next(
-            path
-            for path, other in index_files(case.path.parent, "vae_config")
-            if other["vae_weights_file"] == vae_weights
-        )
         self.latents: list[torch.Tensor] = []
         decode = engine_module.decode_latents
 
@@ -93,7 +95,7 @@ class _Run:
         }
         networks = LoadedNetworks(
             transformer_of_weights(case.path.parent, index["transformer_weights"]),
-            vae_of(vae_index),
+            vae_of_weights(case.path.parent, index["vae_weights"].split()[0]),
             _SavedEmbeddings(embeddings),
             build_scheduler(),
         )
@@ -105,6 +107,7 @@ class _Run:
             num_inference_steps=index["num_inference_steps"],
             image_guidance_scale=index["image_guidance_scale"],
             pose_guidance_scale=index["pose_guidance_scale"],
+            seed=_seed(index),
             conditioning_scale=index["controlnet_conditioning_scale"],
             intermediate_pass="without_pose" if index["case1"] else "without_image",
             chunk_lengths=ChunkLengths(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from golden_folders import COMMITTED_FOLDER, golden_cases
 from PIL import Image
 
@@ -68,6 +69,13 @@ class Vectors:
 
     def neighbour(self, name: str) -> "Vectors":
         return Vectors(self.path.parent / name)
+
+    def track(self, name: str) -> PoseTrack:
+        """The track in a neighbour of kind ``metas``; the test is skipped with this reason where it is missing."""
+        found = self.neighbour(name)
+        if not found.path.is_file():
+            pytest.skip(f"needs {name}, which {self.path.parent} lacks")
+        return track_of(found)
 
     def picture(self, name: str) -> np.ndarray:
         return read_picture(self.path.parent / name)
@@ -149,12 +157,19 @@ def record_from(arrays: dict[str, np.ndarray], prefix: str) -> PoseRecord:
     return PoseRecord(
         body=arrays[f"{prefix}bodies_candidate"],
         body_score=arrays[f"{prefix}bodies_score"][:, 0],
-        body_present=arrays[f"{prefix}bodies_subset"][:, 0] != -1,
+        body_present=_presence(arrays[f"{prefix}bodies_subset"][:, 0]),
         hands=arrays[f"{prefix}hands"],
         hands_score=arrays[f"{prefix}hands_score"],
         face=arrays[f"{prefix}faces"][:, 0],
         face_score=arrays[f"{prefix}faces_score"][:, 0],
     )
+
+
+def _presence(subset: np.ndarray) -> np.ndarray:
+    """Which joints are there, from rows that hold each joint's own number, or -1."""
+    present = subset != -1
+    np.testing.assert_array_equal(subset, np.where(present, np.arange(subset.shape[1]), -1))
+    return present
 
 
 def difference(found: Any, expected: Any) -> float:

@@ -10,7 +10,6 @@ from pose_vectors import (
     record_difference,
     record_from,
     relative_difference,
-    track_of,
 )
 
 from libs.pose.align_pose import RATIO_BONES, align_to_pose, bone_ratios, figure_scale, scale_to
@@ -33,7 +32,7 @@ def _anchors(vectors):
 
 @pytest.mark.parametrize("vectors", pose_cases("align_ref"))
 def test_align_to_reference(vectors, record_case):
-    reference, driver = (track_of(vectors.neighbour(str(vectors[name]))) for name in ("in_ref", "in_drv"))
+    reference, driver = (vectors.track(str(vectors[name])) for name in ("in_ref", "in_drv"))
     for prefix, anchor, index in _anchors(vectors):
         plan = plan_retargeting(reference, driver[index], index)
         record = align_to_reference(reference, driver, anchor)
@@ -47,12 +46,13 @@ def test_align_to_reference(vectors, record_case):
         assert difference(plan.offset, vectors[f"{prefix}delta"]) <= pixels
         assert difference(plan.ground_x, vectors[f"{prefix}ground_x"]) <= pixels
         assert f"{plan.flag.name.lower()}_body" == str(vectors[f"{prefix}body_flag"])
+        np.testing.assert_array_equal((reference.width, reference.height), vectors[f"{prefix}dst_wh"])
         assert error <= NORMALISED
 
 
 @pytest.mark.parametrize("vectors", pose_cases("align_pose"))
 def test_align_to_pose(vectors, record_case):
-    reference, driver = (record_of(track_of(vectors.neighbour(str(vectors[name])))) for name in ("in_ref", "in_drv"))
+    reference, driver = (record_of(vectors.track(str(vectors[name]))) for name in ("in_ref", "in_drv"))
     for prefix, anchor, index in _anchors(vectors):
         target = driver[index : index + 1]
         scaled = scale_to(reference, target)
@@ -107,8 +107,8 @@ def test_single_frame_pairs(vectors, record_case):
 @pytest.mark.parametrize("vectors", pose_cases("pick"))
 def test_choice_of_the_anchor(vectors, record_case):
     for case, (reference_name, driver_name) in enumerate(zip(vectors["in_ref"], vectors["in_drv"], strict=True)):
-        reference = record_of(track_of(vectors.neighbour(str(reference_name)))).body[0]
-        driver = record_of(track_of(vectors.neighbour(str(driver_name)))).body
+        reference = record_of(vectors.track(str(reference_name))).body[0]
+        driver = record_of(vectors.track(str(driver_name))).body
         index = choose_anchor(reference, driver)
         scores = anchor_scores(reference, driver)
         error = abs(scores.angle[index] - vectors["out_angle_score_4dp"][case])

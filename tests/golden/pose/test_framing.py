@@ -1,13 +1,12 @@
-"""Golden: centre crop with resize, and target sizes.
-
-``misc_*`` files also hold what becomes of each level in upstream's lossy pose video; this project has no such file.
-"""
+"""Golden: centre crop with resize, target sizes, and what becomes of each level on its way to [-1, 1] and back."""
 
 import numpy as np
 import pytest
+import torch
 from pose_vectors import difference, pose_cases
 
 from libs.errors import MediaError
+from libs.one_to_all.pixels import signed_from_uint8, uint8_from_signed
 from libs.pose.framing import resize_crop, target_size
 
 
@@ -30,3 +29,13 @@ def test_target_size(vectors, record_case):
         else:
             size = target_size(int(height), int(width))
             assert (size.height, size.width) == tuple(expected)
+
+
+@pytest.mark.parametrize("vectors", pose_cases("misc"))
+def test_levels_through_the_signed_range(vectors, record_case):
+    """Upstream's pose video; the engine's finished frames go the same way, truncated."""
+    levels = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), (1, 16, 16, 3))
+    found = uint8_from_signed(signed_from_uint8(levels, torch.device("cpu"), torch.float32))
+    error = difference(found[0, ..., 0].reshape(-1), vectors["out_video_levels"])
+    record_case("pose misc", error)
+    assert error == 0

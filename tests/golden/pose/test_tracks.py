@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pose_vectors import NORMALISED, difference, pose_cases, record_difference, record_from, track_of
+from pose_vectors import NORMALISED, difference, pose_cases, record_difference, record_from
 
 from libs.pose.record import record_of
 from libs.pose.track import PoseTrack
@@ -20,7 +20,7 @@ def test_metas(vectors, record_case):
 
 @pytest.mark.parametrize("vectors", pose_cases("dwpose"))
 def test_dwpose(vectors, record_case):
-    record = record_of(track_of(vectors.neighbour(str(vectors["in_metas"]))))
+    record = record_of(vectors.track(str(vectors["in_metas"])))
     error = record_difference(record, record_from(vectors.arrays, "out_"))
     record_case("pose dwpose", error)
     assert error == 0

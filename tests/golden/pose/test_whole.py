@@ -113,5 +113,8 @@ def _check_alignment(expected: Vectors, reference: PoseTrack, driver: PoseTrack)
         record = record_from(expected.arrays, prefix)
         assert difference(found.body, record.body) <= NORMALISED, prefix
         assert difference(found.face, record.face) <= NORMALISED, prefix
+        np.testing.assert_array_equal(found.body_present, record.body_present, err_msg=prefix)
+        for score in ("body_score", "hands_score", "face_score"):
+            assert difference(getattr(found, score), getattr(record, score)) <= NETWORK_NOISE, (prefix, score)
         moved = np.abs(found.hands - record.hands) > NORMALISED
         assert moved.mean() <= WHOLE_FRACTION, "a changed last bit may move a truncated hand point by a pixel, rarely"
