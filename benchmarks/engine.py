@@ -289,11 +289,20 @@ def _measure_steps(clock: Clock, subject: Subject, ceiling: float) -> None:
     _row("step, plain", median(plain), passes * cost.total / median(plain) / ceiling, plain_peak)
     _row("step, ours", median(ours), step_flops(cost, subject.guidance) / median(ours) / ceiling, our_peak)
     ratios = [one / other for one, other in zip(plain, ours, strict=True)]
+    if clock.device.type == "cpu":
+        work = [_processor_seconds(call) for call in (subject.plain_step, lambda: subject.step(memo))]
+        print(f"{'plain / ours, processor time':<34}{work[0] / work[1]:>10.2f}  hardly disturbed by other processes")
     difference, size = subject.plain_step() - subject.step(memo), subject.step(memo).abs().max()
     print(f"{'plain / ours':<34}{median(ratios):>10.2f}  from {min(ratios):.2f} to {max(ratios):.2f}")
     print(f"{'largest difference':<34}{(difference.abs().max() / size).item():>10.1e}  of the largest velocity")
     if clock.device.type == "cuda":
         print(f"{'estimate of the memory plan':<34}{sampling_bytes(subject.network, subject.grid) / _MIB:>10.0f} MiB")
+
+
+def _processor_seconds(call: Callable[[], object]) -> float:
+    started = time.process_time()
+    call()
+    return time.process_time() - started
 
 
 def _measure_backends(clock: Clock, subject: Subject, ceiling: float) -> None:
