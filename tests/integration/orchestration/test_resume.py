@@ -14,6 +14,7 @@ import pytest
 from libs.media.stream_digest import stream_digest
 from libs.provenance.clip_tag import read_origin
 from libs.settings import REPOSITORY_ROOT
+from libs.stages.quality import ClipQuality
 from tests.integration.orchestration.small_requests import (
     clip_of,
     metadata_of,
@@ -85,6 +86,10 @@ def test_a_run_killed_in_its_third_chunk_resumes_and_equals_an_undisturbed_one(w
     assert summary_of(world, "killed")["chunks_resumed"] == len(left)
     assert summary_of(world, "undisturbed")["chunks_resumed"] == 0
     assert summary_of(world, "undisturbed")["chunks"] == summary_of(world, "killed")["chunks"] == CHUNKS
+    starts = summary_of(world, "killed")["chunk_starts"]
+    assert starts == summary_of(world, "undisturbed")["chunk_starts"] == sorted(set(starts))
+    quality = ClipQuality.load(world.artifact("animation_review", "killed").path("quality.json"))
+    assert len(starts) == len(quality.colour_drift_per_chunk) == len(quality.seam_per_border) + 1 == CHUNKS
     resumed, whole = clip_of(world, "killed"), clip_of(world, "undisturbed")
     assert whole.shape == (FRAMES, 64, 48, 3)
     np.testing.assert_array_equal(resumed, whole)
