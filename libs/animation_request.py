@@ -83,8 +83,8 @@ class AnimationRequest(BaseModel):
     @classmethod
     def _lies_below_the_inbox(cls, value: str) -> str:
         path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or "\\" in value or re.search(r"[\x00-\x1f]", value):
-            raise ValueError("must be a relative path below inbox/, without '..' or backslashes")
+        if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\\x00-\x1f\x7f]", value):
+            raise ValueError("must be a relative path of a file below inbox/, without '..' or backslashes")
         return str(path)
 
     @field_validator("model")

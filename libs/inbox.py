@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import logging
 import mimetypes
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,7 @@ DOCUMENT_SUFFIXES = (".yaml", ".yml", ".json")
 ERROR_SUFFIX = ".error.txt"
 
 _REJECTED = f"{INBOX_PREFIX}/rejected/"
+_ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +142,9 @@ class Inbox:
         return {info.key.removeprefix(f"{INBOX_PREFIX}/"): info for info in found}
 
     def fetch_media(self, field: str, path: str, destination: Path) -> Path:
-        """Copy the media file ``path`` that a request's ``field`` names to ``destination``, keeping its suffix.
+        """Copy the media file ``path`` that a request's ``field`` names to ``destination``.
+
+        The copy keeps the suffix if it is an ordinary one (of ``clip.mp4 (1)`` nothing is kept).
 
         Raises:
             InputError: there is no such file.
@@ -148,7 +152,8 @@ class Inbox:
         key = f"{INBOX_PREFIX}/{path}"
         if not self._objects.exists(key):
             raise InputError(self.missing_media(field, path))
-        target = destination.with_suffix(Path(path).suffix.lower())
+        suffix = PurePosixPath(path).suffix.lower()
+        target = destination.with_suffix(suffix if _ORDINARY_SUFFIX.fullmatch(suffix) else "")
         self._objects.get_file(key, target)
         return target
 

@@ -114,13 +114,16 @@ def _assign_shard(model: nn.Module, path: Path, names: list[str], device: torch.
 
 
 def _check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
-    finite = has_only_finite_values(tensor) if is_fp8(tensor) else _bounds_are_finite(tensor)
+    finite = has_only_finite_values(tensor) if is_fp8(tensor) else bounds_are_finite(tensor)
     if not finite:
         raise ModelFilesError(f"{path}: {name} holds values that are not finite (NaN or infinity)")
 
 
-def _bounds_are_finite(tensor: torch.Tensor) -> bool:
-    """One pass without a copy: the smallest and largest value are NaN if any value is."""
+def bounds_are_finite(tensor: torch.Tensor) -> bool:
+    """False if ``tensor`` holds NaN or infinity; one pass without a copy.
+
+    The smallest and the largest value are NaN if any value is.
+    """
     return not tensor.numel() or all(torch.isfinite(bound) for bound in torch.aminmax(tensor))
 
 

@@ -18,7 +18,7 @@ from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.verify import mending_command
-from libs.one_to_all.checkpoint import assign_checkpoint, tensors_of_checkpoint
+from libs.one_to_all.checkpoint import assign_checkpoint, bounds_are_finite, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
 from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
 from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
@@ -80,6 +80,7 @@ def load_vae(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype)
             folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True
         )
         _refuse_missing(folder, report["missing_keys"])
+        _refuse_not_finite(folder, vae)
     return vae.to(device).eval().requires_grad_(False)
 
 
@@ -104,6 +105,7 @@ def _load_text_encoder(layout: RepositoryLayout, device: torch.device, dtype: to
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
         _refuse_missing(folder, report["missing_keys"])
+        _refuse_not_finite(folder, text_encoder)
     return text_encoder.to(device).eval().requires_grad_(False)
 
 
@@ -136,6 +138,13 @@ def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
     missing = sorted(names)
     if missing:
         raise ModelFilesError(f"{folder}: lacks {len(missing)} parameters, the first is {missing[0]}")
+
+
+def _refuse_not_finite(folder: Path, model: torch.nn.Module) -> None:
+    """Such weights give a clip that is black, or nearly right; the libraries do not look."""
+    for name, parameter in model.named_parameters():
+        if not bounds_are_finite(parameter):
+            raise ModelFilesError(f"{folder}: {name} holds values that are not finite (NaN or infinity)")
 
 
 @contextmanager

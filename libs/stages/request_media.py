@@ -5,6 +5,8 @@ What does not belong here: where media come from (``libs.inbox``) and what is do
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -93,8 +95,10 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
     """
     reference = inbox.fetch_media("reference", request.reference, folder / "reference")
     driver = inbox.fetch_media("driver", request.driver, folder / "driver")
-    height, width = read_image(reference).shape[:2]
-    video = probe_video(driver)
+    with _as_the_request_names_it("reference", request.reference, reference):
+        height, width = read_image(reference).shape[:2]
+    with _as_the_request_names_it("driver", request.driver, driver):
+        video = probe_video(driver)
     media = RequestMedia(
         folder=folder,
         reference_file=reference.name,
@@ -110,3 +114,12 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
     )
     (folder / MEDIA_FILE).write_text(json.dumps(media.describe(), indent=2))
     return media
+
+
+@contextmanager
+def _as_the_request_names_it(field: str, name: str, copy: Path) -> Iterator[None]:
+    """Errors name the request's field and file: ``copy`` is a scratch file, gone by the time anybody reads of it."""
+    try:
+        yield
+    except MediaError as error:
+        raise MediaError(f"{field}: {name!r}: {str(error).removeprefix(f'{copy}: ')}") from error

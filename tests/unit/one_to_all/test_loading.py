@@ -184,6 +184,18 @@ def test_a_wan_part_that_lacks_a_parameter(own_repository, part):
         AnimationEngine.load(own_repository, "cpu")
 
 
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_wan_part_with_values_that_are_not_finite(own_repository, part):
+    (weights,) = own_repository.wan_part(part).glob("*.safetensors")
+    name = max(load_file(weights).items(), key=lambda item: item[1].numel())[0]
+    state = load_file(weights)
+    state[name].view(-1)[-1] = float("nan")
+    weights.unlink()
+    save_file(state, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelFilesError, match=rf"{part}: .* holds values that are not finite.*{MENDING}"):
+        AnimationEngine.load(own_repository, "cpu")
+
+
 def test_a_scheduler_of_another_model(own_repository):
     config = own_repository.wan_part("scheduler") / "scheduler_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_train_timesteps": 50}))
