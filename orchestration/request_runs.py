@@ -24,7 +24,7 @@ def clip_run(request_id: str, run_key: str, *, priority: int, content: str | Non
 
     ``content`` is what the request says now: the run refuses to make anything else.
     """
-    # With its partition in the tags a request counts as resolved; Dagster would ask the database for each one otherwise.
+    # With its partition in the tags a request counts as resolved; otherwise Dagster asks the database for each one.
     tags = {PRIORITY_TAG: str(priority), PARTITION_NAME_TAG: request_id}
     if content is not None:
         tags[CONTENT_TAG] = content

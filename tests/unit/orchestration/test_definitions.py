@@ -7,7 +7,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from orchestration.definitions import build_defs
 from orchestration.policies import CODE_VERSIONS, GPU_POOL, GPU_QUEUE
 
-GPU_ASSETS = {"pose_tracks", "animation"}
+GPU_ASSETS = {"pose_tracks", "animation", "animation_review"}
 
 
 @pytest.fixture(scope="module")
