@@ -202,8 +202,10 @@ def test_the_instance_is_that_of_the_fleet_with_postgres():
     for part in ("run_coordinator", "run_launcher"):
         module = importlib.import_module(instance[part]["module"])
         assert hasattr(module, instance[part]["class"])
-    (limit,) = instance["concurrency"]["runs"]["tag_concurrency_limits"]
+    limits = {limit["key"]: limit for limit in instance["concurrency"]["runs"]["tag_concurrency_limits"]}
+    limit = limits["dagster-celery/queue"]
     assert limit["value"] == CPU_QUEUE
+    assert limits["dagster/partition"]["value"] == {"applyLimitPerUniqueValue": True}
     assert str(limit["limit"]) == SERVICES["cpu_worker"]["command"][-1]
     assert SERVICES["instance_limits"]["command"][:5] == ["dagster", "instance", "concurrency", "set", GPU_POOL]
     definitions = defs.get_repository_def().assets_defs_by_key.values()
