@@ -20,6 +20,7 @@ from libs.errors import InputError, MediaError
 from libs.media.audio_track import AudioTrack
 from libs.media.colour import Bt709Converter, tag_bt709
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, MAXIMUM_FRAME_RATE, check_size
+from libs.media.x264 import x264_options
 
 Frame = npt.NDArray[np.uint8]
 
@@ -90,7 +91,7 @@ class VideoWriter:
         stream = self._container.add_stream(
             "libx264",
             rate=self.frame_rate,
-            options={"crf": str(CONSTANT_RATE_FACTOR), "preset": "medium"},
+            options=x264_options(CONSTANT_RATE_FACTOR, "medium"),
             width=self.width + self.width % 2,
             height=self.height + self.height % 2,
             pix_fmt="yuv420p",

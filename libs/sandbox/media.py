@@ -14,6 +14,7 @@ from PIL import Image
 
 from libs.atomic_write import atomic_write
 from libs.media.colour import Bt709Converter, tag_bt709
+from libs.media.x264 import x264_options
 from libs.sandbox.dance import BEATS_PER_SECOND, Dance
 from libs.sandbox.puppet import DRIVER, REFERENCE, Framing, Puppet, draw_puppet, full_figure, puppet_keypoints
 from libs.sandbox.skeleton import Pose
@@ -24,7 +25,7 @@ WIDTH, HEIGHT = 288, 384
 FRAME_RATE = Fraction(24)
 SAMPLE_RATE = 48_000
 
-_CONSTANT_RATE_FACTOR = "14"  # high quality: the markers are the point of this clip
+_CONSTANT_RATE_FACTOR = 14  # high quality: the markers are the point of this clip
 _ENCODER_THREADS = 2
 
 
@@ -87,7 +88,7 @@ def write_puppet_clip(
         video = container.add_stream(
             "libx264",
             rate=frame_rate,
-            options={"crf": _CONSTANT_RATE_FACTOR, "preset": "fast"},
+            options=x264_options(_CONSTANT_RATE_FACTOR, "fast"),
             width=width,
             height=height,
             pix_fmt="yuv420p",

@@ -50,3 +50,11 @@ def test_the_sample_request_is_valid_and_its_media_are_there(tmp_path):
     info = probe_video(tmp_path / request.driver)
     assert info.frame_count > 81  # a long video: more than one chunk
     assert info.has_audio
+
+
+def test_the_same_seed_gives_the_same_clip_byte_for_byte(tmp_path):
+    contents = []
+    for run in range(3):
+        write_puppet_clip(tmp_path / f"{run}.mp4", frame_count=24)
+        contents.append((tmp_path / f"{run}.mp4").read_bytes())
+    assert contents[0] == contents[1] == contents[2]
