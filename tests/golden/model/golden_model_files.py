@@ -89,7 +89,7 @@ def whole_files(*fields: str) -> Callable[[Path], Iterator[tuple[str, GoldenCase
 
 def bound(text: str, name: str, default: float) -> float:
     """The bound a tolerance text gives for ``name`` ("<= 1e-4 on out"), else the specification's own."""
-    found = re.search(rf"<=\s*([0-9.]+(?:e-?[0-9]+)?) on [^.;]*?\b{re.escape(name)}\b", text)
+    found = re.search(rf"<=\s*([0-9.]+(?:e-?[0-9]+)?) on [^.;<]*?\b{re.escape(name)}\b", text)
     return float(found.group(1)) if found else default
 
 

@@ -28,10 +28,14 @@ from libs.one_to_all.chunk_plan import ChunkLengths, plan_chunks
 from libs.one_to_all.engine import AnimationEngine, AnimationInputs, ChunkStarted, FramesReady
 from libs.one_to_all.loading import LoadedNetworks
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.pixels import signed_from_uint8
+from libs.one_to_all.sampler import draw_noise
 from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.vae import encode_latents
 
 TIGHT_SHARE, CHAINED_CLIP_SHARE, CHAINED_CHUNK_SHARE = 1e-4, 5e-4, 1e-3
 TIGHT_LATENTS, CHAINED_LATENTS = 2e-4, 1e-2
+DERIVED_LATENTS = 1e-5
 
 
 def _long_videos(folder) -> Iterator[tuple[str, GoldenCase]]:
@@ -151,8 +155,13 @@ def test_each_chunk_from_saved_frames(case, record_case, monkeypatch):
     assert error <= TIGHT_LATENTS
     _compare(run.store.made[number], run.saved[f"out/chunk{number}/frames_u8"], TIGHT_SHARE)
 
+    noise = run.saved[f"out/chunk{number}/noise"]
+    assert torch.equal(draw_noise(tuple(noise.shape), run.options.seed, torch.device("cpu"), torch.float32), noise)
     saved_previous = run.saved.get(f"out/chunk{number}/prev_frames_u8")
     if saved_previous is not None:  # what the engine continued from is what the reference continued from
+        pixels = signed_from_uint8(saved_previous.numpy(), torch.device("cpu"), torch.float32)
+        latents = encode_latents(run.engine.networks.vae, pixels)
+        assert largest_difference(latents, run.saved[f"out/chunk{number}/prev_latents"]) <= DERIVED_LATENTS
         plan = plan_chunks(case.index["total_frames"], run.options.chunk_lengths)
         offset = plan[number].start - plan[number - 1].start
         previous = run.saved[f"out/chunk{number - 1}/frames_u8"][offset : offset + len(saved_previous)]
