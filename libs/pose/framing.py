@@ -7,6 +7,7 @@ Source: golden pose specification, section 2; golden model specification, sectio
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -75,20 +76,49 @@ def resize_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def resize_crop_drawing(drawing: np.ndarray, height: int, width: int) -> np.ndarray:
     """:func:`resize_crop`, the same bit for bit and faster for a drawing on black, [H, W, 3] uint8.
 
-    Pillow resizes rows, rounds to bytes, then resizes columns: each row, then each column, for itself. Black ones stay
-    black, so only the others are given to it.
+    Pillow resizes along one axis, rounds to bytes, then resizes along the other: each row, then each column, for
+    itself, or the other way round. Black ones stay black, so only the others are given to it.
     """
-    cropped = np.asarray(_cropped(drawing, height, width))
-    resized = np.zeros((height, width, 3), dtype=np.uint8)
-    rows = _extent(np.any(cropped, axis=(1, 2)))
-    lines = Image.fromarray(cropped[rows]).resize((width, rows.stop - rows.start), Image.Resampling.BICUBIC)
-    drawn = np.asarray(lines)
-    columns = _extent(np.any(drawn, axis=(0, 2)))
-    whole = np.zeros((len(cropped), columns.stop - columns.start, 3), dtype=np.uint8)
-    whole[rows] = drawn[:, columns]
-    shape = (whole.shape[1], height)
-    resized[:, columns] = np.asarray(Image.fromarray(whole).resize(shape, Image.Resampling.BICUBIC))
+    cropped = _cropped(drawing, height, width)
+    order = _pass_order(cropped.height, cropped.width, height, width)
+    if order is None:
+        return np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC))
+    resized = np.asarray(cropped)
+    for axis in order:
+        resized = _resize_drawn_lines(resized, axis, (height, width)[axis])
     return resized
+
+
+def _resize_drawn_lines(drawing: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """``drawing``, [H, W, 3] uint8, resized to ``length`` pixels along ``axis`` only (0: height, 1: width)."""
+    across = 1 - axis
+    drawn = _extent(np.any(drawing, axis=(axis, 2)))
+    where = (drawn, slice(None)) if across == 0 else (slice(None), drawn)
+    count = drawn.stop - drawn.start
+    size = (length, count) if axis == 1 else (count, length)
+    shape = (len(drawing), length, 3) if axis == 1 else (length, drawing.shape[1], 3)
+    resized = np.zeros(shape, dtype=np.uint8)
+    lines = Image.fromarray(np.ascontiguousarray(drawing[where]))
+    resized[where] = np.asarray(lines.resize(size, Image.Resampling.BICUBIC))
+    return resized
+
+
+@lru_cache(maxsize=64)
+def _pass_order(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int] | None:
+    """The axes in the order in which Pillow resizes them between these sizes; None if neither order gives its result.
+
+    From version 13 on it chooses the cheaper order, and each order rounds in its own way. That choice is Pillow's own
+    business and may change, so it is found out by trial, on noise, once for each pair of sizes.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (source_height, source_width, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+    for order in ((1, 0), (0, 1)):
+        resized = noise
+        for axis in order:
+            resized = _resize_drawn_lines(resized, axis, (height, width)[axis])
+        if np.array_equal(resized, expected):
+            return order
+    return None
 
 
 def _extent(occupied: np.ndarray) -> slice:
