@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui fleet test test-fast lint format golden benchmark screenshots clean
+.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: $(INSTALLED) lint ## lint, types, import rules and all tests
 
 test-fast: $(INSTALLED) ## the tests that take a minute together
 	$(BIN)/python -m pytest -m "not slow and not browser and not s3"
+
+explore: $(INSTALLED) ## property tests with new random examples, many of them (make test repeats the same ones)
+	$(BIN)/python -m pytest $$(grep -rl '^from hypothesis' tests) --hypothesis-profile=explore --timeout=3600
 
 golden: $(INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
 	$(BIN)/python -m pytest tests/golden

@@ -1,4 +1,8 @@
-"""Fixtures for all tests: a real S3 server, started once per test session where something asks for it."""
+"""Fixtures for all tests: a real S3 server, started once per test session where something asks for it.
+
+Property tests try the same examples in every run, so that a red test is the fault of the change at hand. Profile
+``explore`` (`make explore`) looks for new ones; what it finds becomes a test of its own.
+"""
 
 import sys
 import uuid
@@ -6,12 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Test modules are imported by path (importlib mode); what they share lives in this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.s3_server import S3Server, find_juicefs, s3_server
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", name="s3_server")
