@@ -24,7 +24,7 @@ from statistics import median
 
 import torch
 from diffusers import AutoencoderKLWan
-from plain_network import plain_velocity
+from plain.network import plain_velocity
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import plain_pose
+from plain import pose as plain_pose
 
 from libs.media.reader import read_frames
 from libs.pose.conditioning import PoseConditioning
