@@ -76,6 +76,21 @@ def release_engines() -> None:
         _give_memory_back()
 
 
+def release_other_engines(engine: AnimationEngine) -> list[str]:
+    """Drop every engine of ``engine``'s device but itself, for a clip whose tensors did not fit beside them.
+
+    Returns:
+        The variants that were dropped; their next clip loads them again.
+    """
+    with _lock:
+        others = [place for place, kept in _kept.items() if place[1] == engine.device and kept.engine is not engine]
+        for place in others:
+            _logger.info("%s makes room for a clip on %s", place[0], engine.device)
+            del _kept[place]
+        _give_memory_back()
+    return [variant for variant, _ in others]
+
+
 def _make_room(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> None:
     """Drop engines of ``device`` until the new one fits, or none is left."""
     _give_memory_back()

@@ -1,4 +1,4 @@
-"""Stage: one clip, and once more in smaller chunks when the device's memory did not suffice. Never a third time.
+"""Stage: one clip, and once more with more room when the device's memory did not suffice. Never a third time.
 
 What does not belong here: making the clip (``libs.stages.animation``), and retries of a run (the orchestration).
 """
@@ -12,6 +12,7 @@ from libs.errors import DeviceOutOfMemoryError
 from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import ChunkStore
+from libs.one_to_all.warm import release_other_engines
 from libs.pose.conditioning import PoseConditioning
 from libs.stages.animation import ClipSummary, ClipTags, ProgressCallback, animate_request, no_tags
 from libs.stages.request_media import RequestMedia
@@ -30,13 +31,16 @@ def animate_within_memory(
     on_step: ProgressCallback,
     tags: ClipTags = no_tags,
 ) -> ClipSummary:
-    """:func:`animate_request`, in chunks of 81 frames, and of 33 when those did not fit.
+    """:func:`animate_request`, in chunks of 81 frames; when those did not fit, once more in chunks of 33.
+
+    Other models that this process keeps loaded on the device are dropped before the second attempt. A clip whose only
+    chunk is no longer than 33 frames has a second attempt only if one was.
 
     Returns:
-        The summary; ``out_of_memory`` says what happened when the smaller chunks were needed.
+        The summary; ``out_of_memory`` says what happened when a second attempt was needed.
 
     Raises:
-        DeviceOutOfMemoryError: the smaller chunks did not fit either, or the clip's only chunk is no longer than they.
+        DeviceOutOfMemoryError: the second attempt failed, too, or there is nothing to gain from one.
     """
 
     def attempt(lengths: ChunkLengths) -> ClipSummary:
@@ -46,19 +50,25 @@ def animate_within_memory(
     try:
         return attempt(DEFAULT_CHUNK_LENGTHS)
     except DeviceOutOfMemoryError as error:
-        if _longest_chunk(media, SMALLER_CHUNK_LENGTHS) == _longest_chunk(media, DEFAULT_CHUNK_LENGTHS):
-            raise _does_not_fit(engine, f"({error})") from error
         reason = str(error)
     # Out of the handler: the exception, whose traceback held the tensors of that attempt, is gone.
+    dropped = release_other_engines(engine)
     engine.release_memory()
-    on_step(0, 1, f"out of memory: once more in chunks of {SMALLER_CHUNK_LENGTHS.main} frames")
+    divisible = _longest_chunk(media, SMALLER_CHUNK_LENGTHS) < _longest_chunk(media, DEFAULT_CHUNK_LENGTHS)
+    if not divisible and not dropped:
+        raise _does_not_fit(engine, f"({reason})")
+    lengths = SMALLER_CHUNK_LENGTHS if divisible else DEFAULT_CHUNK_LENGTHS
+    on_step(0, 1, _second_attempt(lengths, dropped))
     try:
-        return replace(attempt(SMALLER_CHUNK_LENGTHS), out_of_memory=reason)
+        return replace(attempt(lengths), out_of_memory=reason)
     except DeviceOutOfMemoryError as error:
-        raise _does_not_fit(
-            engine,
-            f"in chunks of {DEFAULT_CHUNK_LENGTHS.main} frames, nor of {SMALLER_CHUNK_LENGTHS.main} ({error})",
-        ) from error
+        tried = f"in chunks of {DEFAULT_CHUNK_LENGTHS.main} frames, nor of {lengths.main} " if divisible else ""
+        raise _does_not_fit(engine, f"{tried}({error})") from error
+
+
+def _second_attempt(lengths: ChunkLengths, dropped: list[str]) -> str:
+    phrase = f"out of memory: once more in chunks of at most {lengths.main} frames"
+    return f"{phrase}, without the model {', '.join(dropped)} beside it" if dropped else phrase
 
 
 def _longest_chunk(media: RequestMedia, lengths: ChunkLengths) -> int:

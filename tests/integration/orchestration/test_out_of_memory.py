@@ -3,7 +3,7 @@
 import gc
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from libs.model_repo.layout import layout_of
 from libs.one_to_all import engine as engine_module
 from libs.one_to_all import warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.settings import load_settings
 from tests.integration.orchestration.small_requests import (
     clip_of,
     metadata_of,
@@ -33,6 +35,8 @@ class SmallGPU:
     latent_frames: int
     refuse_from: int = 0
     """Number of the allocation from which on it refuses; those before fit, whatever their size."""
+    models: int = 100
+    """Beside more models than these it holds no chunk at all."""
     allocations: list[int] = field(default_factory=list)
     held: list["weakref.ref[torch.Tensor]"] = field(default_factory=list)
     held_when_released: list[int] = field(default_factory=list)
@@ -50,7 +54,8 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallGPU]:
     def draw_or_refuse(shape: tuple[int, ...], *arguments: Any) -> torch.Tensor:
         noise = draw_noise(shape, *arguments)
         gpu.allocations.append(shape[2])
-        if shape[2] > gpu.latent_frames and len(gpu.allocations) > gpu.refuse_from:
+        crowded = len(warm._kept) > gpu.models
+        if crowded or (shape[2] > gpu.latent_frames and len(gpu.allocations) > gpu.refuse_from):
             gpu.held.append(weakref.ref(noise))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return noise
@@ -113,6 +118,25 @@ def test_chunks_of_both_plans_are_not_mixed(world: Any, tmp_path: Path, small_gp
     small_gpu.refuse_from = 0
     assert world.animate("from-the-start").success
     np.testing.assert_array_equal(clip_of(world, "second-chunk"), clip_of(world, "from-the-start"))
+
+
+@pytest.mark.slow
+def test_other_models_that_stay_loaded_make_room_before_the_second_attempt(
+    world: Any, tmp_path: Path, small_gpu: SmallGPU
+) -> None:
+    """Their memory is what a clip of one short chunk lacks: smaller chunks would not help it."""
+    layout = layout_of("sandbox", load_settings())
+    idle = replace(layout, variant=replace(layout.variant, name="idle"))
+    warm.warm_engine(idle, "cpu")
+    small_gpu.models = 1
+    submit_small(world, write_small_media(tmp_path / "media", 5), "crowded")
+
+    assert world.animate("crowded").success
+
+    assert small_gpu.allocations == [2, 2], "one attempt beside the other model, one without it"
+    assert [variant for variant, _ in warm._kept] == ["sandbox"]
+    assert "does not fit" in summary_of(world, "crowded")["out_of_memory"]
+    assert summary_of(world, "crowded")["chunk_length"] == 81, "the chunks are those of an undisturbed run"
 
 
 @pytest.mark.slow

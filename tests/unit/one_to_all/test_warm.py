@@ -125,6 +125,19 @@ def test_engines_of_another_device_are_left_alone(own_repository, monkeypatch):
     assert elsewhere in warm._kept
 
 
+def test_the_others_of_a_device_are_dropped_for_a_clip_that_did_not_fit(own_repository, monkeypatch):
+    FakeMemory(monkeypatch, own_repository, engines_that_fit=9)
+    for name in ("a", "b", "elsewhere"):
+        warm.warm_engine(named(own_repository, name), "cpu")
+    elsewhere = ("elsewhere", torch.device("cuda:0"))
+    warm._kept[elsewhere] = warm._kept.pop(("elsewhere", torch.device("cpu")))
+    in_use, _ = warm.warm_engine(named(own_repository, "c"), "cpu")
+    assert warm.release_other_engines(in_use) == ["a", "b"]
+    assert list(warm._kept) == [elsewhere, ("c", torch.device("cpu"))]
+    assert warm.release_other_engines(in_use) == []
+    assert warm.warm_engine(named(own_repository, "c"), "cpu")[0] is in_use
+
+
 def test_a_model_that_cannot_be_loaded_is_not_kept(own_repository):
     assert is_cold(own_repository)
     shard = sorted(own_repository.root.glob("*.safetensors"))[0]
