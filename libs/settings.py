@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from libs.default_passwords import password_in, why_refused
 from libs.errors import SettingsError
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +53,9 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_prefix: str = ""
     s3_public_endpoint: str | None = Field(None, description="where browsers reach S3_ENDPOINT; turns previews on")
+
+    minio_root_user: str | None = Field(None, description="MinIO's administrator, who prepares bucket and user")
+    minio_root_password: SecretStr | None = None
 
     nightly_cron: str = Field("0 1 * * *", description="when the nightly batch starts: a cron line of five fields")
     nightly_timezone: str = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
@@ -159,6 +163,28 @@ class Settings(BaseSettings):
                 f"S3_ENDPOINT is set but not {' and '.join(missing)}: set what is missing, or unset S3_ENDPOINT to "
                 "store artifacts in a folder below DATA_DIR"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _passwords_are_not_known_to_everybody(self) -> Self:
+        """A password such as minioadmin protects nothing that others can reach."""
+        servers = (self.s3_endpoint, self.s3_public_endpoint)
+        held: list[tuple[str, SecretStr | None, tuple[str | None, ...]]] = []
+        if self.uses_s3:
+            held.append(("S3_SECRET_KEY", self.s3_secret_key, servers))
+        if self.minio_root_user or self.minio_root_password:
+            held.append(("MINIO_ROOT_PASSWORD", self.minio_root_password, servers))
+        refused = [
+            f"{name} {reason}"
+            for name, password, addresses in held
+            if (reason := why_refused(password and password.get_secret_value(), *addresses))
+        ]
+        if self.redis_url:
+            address = self.redis_url.get_secret_value()
+            if reason := why_refused(password_in(address), address):
+                refused.append(f"the password in REDIS_URL {reason}")
+        if refused:
+            raise ValueError("; ".join(refused))
         return self
 
     def changed(self, **values: str | None) -> "Settings":
