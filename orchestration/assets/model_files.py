@@ -14,6 +14,7 @@ import dagster as dg
 
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import LockedFile
+from libs.model_repo.repository_files import Part
 from libs.model_repo.slim import SlimReport, slim_wan_resources
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.model_provision import HubConfig, provide_part
@@ -43,11 +44,7 @@ def one_to_all_checkpoint(
     progress: ProgressResource,
 ) -> dg.Output:
     """The fine-tuned transformer of One-to-All Animation: its shards and their index."""
-    with failures_explained():
-        loaded = settings.load()
-        layout = layout_of(context.partition_key, loaded)
-        files = provide_part(layout, "checkpoint", config, loaded, progress.of_bytes(context))
-    return _inventory(scratch, files)
+    return _inventory(scratch, _provided("checkpoint", context, config, settings, progress))
 
 
 @dg.asset(kinds={"onnx"}, deps=["migrated_pretrained_models"], **_POLICY)
@@ -59,11 +56,7 @@ def pose_models(
     progress: ProgressResource,
 ) -> dg.Output:
     """Person detector and whole-body pose network."""
-    with failures_explained():
-        loaded = settings.load()
-        layout = layout_of(context.partition_key, loaded)
-        files = provide_part(layout, "pose_models", config, loaded, progress.of_bytes(context))
-    return _inventory(scratch, files)
+    return _inventory(scratch, _provided("pose_models", context, config, settings, progress))
 
 
 class WanResourcesConfig(HubConfig):
@@ -97,6 +90,19 @@ def slimmed_wan_resources(
         )
         slimmed = slim_wan_resources(layout, apply=config.apply and not config.with_base_transformer)
     return _inventory(scratch, files, _slimming(slimmed))
+
+
+def _provided(
+    part: Part,
+    context: dg.AssetExecutionContext,
+    config: HubConfig,
+    settings: SettingsResource,
+    progress: ProgressResource,
+) -> dict[str, LockedFile]:
+    with failures_explained():
+        loaded = settings.load()
+        layout = layout_of(context.partition_key, loaded)
+        return provide_part(layout, part, config, loaded, progress.of_bytes(context))
 
 
 def _inventory(
