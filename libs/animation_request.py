@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS, get_variant
+from libs.one_to_all.approximation import Quality
 from libs.request_document import load_document
 
 DEFAULT_NEGATIVE_PROMPT = (
@@ -66,6 +67,11 @@ class AnimationRequest(BaseModel):
     steps: int | None = Field(None, ge=1, le=200, description="denoising steps")
     image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False, description="active above 1")
     pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False, description="active above 1")
+    quality: Quality = Field(
+        "exact",
+        description="fast and draft leave work out, see docs/engine.md",
+        exclude_if=lambda quality: quality == "exact",  # requests from before there was a choice keep their digests
+    )
     seed: int = Field(42, ge=0, lt=2**63)
     frame_interval: int = Field(1, ge=1, le=30, description="use every n-th frame of the driver")
     size: OutputSize | None = Field(None, description="the reference's size when left out")

@@ -162,6 +162,7 @@ class _Clip:
             noise,
             self.options.num_inference_steps,
             self.memo,
+            self.options.approximation,
         )
         latents = noise
         for step in steps:

@@ -40,6 +40,10 @@ class Guidance:
         """True where a pass needs the negative prompt's embeddings."""
         return any(one.negative_prompt for one in self.passes)
 
+    def unguided(self) -> "Guidance":
+        """The conditional pass alone."""
+        return Guidance(tuple(one for one in self.passes if one.name == "conditional"))
+
     def combine(self, velocities: "Mapping[PassName, Velocity]") -> "Velocity":
         """One velocity from the velocities of the passes (tensors of one shape)."""
         total = velocities[self.base]

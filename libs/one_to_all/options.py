@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from libs.errors import InputError
+from libs.one_to_all.approximation import EXACT, Approximation
 from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.one_to_all.guidance import IntermediatePass
 
@@ -29,6 +30,7 @@ class SamplingOptions:
         intermediate_pass: what the third pass leaves out when both guidances are active.
         unguided_pose: with image guidance alone, False keeps the pose in the pass that is guided away from.
         chunk_lengths: smaller ones need less memory.
+        approximation: work to leave out.
 
     Raises:
         InputError: names the option and what is expected.
@@ -44,6 +46,7 @@ class SamplingOptions:
     intermediate_pass: IntermediatePass = "without_image"
     unguided_pose: bool = True
     chunk_lengths: ChunkLengths = DEFAULT_CHUNK_LENGTHS
+    approximation: Approximation = EXACT
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= _MAX_STEPS:

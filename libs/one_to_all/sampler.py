@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from libs.one_to_all.approximation import EXACT, Approximation
+from libs.one_to_all.block_cache import use_block_cache
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.guidance import Guidance, GuidancePass, PassName
 from libs.one_to_all.transformer import REPLACED_LATENT_FRAMES, OneToAllTransformer3DModel
@@ -73,6 +75,7 @@ def denoise(
     noise: torch.Tensor,
     num_inference_steps: int,
     memo: ForwardMemo | None = None,
+    approximation: Approximation = EXACT,
 ) -> Iterator[DenoisingStep]:
     """Denoise one chunk, yielding after every step.
 
@@ -85,10 +88,12 @@ def denoise(
         noise: [1, 16, F, h, w].
         num_inference_steps: steps to make.
         memo: of this clip, shared by its chunks.
+        approximation: work to leave out.
     """
     memo = ForwardMemo() if memo is None else memo
     memo.start_chunk()
-    transformer._reset_stateful_cache()  # a block cache, where one is enabled, must not see another chunk
+    use_block_cache(transformer, approximation.block_cache_threshold)  # a new one: it must not see another chunk
+    guided_steps, unguided = approximation.guided_steps(num_inference_steps), guidance.unguided()
     poses = _Poses(clip.reference_pose, chunk.poses)
 
     scheduler.set_timesteps(num_inference_steps)
@@ -99,12 +104,13 @@ def denoise(
         memo.start_step()
         timestep = time.to(latents.device).expand(latents.shape[0])
         velocities: dict[PassName, torch.Tensor] = {}
-        for guidance_pass in guidance.passes:
+        step_guidance = guidance if index < guided_steps else unguided
+        for guidance_pass in step_guidance.passes:
             with transformer.cache_context(guidance_pass.name):
                 velocities[guidance_pass.name] = _run_pass(
                     transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo
                 )
-        velocity = guidance.combine(velocities)
+        velocity = step_guidance.combine(velocities)
         if known is None:
             latents = scheduler.step(velocity, time, latents, return_dict=False)[0]
         else:
@@ -112,7 +118,8 @@ def denoise(
             stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
             latents = torch.cat((known, stepped), dim=2)
         yield DenoisingStep(index + 1, num_inference_steps, latents)
-    memo.start_chunk()  # what decoding needs is memory
+    use_block_cache(transformer, None)  # what decoding needs is memory
+    memo.start_chunk()
 
 
 class _Poses:

@@ -21,6 +21,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import FP32LayerNorm
 from torch import nn
 
+from libs.one_to_all.block_cache import replays_other_blocks
 from libs.one_to_all.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock, TimeModulation
 from libs.one_to_all.embeddings import OneToAllTimeTextEmbedding
 from libs.one_to_all.encoders import OneToAllPoseEncoder, OneToAllPrefixEncoder
@@ -210,6 +211,7 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
 
         # 3. blocks; the answer of control block j to main block j+1 is added where main block j+2 begins
         control_hidden_states = control_residual = None
+        with_control = conditioning_scale != 0
         for index, block in enumerate(self.blocks):
             hidden_states = block(
                 hidden_states,
@@ -222,7 +224,9 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
                 None if text_keys is None else text_keys[index],
             )
             control_residual = None
-            if conditioning_scale == 0:
+            if index == 0 and replays_other_blocks(block):
+                with_control = False  # what it would add is in what is replayed
+            if not with_control:
                 continue
             if index == 0:
                 control_hidden_states = hidden_states

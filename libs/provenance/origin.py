@@ -5,10 +5,12 @@ What does not belong here: what is recorded (``record``).
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from libs.animation_request import ResolvedRequest
 from libs.model_repo.lock import RepositoryLock
 from libs.model_repo.repository_files import PARTS
+from libs.one_to_all.approximation import EXACT
 from libs.one_to_all.options import SamplingOptions
 from libs.provenance.environment import library_versions
 from libs.provenance.record import ClipOrigin, Device, InputFile, ModelFiles
@@ -46,11 +48,17 @@ class OriginFacts:
             driver=InputFile(path=self.request.driver, sha256=self.driver_sha256),
             pose_conditioning=self.pose_conditioning,
             model=ModelFiles(variant=self.request.model, locks=lock_digests(self.lock)),
-            engine={name: value for name, value in asdict(options).items() if name not in _IN_THE_REQUEST},
+            engine=_described(options),
             code_version=self.code_version,
             libraries=library_versions(),
             device=self.device,
         )
+
+
+def _described(options: SamplingOptions) -> dict[str, Any]:
+    """The options that the request does not hold; an exact clip says nothing of approximations, as it never did."""
+    left_out = _IN_THE_REQUEST | ({"approximation"} if options.approximation == EXACT else set())
+    return {name: value for name, value in asdict(options).items() if name not in left_out}
 
 
 def lock_digests(lock: RepositoryLock | None) -> Mapping[str, str]:

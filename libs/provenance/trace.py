@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from libs.accepted_requests import AcceptedRequests
 from libs.errors import ModelFilesError
-from libs.inbox import INBOX_PREFIX
+from libs.inbox import Inbox
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
 from libs.provenance.clip_tag import read_origin
@@ -145,8 +144,8 @@ def _request_link(origin: ClipOrigin, store: ArtifactStore) -> Link:
     accepted = AcceptedRequests(store.objects).find(request.id)
     if accepted is None:
         return Link("request", request.id, LinkState.MISSING, "no request of this id is accepted")
-    now = accepted.request.clip_fields()
-    changed = [name for name, value in request.clip_fields().items() if now.get(name) != value]
+    then, now = request.clip_fields(), accepted.request.clip_fields()
+    changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     if changed:
         return Link("request", request.id, LinkState.CHANGED, f"asks for another {', '.join(changed)} now")
     return Link("request", request.id, LinkState.CURRENT)
@@ -154,7 +153,7 @@ def _request_link(origin: ClipOrigin, store: ArtifactStore) -> Link:
 
 def _input_link(field: str, recorded: InputFile, request_id: str, store: ArtifactStore) -> Link:
     what = f"{field} {recorded.path}"
-    now = _inbox_digest(f"{INBOX_PREFIX}/{recorded.path}", store)
+    now = Inbox(store.objects).media_digest(recorded.path)
     if now == recorded.sha256:
         return Link(what, recorded.sha256, LinkState.CURRENT)
     media = store.manifest(_MEDIA, request_id)
@@ -163,17 +162,6 @@ def _input_link(field: str, recorded: InputFile, request_id: str, store: Artifac
     if now is None:
         return Link(what, recorded.sha256, LinkState.MISSING, f"the inbox has no such file; {copy}")
     return Link(what, recorded.sha256, LinkState.CHANGED, f"the inbox has another file of that name; {copy}")
-
-
-def _inbox_digest(key: str, store: ArtifactStore) -> str | None:
-    """SHA-256 of an object; read through where nobody recorded it; None when it is not there."""
-    info = store.objects.head(key)
-    if info is None or info.sha256 is not None:
-        return info.sha256 if info else None
-    with TemporaryDirectory(prefix="trace-") as folder:
-        copy = Path(folder) / "object"
-        store.objects.get_file(key, copy)
-        return sha256_of_file(copy)
 
 
 def _conditioning_link(origin: ClipOrigin, request_id: str, store: ArtifactStore) -> Link:

@@ -12,6 +12,7 @@ from typing import Any
 
 from libs.animation_request import ResolvedRequest
 from libs.media.writer import VideoWriter
+from libs.one_to_all.approximation import QUALITIES
 from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
@@ -131,6 +132,7 @@ def sampling_options(request: ResolvedRequest, chunk_lengths: ChunkLengths) -> S
         pose_guidance_scale=request.pose_guidance,
         seed=request.seed,
         chunk_lengths=chunk_lengths,
+        approximation=QUALITIES[request.quality],
     )
 
 

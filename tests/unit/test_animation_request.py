@@ -37,6 +37,20 @@ def test_the_default_model_is_the_callers() -> None:
     assert parse(model="14b").resolve("sandbox").model == "14b"
 
 
+def test_exact_is_the_default_and_leaves_stored_requests_as_they_were() -> None:
+    assert parse().quality == "exact"
+    exact = parse(quality="exact").resolve("14b")
+    assert exact.clip_fields() == parse().resolve("14b").clip_fields()
+    assert "quality" not in exact.model_dump() | exact.clip_fields()
+    assert ResolvedRequest.model_validate(exact.clip_fields()) == exact
+
+
+def test_another_quality_is_another_clip() -> None:
+    fast = parse(quality="fast").resolve("14b")
+    assert fast.clip_fields() == parse().resolve("14b").clip_fields() | {"quality": "fast"}
+    assert ResolvedRequest.model_validate_json(fast.model_dump_json()) == fast
+
+
 def test_a_guidance_of_zero_is_kept() -> None:
     assert parse(pose_guidance=0).resolve("14b").pose_guidance == 0
 
@@ -74,6 +88,7 @@ def test_yaml_words_are_words() -> None:
         ({"image_guidance": -1}, "image_guidance"),
         ({"pose_guidance": 21}, "pose_guidance"),
         ({"seed": -1}, "seed"),
+        ({"quality": "best"}, "quality"),
         ({"frame_interval": 0}, "frame_interval"),
         ({"size": {"height": 15, "width": 64}}, "size.height"),
         ({"size": {"height": 64}}, "size.width"),
@@ -128,6 +143,7 @@ requests = st.builds(
     image_guidance=st.none() | st.floats(0, 20),
     pose_guidance=st.none() | st.floats(0, 20),
     prompt=st.text(max_size=40),
+    quality=st.sampled_from(["exact", "fast", "draft"]),
     seed=st.integers(0, 2**63 - 1),
 )
 

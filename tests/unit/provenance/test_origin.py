@@ -1,6 +1,7 @@
 """What determines a clip: recorded the same way each time, and enough to ask for the clip again."""
 
 import subprocess
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from libs.command_line.trace import request_document
 from libs.errors import InputError
 from libs.media.writer import VideoWriter
 from libs.model_repo.lock import LockedFile, RepositoryLock
+from libs.one_to_all.approximation import QUALITIES
 from libs.one_to_all.chunk_plan import SMALLER_CHUNK_LENGTHS
 from libs.one_to_all.options import SamplingOptions
 from libs.provenance.clip_tag import TAG, clip_tags, read_origin
@@ -74,8 +76,27 @@ def test_whatever_determines_the_clip_changes_the_tag() -> None:
     other_lengths = SamplingOptions("a puppet", "", 4, 2.0, 1.5, chunk_lengths=SMALLER_CHUNK_LENGTHS)
     assert origin(resolved(prompt="other")).to_json() != base.to_json()
     assert origin(resolved(), other_lengths).to_json() != base.to_json()
+    assert origin(resolved(quality="fast")).to_json() != base.to_json()
     assert base.engine["seed"] == 42
     assert base.to_json().isascii()
+
+
+def test_quality_is_recorded_with_what_it_meant() -> None:
+    options = replace(OPTIONS, approximation=QUALITIES["draft"])
+    draft = origin(resolved(quality="draft"), options)
+    assert draft.request["quality"] == "draft"
+    assert draft.engine["approximation"] == asdict(QUALITIES["draft"])
+    assert read_back(draft).resolved_request().quality == "draft"
+
+
+def test_exact_clips_are_recorded_as_before_there_was_a_choice() -> None:
+    assert origin(resolved(quality="exact")).to_json() == origin(resolved()).to_json()
+    assert "quality" not in origin(resolved()).request
+    assert "approximation" not in origin(resolved()).engine
+
+
+def read_back(recorded: ClipOrigin) -> ClipOrigin:
+    return parse_origin(recorded.to_json(), "the tag")
 
 
 def test_locks_are_compared_by_content() -> None:
