@@ -4,10 +4,12 @@ What does not belong here: deciding which requests get one (``sensors.inbox``, `
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
+from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RETRY_TAG
 
 from libs.request_states import CLIP_ASSET
 from orchestration.jobs import ANIMATE
@@ -15,6 +17,9 @@ from orchestration.policies import CONTENT_TAG
 
 UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 """Statuses of runs that are going on or wait for their turn."""
+
+RETRY_IS_DUE = timedelta(minutes=10)
+"""How long a crashed run counts as going on: Dagster's daemon launches its retry within seconds, or never."""
 
 _RUNS_AT_ONCE = 1000
 
@@ -32,16 +37,25 @@ def clip_run(request_id: str, run_key: str, *, priority: int, content: str | Non
 
 
 class RunsInProgress:
-    """The runs that make a clip or wait for their turn, however they were started, at one moment."""
+    """The runs that make a clip, wait for their turn or for their retry, however they were started, at one moment."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._contents: dict[str, set[str | None]] = defaultdict(set)
-        cursor = None
-        while runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), cursor=cursor, limit=_RUNS_AT_ONCE):
-            for run in runs:
-                if _makes_a_clip(run):
-                    self._contents[run.tags[PARTITION_NAME_TAG]].add(run.tags.get(CONTENT_TAG))
-            cursor = runs[-1].run_id
+        crashed = dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            tags={WILL_RETRY_TAG: "true"},
+            updated_after=datetime.now(UTC) - RETRY_IS_DUE,
+        )
+        # The crashed first: a retry that is launched meanwhile is found by the second look.
+        for run in _all_runs(instance, crashed):
+            if run.is_complete_and_waiting_to_retry:
+                self._note(run)
+        for run in _all_runs(instance, dg.RunsFilter(statuses=UNFINISHED)):
+            self._note(run)
+
+    def _note(self, run: dg.DagsterRun) -> None:
+        if _makes_a_clip(run):
+            self._contents[run.tags[PARTITION_NAME_TAG]].add(run.tags.get(CONTENT_TAG))
 
     def cover(self, request_id: str, content: str | None) -> bool:
         """True when a run in progress makes, or may make, the clip of this content.
@@ -51,6 +65,13 @@ class RunsInProgress:
         """
         contents = self._contents.get(request_id, set())
         return bool(contents) if content is None else bool(contents & {content, None})
+
+
+def _all_runs(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.DagsterRun]:
+    cursor = None
+    while runs := instance.get_runs(wanted, cursor=cursor, limit=_RUNS_AT_ONCE):
+        yield from runs
+        cursor = runs[-1].run_id
 
 
 def _makes_a_clip(run: dg.DagsterRun) -> bool:

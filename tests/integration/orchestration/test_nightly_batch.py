@@ -1,12 +1,15 @@
 """The nightly batch on a real instance: it picks exactly the requests that lack a clip, the most urgent first."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 
 from libs.errors import SettingsError
 from libs.settings import load_settings
+from orchestration import request_runs
 from orchestration.definitions import build_defs
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.schedules.nightly import build_nightly_batch
@@ -53,6 +56,20 @@ def test_it_goes_on_until_every_clip_is_there(daemon: Daemon) -> None:
     daemon.succeed("b")
     assert daemon.night() == []
     assert daemon.skipped == "None of the 2 registered requests lacks a clip."
+
+
+def test_a_crashed_run_is_retried_once_not_twice(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a crash and Dagster's own retry of the run there are seconds in which no run is in progress."""
+    submit(daemon, "crashed")
+    daemon.fail("crashed")
+    daemon.world.instance.add_run_tags(daemon.run_of("crashed").run_id, {WILL_RETRY_TAG: "true"})
+    assert daemon.night() == []
+    monkeypatch.setattr(request_runs, "RETRY_IS_DUE", timedelta(0))
+    assert daemon.night() == ["crashed"], "a retry that never comes is not waited for"
+    daemon.fail("crashed")
+    monkeypatch.undo()
+    daemon.world.instance.add_run_tags(daemon.runs[0].run_id, {AUTO_RETRY_RUN_ID_TAG: daemon.runs[1].run_id})
+    assert daemon.night() == ["crashed"], "what was retried, and failed for good, is missing"
 
 
 def test_a_clip_that_was_removed_from_the_store_is_made_again(daemon: Daemon) -> None:
