@@ -177,7 +177,7 @@ class Settings(BaseSettings):
         refused = [
             f"{name} {reason}"
             for name, password, addresses in held
-            if (reason := why_refused(password and password.get_secret_value(), *addresses))
+            if (reason := why_refused(password.get_secret_value() if password else None, *addresses))
         ]
         if self.redis_url:
             address = self.redis_url.get_secret_value()

@@ -1,11 +1,12 @@
-"""``one-to-all storage ...``: is everything there that the manifests name, and who may see previews.
+"""``one-to-all storage ...``: make a bucket ready, let previews be seen, and is everything there that manifests name.
 
-What does not belong here: how it is found out (``libs.storage.inspection``) and removed (``libs.storage.orphans``).
+What does not belong here: how it is done (``libs.storage.preparation``, ``minio_user``, ``previews``), found out
+(``inspection``) and removed (``orphans``).
 """
 
 import json
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,11 +15,14 @@ from libs.command_line.durations import parse_duration
 from libs.command_line.options import ApplyOption, examples
 from libs.command_line.terminal import console, shown_progress
 from libs.errors import InputError
-from libs.settings import get_settings
+from libs.settings import Settings, get_settings
 from libs.storage.factory import objects_from_settings
 from libs.storage.inspection import Inspection, Problem, inspect
 from libs.storage.objects import ObjectInfo, ObjectStore
 from libs.storage.orphans import remove_orphans, require_safe_age
+
+if TYPE_CHECKING:
+    from libs.storage.s3 import S3ObjectStore
 
 _SHOWN = 20
 """Lines per kind; --json has them all."""
@@ -68,19 +72,63 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command(epilog=examples("one-to-all storage prepare", "one-to-all storage prepare --apply"))
+def prepare(apply: ApplyOption = False) -> None:
+    """Make bucket and user ready: the bucket, its policy for previews, its rule for old chunks, and the user's rights.
+
+    With MINIO_ROOT_USER and MINIO_ROOT_PASSWORD set it works as MinIO's administrator and also creates the user of
+    S3_ACCESS_KEY. Without --apply it prints the documents. May be run again at any time.
+    """
+    settings = get_settings()
+    if not settings.uses_s3:
+        raise InputError("there is no bucket to prepare: set S3_ENDPOINT; a folder needs nothing")
+    from libs.storage.minio_user import administrator_settings, create_user, least_rights  # noqa: PLC0415
+    from libs.storage.preparation import chunk_days, chunk_rule, prepare_bucket  # noqa: PLC0415
+    from libs.storage.previews import public_read_statement  # noqa: PLC0415
+
+    objects = _require_bucket(administrator_settings(settings))
+    if not apply:
+        documents = {
+            "bucket": objects.bucket,
+            "bucket policy statement": public_read_statement(objects) if settings.s3_public_endpoint else None,
+            "lifecycle rule": chunk_rule(objects, chunk_days(settings)),
+            "rights of the user": least_rights(objects),
+        }
+        typer.echo(json.dumps(documents, indent=2))
+        typer.echo("Nothing was changed; run again with --apply.", err=True)
+        return
+    if settings.minio_root_user:
+        typer.echo("working as the administrator MINIO_ROOT_USER")
+    for line in prepare_bucket(objects, settings):
+        typer.echo(line)
+    if settings.minio_root_user:
+        policy = create_user(settings, objects)
+        typer.echo(f"user: that of S3_ACCESS_KEY gets in, with the policy {policy}")
+    else:
+        typer.echo("user: as it was, since MINIO_ROOT_USER is not set")
+
+
 @app.command("allow-previews", epilog=examples("one-to-all storage allow-previews --apply"))
 def allow_previews(apply: ApplyOption = False) -> None:
     """Let everybody read (not list) what is below `previews/` of the bucket, by bucket policy."""
-    objects = objects_from_settings(get_settings())
-    from libs.storage.previews import allow_public_reading, public_read_statement  # noqa: PLC0415
-    from libs.storage.s3 import S3ObjectStore  # noqa: PLC0415
-
-    if not isinstance(objects, S3ObjectStore):
+    settings = get_settings()
+    if not settings.uses_s3:
         raise InputError("previews are published from a bucket: set S3_ENDPOINT, or open the files of the folder")
+    from libs.storage.previews import allow_public_reading, public_read_statement  # noqa: PLC0415
+
+    objects = _require_bucket(settings)
     policy = allow_public_reading(objects) if apply else public_read_statement(objects)
     typer.echo(json.dumps(policy, indent=2))
     if not apply:
         typer.echo("This would be added to the bucket's policy; run again with --apply.", err=True)
+
+
+def _require_bucket(settings: Settings) -> "S3ObjectStore":
+    from libs.storage.s3 import S3ObjectStore  # noqa: PLC0415
+
+    objects = objects_from_settings(settings)
+    assert isinstance(objects, S3ObjectStore)
+    return objects
 
 
 def _print(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> None:
