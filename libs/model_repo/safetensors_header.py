@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from libs.errors import ModelFilesError
 from libs.model_repo.parameters import TensorInfo
@@ -41,6 +41,14 @@ class IncompleteSafetensorsError(ModelFilesError):
     """The file ends before the bytes its header announces."""
 
 
+class StoredTensor(NamedTuple):
+    """A tensor and the bytes of its file that hold it: ``[first, last)``, counted from the file's beginning."""
+
+    info: TensorInfo
+    first: int
+    last: int
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of a safetensors file, after checking that header and file size agree.
 
@@ -48,14 +56,20 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         IncompleteSafetensorsError: the file is shorter than its header says.
         ModelFilesError: the header is not valid, or the file is longer than its header says.
     """
+    return {name: tensor.info for name, tensor in read_stored_tensors(path).items()}
+
+
+def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """As :func:`read_header`, and where in the file each tensor lies."""
     size = path.stat().st_size
     header, start = _read_json_header(path, size)
-    tensors: dict[str, TensorInfo] = {}
+    tensors: dict[str, StoredTensor] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        tensors[name], span = _read_entry(path, name, entry)
+        info, span = _read_entry(path, name, entry)
+        tensors[name] = StoredTensor(info, start + span[0], start + span[1])
         spans.append(span)
     end = 0
     for first, last in sorted(spans):

@@ -3,22 +3,23 @@
 Belongs here: checking that shards and model fit each other exactly, and assigning. Does not: where the files lie and
 which model they belong to (``loading``), comparing digests (``libs.model_repo.verify``).
 
-All headers are checked before the first tensor is touched. Tensors are then read from memory-mapped shards one by one
-and copied, converted or moved as they are read: the peak is the finished model plus one shard, never two models.
+All headers are checked before the first tensor is touched. Tensors are then read from all shards side by side, straight
+to where they stay (``weight_reading``): the peak is the finished model and a few buffers, never two models.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import INDEX_NAME
 from libs.model_repo.parameters import TensorInfo
-from libs.model_repo.safetensors_header import read_header, read_index
-from libs.one_to_all.fp8 import has_only_finite_values, is_fp8, keeps_its_dtype
+from libs.model_repo.safetensors_header import StoredTensor, read_header, read_index, read_stored_tensors
+from libs.one_to_all.fp8 import keeps_its_dtype
+from libs.one_to_all.weight_reading import WeightSource, read_weights
 
 SINGLE_FILE_NAME = "model.safetensors"
 _SHOWN_NAMES = 5
@@ -37,9 +38,9 @@ def assign_checkpoint(
             another shape, or not finite. The message names the file and ends with ``mending_command``.
     """
     try:
-        shards = _checked_shards(folder, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-        for shard, names in shards.items():
-            _assign_shard(model, folder / shard, names, device, dtype)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        sources = [_source(path, name, tensor, dtype) for path, name, tensor in _checked_tensors(folder, shapes)]
+        model.load_state_dict(read_weights(sources, device), assign=True)
     except ModelFilesError as error:
         raise ModelFilesError(f"{error}; to mend it: `{mending_command}`") from error.__cause__
     model.requires_grad_(False)
@@ -59,8 +60,13 @@ def tensors_of_checkpoint(folder: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
-def _checked_shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """Shard file -> names of its tensors, after comparing index, headers and the model's parameters."""
+def _source(path: Path, name: str, tensor: StoredTensor, dtype: torch.dtype) -> WeightSource:
+    source = WeightSource(name, path, tensor, dtype)
+    return replace(source, dtype=source.stored_dtype) if keeps_its_dtype(name, source.stored_dtype) else source
+
+
+def _checked_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> list[tuple[Path, str, StoredTensor]]:
+    """Shard, name and place of every tensor, after comparing index, headers and the model's parameters."""
     weight_map = _weight_map(folder)
     missing = sorted(expected.keys() - weight_map.keys())
     if missing:
@@ -77,18 +83,19 @@ def _checked_shards(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> di
     for shard, names in shards.items():
         if not (folder / shard).is_file():
             raise ModelFilesError(f"{folder / shard}: is missing, and {INDEX_NAME} puts {len(names)} parameters there")
+    tensors: list[tuple[Path, str, StoredTensor]] = []
     for shard, names in shards.items():
         path = folder / shard
-        header = read_header(path)
+        header = read_stored_tensors(path)
         if header.keys() != set(names):
             different = sorted(header.keys() ^ set(names))
             raise ModelFilesError(f"{path}: holds other parameters than {INDEX_NAME} says: {_shown(different)}")
         for name in names:
-            if header[name].shape != expected[name]:
-                raise ModelFilesError(
-                    f"{path}: {name} has shape {list(header[name].shape)}, the model needs {list(expected[name])}"
-                )
-    return shards
+            shape = header[name].info.shape
+            if shape != expected[name]:
+                raise ModelFilesError(f"{path}: {name} has shape {list(shape)}, the model needs {list(expected[name])}")
+            tensors.append((path, name, header[name]))
+    return tensors
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -98,33 +105,6 @@ def _weight_map(folder: Path) -> dict[str, str]:
     if single.is_file():
         return dict.fromkeys(read_header(single), SINGLE_FILE_NAME)
     raise ModelFilesError(f"{index}: is missing")
-
-
-def _assign_shard(model: nn.Module, path: Path, names: list[str], device: torch.device, dtype: torch.dtype) -> None:
-    state: dict[str, torch.Tensor] = {}
-    with safe_open(path, framework="pt", device="cpu") as shard:
-        for name in names:
-            tensor = shard.get_tensor(name)
-            if not tensor.is_floating_point():
-                raise ModelFilesError(f"{path}: {name} is {tensor.dtype}, not a floating point tensor")
-            tensor = tensor.to(device, tensor.dtype if keeps_its_dtype(name, tensor) else dtype, copy=True)
-            _check_finite(tensor, name, path)
-            state[name] = tensor
-    model.load_state_dict(state, strict=False, assign=True)
-
-
-def _check_finite(tensor: torch.Tensor, name: str, path: Path) -> None:
-    finite = has_only_finite_values(tensor) if is_fp8(tensor) else bounds_are_finite(tensor)
-    if not finite:
-        raise ModelFilesError(f"{path}: {name} holds values that are not finite (NaN or infinity)")
-
-
-def bounds_are_finite(tensor: torch.Tensor) -> bool:
-    """False if ``tensor`` holds NaN or infinity; one pass without a copy.
-
-    The smallest and the largest value are NaN if any value is.
-    """
-    return not tensor.numel() or all(torch.isfinite(bound) for bound in torch.aminmax(tensor))
 
 
 def _shown(names: list[str]) -> str:

@@ -18,8 +18,9 @@ from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.verify import mending_command
-from libs.one_to_all.checkpoint import assign_checkpoint, bounds_are_finite, tensors_of_checkpoint
+from libs.one_to_all.checkpoint import assign_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
+from libs.one_to_all.finite import is_finite
 from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
 from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
 from libs.one_to_all.text import PromptEncoder
@@ -143,7 +144,7 @@ def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
 def _refuse_not_finite(folder: Path, model: torch.nn.Module) -> None:
     """Such weights give a clip that is black, or nearly right; the libraries do not look."""
     for name, parameter in model.named_parameters():
-        if not bounds_are_finite(parameter):
+        if not is_finite(parameter):
             raise ModelFilesError(f"{folder}: {name} holds values that are not finite (NaN or infinity)")
 
 
