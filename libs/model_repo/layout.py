@@ -4,6 +4,7 @@
 
     One-to-All-14b/
       configuration.json  model.safetensors.index.json  model-*.safetensors
+      loras/*.safetensors                                       put there by people; a request names one
       pretrained_models/
         DWPose/*.onnx
         process_checkpoint/det/yolov10m.onnx
@@ -19,6 +20,7 @@ from libs.settings import Settings
 
 WAN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 INDEX_NAME = "model.safetensors.index.json"
+LORA_FOLDER = "loras"
 DETECTOR_PATH = Path("process_checkpoint/det/yolov10m.onnx")
 POSE_ESTIMATOR_PATH = Path("process_checkpoint/pose2d/vitpose_h_wholebody.onnx")
 POSE_ESTIMATOR_IN_FOLDER = "end2end.onnx"
@@ -37,6 +39,10 @@ class RepositoryLayout:
     def index(self) -> Path:
         """``model.safetensors.index.json``: which parameter is in which shard."""
         return self.root / INDEX_NAME
+
+    def lora(self, name: str) -> Path:
+        """The LoRA that a request calls ``name``."""
+        return self.root / LORA_FOLDER / f"{name}.safetensors"
 
     @property
     def detector(self) -> Path:

@@ -5,7 +5,7 @@ Belongs here: joining the parts of this package for one clip. Does not: any of t
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import numpy as np
@@ -26,10 +26,11 @@ from libs.one_to_all.events import (
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.guidance import Guidance, plan_guidance
 from libs.one_to_all.loading import LoadedNetworks, load_networks
-from libs.one_to_all.long_video import animate_chunks, chunk_poses
+from libs.one_to_all.long_video import MakeChunk, animate_chunks, chunk_poses
+from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
 from libs.one_to_all.vae import decode_latents, encode_latents
 
 __all__ = [
@@ -43,6 +44,9 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
+Denoise = Callable[..., Iterator[DenoisingStep]]
+"""Arguments and steps of ``sampler.denoise``."""
+
 
 class AnimationEngine:
     """Loaded networks that make one clip after the other; not for use by several threads at a time."""
@@ -54,6 +58,8 @@ class AnimationEngine:
         self.device = device
         self.dtype = dtype
         self.drop_text_encoder = drop_text_encoder
+        self.denoise: Denoise = denoise
+        """How a chunk is denoised; the leader of several ranks replaces it by what they do together."""
 
     @classmethod
     def load(
@@ -62,6 +68,7 @@ class AnimationEngine:
         device: str = "auto",
         dtype: torch.dtype | None = None,
         drop_text_encoder: bool = False,
+        lora: LoraFile | None = None,
     ) -> Self:
         """Load the networks of one model repository.
 
@@ -71,15 +78,16 @@ class AnimationEngine:
             dtype: of all networks; bfloat16 on CUDA and float32 on the CPU when left out.
             drop_text_encoder: give its memory back once a clip's prompts are encoded; a later clip with prompts that
                 are not known loads it again. The result is the same.
+            lora: added to the weights of the transformer.
 
         Raises:
-            ModelFilesError: a file is missing or wrong.
+            ModelFilesError: a file is missing or wrong, or the LoRA is for another network.
             DeviceError: there is no such device.
         """
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
         try:
-            return cls(load_networks(layout, resolved, dtype), resolved, dtype, drop_text_encoder)
+            return cls(load_networks(layout, resolved, dtype, lora), resolved, dtype, drop_text_encoder)
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemoryError(
                 f"the weights of {layout.variant.name} do not fit into the memory of {resolved}: use a smaller model "
@@ -105,14 +113,18 @@ class AnimationEngine:
             DeviceOutOfMemoryError: a chunk of this size does not fit.
         """
         plan = plan_chunks(inputs.frame_count, options.chunk_lengths)
-        clip = _Clip(self, inputs, options)
+        make_chunk = self.chunk_maker(inputs, options)
         try:
-            yield from animate_chunks(inputs, plan, clip.make_chunk, chunks)
+            yield from animate_chunks(inputs, plan, make_chunk, chunks)
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemoryError(
                 f"a chunk of {plan[0].frame_count} frames of {inputs.width}x{inputs.height} pixels does not fit into "
                 f"the memory of {self.device}: ask for a smaller size or shorter chunks"
             ) from error
+
+    def chunk_maker(self, inputs: AnimationInputs, options: SamplingOptions) -> MakeChunk:
+        """Makes the chunks of one clip, in order; what they share is computed when the first one is made."""
+        return _Clip(self, inputs, options).make_chunk
 
     def release_memory(self) -> None:
         """Give the device back what no clip uses any more; the networks stay. For after a clip that did not fit.
@@ -153,7 +165,7 @@ class _Clip:
         _, channels, _, height, width = conditions.image_latents.shape
         shape = (1, channels // 2, (chunk.frame_count - 1) // 4 + 1, height, width)
         noise = draw_noise(shape, self.options.seed, engine.device, engine.dtype)
-        steps = denoise(
+        steps = engine.denoise(
             networks.transformer,
             networks.scheduler,
             self.guidance,
@@ -162,7 +174,7 @@ class _Clip:
             noise,
             self.options.num_inference_steps,
             self.memo,
-            self.options.approximation,
+            approximation=self.options.approximation,
         )
         latents = noise
         for step in steps:

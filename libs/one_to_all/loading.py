@@ -22,6 +22,8 @@ from libs.one_to_all.checkpoint import assign_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
 from libs.one_to_all.finite import is_finite
 from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
+from libs.one_to_all.lora import fuse_lora
+from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
 from libs.one_to_all.text import PromptEncoder
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
@@ -37,8 +39,10 @@ class LoadedNetworks:
     scheduler: FlowMatchEulerDiscreteScheduler
 
 
-def load_networks(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> LoadedNetworks:
-    """Load everything of ``layout`` in ``dtype``.
+def load_networks(
+    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, lora: LoraFile | None = None
+) -> LoadedNetworks:
+    """Load everything of ``layout`` in ``dtype``, and add ``lora`` to the transformer.
 
     Raises:
         ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
@@ -47,14 +51,16 @@ def load_networks(layout: RepositoryLayout, device: torch.device, dtype: torch.d
     weights = sum(path.stat().st_size for path in weight_files(layout))
     prompt_encoder = load_prompt_encoder(layout, text_encoder_device(device, weights), dtype)
     vae = load_vae(layout, device, dtype)
-    return LoadedNetworks(load_transformer(layout, device, dtype), vae, prompt_encoder, scheduler)
+    return LoadedNetworks(load_transformer(layout, device, dtype, lora), vae, prompt_encoder, scheduler)
 
 
-def load_transformer(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> OneToAllTransformer3DModel:
+def load_transformer(
+    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, lora: LoraFile | None = None
+) -> OneToAllTransformer3DModel:
     """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
 
     Raises:
-        ModelFilesError: see ``assign_checkpoint``.
+        ModelFilesError: see ``assign_checkpoint`` and ``fuse_lora``.
     """
     variant = layout.variant
     command = mending_command(variant, "checkpoint", [])
@@ -70,6 +76,8 @@ def load_transformer(layout: RepositoryLayout, device: torch.device, dtype: torc
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
     assign_checkpoint(transformer, layout.root, device, dtype, command)
     dequantize_other_layers(transformer, dtype)
+    if lora is not None:
+        fuse_lora(transformer, lora)
     return transformer.eval()
 
 

@@ -18,6 +18,7 @@ from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.loading import weight_files
+from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_when_loaded, device_memory
 
 CLIP_SHARE = 0.25
@@ -25,7 +26,7 @@ CLIP_SHARE = 0.25
 
 _FileIdentity = tuple[str, int, int, int]
 _Place = tuple[str, torch.device]
-"""Variant and device: a place holds one engine; other files or another dtype replace it."""
+"""Variant (and LoRA, if any) and device: a place holds one engine; other files or another dtype replace it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ _kept: dict[_Place, _Kept] = {}
 
 
 def warm_engine(
-    layout: RepositoryLayout, device: str = "auto", dtype: torch.dtype | None = None
+    layout: RepositoryLayout, device: str = "auto", dtype: torch.dtype | None = None, lora: LoraFile | None = None
 ) -> tuple[AnimationEngine, EngineLoad]:
-    """The engine for ``layout``: the one this process has, or a new one.
+    """The engine for ``layout``, with ``lora`` added if one is given: the one this process has, or a new one.
 
     A changed file (size, time of change or inode) means a new engine. Where the new one does not fit beside the others
     of its device, those used longest ago are dropped first.
@@ -56,14 +57,14 @@ def warm_engine(
     started = time.perf_counter()
     resolved = resolve_device(device)
     dtype = dtype or default_dtype(resolved)
-    place, files = (layout.variant.name, resolved), _identity(layout)
+    place, files = (_name(layout, lora), resolved), _identity(layout, lora)
     with _lock:
         kept = _kept.pop(place, None)
         cold = kept is None or (kept.dtype, kept.files) != (dtype, files)
         if cold:
             kept = None  # the outdated engine goes before its successor is loaded
             _make_room(layout, resolved, dtype)
-            kept = _Kept(AnimationEngine.load(layout, str(resolved), dtype), dtype, files)
+            kept = _Kept(AnimationEngine.load(layout, str(resolved), dtype, lora=lora), dtype, files)
         assert kept is not None
         _kept[place] = kept  # at the end: used last
         return kept.engine, EngineLoad(cold, time.perf_counter() - started)
@@ -110,9 +111,15 @@ def _give_memory_back() -> None:
         torch.cuda.empty_cache()
 
 
-def _identity(layout: RepositoryLayout) -> tuple[_FileIdentity, ...]:
+def _name(layout: RepositoryLayout, lora: LoraFile | None) -> str:
+    variant = layout.variant.name
+    return variant if lora is None else f"{variant} with LoRA {lora.name} at strength {lora.strength}"
+
+
+def _identity(layout: RepositoryLayout, lora: LoraFile | None) -> tuple[_FileIdentity, ...]:
     entries = []
-    for path in weight_files(layout):
+    loras = [lora.path] if lora is not None and lora.path.is_file() else []  # loading says that it is missing
+    for path in [*weight_files(layout), *loras]:
         status = path.stat()
         entries.append((str(path), status.st_size, status.st_mtime_ns, status.st_ino))
     return tuple(entries)

@@ -1,0 +1,261 @@
+"""A LoRA file changes the weights by exactly what its tensors say, whatever its family of names."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from libs.errors import InputError, ModelFilesError
+from libs.one_to_all import warm
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.lora import fuse_lora
+from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.lora_names import owners_of, understand_names
+
+RANK = 3
+# this network's module -> Wan2.1's own name
+MODULES = {
+    "blocks.1.attn1.to_q": "blocks.1.self_attn.q",
+    "blocks.1.attn1.to_out.0": "blocks.1.self_attn.o",
+    "blocks.2.attn2.to_v": "blocks.2.cross_attn.v",
+    "blocks.0.ffn.net.0.proj": "blocks.0.ffn.0",
+    "blocks.3.ffn.net.2": "blocks.3.ffn.2",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.time_proj": "time_projection.1",
+    "proj_out": "head.head",
+}
+FAMILIES = {
+    "peft": ("base_model.model.{ours}.lora_A.weight", "base_model.model.{ours}.lora_B.weight", None),
+    "diffusers": ("transformer.{ours}.lora_A.weight", "transformer.{ours}.lora_B.weight", "transformer.{ours}.alpha"),
+    "bare": ("{ours}.lora_A.default.weight", "{ours}.lora_B.default.weight", None),
+    "wan": (
+        "diffusion_model.{wan}.lora_down.weight",
+        "diffusion_model.{wan}.lora_up.weight",
+        "diffusion_model.{wan}.alpha",
+    ),
+    "wan, A and B": ("diffusion_model.{wan}.lora_A.weight", "diffusion_model.{wan}.lora_B.weight", None),
+    "flattened": ("lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight", "lora_unet_{flat}.alpha"),
+}
+
+
+@pytest.fixture
+def network(small_transformer):
+    return small_transformer()
+
+
+def _names(ours: str, family: str) -> list[str | None]:
+    wan = MODULES[ours]
+    places = {"ours": ours, "wan": wan, "flat": wan.replace(".", "_")}
+    return [None if name is None else name.format(**places) for name in FAMILIES[family]]
+
+
+def _lora(network, family: str, alpha: float | None) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Tensors of a file, and parameter -> the difference that they mean."""
+    generator = torch.Generator().manual_seed(1)
+    tensors, differences = {}, {}
+    for ours in MODULES:
+        weight = network.get_submodule(ours).weight
+        down = torch.randn(RANK, weight.shape[1], generator=generator)
+        up = torch.randn(weight.shape[0], RANK, generator=generator) * 0.01
+        down_name, up_name, alpha_name = _names(ours, family)
+        tensors |= {down_name: down, up_name: up}
+        scale = 1.0
+        if alpha is not None and alpha_name is not None:
+            tensors[alpha_name] = torch.tensor(alpha)
+            scale = alpha / RANK
+        differences[f"{ours}.weight"] = scale * (up @ down)
+    return tensors, differences
+
+
+def _file(folder: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> Path:
+    path = folder / "distilled.safetensors"
+    save_file(tensors, path, metadata)
+    return path
+
+
+def _before(network) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def _assert_changed_by(network, before, differences, strength=1.0) -> None:
+    for name, tensor in network.state_dict().items():
+        if name not in differences:
+            assert torch.equal(tensor, before[name]), name
+            continue
+        expected = before[name] + strength * differences[name]
+        assert (tensor - expected).abs().max() < 1e-6, name
+        assert (tensor - before[name]).abs().max() > 1e-4, name
+
+
+@pytest.mark.parametrize("alpha", [None, 1.5])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_means_the_same_change(network, tmp_path, family, alpha):
+    before = _before(network)
+    tensors, differences = _lora(network, family, alpha)
+    fuse_lora(network, LoraFile(_file(tmp_path, tensors), strength=0.5))
+    _assert_changed_by(network, before, differences, strength=0.5)
+
+
+def test_as_the_library_computes_it(network, small_transformer, tmp_path):
+    """Against peft's own adapter, with alpha where diffusers writes it."""
+    configuration = LoraConfig(r=RANK, lora_alpha=7, target_modules=["to_k", "net.2"], init_lora_weights=False)
+    adapted = small_transformer()
+    adapted.add_adapter(configuration)
+    tensors = {f"transformer.{name}": tensor for name, tensor in get_peft_model_state_dict(adapted).items()}
+    metadata = {"lora_adapter_metadata": json.dumps({"transformer.r": RANK, "transformer.lora_alpha": 7})}
+    path = _file(tmp_path, {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    fuse_lora(network, LoraFile(path))
+    adapted.fuse_lora()
+    adapted.unload_lora()
+    expected = adapted.state_dict()
+    assert expected.keys() == network.state_dict().keys()
+    assert not torch.equal(network.blocks[0].attn1.to_k.weight, small_transformer().blocks[0].attn1.to_k.weight)
+    for name, tensor in network.state_dict().items():
+        assert (tensor - expected[name]).abs().max() < 1e-6, name
+
+
+def test_alpha_patterns_and_rank_stabilized_scales(network, tmp_path):
+    before = _before(network)
+    tensors, differences = _lora(network, "diffusers", None)
+    described = {"lora_alpha": 6, "alpha_pattern": {"to_q": 12}, "use_rslora": True}
+    described = {f"transformer.{name}": value for name, value in described.items()}
+    path = _file(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(described)})
+    fuse_lora(network, LoraFile(path))
+    scaled = {name: value * (12 if "to_q" in name else 6) / RANK**0.5 for name, value in differences.items()}
+    _assert_changed_by(network, before, scaled)
+
+
+def test_differences_of_weights_biases_norms_and_tables(network, tmp_path):
+    before = _before(network)
+    changes = {
+        "diffusion_model.blocks.1.self_attn.q.diff_b": "blocks.1.attn1.to_q.bias",
+        "diffusion_model.blocks.1.cross_attn.norm_k.diff": "blocks.1.attn2.norm_k.weight",
+        "diffusion_model.blocks.0.norm3.diff": "blocks.0.norm2.weight",
+        "diffusion_model.blocks.0.norm3.diff_b": "blocks.0.norm2.bias",
+        "diffusion_model.blocks.2.modulation.diff": "blocks.2.scale_shift_table",
+        "diffusion_model.head.modulation.diff": "scale_shift_table",
+        "diffusion_model.patch_embedding.diff": "patch_embedding.weight",
+    }
+    generator = torch.Generator().manual_seed(2)
+    tensors = {name: torch.randn(before[ours].shape, generator=generator) for name, ours in changes.items()}
+    differences = {ours: tensors[name] for name, ours in changes.items()}
+    patch = before["patch_embedding.weight"]
+    down, up = torch.randn(RANK, *patch.shape[1:]), torch.randn(patch.shape[0], RANK, 1, 1, 1)
+    tensors |= {"patch_embedding.lora_down.weight": down, "patch_embedding.lora_up.weight": up}
+    differences["patch_embedding.weight"] = differences["patch_embedding.weight"] + torch.einsum(
+        "orxyz,rchwd->ochwd", up, down
+    )
+    fuse_lora(network, LoraFile(_file(tmp_path, tensors)))
+    _assert_changed_by(network, before, differences)
+
+
+def test_rounded_once(network, tmp_path):
+    network = network.to(torch.bfloat16)
+    before = _before(network)
+    tensors, differences = _lora(network, "wan", 2.0)
+    fuse_lora(network, LoraFile(_file(tmp_path, tensors)))
+    for name, difference in differences.items():
+        assert torch.equal(network.state_dict()[name], (before[name].float() + difference).to(torch.bfloat16)), name
+
+
+def _without(tensors, end):
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(end)}
+
+
+def _with_first(tensors, end, change):
+    name = next(name for name in tensors if name.endswith(end))
+    return tensors | {name: change(tensors[name])}
+
+
+BROKEN = {
+    "another network": (lambda lora: lora | {"blocks.0.cross_attn.k_img.diff": torch.ones(2)}, "k_img"),
+    "a block too many": (lambda lora: lora | {"blocks.99.ffn.0.diff_b": torch.ones(2)}, "blocks.99"),
+    "an unknown part": (lambda lora: lora | {"blocks.0.attn1.to_q.dora_scale": torch.ones(2)}, "dora_scale"),
+    "no up": (lambda lora: _without(lora, "q.lora_up.weight"), "not the up part"),
+    "no down": (lambda lora: _without(lora, "q.lora_down.weight"), "not the down part"),
+    "another width": (lambda lora: _with_first(lora, "lora_down.weight", lambda x: x[:, :-1].clone()), "does not fit"),
+    "another rank": (lambda lora: _with_first(lora, "lora_up.weight", lambda x: x[:, :-1].clone()), "does not fit"),
+    "not finite": (lambda lora: _with_first(lora, "lora_up.weight", lambda x: x / 0), "not finite"),
+    "twice": (lambda lora: lora | {"blocks.1.attn1.to_q.alpha": torch.tensor(1.0)}, "twice"),
+    "empty": (lambda lora: {}, "no tensors"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_does_not_fit_is_named_and_changes_nothing(network, tmp_path, case):
+    before = _before(network)
+    tensors, _ = _lora(network, "wan", 1.0)
+    break_it, message = BROKEN[case]
+    path = _file(tmp_path, break_it(tensors))
+    with pytest.raises(ModelFilesError, match=message) as raised:
+        fuse_lora(network, LoraFile(path))
+    assert str(path) in str(raised.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_files_that_cannot_be_read(network, tmp_path):
+    with pytest.raises(ModelFilesError, match=r"absent\.safetensors: is missing"):
+        fuse_lora(network, LoraFile(tmp_path / "absent.safetensors"))
+    path = _file(tmp_path, _lora(network, "wan", 1.0)[0])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelFilesError, match="cannot be read"):
+        fuse_lora(network, LoraFile(path))
+    path.write_bytes(b"")
+    with pytest.raises(ModelFilesError, match="cannot be read"):
+        fuse_lora(network, LoraFile(path))
+    path = _file(tmp_path, _lora(network, "wan", 1.0)[0], {"lora_adapter_metadata": "[1]"})
+    with pytest.raises(ModelFilesError, match="lora_adapter_metadata"):
+        fuse_lora(network, LoraFile(path))
+    with pytest.raises(InputError, match="strength=nan"):
+        LoraFile(path, float("nan"))
+
+
+def test_no_two_modules_share_a_name(network):
+    owners = owners_of(dict(network.named_parameters()))
+    for owner in owners:
+        for name in (owner, f"transformer.{owner}", f"lora_unet_{owner.replace('.', '_')}"):
+            known, unknown = understand_names([f"{name}.diff"], owners)
+            assert not unknown
+            assert known[f"{name}.diff"].owner == owner
+
+
+def test_weights_in_fp8_are_refused(network, tmp_path):
+    layer = network.blocks[1].attn1.to_q
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(ModelFilesError, match="without -fp8"):
+        fuse_lora(network, LoraFile(_file(tmp_path, _lora(network, "wan", 1.0)[0])))
+
+
+@pytest.fixture
+def lora_in_place(own_repository, network) -> LoraFile:
+    """A LoRA that lies where requests look for it."""
+    path = own_repository.lora("distilled")
+    path.parent.mkdir()
+    save_file(_lora(network, "wan", 1.0)[0], path)
+    return LoraFile(path)
+
+
+def test_an_engine_with_a_lora_is_kept_beside_the_one_without(own_repository, lora_in_place):
+    warm.release_engines()
+    plain, _ = warm.warm_engine(own_repository, "cpu")
+    with_lora, load = warm.warm_engine(own_repository, "cpu", lora=lora_in_place)
+    assert load.cold
+    assert warm.warm_engine(own_repository, "cpu")[0] is plain
+    assert warm.warm_engine(own_repository, "cpu", lora=lora_in_place)[0] is with_lora
+    stronger, load = warm.warm_engine(own_repository, "cpu", lora=replace(lora_in_place, strength=2.0))
+    assert load.cold
+    weights = [engine.networks.transformer.proj_out.weight for engine in (plain, with_lora, stronger)]
+    assert torch.equal(weights[0], AnimationEngine.load(own_repository, "cpu").networks.transformer.proj_out.weight)
+    assert ((weights[2] - weights[0]) - 2 * (weights[1] - weights[0])).abs().max() < 1e-6
+    assert not torch.equal(weights[0], weights[1])
+    lora_in_place.path.touch()
+    again, load = warm.warm_engine(own_repository, "cpu", lora=lora_in_place)
+    assert load.cold
+    assert again is not with_lora
+    warm.release_engines()
