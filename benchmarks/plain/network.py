@@ -17,14 +17,14 @@ from libs.one_to_all.sampler import ChunkConditions, ClipConditions
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
 
-def rotate_in_float64(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+def rotate_in_float64(states: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """The rotary product as upstream forms it: through complex128."""
     pairs = torch.view_as_complex(states.double().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table.to(torch.complex128)).flatten(-2).to(states.dtype)
+    return torch.view_as_real(pairs * torch.view_as_complex(factors.double())).flatten(-2).to(states.dtype)
 
 
-def _rotate_spatial(states: torch.Tensor, table: torch.Tensor, temporal_dim: int) -> torch.Tensor:
-    spatial = rotate_in_float64(states[..., temporal_dim:], table[..., temporal_dim // 2 :])
+def _rotate_spatial(states: torch.Tensor, factors: torch.Tensor, temporal_dim: int) -> torch.Tensor:
+    spatial = rotate_in_float64(states[..., temporal_dim:], factors[..., temporal_dim // 2 :, :])
     return torch.cat((states[..., :temporal_dim], spatial), dim=-1)
 
 
@@ -37,9 +37,9 @@ def plain_rotation(transformer: OneToAllTransformer3DModel) -> Iterator[None]:
 
     current: list[torch.Tensor] = []
 
-    def remembered(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        current[:] = [table]
-        return rotate_in_float64(states, table)
+    def remembered(states: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        current[:] = [factors]
+        return rotate_in_float64(states, factors)
 
     replacements = {"rotate": remembered, "rotate_spatial": _rotate_spatial, "spatial_from_full": spatial_again}
     with mock.patch.multiple(attention, **replacements):

@@ -7,9 +7,10 @@ of a step that use the same image. Source: golden model specification, section 5
 import torch
 from torch import nn
 
-from libs.one_to_all.blocks import OneToAllSelfAttentionBlock, TimeModulation
+from libs.one_to_all.blocks import OneToAllSelfAttentionBlock
 from libs.one_to_all.embeddings import OneToAllTimeTextEmbedding
-from libs.one_to_all.rope import RotaryTable
+from libs.one_to_all.modulation import TimeModulation
+from libs.one_to_all.rope import RotaryFactors
 
 
 class OneToAllReferenceExtractor(nn.Module):
@@ -37,7 +38,7 @@ class OneToAllReferenceExtractor(nn.Module):
         self.ref_blocks = nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_layers + 1))
 
     def forward(
-        self, image_latents: torch.Tensor, timestep: torch.Tensor, rotary_emb: RotaryTable
+        self, image_latents: torch.Tensor, timestep: torch.Tensor, rotary_emb: RotaryFactors
     ) -> list[torch.Tensor]:
         """Image latents [B, 2C, 1, h, w] and timestep [B] -> ``num_layers + 1`` features, each [B, S, D]."""
         tokens = self.patch_embedding(image_latents).flatten(2).transpose(1, 2).contiguous()

@@ -4,7 +4,8 @@ Belongs here: angles and rotations. Does not: which tokens are rotated when (``a
 
 Source: golden model specification, section 2. Tables are made in float64 and kept as complex64; the rotation itself is
 float32 arithmetic, which at positions up to 1023 stays within float32 rounding of the float64 product (a unit test
-holds it to that). One complex product per vector is a tenth of the time of four real ones on a CPU, with equal bits.
+holds it to that). One complex product per vector is a tenth of the time of four real ones on a CPU, with equal bits;
+compiled blocks form the four real ones, which a compiler fuses with what is around them, and complex ones not.
 """
 
 import torch
@@ -14,6 +15,9 @@ _THETA = 10000.0
 
 RotaryTable = torch.Tensor
 """cos + i sin, complex64 [1, tokens, 1, head dim / 2]; tokens ordered frame, row, column."""
+
+RotaryFactors = torch.Tensor
+"""A table seen as (cos, sin), float32 [1, tokens, 1, head dim / 2, 2] (``torch.view_as_real``): what blocks get."""
 
 
 class OneToAllRotaryPosEmbed(nn.Module):
@@ -70,20 +74,25 @@ class OneToAllRotaryPosEmbed(nn.Module):
         return torch.polar(torch.ones_like(angles), angles).to(device, torch.complex64)
 
 
-def rotate(states: torch.Tensor, table: RotaryTable) -> torch.Tensor:
+def rotate(states: torch.Tensor, factors: RotaryFactors) -> torch.Tensor:
     """Rotate all pairs (0,1), (2,3), ... of each head vector ("R3").
 
     Args:
         states: [B, tokens, heads, head dim], any floating dtype; the product is formed in float32.
-        table: of these tokens.
+        factors: of these tokens.
     """
-    pairs = torch.view_as_complex(states.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table).flatten(-2).to(states.dtype)
+    pairs = states.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        (x, y), (cos, sin) = pairs.unbind(-1), factors.unbind(-1)
+        rotated = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=-1)
+    else:
+        rotated = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(factors))
+    return rotated.flatten(-2).to(states.dtype)
 
 
-def rotate_spatial(states: torch.Tensor, table: RotaryTable, temporal_dim: int) -> torch.Tensor:
+def rotate_spatial(states: torch.Tensor, factors: RotaryFactors, temporal_dim: int) -> torch.Tensor:
     """Rotate the vertical and horizontal dims only ("R2"); the first ``temporal_dim`` dims pass through untouched."""
-    spatial = rotate(states[..., temporal_dim:], table[..., temporal_dim // 2 :])
+    spatial = rotate(states[..., temporal_dim:], factors[..., temporal_dim // 2 :, :])
     return torch.cat((states[..., :temporal_dim], spatial), dim=-1)
 
 

@@ -22,10 +22,11 @@ from diffusers.models.normalization import FP32LayerNorm
 from torch import nn
 
 from libs.one_to_all.block_cache import replays_other_blocks
-from libs.one_to_all.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock, TimeModulation
+from libs.one_to_all.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock
 from libs.one_to_all.embeddings import OneToAllTimeTextEmbedding
 from libs.one_to_all.encoders import OneToAllPoseEncoder, OneToAllPrefixEncoder
 from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.modulation import Part, TimeModulation, modulated
 from libs.one_to_all.reference_extractor import OneToAllReferenceExtractor
 from libs.one_to_all.rope import OneToAllRotaryPosEmbed
 
@@ -195,8 +196,8 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
         )
         text_keys = memo.text_keys(text, len(self.blocks))
         prefix = memo.once("clip", "prefix", (image_latents,), lambda: self.image_to_cond(image_latents))
-        rotary_emb = self.rope(frames, height, width, device)
-        reference_rotary_emb = self.rope.table(1, height, width, device)
+        rotary_emb = torch.view_as_real(self.rope(frames, height, width, device))
+        reference_rotary_emb = torch.view_as_real(self.rope.table(1, height, width, device))
         features = memo.once(
             "step",
             "reference features",
@@ -268,8 +269,22 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
             return self.condition_embedder(torch.zeros_like(timestep), dtype)
 
         replaced_embedding, replaced_projection = memo.once("step", "time of replaced tokens", (timestep,), replaced)
-        mask = self.token_replace_mask(frames, tokens_per_frame, timestep.device)
-        return (embedding, replaced_embedding), TimeModulation(projection, replaced_projection, mask)
+
+        def place_of_replaced() -> tuple[torch.Tensor, tuple[int, int]]:
+            return self._replaced_tokens(frames, tokens_per_frame, timestep.device)
+
+        mask, place = memo.once("chunk", "replaced tokens", (), place_of_replaced)
+        return (embedding, replaced_embedding), TimeModulation(projection, replaced_projection, mask, place)
+
+    def _replaced_tokens(
+        self, frames: int, tokens_per_frame: int, device: torch.device
+    ) -> tuple[torch.Tensor, tuple[int, int]]:
+        """The mask of the tokens here, and the range where it is true."""
+        mask = self.token_replace_mask(frames, tokens_per_frame, device)
+        if mask.shape[1] == frames * tokens_per_frame:
+            return mask, (tokens_per_frame, (1 + REPLACED_LATENT_FRAMES) * tokens_per_frame)
+        positions = mask.flatten().nonzero().flatten().tolist()  # a rank's share of the tokens
+        return mask, (positions[0], positions[-1] + 1) if positions else (0, 0)
 
     def _control_tokens(
         self, memo: ForwardMemo, controlnet_cond: torch.Tensor | None, image_pose: torch.Tensor | None
@@ -293,12 +308,13 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
     ) -> torch.Tensor:
         """LN(x) * (1 + scale) + shift; table + embedding and 1 + scale in the stream's dtype, the rest in float32."""
         embedding, replaced_embedding = embeddings
-        shift, scale = (self.scale_shift_table + embedding.unsqueeze(1)).chunk(2, dim=1)
-        scale = 1 + scale
-        if replaced_embedding is not None:
-            assert time.replaced_tokens is not None
-            replaced_shift, replaced_scale = (self.scale_shift_table + replaced_embedding.unsqueeze(1)).chunk(2, dim=1)
-            scale = torch.where(time.replaced_tokens, 1 + replaced_scale, scale)
-            shift = torch.where(time.replaced_tokens, replaced_shift, shift)
+        shifts, scales = zip(
+            *(
+                (self.scale_shift_table + one.unsqueeze(1)).chunk(2, dim=1)
+                for one in (embedding, replaced_embedding)
+                if one is not None
+            ),
+            strict=True,
+        )
         normed = self.norm_out(hidden_states.float())
-        return (normed * scale + shift).to(hidden_states.dtype)
+        return modulated(normed, Part(*scales), Part(*shifts), time, hidden_states.dtype)

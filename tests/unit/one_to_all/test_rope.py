@@ -3,11 +3,16 @@
 import pytest
 import torch
 
-from libs.one_to_all.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock, TimeModulation
+from libs.one_to_all.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock
+from libs.one_to_all.modulation import TimeModulation
 from libs.one_to_all.rope import OneToAllRotaryPosEmbed, rotate, rotate_spatial, spatial_from_full
 
 CPU = torch.device("cpu")
 LENGTH = 1024
+
+
+def _factors(rope: OneToAllRotaryPosEmbed, frames: int, height: int, width: int) -> torch.Tensor:
+    return torch.view_as_real(rope.table(frames, height, width, CPU))
 
 
 def _complex_table(frames: int, height: int, width: int) -> torch.Tensor:
@@ -31,11 +36,11 @@ def test_float32_is_as_exact_as_float64_at_every_position(grid):
     rope = OneToAllRotaryPosEmbed(128, LENGTH)
     states = torch.randn(1, grid[0] * grid[1] * grid[2], 2, 128, generator=torch.Generator().manual_seed(0))
     expected = _rotate_in_float64(states, _complex_table(*grid))
-    rotated = rotate(states, rope.table(*grid, CPU))
+    rotated = rotate(states, _factors(rope, *grid))
     # a few float32 roundings of numbers of size 1; an angle formed in float32 would be off by 6e-5 at position 1023
     assert (rotated.double() - expected).abs().max() < 1e-6
 
-    spatial = rotate_spatial(states, rope.table(*grid, CPU), rope.temporal_dim)
+    spatial = rotate_spatial(states, _factors(rope, *grid), rope.temporal_dim)
     assert torch.equal(spatial[..., :44], states[..., :44])
     assert (spatial[..., 44:].double() - expected[..., 44:]).abs().max() < 1e-6
     from_full = spatial_from_full(states, rotated, rope.temporal_dim)
@@ -47,7 +52,7 @@ def test_rotation_is_formed_in_float32_for_bfloat16_states():
     rope = OneToAllRotaryPosEmbed(128, LENGTH)
     states = torch.randn(1, LENGTH, 1, 128, generator=torch.Generator().manual_seed(1)).bfloat16()
     expected = _rotate_in_float64(states, _complex_table(LENGTH, 1, 1)).to(torch.bfloat16)
-    rotated = rotate(states, rope.table(LENGTH, 1, 1, CPU))
+    rotated = rotate(states, _factors(rope, LENGTH, 1, 1))
     assert rotated.dtype == torch.bfloat16
     # equal but for sums that lie within float32 rounding of the middle between two bfloat16 values
     assert (rotated != expected).float().mean() < 1e-3
@@ -55,7 +60,7 @@ def test_rotation_is_formed_in_float32_for_bfloat16_states():
 
 def test_full_and_spatial_rotation_agree_in_a_single_frame():
     rope = OneToAllRotaryPosEmbed(128, LENGTH)
-    table = rope.table(1, 24, 40, CPU)
+    table = _factors(rope, 1, 24, 40)
     states = torch.randn(1, 24 * 40, 2, 128)
     full, spatial = rotate(states, table), rotate_spatial(states, table, rope.temporal_dim)
     assert torch.equal(full[..., :44], states[..., :44])
@@ -75,7 +80,7 @@ def test_a_grid_longer_than_the_table_is_refused():
 
 def _table_at(frame: int, height: int, width: int):
     """The table of one frame that stands at position ``frame``."""
-    return OneToAllRotaryPosEmbed(128, LENGTH).table(frame + 1, height, width, CPU)[:, -height * width :]
+    return _factors(OneToAllRotaryPosEmbed(128, LENGTH), frame + 1, height, width)[:, -height * width :]
 
 
 def test_reference_blocks_do_not_see_the_frame_position():
