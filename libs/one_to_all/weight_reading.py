@@ -207,7 +207,7 @@ class _Reader:
     def _fill(self, target: torch.Tensor, piece: _Piece) -> None:
         """Read the piece's bytes into ``target``, uint8 in this machine's memory."""
         path = piece.source.path
-        rest, offset = memoryview(target.numpy()), piece.offset
+        rest, offset = target.numpy().data, piece.offset
         while rest:
             try:
                 count = os.preadv(self._files[path], [rest], offset)

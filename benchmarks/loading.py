@@ -1,0 +1,114 @@
+"""How fast weights come from the disk, against the disk's own speed and against the plain way, in turn in one run.
+
+    python benchmarks/loading.py                       1 GB, 3 rounds, about a minute
+    python benchmarks/loading.py --gigabytes 8 --device cuda --folder /mnt/models
+
+Before each reading the files' pages are dropped from the cache. Of the disk two speeds are measured: read into one
+buffer again and again, as into a card's page-locked buffers, and read into fresh memory, which is the most that a load
+into this machine's own memory can reach. What does not belong here: start-up as a whole (``start_up.py``).
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import torch
+from plain.loading import read_mapped
+from safetensors.torch import save_file
+
+from libs.model_repo.safetensors_header import read_stored_tensors
+from libs.one_to_all.weight_reading import PIECE_BYTES, READERS, WeightSource, read_weights
+
+_SHARDS = 4
+_TENSOR_SHAPE = (5120, 5120)
+"""A projection of the 14B: 52 MB in bfloat16."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folder", type=Path, help="on the disk to measure")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="loading-benchmark-") as folder:
+        shards = _write_shards(Path(folder), arguments.gigabytes)
+        size = sum(path.stat().st_size for path in shards)
+        print(f"{size / 1e9:.2f} GB in {len(shards)} shards, {os.cpu_count()} processors, to {device}")
+        sources = [
+            WeightSource(name, path, tensor, torch.bfloat16)
+            for path in shards
+            for name, tensor in read_stored_tensors(path).items()
+        ]
+        ways: dict[str, Callable[[], object]] = {
+            "disk, into one buffer": lambda: _read(shards, fresh=False),
+            "disk, into fresh memory": lambda: _read(shards, fresh=True),
+            "plain": lambda: read_mapped(shards, device, torch.bfloat16),
+            "ours": lambda: read_weights(sources, device),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        processor: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(arguments.rounds):
+            for name, read in ways.items():
+                _forget(shards)
+                wall, busy = time.perf_counter(), time.process_time()
+                kept = read()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds[name].append(time.perf_counter() - wall)
+                processor[name].append(time.process_time() - busy)
+                del kept
+    for name in ways:
+        shares = [
+            f"{median(b / own for b, own in zip(seconds[base], seconds[name], strict=True)):.2f} of {base}"
+            for base in list(ways)[:3]
+            if base != name
+        ]
+        speed = size / 1e6 / median(seconds[name])
+        print(f"{name:24} {speed:6.0f} MB/s, {median(processor[name]):5.2f} s of a processor; {', '.join(shares)}")
+
+
+def _write_shards(folder: Path, gigabytes: float) -> list[Path]:
+    count = max(_SHARDS, round(gigabytes * 1e9 / (2 * _TENSOR_SHAPE[0] * _TENSOR_SHAPE[1])))
+    torch.manual_seed(0)
+    weights = (torch.randn(_TENSOR_SHAPE) * 0.02).to(torch.bfloat16)
+    paths = []
+    for number in range(_SHARDS):
+        path = folder / f"model-{number + 1:05d}-of-{_SHARDS:05d}.safetensors"
+        save_file({f"blocks.{index}.weight": weights + index for index in range(number, count, _SHARDS)}, path)
+        paths.append(path)
+    return paths
+
+
+def _forget(paths: list[Path]) -> None:
+    """Drop the files' pages from the cache (Linux)."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _read(paths: list[Path], *, fresh: bool) -> list[list[torch.Tensor]]:
+    """Read the files, as many at a time as the engine has readers; the memory read into is kept if it is ``fresh``."""
+
+    def read(path: Path) -> list[torch.Tensor]:
+        buffers = [torch.empty(PIECE_BYTES, dtype=torch.uint8)]
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffers[-1].numpy().data):
+                if fresh:
+                    buffers.append(torch.empty(PIECE_BYTES, dtype=torch.uint8))
+        return buffers
+
+    with ThreadPoolExecutor(READERS) as threads:
+        return list(threads.map(read, paths))
+
+
+if __name__ == "__main__":
+    main()
