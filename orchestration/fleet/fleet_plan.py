@@ -23,8 +23,8 @@ class FleetPlan:
 
     folder: Path
     """Holds the Dagster home, Redis's files and the logs of the fleet."""
-    storage: Path
-    """Dagster's database and its runs' logs."""
+    storage: Path | None
+    """Dagster's database and its runs' logs; None takes those of the production instance: Postgres and the bucket."""
     gpu_workers: int = 1
     gpus: Sequence[str] = ()
     """CUDA_VISIBLE_DEVICES of each GPU worker; those without one see what this process sees."""

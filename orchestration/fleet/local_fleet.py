@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.request import urlopen
 
 import dagster as dg
@@ -36,7 +36,7 @@ from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.policies import GPU_POOL, GPU_QUEUE
 
-TEMPLATE = REPOSITORY_ROOT / "infra" / "dagster.fleet.yaml"
+TEMPLATE = REPOSITORY_ROOT / "infra" / "dagster.prod.yaml"
 START_SECONDS = 90.0
 
 
@@ -144,17 +144,13 @@ class LocalFleet:
     def _write_home(self) -> None:
         """``dagster.yaml`` from the template, and a workspace with the code server's port."""
         config = yaml.safe_load(TEMPLATE.read_text())
-        config["storage"] = {"sqlite": {"base_dir": str(self.plan.storage)}}
-        config["local_artifact_storage"] = {
-            "module": "dagster._core.storage.root",
-            "class": "LocalArtifactStorage",
-            "config": {"base_dir": str(self.plan.storage)},
-        }
+        if self.plan.storage is not None:
+            config.update(_storage_of_this_machine(self.plan.storage))
+            del config["compute_logs"]  # Dagster's default: beside the database
         for limit in config["concurrency"]["runs"]["tag_concurrency_limits"]:
             if limit.get("value") == CPU_QUEUE:
                 limit["limit"] = self.plan.cpu_concurrency
         self.home.mkdir(parents=True, exist_ok=True)
-        self.plan.storage.mkdir(parents=True, exist_ok=True)
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         server = {"host": HOST, "port": self._code_port, "location_name": LOCATION_NAME}
         (self.home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
@@ -243,6 +239,19 @@ class LocalFleet:
         except BROKER_ERRORS:
             return False
         return len(answers) >= self.plan.gpu_workers + 1
+
+
+def _storage_of_this_machine(folder: Path) -> dict[str, Any]:
+    """The parts of ``dagster.yaml`` that keep database and logs in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "storage": {"sqlite": {"base_dir": str(folder)}},
+        "local_artifact_storage": {
+            "module": "dagster._core.storage.root",
+            "class": "LocalArtifactStorage",
+            "config": {"base_dir": str(folder)},
+        },
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

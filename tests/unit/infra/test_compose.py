@@ -19,8 +19,10 @@ import yaml
 
 from libs.settings import REPOSITORY_ROOT, Settings
 from orchestration.definitions import defs
+from orchestration.fleet import preflight as preflight_module
 from orchestration.fleet import worker, worker_health
 from orchestration.fleet.fleet_plan import CODE_LOCATION, LOCATION_NAME
+from orchestration.fleet.preflight import DATABASE_VARIABLE
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.policies import GPU_POOL, GPU_QUEUE
 
@@ -29,11 +31,22 @@ COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 GPU_WORKERS = sorted(name for name in SERVICES if name.startswith("gpu_worker"))
 WORKERS = ["cpu_worker", *GPU_WORKERS]
-ONE_SHOT = {"instance_limits"}
+ONE_SHOT = {"preflight", "storage_preparation", "instance_limits"}
+SERVERS = {"redis", "postgres", "minio"}
 OWN = [name for name, service in SERVICES.items() if service["image"].startswith("one-to-all")]
-NEEDED = {"REDIS_PASSWORD": "r1", "POSTGRES_PASSWORD": "p1", "GPU_WORKERS": "4", "MODELS_FOLDER": "/srv/models"}
+NEEDED = {
+    "REDIS_PASSWORD": "r1",
+    "POSTGRES_PASSWORD": "p1",
+    "S3_ACCESS_KEY": "k1",
+    "S3_SECRET_KEY": "s1",
+    "GPU_WORKERS": "4",
+    "MODELS_FOLDER": "/srv/models",
+}
 # Read by Dagster, not by Settings.
-OF_DAGSTER = {"DAGSTER_HOME", "DAGSTER_POSTGRES_URL"}
+OF_DAGSTER = {"DAGSTER_HOME", DATABASE_VARIABLE}
+# Follow from the folders that are mounted, or are of one service alone.
+NOT_GIVEN = {"LOG_DIR", "ONE_TO_ALL_PRETRAINED_DIR", "WAN_T2V_14B_DIFFUSERS_DIR", "ONE_TO_ALL_RUNTIME_DIR"}
+OF_ONE_SERVICE = {"ONE_TO_ALL_DEVICE", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"}
 
 
 def test_it_follows_the_compose_specification():
@@ -87,15 +100,56 @@ def test_a_compose_client_refuses_a_missing_value(missing):
 
 def test_no_secret_has_a_default():
     text = (INFRA / "compose.yaml").read_text()
-    for name in ("REDIS_PASSWORD", "POSTGRES_PASSWORD"):
-        uses = re.findall(rf"\$\{{{name}[^}}]*\}}", text)
+    for name in ("REDIS_PASSWORD", "POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"):
+        uses = re.findall(rf"(?<!\$)\$\{{{name}[^}}]*\}}", text)
         assert uses
         assert all(use.startswith(f"${{{name}:?") for use in uses), uses
-    for name in ("S3_ACCESS_KEY", "S3_SECRET_KEY", "MODEL_HUB_TOKEN"):
-        assert re.findall(rf"\$\{{{name}[^}}]*\}}", text) == [f"${{{name}:-}}"]
+    # Without the profile minio there is no administrator; the service itself refuses to start without one.
+    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
+        assert set(re.findall(rf"(?<!\$)\$\{{{name}[^}}]*\}}", text)) == {f"${{{name}:-}}"}
+        assert f"$${{{name}:?" in SERVICES["minio"]["command"][0]
+    assert re.findall(r"\$\{MODEL_HUB_TOKEN[^}]*\}", text) == ["${MODEL_HUB_TOKEN:-}"]
     example = (INFRA / "compose.env.example").read_text()
-    assert re.findall(r"^\w*(?:PASSWORD|KEY|TOKEN)=(.*)$", example, re.MULTILINE) == [""] * 4
-    assert "minioadmin" not in text + example
+    assert re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", example, re.MULTILINE) == [""] * 4
+
+
+@pytest.mark.parametrize("path", sorted(INFRA.iterdir()), ids=lambda path: path.name)
+def test_no_file_holds_a_password(path: Path):
+    """Neither one that everybody knows, nor any value where a secret belongs, nor an address with a password in it."""
+    for written in path.read_text().splitlines():
+        line = re.sub(r"\$+\{[^}]*\}", "$", written)  # what the environment gives
+        secret = re.search(r"(?i)(?:password|secret(?:_key)?|token|requirepass)\s*[:= ]\s*(\S+)", line)
+        if secret and not line.lstrip().startswith("#"):
+            assert secret.group(1).startswith("$"), written
+        assert set(re.findall(r"://[^\s/:@]*:([^\s@]+)@", line)) <= {"$", "password"}, written
+        words = set(re.findall(r"[a-z0-9]+", line.casefold()))
+        assert not words & {"minioadmin", "minio123", "changeme", "changeit", "passw0rd", "letmein"}, written
+
+
+def test_the_check_can_fail(tmp_path: Path):
+    for line in ("POSTGRES_PASSWORD: hunter2", "REDIS_URL: redis://:hunter2@redis:6379", "S3_SECRET_KEY=hunter2"):
+        (tmp_path / "compose.yaml").write_text(line)
+        with pytest.raises(AssertionError):
+            test_no_file_holds_a_password(tmp_path / "compose.yaml")
+
+
+def test_all_servers_wait_for_the_check_of_passwords():
+    preflight = SERVICES["preflight"]
+    assert preflight["command"] == ["python", "-m", preflight_module.__name__]
+    assert "profiles" not in preflight
+    assert "depends_on" not in preflight
+    for name in SERVERS:
+        assert SERVICES[name]["depends_on"] == {"preflight": {"condition": "service_completed_successfully"}}
+    given = set(preflight["environment"])
+    assert {"REDIS_URL", DATABASE_VARIABLE, "S3_SECRET_KEY", "MINIO_ROOT_PASSWORD"} <= given
+
+
+def test_only_the_preparation_and_the_check_know_the_administrator():
+    knowing = {name for name, service in SERVICES.items() if "MINIO_ROOT_PASSWORD" in service.get("environment", {})}
+    assert knowing == {"minio", "preflight", "storage_preparation"}
+    assert SERVICES["storage_preparation"]["command"] == ["one-to-all", "storage", "prepare", "--apply"]
+    assert SERVICES["storage_preparation"]["profiles"] == SERVICES["minio"]["profiles"]
+    assert SERVICES["instance_limits"]["depends_on"]["storage_preparation"]["required"] is False
 
 
 def test_every_variable_it_takes_is_explained():
@@ -110,15 +164,17 @@ def test_every_variable_it_takes_is_explained():
 
 @pytest.mark.parametrize("name", OWN)
 def test_every_variable_it_gives_is_a_setting(name):
-    known = {field.upper() for field in Settings.model_fields} | OF_DAGSTER
-    assert set(SERVICES[name]["environment"]) <= known
+    known = {field.upper() for field in Settings.model_fields}
+    given = set(SERVICES[name]["environment"])
+    assert given <= known | OF_DAGSTER
+    assert known - given <= NOT_GIVEN | OF_ONE_SERVICE, "a setting that cannot be set"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_images_are_pinned_and_services_have_health_checks(name):
     service = SERVICES[name]
     if name not in OWN:
-        assert re.search(r":\d+\.\d+(\.\d+)?-", service["image"]), service["image"]
+        assert re.search(r":(\d+\.\d+(\.\d+)?-|RELEASE\.\d{4}-\d\d-\d\dT)", service["image"]), service["image"]
     if name not in ONE_SHOT:
         assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
         assert service["restart"] == "unless-stopped"
@@ -129,12 +185,13 @@ def test_services_wait_for_what_can_tell_that_it_is_ready():
         for other, how in service.get("depends_on", {}).items():
             expected = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
             assert how["condition"] == expected, name
-            assert SERVICES[other].get("profiles") is None or how["required"] is False
+            same = SERVICES[other].get("profiles") in (None, service.get("profiles"))
+            assert same or how["required"] is False
 
 
 def test_only_the_hosts_own_address_is_published_unless_told_otherwise():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {"redis", "postgres", "webserver"}
+    assert set(published) == {*SERVERS, "webserver"}
     for ports in published.values():
         assert all(re.match(r"127\.0\.0\.1:|\$\{FLEET_ADDRESS:-127\.0\.0\.1\}:", port) for port in ports)
 
@@ -164,7 +221,9 @@ def test_every_command_exists(name):
             assert command[1] == "-c" or importlib.util.find_spec(command[2])
             continue
         scripts = {
-            entry.name for package in ("dagster", "dagster-webserver") for entry in distribution(package).entry_points
+            entry.name
+            for package in ("dagster", "dagster-webserver", "one-to-all-pipeline")
+            for entry in distribution(package).entry_points
         }
         assert program in scripts
         for option, value in itertools.pairwise(command):
@@ -186,7 +245,7 @@ def test_workers_understand_their_options_and_their_health_check_knows_their_nam
 
 def test_code_server_and_workspace_agree():
     command = SERVICES["code_server"]["command"]
-    server = yaml.safe_load((INFRA / "workspace.fleet.yaml").read_text())["load_from"][0]["grpc_server"]
+    server = yaml.safe_load((INFRA / "workspace.prod.yaml").read_text())["load_from"][0]["grpc_server"]
     assert server == {"host": "code_server", "port": 4266, "location_name": LOCATION_NAME}
     assert command[command.index("--port") + 1] == str(server["port"])
     assert command[command.index("--location-name") + 1] == LOCATION_NAME
@@ -194,14 +253,18 @@ def test_code_server_and_workspace_agree():
     assert SERVICES["code_server"]["healthcheck"]["test"][-1] == str(server["port"])
 
 
-def test_the_instance_is_that_of_the_fleet_with_postgres():
-    """Both files together are one valid instance, and limits and workers agree."""
-    text = (INFRA / "dagster.fleet.yaml").read_text() + (INFRA / "dagster.postgres.yaml").read_text()
-    instance = yaml.safe_load(text)
-    assert instance["storage"] == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
-    for part in ("run_coordinator", "run_launcher"):
+def test_the_instance_is_a_production_instance():
+    """Database, logs, monitoring, retries, retention and limits; and limits and workers agree."""
+    instance = yaml.safe_load((INFRA / "dagster.prod.yaml").read_text())
+    assert instance["storage"] == {"postgres": {"postgres_url": {"env": DATABASE_VARIABLE}}}
+    for part in ("run_coordinator", "run_launcher", "compute_logs"):
         module = importlib.import_module(instance[part]["module"])
         assert hasattr(module, instance[part]["class"])
+    assert instance["compute_logs"]["config"]["upload_interval"] <= 30
+    assert instance["run_monitoring"]["enabled"]
+    assert instance["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
+    assert {"sensor", "schedule"} <= set(instance["retention"])
+    assert instance["concurrency"]["pools"] == {"granularity": "run", "default_limit": 1}
     limits = {limit["key"]: limit for limit in instance["concurrency"]["runs"]["tag_concurrency_limits"]}
     limit = limits["dagster-celery/queue"]
     assert limit["value"] == CPU_QUEUE

@@ -1,0 +1,88 @@
+"""What runs print, kept in the bucket: ``dagster_aws``'s log manager, with this project's settings and time-outs.
+
+It uploads while a step runs, so that the UI shows the output of a run on any host. What does not belong here: Dagster's
+events, which are in its database, and how long logs are kept (``orchestration.housekeeping``).
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import dagster as dg
+from dagster._core.storage.compute_log_manager import ComputeIOType
+from dagster._serdes import ConfigurableClassData
+from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
+
+from libs.errors import SettingsError, StorageError
+from libs.settings import Settings, load_settings
+from libs.storage.client import create_s3_client
+from libs.storage.s3_errors import explained
+
+FOLDER = "compute_logs"
+"""Below ``S3_PREFIX`` in the bucket, and below ``DATA_DIR`` until it is uploaded."""
+
+UPLOAD_SECONDS = 10
+
+logger = logging.getLogger(__name__)
+
+
+class BucketComputeLogManager(S3ComputeLogManager):
+    """An ``S3ComputeLogManager`` for ``S3_BUCKET_NAME`` that needs no credentials in ``dagster.yaml``.
+
+    A store that is away for a while costs no run: parts are sent again at the next turn, and Dagster notes a loss of
+    the last one as an event.
+    """
+
+    def __init__(self, upload_interval: int = UPLOAD_SECONDS, inst_data: ConfigurableClassData | None = None) -> None:
+        settings = _require_bucket(load_settings())
+        super().__init__(
+            bucket=settings.s3_bucket_name,
+            local_dir=str(settings.data_dir / FOLDER),
+            inst_data=inst_data,
+            prefix=f"{settings.s3_prefix}/{FOLDER}",
+            endpoint_url=settings.s3_endpoint,
+            upload_interval=upload_interval,
+            region=settings.s3_region,
+        )
+        # Its own client takes credentials from AWS's variables, and waits for minutes for a hung server.
+        self._s3_session = create_s3_client(settings)
+        # Browsers open the addresses of whole logs, so these are signed for where browsers reach the bucket.
+        self._addresses = create_s3_client(settings.changed(s3_endpoint=settings.s3_public_endpoint))
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Seconds between two uploads of a running step; all else comes from the settings."""
+        return {"upload_interval": dg.Field(int, is_required=False, default_value=UPLOAD_SECONDS)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
+        """Called by Dagster when it reads ``dagster.yaml``.
+
+        Raises:
+            SettingsError: no bucket is configured.
+        """
+        return cls(inst_data=inst_data, **config_value)
+
+    def on_progress(self, log_key: Sequence[str]) -> None:
+        """Upload what is there so far; called in a thread that an error would end for good."""
+        try:
+            with explained(f"s3://{self._s3_bucket}/{self._s3_prefix}", str(self._s3_session.meta.endpoint_url)):
+                super().on_progress(log_key)
+        except StorageError as error:
+            logger.warning("The output so far of %s could not be uploaded: %s", "/".join(log_key), error)
+
+    def download_url_for_type(self, log_key: Sequence[str], io_type: ComputeIOType) -> str | None:
+        """A short-lived address of the whole log, made when the UI asks for it and nowhere kept."""
+        if not self.is_capture_complete(log_key):
+            return None
+        what = {"Bucket": self._s3_bucket, "Key": self._s3_key(log_key, io_type)}
+        return str(self._addresses.generate_presigned_url("get_object", Params=what))
+
+
+def _require_bucket(settings: Settings) -> Settings:
+    if settings.uses_s3:
+        return settings
+    raise SettingsError(
+        "S3_ENDPOINT is not set, but this Dagster instance keeps the output of runs in the bucket: set S3_ENDPOINT, "
+        "S3_ACCESS_KEY, S3_SECRET_KEY and S3_BUCKET_NAME for every process, or remove compute_logs from dagster.yaml"
+    )
