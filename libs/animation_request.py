@@ -28,6 +28,8 @@ DEFAULT_NEGATIVE_PROMPT = (
 
 REQUEST_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
+LORA_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
 SCHEDULING_FIELDS = frozenset({"priority", "when"})
 """Fields that say when a clip is made, not what it shows: changing them makes no clip stale."""
 
@@ -71,6 +73,12 @@ class AnimationRequest(BaseModel):
         "exact",
         description="fast and draft leave work out, see docs/engine.md",
         exclude_if=lambda quality: quality == "exact",  # requests from before there was a choice keep their digests
+    )
+    lora: str | None = Field(
+        None,
+        pattern=LORA_NAME_PATTERN,
+        description="a LoRA in the folder loras/ of the model, named without .safetensors",
+        exclude_if=lambda lora: lora is None,
     )
     seed: int = Field(42, ge=0, lt=2**63)
     frame_interval: int = Field(1, ge=1, le=30, description="use every n-th frame of the driver")

@@ -10,7 +10,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from libs.animation_request import ResolvedRequest
 from libs.errors import InputError
@@ -33,11 +33,12 @@ class InputFile(_Part):
 class ModelFiles(_Part):
     """The model files: part of the repository -> SHA-256 over the names and digests its lock file has for it.
 
-    ``locks`` is empty where the repository has no lock file.
+    ``locks`` is empty where the repository has no lock file. ``lora`` is of the LoRA the request names.
     """
 
     variant: str
     locks: dict[str, Sha256]
+    lora: Sha256 | None = Field(None, exclude_if=lambda lora: lora is None)
 
 
 class Device(_Part):

@@ -15,6 +15,7 @@ from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
 from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE
+from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
 from libs.storage.keys import CHUNKS_PREFIX
 from orchestration.assets.model_verification import StoredVerification, stored_verification
@@ -67,19 +68,24 @@ def animation(
     with failures_explained(), scratch.filled_folder("animation") as folder:
         request = ResolvedRequest.model_validate_json(animation_request.path(REQUEST_FILE).read_text())
         conditioning = PoseConditioning.load(pose_conditioning.folder)
-        engine, load = warm_engine(layout_of(request.model, loaded), loaded.one_to_all_device)
+        layout = layout_of(request.model, loaded)
+        lora = requested_lora(request, layout)
+        engine, load = warm_engine(layout, loaded.one_to_all_device, lora=lora)
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
         verified = stored_verification(storage.artifacts(), request.model)
-        objects, prefix = storage.objects(), _chunk_prefix(request, pose_conditioning, verified)
+        lora_sha256 = None if lora is None else lora_digest(lora, layout)
+        objects = storage.objects()
+        prefix = _chunk_prefix(request, pose_conditioning, verified, lora_sha256)
         media = RequestMedia.load(request_media.folder)
         facts = OriginFacts(
             request=request,
             reference_sha256=request_media.manifest.file(media.reference_file).sha256,
             driver_sha256=request_media.manifest.file(media.driver_file).sha256,
             pose_conditioning=pose_conditioning.manifest.digest,
-            lock=read_lock(layout_of(request.model, loaded)),
+            lock=read_lock(layout),
             code_version=CODE_VERSIONS["animation"],
             device=Device(kind=engine.device.type, name=device_name(engine.device), dtype=str(engine.dtype)),
+            lora_sha256=lora_sha256,
         )
         summary = animate_within_memory(
             request,
@@ -137,16 +143,23 @@ def _stage_seconds(store: ArtifactStore, request_id: str) -> dict[str, float]:
     return {stage: float(seconds) for stage, seconds in noted.items() if seconds is not None}
 
 
-def _chunk_prefix(request: ResolvedRequest, conditioning: LocalArtifact, verified: StoredVerification | None) -> str:
+def _chunk_prefix(
+    request: ResolvedRequest,
+    conditioning: LocalArtifact,
+    verified: StoredVerification | None,
+    lora_sha256: str | None,
+) -> str:
     """Where this clip's finished chunks lie: named by everything that determines them, but for the chunks' lengths.
 
     A retried run of the same work finds them; any change of request, poses, model files or code does not.
     """
-    determines = {
+    determines: dict[str, object] = {
         "request": request.model_dump(exclude={"id", "keep_audio"}),
         "conditioning": conditioning.manifest.digest,
         "model": verified.versions if verified else None,
         "code": CODE_VERSIONS["animation"],
     }
+    if lora_sha256 is not None:
+        determines["lora"] = lora_sha256
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
     return f"{CHUNKS_PREFIX}/{request.id}/{digest[:32]}"

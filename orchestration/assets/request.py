@@ -15,10 +15,11 @@ from libs.animation_request import ResolvedRequest
 from libs.errors import InputError, ModelFilesError
 from libs.inbox import INBOX_PREFIX, Inbox
 from libs.inbox_intake import InboxIntake
-from libs.model_repo.layout import layout_of
+from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import variant_of_folder
 from libs.model_repo.verify import verify_repository
 from libs.settings import Settings
+from libs.stages.requested_lora import requested_lora
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.objects import ObjectStore
 from orchestration.assets.model_verification import stored_verification
@@ -137,7 +138,7 @@ def _model_files_check(
     if verified is None:
         problem = f"{request.model} was never verified: materialize model_verification for partition {request.model!r}"
     else:
-        problem = _problem_now(request.model, settings)
+        problem = _problem_now(request, layout_of(request.model, settings))
     if verified is not None and problem is None:
         remember_variant_of_request(context.instance, request.id, request.model)
         for observation in observe_models_of_request(request.id, verified.versions):
@@ -150,10 +151,11 @@ def _model_files_check(
     )
 
 
-def _problem_now(variant: str, settings: Settings) -> str | None:
+def _problem_now(request: ResolvedRequest, layout: RepositoryLayout) -> str | None:
     """What a fast look finds wrong with the files as they are now; a few seconds for any variant."""
     try:
-        verify_repository(layout_of(variant, settings), level="fast").raise_if_not_complete()
+        requested_lora(request, layout)
+        verify_repository(layout, level="fast").raise_if_not_complete()
     except ModelFilesError as error:
         return str(error)
     return None

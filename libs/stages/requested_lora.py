@@ -1,0 +1,33 @@
+"""The LoRA a request names: where it lies, and its digest. Light: no torch.
+
+What does not belong here: adding it to the weights (``libs.one_to_all.lora``).
+"""
+
+from libs.animation_request import ResolvedRequest
+from libs.errors import ModelFilesError
+from libs.model_repo.digests import DigestCache, sha256_of_files
+from libs.model_repo.layout import RepositoryLayout
+from libs.one_to_all.lora_file import LoraFile
+
+
+def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFile | None:
+    """The file in the model's folder ``loras/``; None when the request names none.
+
+    Raises:
+        ModelFilesError: it is not there, or cannot be used with this variant; says which there are.
+    """
+    if request.lora is None:
+        return None
+    path = layout.lora(request.lora)
+    if layout.variant.weight_format != "plain":
+        raise ModelFilesError(f"lora: {request.lora}: a LoRA cannot be added to the FP8 weights of {request.model}")
+    if not path.is_file():
+        there = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+        others = f", or name one of {', '.join(there)}" if there else ""
+        raise ModelFilesError(f"lora: {path} is missing; put the file there{others}")
+    return LoraFile(path)
+
+
+def lora_digest(lora: LoraFile, layout: RepositoryLayout) -> str:
+    """SHA-256 of the file, remembered like those of the model files."""
+    return sha256_of_files([lora.path], DigestCache.beside(layout))[lora.path]
