@@ -1,11 +1,11 @@
-"""Linear layers whose weights stay in FP8 in memory and are de-quantized as each layer computes.
+"""Linear layers whose weights stay in FP8 in memory: de-quantized as a layer computes, or multiplied as they are.
 
 Reads the common scaled format (``<layer>.weight`` in float8_e4m3fn or float8_e5m2, ``<layer>.scale_weight`` with one
 number or one per output channel; weight = stored * scale) and plain FP8 weights without a scale. What does not belong
-here: making such files (``libs.model_repo.quantize``), reading shards (``checkpoint``).
+here: making such files (``libs.model_repo.quantize``), reading shards (``checkpoint``), products (``fp8_products``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from libs.model_repo.parameters import FP8_DTYPES, SCALE_SUFFIX, WEIGHT_SUFFIX, Shape, TensorInfo, scale_name
+from libs.one_to_all.fp8_products import fits_kernel, scaled_linear, why_not_in_fp8
 
 _TORCH_DTYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MARKER = "scaled_fp8"
@@ -26,9 +27,12 @@ class Fp8Linear(nn.Linear):
     ``bias`` [out] in the compute dtype or None. The de-quantized weight exists only inside ``forward``, in the dtype of
     the input; the product is formed in float32 and rounded once. Casting the module (``.to(torch.bfloat16)``) leaves
     the weight and its scale as they are.
+
+    With ``computes_in_fp8`` the product is formed in FP8 instead (``fp8_products``).
     """
 
     scale_weight: nn.Parameter | None
+    computes_in_fp8: bool = False
 
     @classmethod
     def in_place_of(cls, layer: nn.Linear, dtype: torch.dtype, scale: Shape | None) -> Self:
@@ -42,11 +46,19 @@ class Fp8Linear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``input`` [..., in] -> [..., out] in the dtype of ``input``."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
+        if self.computes_in_fp8:
+            return scaled_linear(input, self.weight, self._channel_scale(), bias)
         return functional.linear(input, self.dequantized(input.dtype), bias)
 
     def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight [out, in] in ``dtype``."""
         return _dequantize(self.weight, self.scale_weight, dtype)
+
+    def _channel_scale(self) -> torch.Tensor:
+        """Float32 [1, out]."""
+        if self.scale_weight is None:
+            return torch.ones(1, self.out_features, device=self.weight.device)
+        return self.scale_weight.float().reshape(1, -1).expand(1, self.out_features).contiguous()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """As every module, but a cast concerns the bias only; weight and scale follow to another device."""
@@ -99,6 +111,28 @@ def hold_weights_in_fp8(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> 
             layer.register_parameter(SCALE_SUFFIX[1:], nn.Parameter(torch.empty(scale.shape, device="meta"), False))
     if _MARKER in tensors:
         model.register_buffer(_MARKER, torch.empty(tensors[_MARKER].shape, device="meta"))
+
+
+def compute_in_fp8(model: nn.Module, blocks: Iterable[str], device: torch.device) -> str:
+    """Let the FP8 layers inside ``blocks`` (names of classes) of ``model`` form their products in FP8.
+
+    Layers between and behind the blocks stay: they cost next to nothing, and their error reaches everything.
+
+    Returns:
+        What was done, or why nothing was, for the log. Where nothing is done weights are de-quantized as before.
+    """
+    names = frozenset(blocks)
+    inside = [block for block in model.modules() if type(block).__name__ in names]
+    layers = [layer for block in inside for layer in block.modules() if isinstance(layer, Fp8Linear)]
+    if not layers:
+        return "FP8 compute is off: this model has no FP8 weights; choose its -FP8 variant"
+    problem = why_not_in_fp8(device)
+    if problem is not None:
+        return f"FP8 compute is off, FP8 weights are de-quantized instead: {problem}"
+    fitting = [layer for layer in layers if fits_kernel(layer.weight)]
+    for layer in fitting:
+        layer.computes_in_fp8 = True
+    return f"FP8 compute in {len(fitting)} of {len(layers)} layers with FP8 weights"
 
 
 def dequantize_other_layers(model: nn.Module, dtype: torch.dtype) -> None:

@@ -1,0 +1,39 @@
+"""How the engine computes, where the result is the same (or, for FP8, nearly so). Light: no torch.
+
+What does not belong here: applying the options (``speed``), what a request may ask for (``options``).
+"""
+
+from dataclasses import dataclass
+
+from libs.errors import SettingsError
+
+ATTENTION_SETTING = "ONE_TO_ALL_ATTENTION"
+ATTENTION_BACKENDS = ("flash_3", "cudnn", "flash", "native_flash", "native")
+"""Exact ones only. ``native`` lets torch choose and works everywhere."""
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """Switches of one engine; they hold as long as it is loaded.
+
+    Args:
+        attention: ``auto`` takes the first of ``ATTENTION_BACKENDS`` that really works on the device; or one of them.
+        compile_blocks: compile the repeated blocks; the first step of a new size then takes a minute longer.
+        fp8_compute: form the products of FP8 weights in FP8, where the device can. Changes the result a little.
+
+    Raises:
+        SettingsError: there is no such attention.
+    """
+
+    attention: str = "auto"
+    compile_blocks: bool = False
+    fp8_compute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.attention not in {"auto", *ATTENTION_BACKENDS}:
+            raise SettingsError(
+                f"{ATTENTION_SETTING}={self.attention!r} must be auto or one of {', '.join(ATTENTION_BACKENDS)}"
+            )
+
+
+DEFAULT_SPEED = SpeedOptions()
