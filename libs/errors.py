@@ -50,6 +50,12 @@ class DeviceOutOfMemoryError(DeviceError):
     """The accelerator's memory did not suffice; a smaller chunk plan may fit."""
 
 
+class RankError(DeviceError):
+    """A process of an engine that spans several devices ended, or failed unexpectedly; all of them were ended."""
+
+    retryable: ClassVar[bool] = True
+
+
 class StorageError(OneToAllError):
     """An artifact cannot be stored or loaded, and trying again will not help (missing bucket, wrong key)."""
 

@@ -7,8 +7,9 @@ Source: golden model specification, section 8. What does not change over steps, 
 is computed once (``forward_memo``); passes without pose do not run the control branch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -56,6 +57,18 @@ class DenoisingStep:
     latents: torch.Tensor
 
 
+class PassSharing(Protocol):
+    """How the passes of a step are divided among processes (``parallel.shared_passes``)."""
+
+    def own(self, passes: Sequence[GuidancePass]) -> Sequence[GuidancePass]:
+        """Those of ``passes`` that this process makes."""
+
+    def exchange(
+        self, passes: Sequence[GuidancePass], velocities: dict[PassName, torch.Tensor], like: torch.Tensor
+    ) -> None:
+        """Add the velocities of the other processes' passes, which have shape, dtype and device of ``like``."""
+
+
 def draw_noise(shape: tuple[int, ...], seed: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Noise from a fresh generator: one float32 normal draw on the CPU, rounded to ``dtype``.
 
@@ -76,6 +89,7 @@ def denoise(
     num_inference_steps: int,
     memo: ForwardMemo | None = None,
     approximation: Approximation = EXACT,
+    sharing: PassSharing | None = None,
 ) -> Iterator[DenoisingStep]:
     """Denoise one chunk, yielding after every step.
 
@@ -89,6 +103,7 @@ def denoise(
         num_inference_steps: steps to make.
         memo: of this clip, shared by its chunks.
         approximation: work to leave out.
+        sharing: with other processes that denoise the same chunk at the same time; None makes all passes here.
     """
     memo = ForwardMemo() if memo is None else memo
     memo.start_chunk()
@@ -105,11 +120,14 @@ def denoise(
         timestep = time.to(latents.device).expand(latents.shape[0])
         velocities: dict[PassName, torch.Tensor] = {}
         step_guidance = guidance if index < guided_steps else unguided
-        for guidance_pass in step_guidance.passes:
+        passes = step_guidance.passes
+        for guidance_pass in passes if sharing is None else sharing.own(passes):
             with transformer.cache_context(guidance_pass.name):
                 velocities[guidance_pass.name] = _run_pass(
                     transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo
                 )
+        if sharing is not None:
+            sharing.exchange(passes, velocities, latents)
         velocity = step_guidance.combine(velocities)
         if known is None:
             latents = scheduler.step(velocity, time, latents, return_dict=False)[0]
