@@ -141,6 +141,37 @@ class Inbox:
         found = (info for info in self._objects.list(f"{INBOX_PREFIX}/") if info.key in wanted)
         return {info.key.removeprefix(f"{INBOX_PREFIX}/"): info for info in found}
 
+    def all_media(self) -> Iterator[tuple[str, ObjectInfo]]:
+        """Path below ``inbox/`` and description of every media file, from one look at all of it."""
+        for info in self._objects.list(f"{INBOX_PREFIX}/"):
+            path = info.key.removeprefix(f"{INBOX_PREFIX}/")
+            if not info.key.startswith(_REJECTED) and PurePosixPath(path).suffix.lower() not in DOCUMENT_SUFFIXES:
+                yield path, info
+
+    def media_digest(self, path: str, read_up_to: int | None = None) -> str | None:
+        """SHA-256 of the media file ``path`` as it is now; None when it is not there.
+
+        Read through where nobody recorded its digest, which another program that put it into a bucket does not. Of a
+        file with more than ``read_up_to`` bytes, size and time are the answer then.
+        """
+        key = f"{INBOX_PREFIX}/{path}"
+        info = self._objects.head(key)
+        if info is None or info.sha256 is not None:
+            return info.sha256 if info else None
+        if read_up_to is not None and info.size > read_up_to:
+            return f"{info.size} bytes of {info.modified:%Y-%m-%d %H:%M:%S}"
+        with TemporaryDirectory(prefix="media-digest-") as folder:
+            copy = Path(folder) / "object"
+            try:
+                self._objects.get_file(key, copy)
+            except ArtifactMissingError:  # taken back meanwhile
+                return None
+            return sha256_of_file(copy)
+
+    def media_uri(self, path: str) -> str:
+        """The address of the media file ``path``."""
+        return self._objects.uri(f"{INBOX_PREFIX}/{path}")
+
     def fetch_media(self, field: str, path: str, destination: Path) -> Path:
         """Copy the media file ``path`` that a request's ``field`` names to ``destination``.
 
@@ -159,8 +190,7 @@ class Inbox:
 
     def missing_media(self, field: str, path: str) -> str:
         """How to say that the file ``path`` of a request's ``field`` is not there."""
-        uri = self._objects.uri(f"{INBOX_PREFIX}/{path}")
-        return f"{field}: there is no file {path!r} in the inbox (looked for {uri})"
+        return f"{field}: there is no file {path!r} in the inbox (looked for {self.media_uri(path)})"
 
     def put(self, name: str, file: Path) -> bool:
         """Store a file as ``inbox/<name>``; False when exactly these bytes were there already."""

@@ -8,6 +8,7 @@ import dagster as dg
 from libs.settings import load_settings
 from orchestration.assets.animation import animation
 from orchestration.assets.animation_review import animation_review
+from orchestration.assets.hub_repositories import HUB_REPOSITORIES
 from orchestration.assets.migration import migrated_pretrained_models
 from orchestration.assets.model_files import one_to_all_checkpoint, pose_models, slimmed_wan_resources
 from orchestration.assets.model_verification import model_verification
@@ -15,6 +16,7 @@ from orchestration.assets.models_in_use import animation_model, pose_networks
 from orchestration.assets.pose_conditioning import pose_conditioning
 from orchestration.assets.pose_tracks import pose_tracks
 from orchestration.assets.request import validate_request
+from orchestration.assets.request_inputs import REQUEST_INPUTS
 from orchestration.checks.clip import CLIP_CHECKS
 from orchestration.checks.quality import QUALITY_CHECKS
 from orchestration.checks.third_party import third_party_is_untouched
@@ -25,6 +27,7 @@ from orchestration.jobs import JOBS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 from orchestration.schedules.nightly import build_nightly_batch
 from orchestration.sensors.inbox import inbox_sensor
+from orchestration.sensors.input_watch import input_watch
 from orchestration.stash_job import delete_old_stash
 from orchestration.storage_check_job import check_storage
 
@@ -39,6 +42,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
     storage = StorageResource(settings=settings)
     return dg.Definitions(
         assets=[
+            *HUB_REPOSITORIES,
             migrated_pretrained_models,
             one_to_all_checkpoint,
             pose_models,
@@ -46,6 +50,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             model_verification,
             animation_model,
             pose_networks,
+            *REQUEST_INPUTS,
             validate_request,
             pose_tracks,
             pose_conditioning,
@@ -54,7 +59,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
         ],
         asset_checks=[*CLIP_CHECKS, *QUALITY_CHECKS, third_party_is_untouched],
         jobs=[*JOBS, delete_old_stash, check_storage, *HOUSEKEEPING_JOBS],
-        sensors=[inbox_sensor, lost_launches],
+        sensors=[inbox_sensor, input_watch, lost_launches],
         schedules=[build_nightly_batch(load_settings()), *HOUSEKEEPING_SCHEDULES],
         resources={
             "settings": settings,

@@ -16,8 +16,15 @@ from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import LockedFile
 from libs.model_repo.repository_files import Part
 from libs.model_repo.slim import SlimReport, slim_wan_resources
+from orchestration.assets.hub_repositories import (
+    checkpoint_repository,
+    observe_repository,
+    pose_repositories,
+    wan_repository,
+)
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.model_provision import HubConfig, provide_part
+from orchestration.observed import observe_inputs
 from orchestration.outputs import folder_output
 from orchestration.partitions import MODEL_VARIANTS
 from orchestration.policies import CODE_VERSIONS, MODELS_GROUP, OWNERS
@@ -35,7 +42,7 @@ _POLICY: dict[str, Any] = {
 }
 
 
-@dg.asset(kinds={"pytorch"}, **_POLICY)
+@dg.asset(kinds={"pytorch"}, deps=[checkpoint_repository], **_POLICY)
 def one_to_all_checkpoint(
     context: dg.AssetExecutionContext,
     config: HubConfig,
@@ -44,10 +51,10 @@ def one_to_all_checkpoint(
     progress: ProgressResource,
 ) -> dg.Output:
     """The fine-tuned transformer of One-to-All Animation: its shards and their index."""
-    return _inventory(scratch, _provided("checkpoint", context, config, settings, progress))
+    return _inventory(context, "checkpoint", scratch, _provided("checkpoint", context, config, settings, progress))
 
 
-@dg.asset(kinds={"onnx"}, deps=["migrated_pretrained_models"], **_POLICY)
+@dg.asset(kinds={"onnx"}, deps=["migrated_pretrained_models", pose_repositories], **_POLICY)
 def pose_models(
     context: dg.AssetExecutionContext,
     config: HubConfig,
@@ -56,7 +63,7 @@ def pose_models(
     progress: ProgressResource,
 ) -> dg.Output:
     """Person detector and whole-body pose network."""
-    return _inventory(scratch, _provided("pose_models", context, config, settings, progress))
+    return _inventory(context, "pose_models", scratch, _provided("pose_models", context, config, settings, progress))
 
 
 class WanResourcesConfig(HubConfig):
@@ -68,7 +75,7 @@ class WanResourcesConfig(HubConfig):
     """remove what is not needed; otherwise only report it"""
 
 
-@dg.asset(kinds={"pytorch"}, deps=["migrated_pretrained_models"], **_POLICY)
+@dg.asset(kinds={"pytorch"}, deps=["migrated_pretrained_models", wan_repository], **_POLICY)
 def slimmed_wan_resources(
     context: dg.AssetExecutionContext,
     config: WanResourcesConfig,
@@ -89,7 +96,7 @@ def slimmed_wan_resources(
             with_base_transformer=config.with_base_transformer,
         )
         slimmed = slim_wan_resources(layout, apply=config.apply and not config.with_base_transformer)
-    return _inventory(scratch, files, _slimming(slimmed))
+    return _inventory(context, "wan_resources", scratch, files, _slimming(slimmed))
 
 
 def _provided(
@@ -106,8 +113,13 @@ def _provided(
 
 
 def _inventory(
-    scratch: ScratchResource, files: dict[str, LockedFile], more: Mapping[str, dg.MetadataValue] | None = None
+    context: dg.AssetExecutionContext,
+    part: Part,
+    scratch: ScratchResource,
+    files: dict[str, LockedFile],
+    more: Mapping[str, dg.MetadataValue] | None = None,
 ) -> dg.Output:
+    observe_inputs(context, [observe_repository(part, context.partition_key, files)])
     with scratch.filled_folder("inventory") as folder:
         inventory = {name: asdict(entry) for name, entry in files.items()}
         (folder / INVENTORY_FILE).write_text(json.dumps(inventory, indent=2))

@@ -16,6 +16,7 @@ from libs.model_repo.report import FileResult, Level, VerificationReport
 from libs.model_repo.repository_files import PARTS
 from libs.model_repo.verify import verify_repository
 from libs.storage.artifacts import ArtifactStore
+from orchestration.assets.hub_repositories import observe_new_origins
 from orchestration.assets.models_in_use import observe_models_of_variant, versions_in_use
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.outputs import folder_output
@@ -67,7 +68,8 @@ def model_verification(
         layout = layout_of(variant, settings.load())
         previous = stored_verification(storage.artifacts(), variant)
         report = verify_repository(layout, level=checked_level(config.level), progress=progress.of_bytes(context))
-        versions = versions_in_use(report, read_lock(layout))
+        lock = read_lock(layout)
+        versions = versions_in_use(report, lock)
         with scratch.filled_folder("model_verification") as folder:
             (folder / REPORT_FILE).write_text(report.to_json())
             (folder / VERSIONS_FILE).write_text(json.dumps(versions, indent=2))
@@ -79,6 +81,8 @@ def model_verification(
             description=part.message,
             metadata={"files": part.file_count, "bytes": part.size, "state": part.state},
         )
+    for observation in observe_new_origins(context.instance, variant, lock):
+        context.log_event(observation)
     if report.state == "complete":
         known = previous.versions if previous else {}
         for observation in observe_models_of_variant(context.instance, variant, versions, known):

@@ -16,10 +16,9 @@ import dagster as dg
 from libs.model_repo.lock import RepositoryLock
 from libs.model_repo.report import FileResult, VerificationReport
 from libs.model_repo.repository_files import Part
+from orchestration.observed import observation
 from orchestration.partitions import ANIMATION_REQUESTS, requests_of_variant
 from orchestration.policies import MODELS_GROUP, OWNERS
-
-DATA_VERSION_TAG = "dagster/data_version"
 
 _FROM_VERIFICATION = [dg.AssetDep("model_verification", partition_mapping=dg.AllPartitionMapping())]
 
@@ -70,7 +69,7 @@ def _digest_or_size(file: FileResult, lock: RepositoryLock | None) -> str:
 def observe_models_of_request(request_id: str, versions: Mapping[str, str]) -> Iterator[dg.AssetObservation]:
     """What ``request_id`` is made with: one observation per asset of ``versions``."""
     for asset, version in versions.items():
-        yield dg.AssetObservation(asset, partition=request_id, tags={DATA_VERSION_TAG: version})
+        yield observation(asset, request_id, version)
 
 
 def observe_models_of_variant(

@@ -22,9 +22,17 @@ from libs.settings import Settings
 from libs.stages.requested_lora import requested_lora
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.objects import ObjectStore
+from libs.storage.sha256 import sha256_of_file
 from orchestration.assets.model_verification import stored_verification
 from orchestration.assets.models_in_use import observe_models_of_request
+from orchestration.assets.request_inputs import (
+    POSE_OPTION_FIELDS,
+    REQUEST_INPUTS,
+    observe_document,
+    observe_media,
+)
 from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.observed import observe_inputs
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, CONTENT_TAG, OWNERS
@@ -32,7 +40,6 @@ from orchestration.resources import ScratchResource, SettingsResource, StorageRe
 
 REQUEST_FILE = "request.json"
 OPTIONS_FILE = "options.json"
-POSE_OPTION_FIELDS = {"model", "mode", "align", "face", "head", "size"}
 MODEL_FILES_CHECK = "model_files_complete"
 
 
@@ -53,6 +60,12 @@ def _out(description: str, kinds: set[str]) -> dg.AssetOut:
         "animation_request": _out("What was asked for, validated, with every default written out.", {"yaml"}),
         "request_media": _out("Reference picture and driving video as they were when validated.", {"image", "video"}),
         "pose_options": _out("The part of the request that determines the drawn poses.", {"yaml"}),
+    },
+    deps=REQUEST_INPUTS,
+    internal_asset_deps={
+        "animation_request": {dg.AssetKey("request_document")},
+        "request_media": {dg.AssetKey("reference_picture"), dg.AssetKey("driving_video")},
+        "pose_options": {dg.AssetKey("requested_poses")},
     },
     check_specs=[
         dg.AssetCheckSpec(
@@ -81,13 +94,16 @@ def validate_request(
         scratch.filled_folder("pose_options") as options_folder,
     ):
         objects = storage.objects()
+        inbox = Inbox(objects)
         accepted = _accepted_request(context, objects, loaded)
         resolved = accepted.request
-        media = fetch_request_media(Inbox(objects), resolved, media_folder)
+        media = fetch_request_media(inbox, resolved, media_folder)
+        digests = {"reference": sha256_of_file(media.reference), "driver": sha256_of_file(media.driver)}
         (request_folder / REQUEST_FILE).write_text(json.dumps(resolved.clip_fields(), indent=2, ensure_ascii=False))
         options = resolved.model_dump(include=POSE_OPTION_FIELDS)
         (options_folder / OPTIONS_FILE).write_text(json.dumps(options, indent=2))
 
+    observe_inputs(context, [*observe_document(resolved, accepted.document), *observe_media(resolved, digests, inbox)])
     yield folder_output(
         request_folder,
         {"request": dg.MetadataValue.json(resolved.model_dump()), "document": accepted.document},

@@ -11,6 +11,7 @@ from libs.accepted_requests import AcceptedRequest, AcceptedRequests
 from libs.inbox import Inbox
 from libs.inbox_intake import InboxIntake, Intake, IntakeState
 from libs.model_repo.variants import variant_of_folder
+from orchestration.assets.request_inputs import observe_changed_documents
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.request_runs import RunsInProgress, clip_run
@@ -45,10 +46,12 @@ def inbox_sensor(
     owed = [accepted for accepted in intake.accepted if _runs_now(accepted) and requests.is_open(accepted)]
     progress = RunsInProgress(context.instance) if owed else None
     runs = [_run_of(entry) for entry in owed if progress and not progress.cover(entry.request.id, entry.content)]
+    asked = observe_changed_documents(context.instance, intake.accepted)
     registered = [accepted.request.id for accepted in intake.accepted]
     return dg.SensorResult(
         run_requests=runs,
         dynamic_partitions_requests=[ANIMATION_REQUESTS.build_add_request(registered)] if registered else [],
+        asset_events=list(asked),
         skip_reason=None if runs else dg.SkipReason(_summary(intake)),
         cursor=intake.state.model_dump_json(exclude_defaults=True),
     )

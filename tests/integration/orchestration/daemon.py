@@ -33,6 +33,13 @@ class Daemon:
 
     def look_at_inbox(self) -> list[str]:
         """One tick of the sensor; returns the requests whose runs were launched."""
+        return self._look()[0]
+
+    def observe_inbox(self) -> list[tuple[str, str | None]]:
+        """One tick of the sensor; returns (asset, partition) of what was observed, sorted."""
+        return self._look()[1]
+
+    def _look(self) -> tuple[list[str], list[tuple[str, str | None]]]:
         context = dg.SensorEvaluationContext(
             instance_ref=self.world.instance.get_ref(),
             last_tick_completion_time=None,
@@ -50,7 +57,10 @@ class Daemon:
         self.cursor, self.skipped = tick.cursor, tick.skip_message
         new = [request for request in tick.run_requests or [] if request.run_key not in self._run_keys]
         self._run_keys.update(request.run_key for request in new)
-        return [self._launch(request) for request in new]
+        for event in tick.asset_events:
+            self.world.instance.report_runless_asset_event(event)
+        observed = sorted((event.asset_key.to_user_string(), event.partition) for event in tick.asset_events)
+        return [self._launch(request) for request in new], observed
 
     def night(self) -> list[str]:
         """One tick of the schedule; returns the requests whose runs were launched, in their order."""

@@ -8,15 +8,19 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
+from libs.command_line.main import app
 from libs.media.probe import probe_video
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
 from libs.model_repo.variants import DWPOSE_SOURCE, POSE_NETWORKS_SOURCE, get_variant
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
-from libs.settings import load_settings
+from libs.settings import get_settings, load_settings
 from orchestration.definitions import build_defs
+from orchestration.freshness import unfinished_assets
 from orchestration.jobs import PREPARE_MODELS
+from orchestration.observed import observed_versions
 from tests.integration.model_repo.local_hub import LocalHub
 
 VARIANT = "1.3b_1"
@@ -76,11 +80,43 @@ def test_a_checkpoint_is_fetched_locked_and_judged(unverified_world: Any, hub: L
     inventory = json.loads(world.artifact("one_to_all_checkpoint", VARIANT).path("inventory.json").read_text())
     assert inventory[SHARD]["sha256"] == lock.files[SHARD].sha256
 
+    source_repository = get_variant(VARIANT).checkpoint
+    assert source_repository is not None
+    repository = hub.repositories[source_repository.repo_id]
+    observed = f"{source_repository.repo_id}@{repository.revision}"
+    assert observed_versions(world.instance, "checkpoint_repository") == {VARIANT: observed}
+    assert not unfinished_assets(build_defs(), world.instance, [dg.AssetKey("one_to_all_checkpoint")], VARIANT), (
+        "what a step observes of its own inputs is not newer than its output"
+    )
+
     judged = materialize(world, VARIANT, "model_verification")
     checks = {check.check_name: check for check in judged.get_asset_check_evaluations()}
     assert not checks["checkpoint_complete"].passed
     assert SHARD in str(checks["checkpoint_complete"].description)
     assert "one-to-all models download 1.3b_1" in str(checks["wan_resources_complete"].description)
+
+
+@pytest.mark.slow
+def test_a_revision_fetched_by_hand_is_observed_by_the_next_verification(unverified_world: Any, hub: LocalHub) -> None:
+    world = unverified_world
+    assert materialize(world, VARIANT, "one_to_all_checkpoint").success
+    checkpoint = get_variant(VARIANT).checkpoint
+    assert checkpoint is not None
+    before = hub.repositories[checkpoint.repo_id].revision
+    hub.add(checkpoint.repo_id, {SHARD: b"other bytes"})
+    get_settings.cache_clear()
+    fetched = CliRunner().invoke(app, ["models", "download", VARIANT, "--part", "checkpoint", "--update"])
+    assert fetched.exit_code == 0, fetched.output
+
+    materialize(world, VARIANT, "model_verification")
+
+    after = hub.repositories[checkpoint.repo_id].revision
+    assert after != before
+    assert observed_versions(world.instance, "checkpoint_repository") == {VARIANT: f"{checkpoint.repo_id}@{after}"}
+    keys = [dg.AssetKey("one_to_all_checkpoint")]
+    assert unfinished_assets(build_defs(), world.instance, keys, VARIANT) == keys
+    assert materialize(world, VARIANT, "one_to_all_checkpoint").success
+    assert unfinished_assets(build_defs(), world.instance, keys, VARIANT) == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,162 @@
+"""What people put into the bucket is observed, and so is its replacement: read from Dagster's own staleness answers."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from orchestration.definitions import build_defs
+from orchestration.freshness import unfinished_assets
+from orchestration.jobs import ANIMATE
+from orchestration.observed import observed_versions
+from orchestration.resources import SettingsResource, StorageResource
+from orchestration.sensors.input_watch import input_watch
+from tests.integration.orchestration.daemon import Daemon
+from tests.integration.orchestration.small_requests import submit_small, write_small_media
+
+REQUEST_ASSETS = ["animation_request", "request_media", "pose_options"]
+POSE_ASSETS = ["request_media", "pose_options", "pose_tracks", "pose_conditioning"]
+
+
+class Watch:
+    """The sensor ``input_watch`` tick by tick, its observations stored as the daemon stores them."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.cursor: str | None = None
+
+    def tick(self) -> list[tuple[str, str | None]]:
+        """(asset, request) of what was observed."""
+        with dg.build_sensor_context(
+            instance=self.world.instance,
+            cursor=self.cursor,
+            resources={"storage": StorageResource(settings=SettingsResource())},
+        ) as context:
+            result = input_watch(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        for event in result.asset_events:
+            self.world.instance.report_runless_asset_event(event)
+        return sorted((event.asset_key.to_user_string(), event.partition) for event in result.asset_events)
+
+
+def materialize(world: Any, request_id: str, *assets: str) -> None:
+    job = build_defs().resolve_job_def(ANIMATE.name)
+    world.instance.add_dynamic_partitions("animation_requests", [request_id])
+    keys = [dg.AssetKey(name) for name in assets]
+    assert job.execute_in_process(partition_key=request_id, instance=world.instance, asset_selection=keys).success
+
+
+def stale(world: Any, request_id: str, *assets: str) -> set[str]:
+    """Those of ``assets`` that Dagster calls stale or missing, and those below them."""
+    keys = [dg.AssetKey(name) for name in assets]
+    return {key.to_user_string() for key in unfinished_assets(build_defs(), world.instance, keys, request_id)}
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    return write_small_media(tmp_path / "media", 3, audio=False)
+
+
+@pytest.mark.slow
+def test_a_picture_replaced_under_its_name_puts_those_out_of_date_that_used_it(world: Any, media: Path) -> None:
+    write_puppet_picture(media / "other.png", width=200)
+    for request_id, reference in (("one", "puppet.png"), ("two", "puppet.png"), ("three", "other.png")):
+        materialize(world, submit_small(world, media, request_id, reference=reference), *REQUEST_ASSETS)
+    watch = Watch(world)
+    assert watch.tick() == []
+    before = observed_versions(world.instance, "reference_picture")
+    assert before["one"] == before["two"] != before["three"]
+    assert before["one"] == f"{world.inbox.media_digest('puppet.png')}  puppet.png"
+
+    inbox = world.data_dir / "artifacts" / "inbox"
+    size = (inbox / "puppet.png").stat().st_size
+    (inbox / "puppet.png").write_bytes((inbox / "puppet.png").read_bytes()[:-1] + b"\n")  # as many bytes as before
+    assert (inbox / "puppet.png").stat().st_size == size
+    os.utime(inbox / "puppet.png", (1, 1))  # copied with an old date
+
+    assert watch.tick() == [("reference_picture", "one"), ("reference_picture", "two")]
+    assert watch.tick() == []
+    assert stale(world, "one", *REQUEST_ASSETS) == stale(world, "two", *REQUEST_ASSETS) == {"request_media"}
+    assert stale(world, "three", *REQUEST_ASSETS) == set()
+
+    write_puppet_picture(inbox / "puppet.png", width=240)
+    materialize(world, "one", *REQUEST_ASSETS)  # before anybody looked: the run observes what it took
+    assert stale(world, "one", *REQUEST_ASSETS) == set()
+    assert watch.tick() == [("reference_picture", "two")]
+    assert stale(world, "one", *REQUEST_ASSETS) == set()
+
+
+@pytest.mark.slow
+def test_the_same_bytes_again_and_a_file_that_goes_put_nothing_out_of_date(world: Any, media: Path) -> None:
+    materialize(world, submit_small(world, media, "one"), *REQUEST_ASSETS)
+    (record,) = world.instance.fetch_observations(dg.AssetKey("driving_video"), limit=1).records
+    shown = {name: value.value for name, value in record.asset_observation.metadata.items()}
+    assert shown["file"] == "dance.mp4"
+    assert shown["stored at"] == world.inbox.media_uri("dance.mp4")
+
+    watch = Watch(world)
+    inbox = world.data_dir / "artifacts" / "inbox"
+    os.utime(inbox / "dance.mp4", (1, 1))
+    assert watch.tick() == []
+    (inbox / "dance.mp4").unlink()
+    assert watch.tick() == []
+    world.put("dance.mp4", media / "dance.mp4")
+    assert watch.tick() == []
+    write_puppet_clip(inbox / "dance.mp4", frame_count=4, audio=False)
+    assert watch.tick() == [("driving_video", "one")]
+    assert stale(world, "one", *REQUEST_ASSETS) == {"request_media"}
+    world.put("dance.mp4", media / "dance.mp4")
+    assert watch.tick() == [("driving_video", "one")]
+    assert stale(world, "one", *REQUEST_ASSETS) == set(), "the old file is back"
+
+
+@pytest.mark.slow
+def test_a_look_that_is_cut_short_goes_on_where_it_stopped(
+    world: Any, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materialize(world, submit_small(world, media, "one"), *REQUEST_ASSETS)
+    write_puppet_picture(world.data_dir / "artifacts" / "inbox" / "puppet.png", width=240)
+    monkeypatch.setattr("orchestration.sensors.input_watch.SECONDS_PER_TICK", -1.0)
+    watch = Watch(world)
+    assert watch.tick() == []
+    monkeypatch.undo()
+    assert watch.tick() == [("reference_picture", "one")]
+
+
+@pytest.mark.slow
+def test_another_prompt_is_observed_when_it_is_accepted_and_leaves_the_poses_alone(world: Any, media: Path) -> None:
+    submit_small(world, media, "one")
+    materialize(world, "one", *REQUEST_ASSETS, "pose_tracks", "pose_conditioning")
+    daemon = Daemon(world)
+    submit_small(world, media, "one", prompt="in the rain", priority=5)
+    assert daemon.observe_inbox() == [("request_document", "one")]
+    assert stale(world, "one", *POSE_ASSETS) == set()
+    assert stale(world, "one", "animation_request") == {"animation_request"}
+
+    submit_small(world, media, "one", prompt="in the rain", face="none")
+    assert daemon.observe_inbox() == [("request_document", "one"), ("requested_poses", "one")]
+    assert stale(world, "one", *POSE_ASSETS) == {"pose_options", "pose_conditioning"}
+    materialize(world, "one", *REQUEST_ASSETS)
+    assert stale(world, "one", *POSE_ASSETS) == {"pose_conditioning"}
+
+    submit_small(world, media, "two")
+    assert daemon.observe_inbox() == [], "nothing was made of it yet"
+
+
+def test_the_graph_leads_from_what_people_and_hubs_provide_to_the_clip() -> None:
+    graph = build_defs().resolve_asset_graph()
+    roots = {
+        key.to_user_string() for key in graph.get_ancestor_asset_keys(dg.AssetKey("animation")) if _is_root(graph, key)
+    }
+    inputs = {"request_document", "requested_poses", "reference_picture", "driving_video"}
+    hubs = {"checkpoint_repository", "pose_repositories", "wan_repository"}
+    assert roots == inputs | hubs | {"migrated_pretrained_models"}
+    assert all(graph.get(dg.AssetKey(name)).is_external for name in inputs | hubs)
+
+
+def _is_root(graph: Any, key: dg.AssetKey) -> bool:
+    return not graph.get(key).parent_keys
