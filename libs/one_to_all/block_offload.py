@@ -1,0 +1,202 @@
+"""Blocks that stay in this machine's memory and come to the device one by one, the next while one computes.
+
+All three lists of blocks take part: main, control and reference. On the device is room for two blocks: the one that
+computes, and the one that is copied meanwhile by a stream of its own; between passes for none. The values are the same
+wherever they lie, so the result is, too.
+
+Not diffusers' group offload: it finds only lists directly below the model, fails on lists within lists as soon as
+streams are used (each level traces the order of calls under the same hook name), and its order of prefetching is fixed
+by the first pass, while here a pass may leave out control or reference blocks. What does not belong here: when to do
+this (``memory_plan``, ``placement``).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers.hooks.hooks import HookRegistry, ModelHook
+from torch import nn
+
+_HOOK = "one_to_all_block_offload"
+_ALIGNMENT = 256
+_SLOTS = 2
+
+
+def block_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """The lists of blocks anywhere in ``model``, by their path: all that are called ``blocks``."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and path.rpartition(".")[2] == "blocks"
+    }
+
+
+class BlockOffload:
+    """Keeps the blocks of ``model`` on the host until :meth:`remove`; everything else of it is moved to ``device``.
+
+    With CUDA the host's copies are page-locked. A block that a hook registered later skips (a block cache) is not
+    copied either.
+
+    Args:
+        model: with parameters anywhere; calls of it are passes, and ``conditioning_scale`` is their keyword.
+        device: where it computes.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._blocks = [_HostBlock(block, device) for blocks in block_lists(model).values() for block in blocks]
+        in_blocks = {id(tensor) for block in self._blocks for tensor in block.tensors}
+        for tensor in (*model.parameters(), *model.buffers()):
+            if id(tensor) not in in_blocks:
+                tensor.data = tensor.data.to(device)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._slots: list[_Slot] = []
+        self._next: dict[tuple[bool, _HostBlock | None], _HostBlock] = {}
+        """What came after a block the last time, in passes without and with control blocks."""
+        self._before: tuple[bool, _HostBlock | None] = (True, None)
+        for block in self._blocks:
+            HookRegistry.check_if_exists_or_initialize(block.module).register_hook(_BlockHook(self, block), _HOOK)
+        self._handles = [
+            model.register_forward_pre_hook(self._start_pass, with_kwargs=True),
+            model.register_forward_hook(self._end_pass, always_call=True),
+        ]
+
+    @property
+    def bytes_on_device(self) -> int:
+        """Of blocks, now."""
+        return sum(slot.buffer.numel() for slot in self._slots)
+
+    def remove(self) -> None:
+        """Undo it: all blocks are moved to the device."""
+        self._end_pass()
+        for handle in self._handles:
+            handle.remove()
+        for block in self._blocks:
+            HookRegistry.check_if_exists_or_initialize(block.module).remove_hook(_HOOK, recurse=False)
+            block.stay_on(self._device)
+
+    def bring(self, block: "_HostBlock") -> None:
+        """Before ``block`` computes: it is on the device, and the one that will probably follow is on its way."""
+        slot = self._slot_of(block) or self._copy(block)
+        if slot.copied is not None:
+            torch.cuda.current_stream(self._device).wait_event(slot.copied)
+        block.use(slot.buffer)
+        self._next[self._before] = block
+        self._before = (self._before[0], block)
+        following = self._next.get(self._before)
+        if following is not None and self._slot_of(following) is None:
+            self._copy(following, beside=slot)
+
+    def give_back(self, block: "_HostBlock") -> None:
+        """After ``block`` has computed: its room is free for another."""
+        block.use(None)
+        slot = self._slot_of(block)
+        if slot is not None:
+            slot.block = None
+            if slot.used is not None:
+                slot.used.record(torch.cuda.current_stream(self._device))
+
+    def _start_pass(self, _: nn.Module, _args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        size = max((block.byte_count for block in self._blocks), default=0)
+        self._slots = [_Slot(size, self._device) for _ in range(_SLOTS)]
+        if self._stream is not None:  # the buffers' memory may still be in use by what was queued before
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._before = (kwargs.get("conditioning_scale", 1.0) != 0, None)
+        first = self._next.get(self._before)
+        if first is not None:
+            self._copy(first)
+
+    def _end_pass(self, *_: object) -> None:
+        for slot in self._slots:
+            if slot.block is not None:
+                slot.block.use(None)
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        self._slots = []
+
+    def _slot_of(self, block: "_HostBlock") -> "_Slot | None":
+        return next((slot for slot in self._slots if slot.block is block), None)
+
+    def _copy(self, block: "_HostBlock", beside: "_Slot | None" = None) -> "_Slot":
+        """Copy ``block`` to a slot; one that holds a block which did not follow after all is overwritten."""
+        others = [slot for slot in self._slots if slot is not beside]
+        slot = next((slot for slot in others if slot.block is None), others[0])
+        slot.block = block
+        target = slot.buffer[: block.byte_count]
+        if self._stream is None or slot.copied is None or slot.used is None:
+            target.copy_(block.host)
+            return slot
+        self._stream.wait_event(slot.used)
+        with torch.cuda.stream(self._stream):
+            target.copy_(block.host, non_blocking=True)
+            slot.copied.record(self._stream)
+        return slot
+
+
+class _HostBlock:
+    """One block: its tensors packed into one piece of the host's memory, so that it is moved by one copy."""
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self.module = module
+        self.tensors = [*module.parameters(), *module.buffers()]
+        self._offsets: list[int] = []
+        end = 0
+        for tensor in self.tensors:
+            self._offsets.append(end)
+            end += math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT
+        self.byte_count = end
+        self.host = torch.zeros(end, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._at_rest = self._views(self.host)
+        for tensor, view in zip(self.tensors, self._at_rest, strict=True):
+            view.copy_(tensor.data)
+            tensor.data = view  # what it lay in is given back before the next block is packed
+
+    def use(self, buffer: torch.Tensor | None) -> None:
+        """Let the tensors be those in ``buffer``, a copy of ``host``; None for those on the host."""
+        for tensor, view in zip(self.tensors, self._at_rest if buffer is None else self._views(buffer), strict=True):
+            tensor.data = view
+
+    def stay_on(self, device: torch.device) -> None:
+        """Give each tensor memory of its own on ``device``."""
+        for tensor in self.tensors:
+            tensor.data = tensor.data.to(device, copy=True)
+
+    def _views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            buffer[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            for tensor, offset in zip(self.tensors, self._offsets, strict=True)
+        ]
+
+
+class _Slot:
+    """Room for a block on the device; with CUDA ``copied`` and ``used`` say when it is filled and free again."""
+
+    def __init__(self, byte_count: int, device: torch.device) -> None:
+        self.buffer = torch.empty(byte_count, dtype=torch.uint8, device=device)
+        self.block: _HostBlock | None = None
+        cuda = device.type == "cuda"
+        self.copied = torch.cuda.Event() if cuda else None
+        self.used = torch.cuda.Event() if cuda else None
+
+
+class _BlockHook(ModelHook):
+    """Registered before all others, so that it is the innermost: it runs when the block's own forward runs."""
+
+    def __init__(self, offload: BlockOffload, block: _HostBlock) -> None:
+        super().__init__()
+        self._offload = offload
+        self._block = block
+
+    @torch.compiler.disable
+    def pre_forward(self, _: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See :class:`ModelHook`."""
+        self._offload.bring(self._block)
+        return args, kwargs
+
+    @torch.compiler.disable
+    def post_forward(self, _: nn.Module, output: Any) -> Any:
+        """See :class:`ModelHook`."""
+        self._offload.give_back(self._block)
+        return output
