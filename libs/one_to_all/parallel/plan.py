@@ -1,0 +1,84 @@
+"""How the work on one clip is divided among processes, each with a device of its own. Light: no torch.
+
+``guidance`` ranks share the guidance passes of a step; ``context`` ranks share the tokens of each of these passes.
+Their product is the number of processes. What does not belong here: dividing anything (``shared_passes``,
+``shared_tokens``).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from libs.errors import SettingsError
+
+SETTING = "ONE_TO_ALL_PARALLEL"
+_PART = re.compile(r"(guidance|context):([1-9][0-9]?)")
+
+
+@dataclass(frozen=True)
+class ParallelPlan:
+    """Degrees of both kinds; 1 means not divided.
+
+    Rank ``r`` is row ``r // context`` among those that share passes, column ``r % context`` among those that share
+    tokens: ranks that exchange the most are neighbours, and so are their devices.
+    """
+
+    guidance: int = 1
+    context: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self:
+        """The plan that the setting means, e.g. ``guidance:3,context:2``; one process where it is empty.
+
+        Raises:
+            SettingsError: it is written in another way.
+        """
+        degrees: dict[str, int] = {}
+        for part in (text or "").replace(" ", "").split(",") if text else []:
+            match = _PART.fullmatch(part)
+            if match is None or match[1] in degrees:
+                raise SettingsError(
+                    f"{SETTING}={text!r} must be guidance:N, context:N, or both with a comma between them, "
+                    "e.g. guidance:3,context:2"
+                )
+            degrees[match[1]] = int(match[2])
+        return cls(**degrees)
+
+    @property
+    def ranks(self) -> int:
+        """Processes, and devices."""
+        return self.guidance * self.context
+
+    def place(self, rank: int) -> tuple[int, int]:
+        """(row, column) of a rank."""
+        return divmod(rank, self.context)
+
+    def check_heads(self, heads: int, variant: str) -> None:
+        """Raise unless ``heads`` attention heads can be shared by the context ranks.
+
+        Each rank computes some of the heads; where the division leaves a rest, diffusers pads with empty ones, but no
+        rank may be left without a head of its own.
+
+        Raises:
+            SettingsError: names a degree that is possible.
+        """
+        if _every_rank_has_a_head(heads, self.context):
+            return
+        possible = max(degree for degree in range(1, self.context) if _every_rank_has_a_head(heads, degree))
+        raise SettingsError(
+            f"{SETTING}={self}: {self.context} ranks cannot share the {heads} attention heads of {variant}; "
+            f"at most context:{possible} can"
+        )
+
+    def __str__(self) -> str:
+        """As the setting is written."""
+        parts = {"guidance": self.guidance, "context": self.context}
+        return ",".join(f"{name}:{degree}" for name, degree in parts.items() if degree > 1) or "none"
+
+
+ONE_PROCESS = ParallelPlan()
+
+
+def _every_rank_has_a_head(heads: int, degree: int) -> bool:
+    per_rank = -(-heads // degree)
+    return per_rank * degree - heads < per_rank

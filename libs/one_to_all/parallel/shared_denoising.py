@@ -1,0 +1,142 @@
+"""Denoising one chunk on all ranks: the leader says what, the others take part; whoever has a part sends it.
+
+The leader's :meth:`SharedDenoising.lead` stands in for ``sampler.denoise``; every other rank calls
+:meth:`SharedDenoising.follow` once per chunk. All ranks take the same steps from the same latents, so all of them know
+the result. What does not belong here: how passes and tokens are divided (``shared_passes``, ``shared_tokens``).
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from libs.one_to_all.approximation import EXACT, Approximation
+from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.guidance import Guidance
+from libs.one_to_all.parallel.messages import LEADER
+from libs.one_to_all.parallel.shared_passes import SharedPasses
+from libs.one_to_all.parallel.shared_tokens import SharedTokens
+from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What the leader was asked for; ``clip`` is None where it is that of the chunk before."""
+
+    guidance: Guidance
+    clip: ClipConditions | None
+    chunk: ChunkConditions
+    noise: torch.Tensor
+    num_inference_steps: int
+    approximation: Approximation
+
+
+class SharedDenoising:
+    """One rank's part in denoising.
+
+    Args:
+        device: of this rank's network.
+        passes: with whom guidance passes are shared, or None.
+        tokens: with whom tokens are shared, or None.
+    """
+
+    def __init__(self, device: torch.device, passes: SharedPasses | None, tokens: SharedTokens | None) -> None:
+        self._device = device
+        self._passes = passes
+        self._tokens = tokens
+        self._clip: ClipConditions | None = None
+        self._memo = ForwardMemo()
+
+    def lead(
+        self,
+        transformer: OneToAllTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        guidance: Guidance,
+        clip: ClipConditions,
+        chunk: ChunkConditions,
+        noise: torch.Tensor,
+        num_inference_steps: int,
+        memo: ForwardMemo | None = None,
+        approximation: Approximation = EXACT,
+    ) -> Iterator[DenoisingStep]:
+        """``sampler.denoise`` on all ranks; closing the generator ends the chunk on all of them after the step."""
+        known = clip is self._clip
+        self._clip = clip
+        work = _Work(guidance, None if known else clip, chunk, noise, num_inference_steps, approximation)
+        _send_object(work)
+        for step in self._steps(transformer, scheduler, work, clip, memo):
+            goes_on = False
+            try:
+                yield step
+                goes_on = True
+            finally:
+                _broadcast_flag(goes_on)
+
+    def follow(self, transformer: OneToAllTransformer3DModel, scheduler: FlowMatchEulerDiscreteScheduler) -> None:
+        """Take part in the chunk that the leader begins; returns when it is done, or was ended."""
+        work = _receive_object(self._device)
+        assert isinstance(work, _Work)
+        if work.clip is not None:
+            self._clip, self._memo = work.clip, ForwardMemo()
+        assert self._clip is not None
+        for _ in self._steps(transformer, scheduler, work, self._clip, self._memo):
+            if not _broadcast_flag():
+                return
+
+    def forget_clip(self) -> None:
+        """Let go of the latest clip's tensors; the next chunk must be the first of a clip."""
+        self._clip, self._memo = None, ForwardMemo()
+
+    def _steps(
+        self,
+        transformer: OneToAllTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        work: _Work,
+        clip: ClipConditions,
+        memo: ForwardMemo | None,
+    ) -> Iterator[DenoisingStep]:
+        if self._tokens is not None:
+            self._tokens.expect_tokens(work.noise.shape)
+        return denoise(
+            transformer,
+            scheduler,
+            work.guidance,
+            clip,
+            work.chunk,
+            work.noise,
+            work.num_inference_steps,
+            memo,
+            work.approximation,
+            self._passes,
+        )
+
+
+# Between ranks, through the CPU: once per chunk what is to be done, once per step whether to go on.
+
+
+def _send_object(thing: object) -> None:
+    buffer = io.BytesIO()
+    torch.save(thing, buffer)
+    content = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+    dist.broadcast(torch.tensor([content.numel()]), src=LEADER)
+    dist.broadcast(content, src=LEADER)
+
+
+def _receive_object(device: torch.device) -> object:
+    size = torch.zeros(1, dtype=torch.int64)
+    dist.broadcast(size, src=LEADER)
+    content = torch.empty(int(size), dtype=torch.uint8)
+    dist.broadcast(content, src=LEADER)
+    # Not weights only: it comes from the leader of these ranks, and from nowhere else.
+    return torch.load(io.BytesIO(content.numpy().tobytes()), map_location=device, weights_only=False)
+
+
+def _broadcast_flag(value: bool = False) -> bool:
+    """The leader's ``value``, on all ranks."""
+    flag = torch.tensor([int(value)])
+    dist.broadcast(flag, src=LEADER)
+    return bool(flag)

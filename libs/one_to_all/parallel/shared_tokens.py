@@ -1,0 +1,91 @@
+"""The tokens of each pass divided among ranks (Ulysses), by diffusers' context parallelism and the network's plan.
+
+The main stream and the control branch hold a part of the tokens on each rank; for self attention the ranks exchange
+tokens for heads and back. Text, reference features and time embeddings are whole on every rank, so attention to them
+needs no exchange. What diffusers does not cover is added here: counts of tokens that the ranks do not divide with gloo,
+and ranks on a CPU. What does not belong here: which tensors are cut (``_cp_plan`` of ``transformer``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from diffusers import ContextParallelConfig
+from diffusers.hooks import HookRegistry
+from diffusers.hooks.context_parallel import _CONTEXT_PARALLEL_OUTPUT_HOOK_TEMPLATE
+from diffusers.hooks.hooks import ModelHook
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+_GATHERED_MODULE = "proj_out"
+
+
+class SharedTokens:
+    """Makes a network share its tokens with the same network on other ranks.
+
+    Args:
+        transformer: is changed.
+        mesh: has the dimensions ``ring`` (of size 1) and ``ulysses``, and possibly others.
+
+    Every forward needs :meth:`expect_tokens` with its count of tokens before it, on all ranks alike.
+    """
+
+    def __init__(self, transformer: OneToAllTransformer3DModel, mesh: DeviceMesh) -> None:
+        self._group = mesh.get_group("ulysses")
+        self._degree = dist.get_world_size(self._group)
+        self._heads: int = transformer.config.num_attention_heads
+        self._patch_size: tuple[int, int, int] = transformer.config.patch_size
+        self._tokens = 0
+        self._config = ContextParallelConfig(ulysses_degree=self._degree, mesh=mesh)
+        with _at_least_one_accelerator():
+            transformer.enable_parallelism(config=self._config)
+        registry = HookRegistry.check_if_exists_or_initialize(transformer.get_submodule(_GATHERED_MODULE))
+        name = _CONTEXT_PARALLEL_OUTPUT_HOOK_TEMPLATE.format(_GATHERED_MODULE)
+        registry.remove_hook(name, recurse=False)
+        registry.register_hook(_GatherTokens(self), name)
+
+    def expect_tokens(self, latents_shape: torch.Size) -> None:
+        """The next forwards are given latents of this shape, [B, C, F, h, w]; the prefix adds a frame of tokens."""
+        _, _, frames, height, width = latents_shape
+        _, patch_height, patch_width = self._patch_size
+        self._tokens = (frames + 1) * (height // patch_height) * (width // patch_width)
+        # Costs an exchange of sizes per attention, so only where it is needed; the flag is read at every use.
+        self._config.ulysses_anything = bool(self._tokens % self._degree or self._heads % self._degree)
+
+    def gather(self, part: torch.Tensor) -> torch.Tensor:
+        """This rank's part of the stream [B, n, D] -> the whole stream [B, N, D], on every rank.
+
+        Padded to the longest part, since the ranks' parts differ by a token at most, and gloo gathers equal sizes only.
+        """
+        longest = -(-self._tokens // self._degree)
+        padded = nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])).contiguous()
+        parts = [torch.empty_like(padded) for _ in range(self._degree)]
+        dist.all_gather(parts, padded, group=self._group)
+        # The first ranks have the longer parts (``Tensor.tensor_split``).
+        lengths = [(self._tokens + self._degree - 1 - rank) // self._degree for rank in range(self._degree)]
+        return torch.cat([one[:, :length] for one, length in zip(parts, lengths, strict=True)], dim=1)
+
+
+class _GatherTokens(ModelHook):
+    """After a module: the whole stream instead of this rank's part; in place of diffusers' hook of the same purpose."""
+
+    def __init__(self, shared: SharedTokens) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def post_forward(self, _module: nn.Module, output: torch.Tensor) -> torch.Tensor:
+        return self._shared.gather(output)
+
+
+@contextmanager
+def _at_least_one_accelerator() -> Iterator[None]:
+    """The library divides by the number of accelerators to name this rank's device; on a CPU there is none."""
+    counted = torch.accelerator.device_count
+    torch.accelerator.device_count = lambda: max(1, counted())
+    try:
+        yield
+    finally:
+        torch.accelerator.device_count = counted
