@@ -8,7 +8,7 @@ folders, and settings of a single request (``libs.animation_request``).
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -19,9 +19,12 @@ from libs.errors import SettingsError
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 
+MEMORY_LIMIT_PATTERN = r"(\d+(?:\.\d+)?) ?GB"
 _FP8_SUFFIX = "-FP8"
 
+AttentionName = Literal["auto", "flash_3", "cudnn", "flash", "native_flash", "native"]
 HubName = Literal["modelscope", "huggingface"]
+MemoryPlanName = Literal["resident", "drop-text-encoder", "text-encoder-on-host", "offload", "offload-all", "tiles"]
 
 
 class Settings(BaseSettings):
@@ -40,6 +43,11 @@ class Settings(BaseSettings):
     wan_t2v_14b_diffusers_dir: Path = Field(Path(), description="Wan resources of that model")
     one_to_all_runtime_dir: Path = Field(Path(), description="scratch of running animations")
     one_to_all_device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    one_to_all_attention: AttentionName = Field("auto", description="auto takes the fastest that works")
+    one_to_all_compile: bool = Field(False, description="compile the network's blocks when they first run")
+    one_to_all_fp8_compute: bool = Field(False, description="products of FP8 weights in FP8, where the GPU can")
+    one_to_all_memory: str = Field("auto", description="auto, a limit such as 24GB, or the name of a memory plan")
+    one_to_all_allow_fp8: bool = Field(False, description="take FP8 weights where bfloat16 ones do not fit")
 
     model_hub: HubName = Field("modelscope", description="where weights come from: modelscope or huggingface")
     model_hub_endpoint: str | None = Field(None, description="address of a mirror; the hub's own by default")
@@ -105,6 +113,16 @@ class Settings(BaseSettings):
         if value in {"auto", "cpu", "cuda"} or (kind == "cuda" and index.isdigit()):
             return value
         raise ValueError(f"ONE_TO_ALL_DEVICE={value!r} must be auto, cpu, cuda or cuda:N")
+
+    @field_validator("one_to_all_memory")
+    @classmethod
+    def _is_a_limit_or_a_plan(cls, value: str) -> str:
+        names = get_args(MemoryPlanName)
+        if value == "auto" or value in names or re.fullmatch(MEMORY_LIMIT_PATTERN, value):
+            return value
+        raise ValueError(
+            f"ONE_TO_ALL_MEMORY={value!r} must be auto, a limit such as 24GB, or one of {', '.join(names)}"
+        )
 
     @field_validator("model_hub_endpoint")
     @classmethod

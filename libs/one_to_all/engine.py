@@ -24,6 +24,7 @@ from libs.one_to_all.events import (
     StepFinished,
 )
 from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.fp8 import computes_in_fp8
 from libs.one_to_all.guidance import Guidance, plan_guidance
 from libs.one_to_all.loading import LoadedNetworks, load_networks
 from libs.one_to_all.long_video import MakeChunk, animate_chunks, chunk_poses
@@ -31,6 +32,7 @@ from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
 from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
+from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.vae import decode_latents, encode_latents
 
 __all__ = [
@@ -69,6 +71,7 @@ class AnimationEngine:
         dtype: torch.dtype | None = None,
         drop_text_encoder: bool = False,
         lora: LoraFile | None = None,
+        speed: SpeedOptions = DEFAULT_SPEED,
     ) -> Self:
         """Load the networks of one model repository.
 
@@ -79,20 +82,26 @@ class AnimationEngine:
             drop_text_encoder: give its memory back once a clip's prompts are encoded; a later clip with prompts that
                 are not known loads it again. The result is the same.
             lora: added to the weights of the transformer.
+            speed: how the transformer computes.
 
         Raises:
             ModelFilesError: a file is missing or wrong, or the LoRA is for another network.
-            DeviceError: there is no such device.
+            DeviceError: there is no such device, or it cannot do what ``speed`` asks for.
         """
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
         try:
-            return cls(load_networks(layout, resolved, dtype, lora), resolved, dtype, drop_text_encoder)
+            return cls(load_networks(layout, resolved, dtype, lora, speed), resolved, dtype, drop_text_encoder)
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemoryError(
                 f"the weights of {layout.variant.name} do not fit into the memory of {resolved}: use a smaller model "
                 "variant, or a device with more memory"
             ) from error
+
+    @property
+    def precision(self) -> str:
+        """What results depend on, for provenance: the dtype, and whether products are formed in FP8."""
+        return f"{self.dtype}, FP8 products" if computes_in_fp8(self.networks.transformer) else str(self.dtype)
 
     def animate(
         self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None

@@ -135,6 +135,11 @@ def compute_in_fp8(model: nn.Module, blocks: Iterable[str], device: torch.device
     return f"FP8 compute in {len(fitting)} of {len(layers)} layers with FP8 weights"
 
 
+def computes_in_fp8(model: nn.Module) -> bool:
+    """True if any layer of ``model`` forms its products in FP8."""
+    return any(isinstance(layer, Fp8Linear) and layer.computes_in_fp8 for layer in model.modules())
+
+
 def dequantize_other_layers(model: nn.Module, dtype: torch.dtype) -> None:
     """After loading: give layers that are not linear their weight in ``dtype``, and drop what only files need."""
     model._buffers.pop(_MARKER, None)

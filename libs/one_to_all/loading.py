@@ -25,6 +25,8 @@ from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
+from libs.one_to_all.speed import apply_speed
+from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.text import PromptEncoder
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
@@ -40,27 +42,37 @@ class LoadedNetworks:
 
 
 def load_networks(
-    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, lora: LoraFile | None = None
+    layout: RepositoryLayout,
+    device: torch.device,
+    dtype: torch.dtype,
+    lora: LoraFile | None = None,
+    speed: SpeedOptions = DEFAULT_SPEED,
 ) -> LoadedNetworks:
     """Load everything of ``layout`` in ``dtype``, and add ``lora`` to the transformer.
 
     Raises:
         ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
+        DeviceError: see ``apply_speed``.
     """
     scheduler = load_scheduler(layout)  # the cheap parts first: their errors need not wait for 40 GB
     weights = sum(path.stat().st_size for path in weight_files(layout))
     prompt_encoder = load_prompt_encoder(layout, text_encoder_device(device, weights), dtype)
     vae = load_vae(layout, device, dtype)
-    return LoadedNetworks(load_transformer(layout, device, dtype, lora), vae, prompt_encoder, scheduler)
+    return LoadedNetworks(load_transformer(layout, device, dtype, lora, speed), vae, prompt_encoder, scheduler)
 
 
 def load_transformer(
-    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, lora: LoraFile | None = None
+    layout: RepositoryLayout,
+    device: torch.device,
+    dtype: torch.dtype,
+    lora: LoraFile | None = None,
+    speed: SpeedOptions = DEFAULT_SPEED,
 ) -> OneToAllTransformer3DModel:
     """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
 
     Raises:
         ModelFilesError: see ``assign_checkpoint`` and ``fuse_lora``.
+        DeviceError: see ``apply_speed``.
     """
     variant = layout.variant
     command = mending_command(variant, "checkpoint", [])
@@ -78,6 +90,7 @@ def load_transformer(
     dequantize_other_layers(transformer, dtype)
     if lora is not None:
         fuse_lora(transformer, lora)
+    apply_speed(transformer, speed, device, dtype)
     return transformer.eval()
 
 

@@ -4,11 +4,13 @@ What does not belong here: applying the options (``speed``), what a request may 
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 from libs.errors import SettingsError
+from libs.settings import AttentionName, Settings
 
 ATTENTION_SETTING = "ONE_TO_ALL_ATTENTION"
-ATTENTION_BACKENDS = ("flash_3", "cudnn", "flash", "native_flash", "native")
+ATTENTION_BACKENDS = tuple(name for name in get_args(AttentionName) if name != "auto")
 """Exact ones only. ``native`` lets torch choose and works everywhere."""
 
 
@@ -37,3 +39,12 @@ class SpeedOptions:
 
 
 DEFAULT_SPEED = SpeedOptions()
+
+
+def speed_options(settings: Settings) -> SpeedOptions:
+    """The switches as the environment sets them.
+
+    Raises:
+        SettingsError: see :class:`SpeedOptions`.
+    """
+    return SpeedOptions(settings.one_to_all_attention, settings.one_to_all_compile, settings.one_to_all_fp8_compute)

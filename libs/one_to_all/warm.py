@@ -20,13 +20,14 @@ from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.loading import weight_files
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_when_loaded, device_memory
+from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
 CLIP_SHARE = 0.25
 """Of a device's memory: what stays free beside several engines, for the tensors of the clip that is being made."""
 
 _FileIdentity = tuple[str, int, int, int]
 _Place = tuple[str, torch.device]
-"""Variant (and LoRA, if any) and device: a place holds one engine; other files or another dtype replace it."""
+"""Variant (and LoRA, if any) and device: a place holds one engine; other files, dtype or speed options replace it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ _logger = logging.getLogger(__name__)
 class _Kept:
     engine: AnimationEngine
     dtype: torch.dtype
+    speed: SpeedOptions
     files: tuple[_FileIdentity, ...]
 
 
@@ -44,7 +46,11 @@ _kept: dict[_Place, _Kept] = {}
 
 
 def warm_engine(
-    layout: RepositoryLayout, device: str = "auto", dtype: torch.dtype | None = None, lora: LoraFile | None = None
+    layout: RepositoryLayout,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    lora: LoraFile | None = None,
+    speed: SpeedOptions = DEFAULT_SPEED,
 ) -> tuple[AnimationEngine, EngineLoad]:
     """The engine for ``layout``, with ``lora`` added if one is given: the one this process has, or a new one.
 
@@ -60,11 +66,13 @@ def warm_engine(
     place, files = (_name(layout, lora), resolved), _identity(layout, lora)
     with _lock:
         kept = _kept.pop(place, None)
-        cold = kept is None or (kept.dtype, kept.files) != (dtype, files)
+        cold = kept is None or (kept.dtype, kept.speed, kept.files) != (dtype, speed, files)
         if cold:
             kept = None  # the outdated engine goes before its successor is loaded
             _make_room(layout, resolved, dtype)
-            kept = _Kept(AnimationEngine.load(layout, str(resolved), dtype, lora=lora), dtype, files)
+            kept = _Kept(
+                AnimationEngine.load(layout, str(resolved), dtype, lora=lora, speed=speed), dtype, speed, files
+            )
         assert kept is not None
         _kept[place] = kept  # at the end: used last
         return kept.engine, EngineLoad(cold, time.perf_counter() - started)

@@ -7,6 +7,7 @@ out of memory gets smaller chunks, once. What does not belong here: sampling (``
 
 import hashlib
 import json
+import time
 
 import dagster as dg
 
@@ -14,7 +15,8 @@ from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
-from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE
+from libs.one_to_all.speed_options import speed_options
+from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FILE
 from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
 from libs.storage.keys import CHUNKS_PREFIX
@@ -25,7 +27,6 @@ from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.fleet.worker_identity import process_metadata
 from orchestration.outputs import SECONDS_ATTRIBUTE, folder_output
 from orchestration.partitions import ANIMATION_REQUESTS
-from orchestration.pictures import pictures_metadata
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 
@@ -60,9 +61,11 @@ def animation(
     from libs.provenance.record import Device  # noqa: PLC0415
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
     from libs.stages.memory_retry import animate_within_memory  # noqa: PLC0415
+    from libs.stages.pictures import draw_clip_beside_driver  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
     from libs.storage.chunks import StoredChunks  # noqa: PLC0415
 
+    started = time.monotonic()
     report = progress.of(context)
     loaded = settings.load()
     with failures_explained(), scratch.filled_folder("animation") as folder:
@@ -70,12 +73,12 @@ def animation(
         conditioning = PoseConditioning.load(pose_conditioning.folder)
         layout = layout_of(request.model, loaded)
         lora = requested_lora(request, layout)
-        engine, load = warm_engine(layout, loaded.one_to_all_device, lora=lora)
+        engine, load = warm_engine(layout, loaded.one_to_all_device, lora=lora, speed=speed_options(loaded))
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
         verified = stored_verification(storage.artifacts(), request.model)
         lora_sha256 = None if lora is None else lora_digest(lora, layout)
         objects = storage.objects()
-        prefix = _chunk_prefix(request, pose_conditioning, verified, lora_sha256)
+        prefix = _chunk_prefix(request, pose_conditioning, verified, lora_sha256, engine.precision)
         media = RequestMedia.load(request_media.folder)
         facts = OriginFacts(
             request=request,
@@ -84,7 +87,7 @@ def animation(
             pose_conditioning=pose_conditioning.manifest.digest,
             lock=read_lock(layout),
             code_version=CODE_VERSIONS["animation"],
-            device=Device(kind=engine.device.type, name=device_name(engine.device), dtype=str(engine.dtype)),
+            device=Device(kind=engine.device.type, name=device_name(engine.device), dtype=engine.precision),
             lora_sha256=lora_sha256,
         )
         summary = animate_within_memory(
@@ -113,7 +116,7 @@ def animation(
                 "sampling": summary.sampling_seconds,
             },
         )
-        pictures = pictures_metadata({}, {"clip": folder / CLIP_FILE})
+        draw_clip_beside_driver(media, conditioning, folder)
     content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
 
     def clip_is_stored() -> None:
@@ -123,8 +126,9 @@ def animation(
     return folder_output(
         folder,
         {
-            **pictures,
             **summary.describe(),
+            "seconds": time.monotonic() - started,
+            "seconds per frame": summary.sampling_seconds / summary.frame_count,
             "start": "cold" if load.cold else "warm",
             "load seconds": load.seconds,
             **process_metadata(),
@@ -132,6 +136,8 @@ def animation(
         # What was made, not how long it took: summary and provenance differ from run to run.
         data_version=provenance.run.stream_digest,
         attributes={CONTENT_ATTRIBUTE: content},
+        previews=(CLIP_PICTURE_FILE,),
+        main=CLIP_FILE,
         after_publishing=clip_is_stored,
     )
 
@@ -148,6 +154,7 @@ def _chunk_prefix(
     conditioning: LocalArtifact,
     verified: StoredVerification | None,
     lora_sha256: str | None,
+    precision: str,
 ) -> str:
     """Where this clip's finished chunks lie: named by everything that determines them, but for the chunks' lengths.
 
@@ -158,6 +165,7 @@ def _chunk_prefix(
         "conditioning": conditioning.manifest.digest,
         "model": verified.versions if verified else None,
         "code": CODE_VERSIONS["animation"],
+        "precision": precision,
     }
     if lora_sha256 is not None:
         determines["lora"] = lora_sha256

@@ -20,6 +20,14 @@ def _start_cold():
     warm.release_engines()
 
 
+def test_other_speed_options_mean_a_new_engine(own_repository):
+    first, _ = warm.warm_engine(own_repository, "cpu")
+    other = SpeedOptions(attention="native_flash")
+    second, load = warm.warm_engine(own_repository, "cpu", speed=other)
+    assert load.cold and second is not first
+    assert warm.warm_engine(own_repository, "cpu", speed=other)[0] is second
+
+
 def test_a_second_request_finds_the_engine(own_repository):
     first, load = warm.warm_engine(own_repository, "cpu")
     assert load.cold
