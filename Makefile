@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark screenshots clean
+.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark pictures screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ format: $(INSTALLED) ## let ruff put things right
 
 benchmark: $(INSTALLED) ## all benchmarks; each prints ratios
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+pictures: $(INSTALLED) ## the pictures of docs/requests.md: what each field does to the puppet
+	$(BIN)/python assets/make_request_pictures.py
 
 screenshots: demo ## the pictures of README and docs, from the running UI
 	$(BIN)/python assets/make_screenshots.py
