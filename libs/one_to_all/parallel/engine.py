@@ -18,10 +18,12 @@ from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, StepFinished
 from libs.one_to_all.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.long_video import chunk_poses
+from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.parallel.messages import ClipStart, MakeChunk, RankSetup
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
+from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
 
 class ParallelEngine(AnimationEngine):
@@ -32,6 +34,8 @@ class ParallelEngine(AnimationEngine):
         device: of rank 0; rank r has the r-th CUDA device after it, or the CPU.
         dtype: of all networks.
         plan: how the work is divided.
+        lora: added to the transformer's weights.
+        speed: how the transformer computes.
 
     Raises:
         DeviceError: there are fewer devices than ranks.
@@ -39,15 +43,31 @@ class ParallelEngine(AnimationEngine):
         OneToAllError: loading failed in a rank.
     """
 
-    def __init__(self, layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, plan: ParallelPlan) -> None:
+    def __init__(
+        self,
+        layout: RepositoryLayout,
+        device: torch.device,
+        dtype: torch.dtype,
+        plan: ParallelPlan,
+        lora: LoraFile | None = None,
+        speed: SpeedOptions = DEFAULT_SPEED,
+    ) -> None:
         plan.check_heads(layout.variant.network.num_attention_heads, layout.variant.name)
         self.layout = layout
         self.device = device
         self.dtype = dtype
         self.plan = plan
+        self._lora = lora
+        self._speed = speed
         self._devices = devices_of_ranks(device, plan)
         self._chunks_made = 0
         self.ranks = self._start()
+
+    @property
+    def precision(self) -> str:
+        """What results depend on: that of the engine of one process, and whether tokens are divided."""
+        precision = self.ranks.precision
+        return f"{precision}, context:{self.plan.context}" if self.plan.context > 1 else precision
 
     @property
     def alive(self) -> bool:
@@ -97,6 +117,8 @@ class ParallelEngine(AnimationEngine):
                 self.layout,
                 device,
                 str(self.dtype).removeprefix("torch."),
+                self._lora,
+                self._speed,
                 threads,
                 folder / "store",
             )

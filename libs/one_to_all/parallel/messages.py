@@ -11,8 +11,10 @@ import numpy as np
 
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.chunk_plan import Chunk
+from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.parallel.plan import ParallelPlan
+from libs.one_to_all.speed_options import SpeedOptions
 
 LEADER = 0
 
@@ -30,6 +32,8 @@ class RankSetup:
         layout: the model repository.
         device: of this rank, e.g. ``cuda:1``.
         dtype: of all networks, e.g. ``bfloat16``.
+        lora: added to the transformer's weights.
+        speed: how the transformer computes.
         threads: of arithmetic on the CPU; None leaves it to torch.
         store: a file through which the ranks find each other.
     """
@@ -39,6 +43,8 @@ class RankSetup:
     layout: RepositoryLayout
     device: str
     dtype: str
+    lora: LoraFile | None
+    speed: SpeedOptions
     threads: int | None
     store: Path
 
@@ -88,7 +94,9 @@ class ReleaseMemory:
 
 @dataclass(frozen=True)
 class Ready:
-    """From a rank: its networks are loaded."""
+    """From a rank: its networks are loaded; ``precision`` is the engine's (empty but for the leader)."""
+
+    precision: str
 
 
 @dataclass(frozen=True)

@@ -153,17 +153,18 @@ def serve(connection: Connection) -> None:
 
     engine = None
     if setup.rank == LEADER:
-        engine = AnimationEngine.load(setup.layout, setup.device, dtype)
+        engine = AnimationEngine.load(setup.layout, setup.device, dtype, lora=setup.lora, speed=setup.speed)
         transformer, scheduler = engine.networks.transformer, engine.networks.scheduler
     else:
-        transformer, scheduler = load_transformer(setup.layout, device, dtype), build_scheduler()
+        transformer = load_transformer(setup.layout, device, dtype, setup.lora, setup.speed)
+        scheduler = build_scheduler()
     denoising = SharedDenoising(
         device,
         SharedPasses(mesh.get_group("guidance")) if setup.plan.guidance > 1 else None,
         SharedTokens(transformer, mesh) if setup.plan.context > 1 else None,
     )
     leader = None if engine is None else Leader(engine, denoising, connection)
-    connection.send(Ready())
+    connection.send(Ready("" if engine is None else engine.precision))
     while True:
         message = inbox.next()
         match message:

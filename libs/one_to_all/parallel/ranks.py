@@ -52,6 +52,8 @@ class Ranks:
         self._connections = connections
         self._folder = folder
         self._owner = os.getpid()
+        self.precision = ""
+        """Of the leader's engine."""
         self._busy: set[int] = set()
         self._chunk_number = 0
         self._inside_message = False
@@ -106,6 +108,7 @@ class Ranks:
         while loading:
             rank, message = self._next_message()
             assert isinstance(message, Ready), message
+            self.precision = message.precision or self.precision
             loading.discard(rank)
 
     @property

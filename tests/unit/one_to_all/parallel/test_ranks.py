@@ -1,0 +1,165 @@
+"""The worker's side alone: whatever a rank says or does, there is one clear error, and nothing is left running.
+
+The ranks played here are processes that sleep, and this test says what they would say.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing.connection import Connection, Pipe
+
+import numpy as np
+import pytest
+
+from libs.errors import DeviceOutOfMemoryError, InputError, OneToAllError, RankError
+from libs.one_to_all.chunk_plan import Chunk
+from libs.one_to_all.events import StepFinished
+from libs.one_to_all.parallel import ranks as ranks_module
+from libs.one_to_all.parallel.messages import ChunkMade, Failed, Idle, JoinChunk, MakeChunk, ReleaseMemory, StopChunk
+from libs.one_to_all.parallel.ranks import Ranks, new_folder
+
+CHUNK = MakeChunk(7, None, Chunk(0, 0, 5), np.zeros((5, 16, 16, 3), np.uint8), None)
+FRAMES = np.ones((5, 16, 16, 3), np.uint8)
+
+
+class PlayedRanks:
+    """Two processes, and the ends of their connections."""
+
+    def __init__(self) -> None:
+        self.folder = new_folder()
+        pipes = [Pipe() for _ in range(2)]
+        self.processes = [
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(len(pipes))
+        ]
+        self.theirs: list[Connection] = [theirs for _, theirs in pipes]
+        self.ranks = Ranks(self.processes, [ours for ours, _ in pipes], self.folder)
+
+    def kill(self, rank: int) -> None:
+        self.processes[rank].kill()
+        self.theirs[rank].close()
+
+    def assert_nothing_is_left(self) -> None:
+        assert not self.ranks.alive
+        assert all(process.returncode is not None for process in self.processes)
+        assert not self.folder.exists()
+
+
+@pytest.fixture
+def played(monkeypatch):
+    monkeypatch.setattr(ranks_module, "_GATHER_SECONDS", 0.2)
+    monkeypatch.setattr(ranks_module, "STOP_SECONDS", 0.3)
+    played = PlayedRanks()
+    yield played
+    played.ranks.end()
+
+
+def test_a_chunk_is_done_when_all_ranks_are_idle(played):
+    leader, other = played.theirs
+    results = played.ranks.make_chunk(CHUNK)
+    for message in (StepFinished(0, 1, 1), ChunkMade(FRAMES), Idle()):
+        leader.send(message)
+    assert next(results) == StepFinished(0, 1, 1)
+    assert next(results) is not None
+    other.send(Idle())
+    assert list(results) == []
+    assert isinstance(leader.recv(), MakeChunk)
+    assert isinstance(other.recv(), JoinChunk)
+    assert played.ranks.alive
+
+
+def test_a_chunk_that_is_left_is_stopped(played):
+    leader, other = played.theirs
+    results = played.ranks.make_chunk(CHUNK)
+    leader.send(StepFinished(0, 1, 2))
+    next(results)
+    for rank in (leader, other):
+        rank.send(Idle())
+    results.close()
+    leader.recv()
+    assert leader.recv() == StopChunk(7)
+    assert played.ranks.alive
+    played.ranks.release_memory()
+    assert isinstance(leader.recv(), ReleaseMemory)
+
+
+def test_ranks_that_do_not_stop_are_ended(played):
+    results = played.ranks.make_chunk(CHUNK)
+    played.theirs[0].send(StepFinished(0, 1, 2))
+    next(results)
+    results.close()
+    played.assert_nothing_is_left()
+
+
+OUT_OF_MEMORY = Failed("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB", "Traceback ...")
+CONSEQUENCE = Failed("RuntimeError", "Connection closed by peer", "Traceback ...")
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ({1: OUT_OF_MEMORY}, DeviceOutOfMemoryError, "rank 1: CUDA out of memory"),
+        ({0: CONSEQUENCE, 1: OUT_OF_MEMORY}, DeviceOutOfMemoryError, "rank 1: CUDA out of memory"),
+        ({0: CONSEQUENCE, 1: Failed("InputError", "no such thing", "")}, InputError, "rank 1: no such thing"),
+        ({0: CONSEQUENCE}, RankError, "rank 0 failed with RuntimeError: Connection closed by peer"),
+    ],
+)
+def test_an_error_of_one_rank_ends_all(played, said, error, message):
+    results = played.ranks.make_chunk(CHUNK)
+    for rank, failed in said.items():
+        played.theirs[rank].send(failed)
+    with pytest.raises(OneToAllError, match=message) as caught:
+        next(results)
+    assert type(caught.value) is error
+    played.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_rank_is_named_rather_than_what_follows_from_it(played, killed):
+    played.ranks._log(killed).write_text("what it printed last")
+    results = played.ranks.make_chunk(CHUNK)
+    played.theirs[1 - killed].send(CONSEQUENCE)
+    played.kill(killed)
+    with pytest.raises(RankError, match=rf"rank {killed} ended with signal 9.*\n.*printed last") as caught:
+        next(results)
+    assert caught.value.retryable
+    played.assert_nothing_is_left()
+
+
+def test_a_rank_that_ended_between_chunks(played):
+    played.kill(1)
+    played.processes[1].wait()
+    assert not played.ranks.alive
+    with pytest.raises(RankError, match="rank 1 ended with signal 9"):
+        list(played.ranks.make_chunk(CHUNK))
+    played.assert_nothing_is_left()
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def test_an_interrupt_while_waiting_stops_the_chunk(played, monkeypatch):
+    """As a cancel comes: a signal whose handler raises."""
+
+    def handle(*_):
+        raise Interrupted
+
+    previous = signal.signal(signal.SIGALRM, handle)
+    try:
+        played.theirs[1].send(Idle())
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Interrupted):
+            next(played.ranks.make_chunk(CHUNK))
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    played.assert_nothing_is_left()  # this leader did not answer the stop
+
+
+def test_a_forked_process_does_not_end_them(played):
+    child = os.fork()
+    if child == 0:
+        played.ranks.end()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert played.ranks.alive
