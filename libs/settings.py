@@ -164,6 +164,8 @@ class Settings(BaseSettings):
     @field_validator("s3_prefix")
     @classmethod
     def _prefix_without_outer_slashes(cls, value: str) -> str:
+        if set(value) & set("*?$"):
+            raise ValueError(f"S3_PREFIX={value!r} must not hold *, ? or $: bucket policies take them for patterns")
         return value.strip("/")
 
     @model_validator(mode="after")

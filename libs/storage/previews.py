@@ -4,6 +4,7 @@ A preview's address holds the digest of its content and cannot be listed or gues
 changes. What does not belong here: which files are previews (assets say so), and clips (``sharing``).
 """
 
+import hashlib
 import json
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from libs.storage.s3_errors import error_code, explained
 PREVIEWS_PREFIX = "previews"
 
 _STATEMENT_ID = "OneToAllPreviews"
+_DIGEST_DIGITS = 8
 
 
 class PublicPreviews:
@@ -42,13 +44,19 @@ class PublicPreviews:
 
 
 def public_read_statement(objects: S3ObjectStore) -> dict[str, Any]:
-    """The statement of a bucket policy that lets everybody read previews, and nothing else; no listing."""
+    """The statement of a bucket policy that lets everybody read previews, and nothing else; no listing.
+
+    The pattern ends with ``/*``, so nothing that is merely called ``previews...`` is public. Its name has a digest of
+    the place: two installations with prefixes of their own may share a bucket. ``S3_PREFIX`` holds no character that
+    policies take for a pattern (``libs.settings`` sees to that).
+    """
+    place = objects.full_key(PREVIEWS_PREFIX)
     return {
-        "Sid": _STATEMENT_ID,
+        "Sid": _STATEMENT_ID + hashlib.sha256(place.encode()).hexdigest()[:_DIGEST_DIGITS],
         "Effect": "Allow",
         "Principal": {"AWS": ["*"]},
         "Action": ["s3:GetObject"],
-        "Resource": [f"arn:aws:s3:::{objects.bucket}/{objects.full_key(PREVIEWS_PREFIX)}/*"],
+        "Resource": [f"arn:aws:s3:::{objects.bucket}/{place}/*"],
     }
 
 
@@ -58,9 +66,9 @@ def allow_public_reading(objects: S3ObjectStore) -> dict[str, Any]:
     Raises:
         StorageError: the user of ``S3_ACCESS_KEY`` may not change policies.
     """
-    policy = _current_policy(objects)
-    others = [statement for statement in policy["Statement"] if statement.get("Sid") != _STATEMENT_ID]
-    policy["Statement"] = [*others, public_read_statement(objects)]
+    policy, ours = _current_policy(objects), public_read_statement(objects)
+    others = [statement for statement in policy["Statement"] if statement.get("Sid") != ours["Sid"]]
+    policy["Statement"] = [*others, ours]
     with explained(f"policy of s3://{objects.bucket}", objects.endpoint):
         objects.client.put_bucket_policy(Bucket=objects.bucket, Policy=json.dumps(policy))
     return policy

@@ -63,7 +63,11 @@ def test_previews_have_stable_addresses_for_everybody_and_nothing_else_has(
     assert headers["Content-Type"] == "image/png"
     assert headers["Cache-Control"] == "public, max-age=31536000, immutable"
     bucket = f"{s3_server.endpoint}/{store.objects.bucket}"
+    neighbours = ("team/clips/previews-of-mine/a", "team/clips/previewsx", "previews/a", "team/a")
+    for key in neighbours:
+        store.objects.client.put_object(Bucket=store.objects.bucket, Key=key, Body=b"private")
     for private in (
+        *(f"{bucket}/{key}" for key in neighbours),
         f"{bucket}/{store.objects.full_key(manifest.file('face.png').key)}",
         f"{bucket}/{store.objects.full_key(manifest.file('sheet.png').key)}",
         f"{bucket}/{store.objects.full_key('animation_review/p/manifest.json')}",
@@ -87,8 +91,20 @@ def test_the_policy_keeps_the_statements_of_others(settings: Settings, s3_client
     document = json.dumps({"Version": "2012-10-17", "Statement": [other]})
     s3_client.put_bucket_policy(Bucket=objects.bucket, Policy=document)
     allow_public_reading(objects)
+    neighbour = S3ObjectStore(s3_client, objects.bucket, "another/prefix")
+    allow_public_reading(neighbour)
     policy = json.loads(s3_client.get_bucket_policy(Bucket=objects.bucket)["Policy"])
-    assert {statement["Sid"] for statement in policy["Statement"]} == {"Other", "OneToAllPreviews"}
+    public = {resource for statement in policy["Statement"] for resource in statement["Resource"]}
+    places = ("public", "team/clips/previews", "another/prefix/previews")
+    assert public == {f"arn:aws:s3:::{objects.bucket}/{place}/*" for place in places}
+    assert len({statement["Sid"] for statement in policy["Statement"]}) == 3
+
+
+@pytest.mark.parametrize("prefix", ["team*", "t?am/clips", "${aws:username}"])
+def test_a_prefix_that_a_policy_would_take_for_a_pattern_is_refused(tmp_path: Path, prefix: str) -> None:
+    settings = Settings(data_dir=tmp_path, _env_file=None, s3_endpoint=None)  # type: ignore[call-arg]
+    with pytest.raises(SettingsError, match="S3_PREFIX"):
+        settings.changed(s3_prefix=prefix)
 
 
 @pytest.mark.s3
