@@ -29,8 +29,10 @@ from libs.one_to_all.guidance import Guidance, plan_guidance
 from libs.one_to_all.loading import LoadedNetworks, load_networks
 from libs.one_to_all.long_video import MakeChunk, animate_chunks, chunk_poses
 from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
+from libs.one_to_all.placement import Placement
 from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.vae import decode_latents, encode_latents
@@ -53,6 +55,9 @@ Denoise = Callable[..., Iterator[DenoisingStep]]
 class AnimationEngine:
     """Loaded networks that make one clip after the other; not for use by several threads at a time."""
 
+    alive: bool = True
+    """False where the networks are lost, as those of another process can be."""
+
     def __init__(
         self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype, drop_text_encoder: bool = False
     ) -> None:
@@ -60,6 +65,9 @@ class AnimationEngine:
         self.device = device
         self.dtype = dtype
         self.drop_text_encoder = drop_text_encoder
+        self.plan: MemoryPlan | None = None
+        """Where the networks lie; None for wherever they were loaded to."""
+        self._placement = Placement(networks, device)
         self.denoise: Denoise = denoise
         """How a chunk is denoised; the leader of several ranks replaces it by what they do together."""
 
@@ -72,6 +80,7 @@ class AnimationEngine:
         drop_text_encoder: bool = False,
         lora: LoraFile | None = None,
         speed: SpeedOptions = DEFAULT_SPEED,
+        plan: MemoryPlan | None = None,
     ) -> Self:
         """Load the networks of one model repository.
 
@@ -83,6 +92,8 @@ class AnimationEngine:
                 are not known loads it again. The result is the same.
             lora: added to the weights of the transformer.
             speed: how the transformer computes.
+            plan: where the networks lie, and how long; all on the device when left out, the text encoder on the CPU
+                where that is too small.
 
         Raises:
             ModelFilesError: a file is missing or wrong, or the LoRA is for another network.
@@ -91,17 +102,34 @@ class AnimationEngine:
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
         try:
-            return cls(load_networks(layout, resolved, dtype, lora, speed), resolved, dtype, drop_text_encoder)
+            networks = load_networks(layout, resolved, dtype, lora, speed, plan)
+            engine = cls(networks, resolved, dtype, drop_text_encoder)
+            if plan is not None:
+                engine.follow(plan)
+            return engine
         except torch.OutOfMemoryError as error:
             raise DeviceOutOfMemoryError(
                 f"the weights of {layout.variant.name} do not fit into the memory of {resolved}: use a smaller model "
                 "variant, or a device with more memory"
             ) from error
 
+    def follow(self, plan: MemoryPlan) -> None:
+        """Move the networks to where ``plan`` wants them, between two clips; it must be for their variant."""
+        self._placement.follow(plan)
+        self.drop_text_encoder = plan.text_encoder == "dropped after the prompt"
+        self.plan = plan
+        self.release_memory()
+
+    @property
+    def bytes_on_device(self) -> int:
+        """Of weights, between two clips."""
+        return self._placement.bytes_on_device()
+
     @property
     def precision(self) -> str:
-        """What results depend on, for provenance: the dtype, and whether products are formed in FP8."""
-        return f"{self.dtype}, FP8 products" if computes_in_fp8(self.networks.transformer) else str(self.dtype)
+        """What results depend on, for provenance: the dtype, products in FP8, and what the memory plan changes."""
+        products = ["FP8 products"] if computes_in_fp8(self.networks.transformer) else []
+        return ", ".join([str(self.dtype), *products, *(self.plan.changes if self.plan else ())])
 
     def animate(
         self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None

@@ -20,6 +20,8 @@ from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.loading import weight_files
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_when_loaded, device_memory
+from libs.one_to_all.parallel.engine import ParallelEngine
+from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
 CLIP_SHARE = 0.25
@@ -37,6 +39,7 @@ class _Kept:
     engine: AnimationEngine
     dtype: torch.dtype
     speed: SpeedOptions
+    parallel: ParallelPlan
     files: tuple[_FileIdentity, ...]
 
 
@@ -51,14 +54,16 @@ def warm_engine(
     dtype: torch.dtype | None = None,
     lora: LoraFile | None = None,
     speed: SpeedOptions = DEFAULT_SPEED,
+    parallel: ParallelPlan = ONE_PROCESS,
 ) -> tuple[AnimationEngine, EngineLoad]:
     """The engine for ``layout``, with ``lora`` added if one is given: the one this process has, or a new one.
 
     A changed file (size, time of change or inode) means a new engine. Where the new one does not fit beside the others
-    of its device, those used longest ago are dropped first.
+    of its device, those used longest ago are dropped first. With a ``parallel`` plan the engine spans several devices
+    from ``device`` on, each with a process of its own; the first of them has the least room.
 
     Raises:
-        ModelFilesError, DeviceError: see :meth:`AnimationEngine.load`.
+        ModelFilesError, DeviceError: see :meth:`AnimationEngine.load` and :class:`ParallelEngine`.
     """
     started = time.perf_counter()
     resolved = resolve_device(device)
@@ -66,13 +71,16 @@ def warm_engine(
     place, files = (_name(layout, lora), resolved), _identity(layout, lora)
     with _lock:
         kept = _kept.pop(place, None)
-        cold = kept is None or (kept.dtype, kept.speed, kept.files) != (dtype, speed, files)
+        wanted = (dtype, speed, parallel, files)
+        cold = kept is None or not kept.engine.alive or (kept.dtype, kept.speed, kept.parallel, kept.files) != wanted
         if cold:
             kept = None  # the outdated engine goes before its successor is loaded
             _make_room(layout, resolved, dtype)
-            kept = _Kept(
-                AnimationEngine.load(layout, str(resolved), dtype, lora=lora, speed=speed), dtype, speed, files
-            )
+            if parallel == ONE_PROCESS:
+                engine = AnimationEngine.load(layout, str(resolved), dtype, lora=lora, speed=speed)
+            else:
+                engine = ParallelEngine(layout, resolved, dtype, parallel, lora, speed)
+            kept = _Kept(engine, *wanted)
         assert kept is not None
         _kept[place] = kept  # at the end: used last
         return kept.engine, EngineLoad(cold, time.perf_counter() - started)

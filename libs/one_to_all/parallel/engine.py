@@ -70,7 +70,7 @@ class ParallelEngine(AnimationEngine):
         return f"{precision}, context:{self.plan.context}" if self.plan.context > 1 else precision
 
     @property
-    def alive(self) -> bool:
+    def alive(self) -> bool:  # type: ignore[override]  # read only here
         """False after a rank has ended: the next chunk loads all networks again."""
         return self.ranks.alive
 
