@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     wan_t2v_14b_diffusers_dir: Path = Field(Path(), description="Wan resources of that model")
     one_to_all_runtime_dir: Path = Field(Path(), description="scratch of running animations")
     one_to_all_device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    one_to_all_parallel: str | None = Field(
+        None, description="devices for one clip: guidance:N, context:N, or both, e.g. guidance:3,context:2"
+    )
     one_to_all_attention: AttentionName = Field("auto", description="auto takes the fastest that works")
     one_to_all_compile: bool = Field(False, description="compile the network's blocks when they first run")
     one_to_all_fp8_compute: bool = Field(False, description="products of FP8 weights in FP8, where the GPU can")
@@ -122,6 +125,16 @@ class Settings(BaseSettings):
             return value
         raise ValueError(
             f"ONE_TO_ALL_MEMORY={value!r} must be auto, a limit such as 24GB, or one of {', '.join(names)}"
+        )
+
+    @field_validator("one_to_all_parallel")
+    @classmethod
+    def _is_a_parallel_plan(cls, value: str | None) -> str | None:
+        part = "(guidance|context):[1-9][0-9]?"
+        if value is None or re.fullmatch(rf"{part}( *, *(?!\1){part})?", value.strip()):
+            return value and value.strip()
+        raise ValueError(
+            f"ONE_TO_ALL_PARALLEL={value!r} must be guidance:N, context:N, or both with a comma between them"
         )
 
     @field_validator("model_hub_endpoint")

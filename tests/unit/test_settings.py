@@ -53,6 +53,8 @@ def test_defaults_are_the_documented_ones() -> None:
         ("WAN_T2V_14B_DIFFUSERS_DIR", "/wan", Path("/wan")),
         ("ONE_TO_ALL_RUNTIME_DIR", "run", REPOSITORY_ROOT / "run"),
         ("ONE_TO_ALL_DEVICE", "cuda:1", "cuda:1"),
+        ("ONE_TO_ALL_PARALLEL", "guidance:3, context:2", "guidance:3, context:2"),
+        ("ONE_TO_ALL_PARALLEL", "context:2", "context:2"),
         ("ONE_TO_ALL_ATTENTION", "cudnn", "cudnn"),
         ("ONE_TO_ALL_COMPILE", "true", True),
         ("ONE_TO_ALL_FP8_COMPUTE", "1", True),
@@ -138,6 +140,9 @@ def test_half_an_s3_names_exactly_what_is_missing(monkeypatch: pytest.MonkeyPatc
     ("variable", "value"),
     [
         ("ONE_TO_ALL_DEVICE", "gpu0"),
+        ("ONE_TO_ALL_PARALLEL", "3"),
+        ("ONE_TO_ALL_PARALLEL", "guidance:0"),
+        ("ONE_TO_ALL_PARALLEL", "context:2,context:2"),
         ("ONE_TO_ALL_ATTENTION", "sage"),
         ("ONE_TO_ALL_MODEL_DIR", "../elsewhere"),
         ("ONE_TO_ALL_MODEL_DIR", "a/b"),
