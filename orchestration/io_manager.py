@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from libs.errors import StorageError
+from libs.errors import MediaError, StorageError
 from orchestration.failures import failures_explained
+from orchestration.pictures import caption, embedded_pictures, linked_pictures
 from orchestration.resources import StorageResource
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
             manifest = self.storage.artifacts().publish(
                 asset_name(context), partition_of(context), obj, {"run_id": context.run_id}
             )
-        shown = self._publish_previews(context, manifest, obj)
+        shown = {**self._pictures(context, manifest, obj), **self._link(manifest, obj)}
         rmtree(obj.folder, ignore_errors=True)
         context.add_output_metadata({**storage_metadata(manifest, self.storage.objects().uri), **shown})
 
@@ -48,19 +49,35 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         with failures_explained():
             return self.storage.artifacts().fetch(asset_name(context), partition_of(context))
 
-    def _publish_previews(
+    def _pictures(
         self, context: dg.OutputContext, manifest: "Manifest", files: "ArtifactFiles"
     ) -> dict[str, dg.MetadataValue]:
-        """Pictures by their address for the UI; none where previews are not published, or that fails."""
-        previews = self.storage.previews() if files.previews else None
-        if previews is None:
-            return {}
+        """Pictures for the UI: by address where previews are published, otherwise inside the event.
+
+        The artifact itself is stored by now: a picture that cannot be shown is no reason to make it again.
+        """
         try:
-            addresses = previews.publish(manifest, files)
-        except StorageError as error:  # the artifact itself is stored: no reason to make it again
+            previews = self.storage.previews() if files.previews else None
+            if previews is not None:
+                return linked_pictures(previews.publish(manifest, files))
+        except StorageError as error:
             context.log.warning(f"previews are not published: {error}")
+        try:
+            return embedded_pictures(files.folder, files.previews)
+        except MediaError as error:
+            context.log.warning(f"previews are not shown: {error}")
             return {}
-        return {f"{name} preview": dg.MetadataValue.md(f"![{name}]({url})") for name, url in addresses.items()}
+
+    def _link(self, manifest: "Manifest", files: "ArtifactFiles") -> dict[str, dg.MetadataValue]:
+        """The way to the file a person wants; its address opens for whom the bucket's server lets in."""
+        if files.main is None:
+            return {}
+        address = self.storage.address(manifest.file(files.main).key)
+        shown: dict[str, dg.MetadataValue] = {caption(files.main): address}
+        if manifest.partition is not None:
+            command = f"one-to-all share {manifest.partition} --asset {manifest.asset} --file {files.main}"
+            shown["share"] = dg.MetadataValue.text(command)
+        return shown
 
 
 def asset_name(context: dg.InputContext | dg.OutputContext) -> str:

@@ -25,6 +25,7 @@ def folder_output(
     data_version: str | None = None,
     attributes: Mapping[str, Any] | None = None,
     previews: Iterable[str] = (),
+    main: str | None = None,
     after_publishing: Callable[[], None] | None = None,
 ) -> dg.Output:
     """The output for the files in ``folder``.
@@ -33,17 +34,20 @@ def folder_output(
         folder: holds exactly the files to store.
         metadata: shown in the UI.
         output_name: for assets with several outputs.
-        data_version: the digest of all names and contents when left out; staleness follows it.
+        data_version: the digest of all names and contents but the previews when left out; staleness follows it.
         attributes: stored in the manifest beside the files, e.g. what they were made from.
-        previews: names of small pictures that everybody may see, where previews are published (docs/storage.md).
+        previews: names of small pictures, shown in the UI under their names (docs/storage.md).
+        main: name of the file a person wants, linked in the UI.
         after_publishing: called once the files are stored, e.g. to remove what is no longer needed.
     """
     from libs.storage.artifacts import ArtifactFiles  # noqa: PLC0415 - loading the code location stays light
 
-    files = ArtifactFiles(folder, attributes=attributes, previews=previews, after_publishing=after_publishing)
+    files = ArtifactFiles(
+        folder, attributes=attributes, previews=previews, main=main, after_publishing=after_publishing
+    )
     return dg.Output(
         files,
         output_name=output_name,
-        data_version=dg.DataVersion(data_version or files.digest),
+        data_version=dg.DataVersion(data_version or files.data_digest),
         metadata=dict(metadata or {}),
     )

@@ -1,10 +1,11 @@
-"""Small pictures inside Dagster's metadata, as Markdown with ``data:`` addresses: shown inline, valid for ever.
+"""Small pictures inside Dagster's metadata, as Markdown: by their address, or as ``data:`` where there is none.
 
-What does not belong here: making the pictures (``libs.media``).
+Either way they are shown inline and valid for ever. What does not belong here: making the pictures
+(``libs.stages.pictures``) and publishing them (``libs.storage.previews``).
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 import dagster as dg
 
@@ -12,15 +13,28 @@ EVENT_LIMIT = 36_000
 """Characters of all pictures of one event together; the whole event stays below 50 KB."""
 
 
-def pictures_metadata(still: Mapping[str, Path], moving: Mapping[str, Path]) -> dict[str, dg.MetadataValue]:
-    """One Markdown entry per picture (still) and per video (moving, as animated WebP), sharing ``EVENT_LIMIT``."""
-    from libs.media.data_uri import animation_data_uri, thumbnail_data_uri  # noqa: PLC0415 - loads the media libraries
-    from libs.media.image import read_image  # noqa: PLC0415
-    from libs.media.probe import probe_video  # noqa: PLC0415
-    from libs.media.reader import read_frames  # noqa: PLC0415
+def linked_pictures(addresses: Mapping[str, str]) -> dict[str, dg.MetadataValue]:
+    """File name -> address as one Markdown entry each."""
+    return {caption(name): _markdown(name, address) for name, address in addresses.items()}
 
-    share = EVENT_LIMIT // max(1, len(still) + len(moving))
-    shown = {name: thumbnail_data_uri(read_image(path), share) for name, path in still.items()}
-    for name, path in moving.items():
-        shown[name] = animation_data_uri(read_frames(path), probe_video(path).frame_rate, share)
-    return {name: dg.MetadataValue.md(f"![{name}]({uri})") for name, uri in shown.items()}
+
+def embedded_pictures(folder: Path, names: Iterable[str]) -> dict[str, dg.MetadataValue]:
+    """The picture files ``names`` in ``folder``, made small enough to share ``EVENT_LIMIT``.
+
+    Raises:
+        MediaError: one of them is no picture.
+    """
+    from libs.media.data_uri import picture_data_uri  # noqa: PLC0415 - loads the media libraries
+
+    wanted = list(names)
+    limit = EVENT_LIMIT // max(1, len(wanted))
+    return {caption(name): _markdown(name, picture_data_uri(folder / name, limit)) for name in wanted}
+
+
+def caption(name: str) -> str:
+    """``contact_sheet.png`` -> ``contact sheet``."""
+    return PurePosixPath(name).stem.replace("_", " ")
+
+
+def _markdown(name: str, address: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![{name}]({address})")

@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -63,6 +64,15 @@ class StorageResource(dg.ConfigurableResource):
         from libs.storage.previews import PublicPreviews  # noqa: PLC0415
 
         return PublicPreviews(_s3_objects(settings), settings.s3_public_endpoint)
+
+    def address(self, key: str) -> dg.MetadataValue:
+        """Where a person finds the object ``key``: an address without signature, or a path where there is no bucket."""
+        settings = self.settings.load()
+        if not settings.uses_s3:
+            return dg.MetadataValue.path(settings.artifacts_dir / key)
+        objects = _s3_objects(settings)
+        server = (settings.s3_public_endpoint or settings.s3_endpoint or "").rstrip("/")
+        return dg.MetadataValue.url(f"{server}/{objects.bucket}/{quote(objects.full_key(key))}")
 
     def artifacts(self) -> "ArtifactStore":
         """The store of published asset outputs."""

@@ -7,10 +7,11 @@ import base64
 import io
 from collections.abc import Iterable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from libs.errors import MediaError
 from libs.media.preview import animated_webp
@@ -49,6 +50,28 @@ def animation_data_uri(frames: Iterable[Frame], frame_rate: Fraction, limit: int
     """
     overhead = len(_data_uri("image/webp", b"")) + 4
     return _data_uri("image/webp", animated_webp(frames, frame_rate, max(0, limit - overhead) * 3 // 4))
+
+
+def picture_data_uri(path: Path, limit: int = DEFAULT_LIMIT) -> str:
+    """A picture file, still or animated, as a ``data:`` address of at most ``limit`` characters.
+
+    As it is where it fits; made smaller otherwise.
+
+    Raises:
+        MediaError: it is no picture, or cannot be made small enough.
+    """
+    try:
+        with Image.open(path) as picture:
+            whole = _data_uri(Image.MIME[picture.format or ""], path.read_bytes())
+            if len(whole) <= limit:
+                return whole
+            if not getattr(picture, "is_animated", False):
+                return thumbnail_data_uri(np.asarray(picture.convert("RGB")), limit)
+            frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+            milliseconds = int(picture.info.get("duration") or 100)
+    except (OSError, KeyError) as error:
+        raise MediaError(f"{path}: is no picture that a page can show ({error})") from None
+    return animation_data_uri(frames, Fraction(1000, milliseconds), limit)
 
 
 def _data_uri(content_type: str, data: bytes) -> str:

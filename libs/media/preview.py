@@ -21,13 +21,15 @@ from libs.media.writer import VideoWriter
 Frame = npt.NDArray[np.uint8]
 
 _ANIMATION_FRAMES = 48
-_ANIMATION_SIDE = 320
+_ANIMATION_SIDE = 480
 # Tried in this order until the animation fits: longest side in pixels, keep every n-th frame, WebP quality.
 _ANIMATION_STEPS = (
+    (480, 1, 75),
     (320, 1, 70),
     (320, 2, 60),
     (256, 2, 50),
     (192, 2, 45),
+    (160, 2, 40),
     (192, 4, 40),
     (128, 4, 35),
     (128, 8, 25),
@@ -55,7 +57,7 @@ def write_comparison(
     streams = [iter(column) for column in columns.values() if not isinstance(column, np.ndarray)]
     if not streams:
         raise InputError("a comparison needs at least one video among its columns")
-    composed = _compose(columns, height)
+    composed = side_by_side(columns, height)
     first = next(composed, None)
     if first is None:
         raise MediaError(f"{path}: a column of the comparison has no frames")
@@ -66,7 +68,11 @@ def write_comparison(
     return writer.frame_count
 
 
-def _compose(columns: Mapping[str, Frame | Iterable[Frame]], height: int) -> Iterator[Frame]:
+def side_by_side(columns: Mapping[str, Frame | Iterable[Frame]], height: int) -> Iterator[Frame]:
+    """The frames of several videos in a row, each below its caption; a column that is one frame stands still.
+
+    All are scaled to ``height`` pixels; the shortest stream ends it.
+    """
     moving = [repeat(column) if isinstance(column, np.ndarray) else column for column in columns.values()]
     bars: Frame | None = None
     for frames in zip(*moving, strict=False):

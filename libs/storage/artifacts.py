@@ -53,8 +53,8 @@ class ArtifactFiles:
     """A folder of finished files to publish, hashed once, when first asked for.
 
     All files below the folder belong to it, hidden ones (temporary files) apart. ``attributes`` are JSON values for the
-    manifest. ``previews`` are names of small files that everybody may see. ``after_publishing`` is called when they are
-    stored.
+    manifest. ``previews`` are names of small pictures that everybody may see. ``main`` is the name of the file that a
+    person wants. ``after_publishing`` is called when they are stored.
     """
 
     def __init__(
@@ -63,11 +63,13 @@ class ArtifactFiles:
         *,
         attributes: Mapping[str, Any] | None = None,
         previews: Iterable[str] = (),
+        main: str | None = None,
         after_publishing: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
         self.attributes = dict(attributes or {})
         self.previews = tuple(previews)
+        self.main = main
         self.after_publishing = after_publishing
 
     @cached_property
@@ -93,6 +95,12 @@ class ArtifactFiles:
     def digest(self) -> str:
         """SHA-256 over all names and contents: equal for equal content, wherever and whenever it was made."""
         return content_digest((name, file.sha256) for name, file in self.files.items())
+
+    @property
+    def data_digest(self) -> str:
+        """The same without previews, which are drawn from the rest: another encoder of pictures changes no data."""
+        data = {name: file for name, file in self.files.items() if name not in self.previews}
+        return content_digest((name, file.sha256) for name, file in (data or self.files).items())
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import time
 import dagster as dg
 
 from libs.model_repo.layout import layout_of
+from libs.stages.animation_files import CLIP_FILE, COMPARISON_PICTURE_FILE, CONTACT_SHEET_FILE, SUMMARY_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.assets.models_in_use import pose_networks
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, variant_of_request
-from orchestration.pictures import pictures_metadata
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource
 
@@ -41,12 +41,13 @@ def animation_review(
 ) -> dg.Output:
     """Contact sheet of driver, poses and clip, the same side by side as a video, and measurements of quality."""
     from libs.pose.conditioning import PoseConditioning  # noqa: PLC0415 - loads the pose stage
-    from libs.stages.animation_files import CLIP_FILE, SUMMARY_FILE  # noqa: PLC0415
+    from libs.stages.pictures import draw_video  # noqa: PLC0415
     from libs.stages.pose_tracks import load_estimator  # noqa: PLC0415
     from libs.stages.quality import measure_quality  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
-    from libs.stages.review import COMPARISON_FILE, CONTACT_SHEET_FILE, review_clip  # noqa: PLC0415
+    from libs.stages.review import COMPARISON_FILE, review_clip  # noqa: PLC0415
 
+    begun = time.monotonic()
     report, loaded = progress.of(context), settings.load()
     with failures_explained(), scratch.filled_folder("animation_review") as folder:
         media = RequestMedia.load(request_media.folder)
@@ -63,11 +64,15 @@ def animation_review(
         )
         quality.save(folder)
         seconds = time.monotonic() - started
-        pictures = pictures_metadata(
-            {"contact sheet": folder / CONTACT_SHEET_FILE}, {"comparison": folder / COMPARISON_FILE}
-        )
+        draw_video(folder / COMPARISON_FILE, folder / COMPARISON_PICTURE_FILE)
     return folder_output(
         folder,
-        {**pictures, **review.describe(), **quality.numbers(), "seconds of measuring": seconds},
-        previews=(CONTACT_SHEET_FILE,),
+        {
+            **review.describe(),
+            **quality.numbers(),
+            "seconds of measuring": seconds,
+            "seconds": time.monotonic() - begun,
+        },
+        previews=(CONTACT_SHEET_FILE, COMPARISON_PICTURE_FILE),
+        main=COMPARISON_FILE,
     )

@@ -7,6 +7,7 @@ import time
 
 import dagster as dg
 
+from libs.stages.animation_files import POSE_PICTURE_FILE, PREVIEW_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.assets.request import OPTIONS_FILE
 from orchestration.failures import RETRY_POLICY, failures_explained
@@ -33,7 +34,8 @@ def pose_conditioning(
     progress: ProgressResource,
 ) -> dg.Output:
     """The driver's poses fitted to the character, as data, with the pictures the network starts from."""
-    from libs.stages.pose_conditioning import (  # noqa: PLC0415 - loads the pose stage
+    from libs.stages.pictures import draw_pose_preview  # noqa: PLC0415 - loads the pose stage
+    from libs.stages.pose_conditioning import (  # noqa: PLC0415
         RequestedPoseOptions,
         condition_poses,
         describe_conditioning,
@@ -48,9 +50,12 @@ def pose_conditioning(
         conditioning, choice = condition_poses(
             media, pose_tracks.folder, requested, folder, lambda done, all_: report("pose preview", done, all_)
         )
+        draw_pose_preview(media, conditioning, folder)
     seconds = time.monotonic() - started
     return folder_output(
         folder,
         {**describe_conditioning(conditioning, choice), "seconds": seconds},
         attributes={SECONDS_ATTRIBUTE: seconds},
+        previews=(POSE_PICTURE_FILE,),
+        main=PREVIEW_FILE,
     )

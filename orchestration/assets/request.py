@@ -5,6 +5,7 @@ face option ``pose_options`` as well, another video ``request_media`` as well. W
 """
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import variant_of_folder
 from libs.model_repo.verify import verify_repository
 from libs.settings import Settings
+from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
 from libs.stages.requested_lora import requested_lora
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.objects import ObjectStore
@@ -84,8 +86,10 @@ def validate_request(
     scratch: ScratchResource,
 ) -> Iterator[Any]:
     """Take the accepted request named like the partition, fetch and probe its media, look at its model files."""
-    from libs.stages.request_media import fetch_request_media  # noqa: PLC0415 - loads the media libraries
+    from libs.stages.pictures import draw_media  # noqa: PLC0415 - loads the media libraries
+    from libs.stages.request_media import fetch_request_media  # noqa: PLC0415
 
+    started = time.monotonic()
     loaded = settings.load()
     with (
         failures_explained(),
@@ -99,6 +103,7 @@ def validate_request(
         resolved = accepted.request
         media = fetch_request_media(inbox, resolved, media_folder)
         digests = {"reference": sha256_of_file(media.reference), "driver": sha256_of_file(media.driver)}
+        draw_media(media, media_folder)
         (request_folder / REQUEST_FILE).write_text(json.dumps(resolved.clip_fields(), indent=2, ensure_ascii=False))
         options = resolved.model_dump(include=POSE_OPTION_FIELDS)
         (options_folder / OPTIONS_FILE).write_text(json.dumps(options, indent=2))
@@ -110,7 +115,12 @@ def validate_request(
         output_name="animation_request",
         attributes={CONTENT_ATTRIBUTE: accepted.content},
     )
-    yield folder_output(media_folder, {"media": dg.MetadataValue.json(media.describe())}, output_name="request_media")
+    yield folder_output(
+        media_folder,
+        {"media": dg.MetadataValue.json(media.describe()), "seconds": time.monotonic() - started},
+        output_name="request_media",
+        previews=(REFERENCE_PICTURE_FILE, DRIVER_PICTURE_FILE),
+    )
     yield folder_output(options_folder, {"options": dg.MetadataValue.json(options)}, output_name="pose_options")
     with failures_explained():
         yield _model_files_check(context, resolved, loaded, storage.artifacts())

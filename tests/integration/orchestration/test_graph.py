@@ -121,14 +121,6 @@ def test_runtime_files_lie_where_settings_say_and_third_party_stays_as_it_is(
 
 
 @pytest.mark.slow
-def test_events_stay_small_enough_for_the_ui(world: Any, submitted: Callable[..., str]) -> None:
-    result = world.animate(submitted())
-    records = world.instance.all_logs(result.run_id)
-    largest = max(len(dg.serialize_value(record)) for record in records)
-    assert largest < 50_000
-
-
-@pytest.mark.slow
 def test_the_same_request_gives_the_same_frames(world: Any, submitted: Callable[..., str]) -> None:
     for request_id in ("one", "two"):
         world.animate(submitted(request_id, keep_audio=request_id == "one"))

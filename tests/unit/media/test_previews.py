@@ -1,6 +1,7 @@
 import base64
 import io
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from libs.errors import InputError, MediaError
 from libs.media.contact_sheet import contact_sheet
-from libs.media.data_uri import animation_data_uri, thumbnail_data_uri
+from libs.media.data_uri import animation_data_uri, picture_data_uri, thumbnail_data_uri
 from libs.media.frame_selection import evenly_spaced_indices, take_indices, thin_out
 from libs.media.measurements import is_blank, measure_frames, measure_video
 from libs.media.preview import animated_webp, write_comparison
@@ -130,6 +131,20 @@ def test_data_uris_stay_below_their_limit(limit):
     assert Image.open(io.BytesIO(base64.b64decode(animation.removeprefix("data:image/webp;base64,")))).n_frames > 1
     with pytest.raises(MediaError, match="no thumbnail"):
         thumbnail_data_uri(frame, 50)
+
+
+def test_picture_files_become_addresses_as_they_are_or_smaller(tmp_path: Path) -> None:
+    (tmp_path / "moving.webp").write_bytes(animated_webp(noise(30), Fraction(25), 200_000))
+    Image.fromarray(next(noise(1, 900, 600))).save(tmp_path / "still.png")
+    whole = picture_data_uri(tmp_path / "moving.webp", 300_000)
+    assert base64.b64decode(whole.removeprefix("data:image/webp;base64,")) == (tmp_path / "moving.webp").read_bytes()
+    smaller = picture_data_uri(tmp_path / "moving.webp", 18_000)
+    assert len(smaller) <= 18_000
+    assert Image.open(io.BytesIO(base64.b64decode(smaller.removeprefix("data:image/webp;base64,")))).is_animated
+    assert len(picture_data_uri(tmp_path / "still.png", 18_000)) <= 18_000
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(MediaError, match="no picture"):
+        picture_data_uri(tmp_path / "text.png")
 
 
 def test_measurements_tell_blank_still_and_moving_apart(numbered_frame):
