@@ -16,6 +16,7 @@ from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from libs.errors import SettingsError, StorageError
 from libs.settings import Settings, load_settings
 from libs.storage.client import create_s3_client
+from libs.storage.s3 import S3ObjectStore
 from libs.storage.s3_errors import explained
 
 FOLDER = "compute_logs"
@@ -46,6 +47,7 @@ class BucketComputeLogManager(S3ComputeLogManager):
         )
         # Its own client takes credentials from AWS's variables, and waits for minutes for a hung server.
         self._s3_session = create_s3_client(settings)
+        self._objects = S3ObjectStore(self._s3_session, str(settings.s3_bucket_name))
         # Browsers open the addresses of whole logs, so these are signed for where browsers reach the bucket.
         self._addresses = create_s3_client(settings.changed(s3_endpoint=settings.s3_public_endpoint))
 
@@ -66,10 +68,24 @@ class BucketComputeLogManager(S3ComputeLogManager):
     def on_progress(self, log_key: Sequence[str]) -> None:
         """Upload what is there so far; called in a thread that an error would end for good."""
         try:
-            with explained(f"s3://{self._s3_bucket}/{self._s3_prefix}", str(self._s3_session.meta.endpoint_url)):
+            with explained(f"s3://{self._s3_bucket}/{self._s3_prefix}", self._objects.endpoint):
                 super().on_progress(log_key)
         except StorageError as error:
             logger.warning("The output so far of %s could not be uploaded: %s", "/".join(log_key), error)
+
+    def delete_logs(self, log_key: Sequence[str] | None = None, prefix: Sequence[str] | None = None) -> None:
+        """Delete the output of one capture or of whatever is below ``prefix``, here and in the bucket.
+
+        Object by object: the call for many at once, which the base class makes, fails on MinIO before 2025 and leaves
+        what is beyond a thousand.
+
+        Raises:
+            StorageError, StorageUnavailableError: the store refused, or did not answer.
+        """
+        self.local_manager.delete_logs(log_key=log_key, prefix=prefix)  # raises where neither is given
+        parts, end = (log_key, ".") if log_key else (prefix or (), "/")
+        for info in self._objects.list("/".join([self._s3_prefix, "storage", *parts]) + end):
+            self._objects.delete(info.key)
 
     def download_url_for_type(self, log_key: Sequence[str], io_type: ComputeIOType) -> str | None:
         """A short-lived address of the whole log, made when the UI asks for it and nowhere kept."""

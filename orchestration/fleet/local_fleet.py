@@ -170,7 +170,8 @@ class LocalFleet:
     def _start_dagster(self) -> None:
         workspace = ["--workspace", str(self.home / "workspace.yaml")]
         webserver = [sys.executable, "-m", "dagster_webserver", "--host", HOST, "--port", str(self.plan.port)]
-        self._launch("webserver", [*webserver, *workspace])
+        # Seconds after which an idle connection is made anew: none outlives a restart of PostgreSQL, and fails then.
+        self._launch("webserver", [*webserver, *workspace, "--db-pool-recycle", "2"])
         self._launch("daemon", [sys.executable, "-m", "dagster._daemon", "run", *workspace])
 
     def _start_workers(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import dagster as dg
+from celery.exceptions import WorkerLostError
 from dagster._core.events import EngineEventData
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData
@@ -112,9 +113,9 @@ class FleetRunLauncher(CeleryRunLauncher):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Asked by the run monitoring for each started run; anything but RUNNING fails the run."""
         try:
-            state = self.celery.AsyncResult(run.run_id).state
-            if state in LOST_TASK_STATES:
-                return CheckRunHealthResult(WorkerStatus.FAILED, f"The worker's process died (Celery: {state}).")
+            task = self.celery.AsyncResult(run.run_id)
+            if task.state in LOST_TASK_STATES:
+                return CheckRunHealthResult(WorkerStatus.FAILED, _why_lost(task.state, task.result))
             holder = self.roll_call.holders(self._active_run_ids() | {run.run_id}).get(run.run_id)
         except BROKER_ERRORS as error:
             self._silent_since.clear()
@@ -152,3 +153,11 @@ class FleetRunLauncher(CeleryRunLauncher):
         except BROKER_ERRORS as error:
             return f"Redis cannot be reached: {error}"
         return f"Celery task {run.run_id}: {state}, held by {holder or 'no worker'}"
+
+
+def _why_lost(state: str, result: object) -> str:
+    """In words: why a task ended without the end of its run; ``result`` is the error, if Celery has one."""
+    if isinstance(result, Exception) and not isinstance(result, WorkerLostError):
+        lines = str(result).splitlines() or [""]
+        return f"The worker gave the run up and could not report it ({type(result).__name__}: {lines[0]})."
+    return f"The worker's process died (Celery: {state})."

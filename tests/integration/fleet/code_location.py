@@ -30,6 +30,7 @@ def note(context: dg.AssetExecutionContext, event: str) -> None:
     }
     with (FOLDER / "executions.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
+    print(f"{line['asset']} {line['clip']}: {event}", flush=True)
 
 
 class ClipConfig(dg.Config):

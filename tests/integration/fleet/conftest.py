@@ -3,7 +3,6 @@
 import shutil
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,7 @@ import pytest
 # Test modules are imported by file (import mode importlib), so the module they share is made importable here.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from observed_fleet import ObservedFleet, toy_plan
-
-from orchestration.fleet.local_fleet import LocalFleet
+from observed_fleet import ObservedFleet, running, toy_plan
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,18 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedFleet]:
     folder = tmp_path_factory.mktemp("fleet")
     patch = pytest.MonkeyPatch()
-    stop = threading.Event()
-    plan = toy_plan(folder)
-    with LocalFleet(plan) as fleet:
+    with running(toy_plan(folder)) as fleet:
         patch.setenv("REDIS_URL", fleet.redis_url)
-        keeper = threading.Thread(target=fleet.keep_running, args=(stop,))
-        keeper.start()
         try:
             with fleet.instance() as instance:
                 yield ObservedFleet(fleet, folder / "notes", instance)
         finally:
-            stop.set()
-            keeper.join()
             patch.undo()
             for process in fleet.processes.values():  # none may stay stopped by a failed test
                 if process.is_running():

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,14 +30,28 @@ BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill
 Seen = TypeVar("Seen")
 
 
-def wait_until(what: str, look: Callable[[], Seen | None], seconds: float = 60.0) -> Seen:
-    """What ``look`` returns once that is true."""
+def wait_until(what: str, look: Callable[[], Seen | None], seconds: float = 60.0, pause: float = 0.2) -> Seen:
+    """What ``look`` returns once that is true; it looks every ``pause`` seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if seen := look():
             return seen
-        time.sleep(0.2)
+        time.sleep(pause)
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+@contextmanager
+def running(plan: FleetPlan) -> Iterator[LocalFleet]:
+    """A fleet that is up, and whose processes are started again when they end."""
+    stop = threading.Event()
+    with LocalFleet(plan) as fleet:
+        keeper = threading.Thread(target=fleet.keep_running, args=(stop,))
+        keeper.start()
+        try:
+            yield fleet
+        finally:
+            stop.set()
+            keeper.join()
 
 
 class ObservedFleet:
@@ -161,6 +176,10 @@ class ObservedFleet:
             lambda: next((line for line in self.executions() if line["run"] == run_id), None),
             30,
         )
+
+    def process_of(self, worker: str) -> int:
+        """The process that executes the runs of a worker."""
+        return int(psutil.Process(self.fleet.processes[worker].pid).children()[0].pid)
 
     def worker_of(self, pid: int) -> str:
         """The name of the worker whose child process ``pid`` is."""

@@ -5,9 +5,8 @@ Used by the test of the real code location and by ``benchmarks/fleet.py``.
 
 import json
 import os
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ import dagster as dg
 import psutil
 import requests
 from dagster._core.execution.backfill import BulkActionStatus
-from observed_fleet import LAUNCH, REPOSITORY, ObservedFleet
+from observed_fleet import LAUNCH, REPOSITORY, ObservedFleet, running
 
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from libs.storage.artifacts import ArtifactStore
+from libs.storage.folder import FolderObjectStore
 from orchestration.fleet.fleet_plan import CODE_LOCATION, FleetPlan, free_port
-from orchestration.fleet.local_fleet import LocalFleet
 
 ANIMATE_ASSETS = [
     "animation_request",
@@ -46,13 +46,17 @@ BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 CANCEL_BACKFILL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) {
   __typename ... on PythonError { message } } }"""
+SCHEDULE = """query($selector: ScheduleSelector!) { scheduleOrError(scheduleSelector: $selector) {
+  ... on Schedule { scheduleState { id } } } }"""
+STOP_SCHEDULE = """mutation($id: String!) { stopRunningSchedule(id: $id) {
+  __typename ... on ScheduleStateResult { scheduleState { status } } ... on PythonError { message } } }"""
 RUNS_PAGE = """query { runsOrError(limit: 30) { __typename ... on Runs {
   results { runId status jobName startTime endTime tags { key value } } } } }"""
 
 
-def real_plan(folder: Path, **changes: Any) -> FleetPlan:
+def real_plan(folder: Path, settings: Mapping[str, str] = {}, **changes: Any) -> FleetPlan:
     """A fleet of this project's code location with all of its state in ``folder``, without GPUs."""
-    settings = {
+    environment = {
         "MODELS_DIR": str(folder / "models"),
         "DATA_DIR": str(folder / "data"),
         "ONE_TO_ALL_DEVICE": "cpu",
@@ -61,6 +65,7 @@ def real_plan(folder: Path, **changes: Any) -> FleetPlan:
         "S3_ENDPOINT": "",
         "ONE_TO_ALL_MODEL_DIR": "",
         "ONE_TO_ALL_RUNTIME_DIR": "",
+        **settings,
     }
     return FleetPlan(
         **{
@@ -70,7 +75,7 @@ def real_plan(folder: Path, **changes: Any) -> FleetPlan:
             "cpu_concurrency": 1,
             "port": free_port(),
             "code_location": CODE_LOCATION,
-            "environment": settings,
+            "environment": environment,
             **changes,
         }
     )
@@ -81,6 +86,7 @@ class CanceledBackfill:
     """What a backfill did to the rest until it was canceled: seconds, and bytes of the daemon's memory."""
 
     runs: int
+    queues: frozenset[str]
     seconds_to_end: float
     median_answer: float
     worst_answer: float
@@ -96,18 +102,10 @@ class CanceledBackfill:
 
 
 @contextmanager
-def running_fleet(folder: Path, **changes: Any) -> Iterator["RealFleet"]:
+def running_fleet(folder: Path, settings: Mapping[str, str] = {}, **changes: Any) -> Iterator["RealFleet"]:
     """A fleet of :func:`real_plan` that is up and is kept up."""
-    stop = threading.Event()
-    with LocalFleet(real_plan(folder, **changes)) as fleet:
-        keeper = threading.Thread(target=fleet.keep_running, args=(stop,))
-        keeper.start()
-        try:
-            with fleet.instance() as instance:
-                yield RealFleet(fleet, folder, instance)
-        finally:
-            stop.set()
-            keeper.join()
+    with running(real_plan(folder, settings, **changes)) as fleet, fleet.instance() as instance:
+        yield RealFleet(fleet, folder, instance)
 
 
 class RealFleet(ObservedFleet):
@@ -117,17 +115,22 @@ class RealFleet(ObservedFleet):
     def inbox(self) -> Path:
         return Path(self.fleet.plan.environment["DATA_DIR"]) / "artifacts" / "inbox"
 
-    def launched(self, request_id: str) -> dg.DagsterRun:
-        """The run that the sensor launched for a request, once it has."""
-        return self.wait_until(f"the sensor launches {request_id}", lambda: self.runs_of(request_id), 60)[0]
+    @property
+    def artifacts(self) -> ArtifactStore:
+        data = Path(self.fleet.plan.environment["DATA_DIR"])
+        return ArtifactStore(FolderObjectStore(data / "artifacts"), data / "artifact_cache")
+
+    def launched(self, request_id: str, seconds: float = 60) -> dg.DagsterRun:
+        """The run that sensor or schedule launched for a request, once it has."""
+        return self.wait_until(f"{request_id} is launched", lambda: self.runs_of(request_id), seconds)[0]
 
     # --- do ---
 
-    def write_media(self, frame_count: int = 5) -> None:
+    def write_media(self, frame_count: int = 5, driver: str = "dance.mp4") -> None:
         """The puppet's picture and a short dance, for :meth:`submit`."""
         self.inbox.mkdir(parents=True, exist_ok=True)
         write_puppet_picture(self.inbox / "puppet.png")
-        write_puppet_clip(self.inbox / "dance.mp4", frame_count=frame_count)
+        write_puppet_clip(self.inbox / driver, frame_count=frame_count, audio=False)
 
     def submit(self, request_id: str, **fields: Any) -> None:
         """Put a request for a clip of 48 x 64 pixels into the inbox."""
@@ -145,6 +148,18 @@ class RealFleet(ObservedFleet):
         answer = self.ask_ui(LAUNCH, {"params": {"selector": selector, "executionMetadata": metadata}})
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return str(answer["run"]["runId"])
+
+    def animate_by_hand(self, request_id: str) -> str:
+        """Launch the clip of a request, without its review, as the UI does; returns the run id."""
+        self.instance.add_dynamic_partitions(REQUESTS, [request_id])
+        return self.launch_job("animate", request_id, ANIMATE_ASSETS)
+
+    def stop_schedule(self, name: str) -> None:
+        """Switch a schedule off as the UI does."""
+        selector = {**REPOSITORY, "scheduleName": name}
+        schedule = self.ask_ui(SCHEDULE, {"selector": selector})
+        answer = self.ask_ui(STOP_SCHEDULE, {"id": schedule["scheduleState"]["id"]})
+        assert answer["scheduleState"]["status"] == "STOPPED", answer
 
     def backfill_requests(self, request_ids: list[str]) -> str:
         """Register requests and backfill their clips; returns the backfill's id."""
@@ -186,8 +201,10 @@ class RealFleet(ObservedFleet):
             return ending and self.instance.get_runs_count(unfinished) == 0
 
         self.wait_until("the backfill and its runs have ended", all_have_ended, seconds)
+        runs = self.instance.get_runs(dg.RunsFilter(tags=tags))
         return CanceledBackfill(
-            runs=self.instance.get_runs_count(dg.RunsFilter(tags=tags)),
+            runs=len(runs),
+            queues=frozenset(run.tags["dagster-celery/queue"] for run in runs),
             seconds_to_end=time.monotonic() - asked,
             median_answer=median(answers),
             worst_answer=max(answers),
@@ -196,6 +213,12 @@ class RealFleet(ObservedFleet):
         )
 
     # --- see ---
+
+    def chunks(self, request_id: str) -> dict[int, tuple[int, int]]:
+        """The finished chunks of a clip in the making: number -> inode and time of change."""
+        folder = Path(self.fleet.plan.environment["DATA_DIR"]) / "artifacts" / "chunks" / request_id
+        found = ((int(path.stem), path.stat()) for path in folder.glob("*/*/*.json"))
+        return {number: (status.st_ino, status.st_mtime_ns) for number, status in found}
 
     def seconds_of_runs_page(self) -> float:
         """How long the webserver takes for what its page of runs asks for."""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from celery.exceptions import WorkerLostError
 from dagster._core.launcher import WorkerStatus
 from dagster._core.test_utils import create_run_for_test
 
@@ -24,6 +25,7 @@ class Answers:
         self.held: dict[str, str] = {}
         self.queued: set[str] = set()
         self.states: dict[str, str] = {}
+        self.results: dict[str, Exception] = {}
         self.error: Exception | None = None
 
     def holders(self, run_ids: Collection[str]) -> dict[str, str]:
@@ -35,7 +37,7 @@ class Answers:
         return self.queued
 
     def AsyncResult(self, task_id: str) -> SimpleNamespace:  # noqa: N802 - Celery's name
-        return SimpleNamespace(state=self.states.get(task_id, "STARTED"))
+        return SimpleNamespace(state=self.states.get(task_id, "STARTED"), result=self.results.get(task_id))
 
 
 @pytest.fixture
@@ -87,11 +89,21 @@ def test_only_lasting_silence_fails_a_run(instance, launcher, answers, now) -> N
     assert launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
 
 
-@pytest.mark.parametrize("state", ["FAILURE", "REVOKED"])
-def test_a_dead_process_fails_its_run_at_once(instance, launcher, answers, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "error", "said"),
+    [
+        ("FAILURE", WorkerLostError("signal 9"), "process died"),
+        ("REVOKED", None, "process died"),
+        # The database was away for so long that the worker could not say how the run ended.
+        ("FAILURE", ConnectionError("no route\nand more"), "could not report it (ConnectionError: no route)"),
+    ],
+)
+def test_a_task_that_failed_fails_its_run_at_once(instance, launcher, answers, state, error, said) -> None:
     run = create_run_for_test(instance, status=Status.STARTED)
-    answers.states[run.run_id] = state
-    assert launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+    answers.states[run.run_id], answers.results[run.run_id] = state, error
+    health = launcher.check_run_worker_health(run)
+    assert health.status == WorkerStatus.FAILED
+    assert said in health.msg
 
 
 def test_a_task_that_ended_without_ending_its_run_is_silence(instance, launcher, answers, now) -> None:

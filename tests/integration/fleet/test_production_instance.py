@@ -1,0 +1,183 @@
+"""The shipped production instance on real servers: PostgreSQL, an S3 server with a user of few rights, Redis, a worker.
+
+Its pieces are those of ``infra/dagster.prod.yaml`` as it is; the code location is the toy of the other tests here.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.scheduler.instigation import InstigatorType
+from observed_fleet import ObservedFleet, running, toy_plan, wait_until
+from typer.testing import CliRunner
+
+from libs.command_line.storage import app as storage_commands
+from libs.settings import REPOSITORY_ROOT, get_settings
+from orchestration.fleet.preflight import DATABASE_VARIABLE, check_environment
+from orchestration.housekeeping.old_runs import delete_runs
+from tests.postgres_server import PostgresServer, find_postgres, postgres_server
+from tests.s3_server import S3Server
+
+SHIPPED = yaml.safe_load((REPOSITORY_ROOT / "infra" / "dagster.prod.yaml").read_text())
+BUCKET = "production"
+OUTAGE_SECONDS = 3.0
+RUNS_PAGE = "query($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status } } }"
+
+pytestmark = pytest.mark.s3
+
+
+@dataclass
+class Production:
+    fleet: ObservedFleet
+    postgres: PostgresServer
+    bucket: Any
+    """As the administrator sees it: a boto3 client."""
+    folder: Path
+
+    def output(self, run_id: str) -> dict[str, str]:
+        """What the run has printed so far, as the bucket has it: the end of each key -> text."""
+        prefix = f"team/compute_logs/storage/{run_id}/"
+        found = self.bucket.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        bodies = {
+            entry["Key"]: self.bucket.get_object(Bucket=BUCKET, Key=entry["Key"])["Body"].read() for entry in found
+        }
+        return {key.partition(".")[2]: body.decode() for key, body in bodies.items()}
+
+
+@pytest.fixture(scope="module")
+def production(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    if find_postgres() is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    folder = tmp_path_factory.mktemp("production")
+    administrator = {"MINIO_ROOT_USER": s3_server.access_key, "MINIO_ROOT_PASSWORD": s3_server.secret_key}
+    with postgres_server() as postgres, pytest.MonkeyPatch.context() as patch:
+        base = toy_plan(folder, storage=None, gpu_workers=1)
+        environment = {
+            **base.environment,
+            **s3_server.environment(BUCKET),
+            "S3_ACCESS_KEY": "production-user",
+            "S3_SECRET_KEY": "production-secret-0123",
+            "S3_PREFIX": "team",
+            "S3_PUBLIC_ENDPOINT": "",
+            DATABASE_VARIABLE: postgres.url(),
+        }
+        for name, value in (environment | administrator).items():
+            patch.setenv(name, value)
+        get_settings.cache_clear()
+        prepared = CliRunner().invoke(storage_commands, ["prepare", "--apply"], catch_exceptions=False)
+        assert prepared.exit_code == 0, prepared.output
+        for name in administrator:  # the fleet knows nothing of it
+            patch.delenv(name)
+        get_settings.cache_clear()
+        client = boto3.client(
+            "s3",
+            endpoint_url=s3_server.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=s3_server.access_key,
+            aws_secret_access_key=s3_server.secret_key,
+        )
+        with running(toy_plan(folder, storage=None, gpu_workers=1, environment=environment)) as fleet:
+            patch.setenv("REDIS_URL", fleet.redis_url)
+            check_environment()
+            with fleet.instance() as instance:
+                yield Production(ObservedFleet(fleet, folder / "notes", instance), postgres, client, folder)
+
+
+def test_a_run_from_launch_to_restore(production: Production) -> None:
+    """Queue and limit, output while it runs, a restart of PostgreSQL, the events, a backup, and the end of the run."""
+    fleet, postgres = production.fleet, production.postgres
+    first = fleet.launch("first", seconds=14)
+    second = fleet.launch("second")
+    fleet.started(first)
+    live = wait_until("output of the running step is in the bucket", lambda: production.output(first), 30)
+    assert live["out.partial"] == "clip first: cold\n"
+    assert fleet.run(first).status == dg.DagsterRunStatus.STARTED
+    assert fleet.run(second).status == dg.DagsterRunStatus.QUEUED, "one slot of pool gpu for two runs"
+
+    postgres.stop()
+    comeback = threading.Timer(OUTAGE_SECONDS, postgres.start)
+    comeback.start()
+    asked = time.monotonic()
+    answer = fleet.ask_ui(RUNS_PAGE, {"id": first})  # waits for the database instead of failing
+    assert answer["status"] in {"STARTED", "SUCCESS"}
+    assert time.monotonic() - asked > OUTAGE_SECONDS / 2
+    comeback.join()
+
+    for run_id, clip in ((first, "first"), (second, "second")):
+        assert fleet.finish(run_id, 60) == dg.DagsterRunStatus.SUCCESS, fleet.messages(run_id)
+        assert len(fleet.runs_of(clip)) == 1, "the outage cost no run"
+    assert production.output(first)["out"] == "clip first: cold\nclip first: done\n"
+    assert production.output(second)["out"] == "clip second: warm\nclip second: done\n"
+    logs = "".join(path.read_text(errors="replace") for path in (production.folder / "fleet" / "logs").iterdir())
+    assert "Retrying failed database connection" in logs
+    assert f'connection to server at "127.0.0.1", port {postgres.port} failed' in logs
+    assert postgres.password not in logs
+
+    events = [record.dagster_event_type for record in fleet.instance.all_logs(first)]
+    assert dg.DagsterEventType.ASSET_MATERIALIZATION in events
+    assert postgres.query(f"select status from runs where run_id = '{first}'") == [("SUCCESS",)]
+    assert postgres.query(f"select count(*) from event_logs where run_id = '{first}'") == [(len(events),)]
+    assert not [*production.folder.rglob("*.db")], "nothing may be left to SQLite"
+
+    assert_a_backup_restores(production, first)
+
+    deleted = list(delete_runs(fleet.instance, [first]))
+    assert deleted == [1]
+    assert production.output(first) == {}
+    assert "out" in production.output(second)
+
+
+def assert_a_backup_restores(production: Production, run_id: str) -> None:
+    """As docs/operations.md says; the restored instance knows runs, events, partitions, limits and what is fresh."""
+    backup = production.folder / "dagster.dump"
+    production.postgres.dump("dagster", backup)
+    production.postgres.create_database("restored")
+    production.postgres.restore(backup, "restored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DATABASE_VARIABLE, production.postgres.url("restored"))
+        with production.fleet.fleet.instance() as restored:
+            original = production.fleet.instance
+            run = restored.get_run_by_id(run_id)
+            assert run is not None
+            assert run.status == dg.DagsterRunStatus.SUCCESS
+            assert [record.message for record in restored.all_logs(run_id)] == [
+                record.message for record in original.all_logs(run_id)
+            ]
+            assert restored.get_dynamic_partitions("clips") == original.get_dynamic_partitions("clips")
+            assert restored.event_log_storage.get_pool_limits() == original.event_log_storage.get_pool_limits()
+            newest = restored.get_latest_materialization_event(dg.AssetKey("clip"))
+            assert newest is not None
+            assert newest.run_id == original.get_latest_materialization_event(dg.AssetKey("clip")).run_id
+
+
+def test_limits_and_policies_are_those_of_the_file(production: Production) -> None:
+    instance = production.fleet.instance
+    (gpu,) = instance.event_log_storage.get_pool_limits()
+    assert (gpu.name, gpu.limit) == ("gpu", 1)
+    limits = instance.get_concurrency_config().run_queue_config
+    assert limits is not None
+    shipped = SHIPPED["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert [limit["key"] for limit in limits.tag_concurrency_limits] == [limit["key"] for limit in shipped]
+    assert instance.run_monitoring_enabled
+    assert instance.run_retries_enabled
+    assert instance.run_retries_max_retries == SHIPPED["run_retries"]["max_retries"]
+    kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)
+    assert {status.value.lower(): days for status, days in kept.items()} == SHIPPED["retention"]["sensor"][
+        "purge_after_days"
+    ]
+
+
+def test_no_secret_is_in_the_home_or_in_a_log(production: Production) -> None:
+    texts = [path.read_text() for path in production.fleet.fleet.home.glob("*.yaml")]
+    texts += [path.read_text(errors="replace") for path in (production.folder / "fleet" / "logs").iterdir()]
+    texts.append(json.dumps(production.fleet.instance.get_ref().to_dict(), default=str))
+    for secret in (production.postgres.password, "production-secret-0123"):
+        assert not [text for text in texts if secret in text]
