@@ -1,4 +1,4 @@
-"""Which Celery queue a run goes to, decided when the run is queued, so that every way of launching is covered.
+"""Which Celery queue a run goes to, and whether it is wanted at all, decided when the run is queued.
 
 The webserver, backfills, sensors, schedules and retries all submit runs here. What does not belong here: sending the
 run to its queue (``run_launcher``).
@@ -6,12 +6,15 @@ run to its queue (``run_launcher``).
 
 import dagster as dg
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
-from orchestration.policies import GPU_POOL, GPU_QUEUE
+from orchestration.policies import CONTENT_TAG, GPU_POOL, GPU_QUEUE
 
 CPU_QUEUE = "cpu"
 """The queue of runs that hold no slot of the GPU pool: model files, requests, reviews."""
+
+GOING_ON = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 def queue_of(run: dg.DagsterRun) -> str:
@@ -27,11 +30,26 @@ def queue_of(run: dg.DagsterRun) -> str:
 
 
 class FleetRunCoordinator(QueuedRunCoordinator):
-    """``QueuedRunCoordinator`` that tags each run with its Celery queue before it is queued."""
+    """``QueuedRunCoordinator`` that tags each run with its Celery queue, and drops one whose clip is on its way.
+
+    The schedule may look while the sensor still launches a batch: both then launch a run for the same content of a
+    request. The GPU makes it once.
+    """
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
         """Tag the run, then queue it; a queue named by the run's own tags is respected."""
         run = context.dagster_run
+        if twin := self._twin_of(run):
+            self._instance.report_run_canceled(run, f"Not queued: run {twin.run_id} makes the same clip already.")
+            return self._instance.get_run_by_id(run.run_id) or run
         if DAGSTER_CELERY_QUEUE_TAG not in run.tags:
             self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_QUEUE_TAG: queue_of(run)})
         return super().submit_run(context)
+
+    def _twin_of(self, run: dg.DagsterRun) -> dg.DagsterRun | None:
+        """Another run that was queued for the same content of the same request, and has not ended."""
+        if not {PARTITION_NAME_TAG, CONTENT_TAG} <= run.tags.keys():
+            return None
+        same = {name: run.tags[name] for name in (PARTITION_NAME_TAG, CONTENT_TAG)}
+        going_on = self._instance.get_runs(dg.RunsFilter(tags=same, statuses=GOING_ON), limit=2)
+        return next((other for other in going_on if other.run_id != run.run_id), None)

@@ -11,6 +11,7 @@ from orchestration.definitions import build_defs
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import CONTENT_TAG
 from tests.integration.orchestration.daemon import Daemon
+from tests.s3_server import S3Server
 
 AN_HOUR_AGO = 3600
 
@@ -176,3 +177,37 @@ def test_a_run_for_a_content_that_was_replaced_makes_nothing(world: Any) -> None
     assert "was submitted again" in str(failure.step_failure_data.user_failure_data.description)
     assert world.store.manifest("animation_request", "a") is None
     assert daemon.night() == ["a"]
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_the_inbox_of_a_bucket(
+    empty_world: Any, s3_server: S3Server, s3_bucket: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder: documents leave it, bad ones with their reason beside them, media stay."""
+    for name, value in s3_server.environment(s3_bucket).items():
+        monkeypatch.setenv(name, value)
+    good = {"id": "good", "reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox"}
+    files = {"puppet.png": b"picture", "dance.mp4": b"video", "good.json": json.dumps(good).encode()}
+    for name, content in {**files, "bad.json": json.dumps({**good, "id": "bad", "steps": 0}).encode()}.items():
+        s3_client.put_object(Bucket=s3_bucket, Key=f"inbox/{name}", Body=content)
+    daemon = Daemon(empty_world)
+
+    assert daemon.look_at_inbox() == ["good"]
+    deadline = time.monotonic() + 15  # a document that cannot be accepted may still be written, for some seconds
+    names = {"inbox/dance.mp4", "inbox/puppet.png", "inbox/rejected/bad.json", "inbox/rejected/bad.json.error.txt"}
+    while (kept := set(keys_of(s3_client, s3_bucket, "inbox/"))) != names:
+        assert time.monotonic() < deadline, kept
+        time.sleep(0.5)
+        assert daemon.look_at_inbox() == []
+
+    assert registered(daemon) == ["good"]
+    reason = s3_client.get_object(Bucket=s3_bucket, Key="inbox/rejected/bad.json.error.txt")["Body"].read().decode()
+    assert "steps: Input should be greater than or equal to 1" in reason
+    assert keys_of(s3_client, s3_bucket, "requests/accepted/") == ["requests/accepted/good.json"]
+    daemon.fail("good")
+    assert daemon.night() == ["good"]
+
+
+def keys_of(s3_client: Any, bucket: str, prefix: str) -> list[str]:
+    return [entry["Key"] for entry in s3_client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])]

@@ -1,10 +1,24 @@
-"""Which queue a run goes to."""
+"""Which queue a run goes to, and which run is not queued."""
+
+from unittest.mock import Mock
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage.dagster_run import RunOpConcurrency
+from dagster._core.utils import make_new_run_id
 
-from orchestration.fleet.run_coordinator import queue_of
+from orchestration.fleet.run_coordinator import FleetRunCoordinator, queue_of
+from orchestration.policies import CONTENT_TAG
+
+Status = dg.DagsterRunStatus
+LOCATION = GrpcServerCodeLocationOrigin(host="localhost", port=4266, location_name="one_to_all")
+ORIGIN = RemoteJobOrigin(RemoteRepositoryOrigin(LOCATION, "__repository__"), "job")
+
+
+def new_run(status: dg.DagsterRunStatus = Status.NOT_STARTED, **tags: str) -> dg.DagsterRun:
+    return dg.DagsterRun("job", make_new_run_id(), tags=tags, status=status, remote_job_origin=ORIGIN)
 
 
 def run_in_pools(*pools: str, tags: dict[str, str] | None = None) -> dg.DagsterRun:
@@ -25,3 +39,37 @@ def run_in_pools(*pools: str, tags: dict[str, str] | None = None) -> dg.DagsterR
 )
 def test_the_queue_follows_the_pools_and_a_named_queue_wins(run: dg.DagsterRun, queue: str) -> None:
     assert queue_of(run) == queue
+
+
+@pytest.mark.parametrize(
+    ("other_tags", "other_status", "is_queued"),
+    [
+        ({}, Status.STARTED, False),
+        ({}, Status.STARTING, False),
+        ({}, Status.NOT_STARTED, True),  # two that are submitted at the same moment must not drop each other
+        ({}, Status.CANCELING, True),
+        ({}, Status.FAILURE, True),
+        ({CONTENT_TAG: "other"}, Status.STARTED, True),
+        ({"dagster/partition": "other"}, Status.STARTED, True),
+    ],
+)
+def test_a_run_whose_clip_is_on_its_way_is_not_queued(
+    other_tags: dict[str, str], other_status: dg.DagsterRunStatus, is_queued: bool
+) -> None:
+    tags = {"dagster/partition": "anna", CONTENT_TAG: "new"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        coordinator = FleetRunCoordinator()
+        coordinator.register_instance(instance)
+        other, run = new_run(other_status, **{**tags, **other_tags}), new_run(**tags)
+        for one in (other, run):
+            instance.add_run(one)
+        queued = coordinator.submit_run(SubmitRunContext(run, workspace=Mock()))
+        assert queued.run_id == run.run_id
+        stored = instance.get_run_by_id(run.run_id)
+        assert stored is not None
+        assert stored.status == (Status.QUEUED if is_queued else Status.CANCELED)
+        messages = " ".join(record.message for record in instance.all_logs(run.run_id))
+        assert (other.run_id in messages) != is_queued
+        by_hand = new_run(**{"dagster/partition": "anna"})
+        instance.add_run(by_hand)
+        assert coordinator.submit_run(SubmitRunContext(by_hand, workspace=Mock())).status == Status.QUEUED
