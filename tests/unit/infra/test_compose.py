@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,23 @@ def test_all_servers_wait_for_the_check_of_passwords():
     assert {"REDIS_URL", DATABASE_VARIABLE, "S3_SECRET_KEY", "MINIO_ROOT_PASSWORD"} <= given
 
 
+def test_minio_does_not_start_with_the_password_that_everybody_knows():
+    """Its own default, which an empty one would mean; the command is run here as the container's shell runs it."""
+    command = SERVICES["minio"]["command"][0].replace("$$", "$").replace("exec minio", "echo minio")
+    given = {"MINIO_ROOT_USER": "administrator", "MINIO_ROOT_PASSWORD": "p"}
+    for missing in given:
+        environment = {name: "" if name == missing else value for name, value in given.items()}
+        refused = subprocess.run(
+            [*SERVICES["minio"]["entrypoint"], command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert refused.returncode != 0
+        assert f"{missing}: set it in infra/.env" in refused.stderr
+    started = subprocess.run(
+        [*SERVICES["minio"]["entrypoint"], command], env=given, capture_output=True, text=True, check=True
+    )
+    assert started.stdout == "minio server /data --console-address :9001\n"
+
+
 def test_only_the_preparation_and_the_check_know_the_administrator():
     knowing = {name for name, service in SERVICES.items() if "MINIO_ROOT_PASSWORD" in service.get("environment", {})}
     assert knowing == {"minio", "preflight", "storage_preparation"}
@@ -273,6 +291,26 @@ def test_the_instance_is_a_production_instance():
     assert SERVICES["instance_limits"]["command"][:5] == ["dagster", "instance", "concurrency", "set", GPU_POOL]
     definitions = defs.get_repository_def().assets_defs_by_key.values()
     assert GPU_POOL in {definition.op.pool for definition in definitions if definition.is_executable}
+
+
+def test_the_image_installs_what_production_needs():
+    """The line of the Dockerfile that lists the packages, run by a shell."""
+    script = re.search(
+        r"^RUN (python -c .*?) > /tmp/requirements\.txt", (INFRA / "Dockerfile").read_text(), re.M | re.S
+    )
+    assert script
+    listed = subprocess.run(
+        ["sh", "-c", script.group(1).replace("python", shlex.quote(sys.executable), 1)],
+        cwd=REPOSITORY_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert {"dagster", "boto3", "dagster-postgres", "psycopg2-binary", "minio"} <= set(listed)
+    pinned = (REPOSITORY_ROOT / "constraints.txt").read_text().casefold()
+    for name in listed:
+        plain = re.split(r"[\[<=>]", name)[0].casefold()
+        assert f"\n{plain}==" in f"\n{pinned}", name
 
 
 def test_the_image_copies_what_there_is_and_makes_the_folders_that_are_mounted():
