@@ -8,32 +8,25 @@ import itertools
 import json
 import os
 import re
-import shlex
 import subprocess
-import sys
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from libs.settings import REPOSITORY_ROOT, Settings
 from orchestration.definitions import defs
-from orchestration.fleet import preflight as preflight_module
 from orchestration.fleet import worker, worker_health
 from orchestration.fleet.fleet_plan import CODE_LOCATION, LOCATION_NAME
 from orchestration.fleet.preflight import DATABASE_VARIABLE
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.policies import GPU_POOL, GPU_QUEUE
+from tests.unit.infra.compose_file import COMPOSE, INFRA, SERVERS, SERVICES
 
-INFRA = REPOSITORY_ROOT / "infra"
-COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 GPU_WORKERS = sorted(name for name in SERVICES if name.startswith("gpu_worker"))
 WORKERS = ["cpu_worker", *GPU_WORKERS]
 ONE_SHOT = {"preflight", "storage_preparation", "instance_limits"}
-SERVERS = {"redis", "postgres", "minio"}
 OWN = [name for name, service in SERVICES.items() if service["image"].startswith("one-to-all")]
 NEEDED = {
     "REDIS_PASSWORD": "r1",
@@ -86,7 +79,7 @@ def compose_config(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_compose_client_reads_it():
-    done = compose_config(**NEEDED, COMPOSE_PROFILES="postgres,gpus-4")
+    done = compose_config(**NEEDED, COMPOSE_PROFILES="postgres,minio,gpus-4")
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)["services"]
     assert set(services) == set(SERVICES)
@@ -97,77 +90,6 @@ def test_a_compose_client_reads_it():
 def test_a_compose_client_refuses_a_missing_value(missing):
     done = compose_config(**{name: value for name, value in NEEDED.items() if name != missing})
     assert f"required variable {missing} is missing" in done.stderr
-
-
-def test_no_secret_has_a_default():
-    text = (INFRA / "compose.yaml").read_text()
-    for name in ("REDIS_PASSWORD", "POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"):
-        uses = re.findall(rf"(?<!\$)\$\{{{name}[^}}]*\}}", text)
-        assert uses
-        assert all(use.startswith(f"${{{name}:?") for use in uses), uses
-    # Without the profile minio there is no administrator; the service itself refuses to start without one.
-    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
-        assert set(re.findall(rf"(?<!\$)\$\{{{name}[^}}]*\}}", text)) == {f"${{{name}:-}}"}
-        assert f"$${{{name}:?" in SERVICES["minio"]["command"][0]
-    assert re.findall(r"\$\{MODEL_HUB_TOKEN[^}]*\}", text) == ["${MODEL_HUB_TOKEN:-}"]
-    example = (INFRA / "compose.env.example").read_text()
-    assert re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", example, re.MULTILINE) == [""] * 4
-
-
-@pytest.mark.parametrize("path", sorted(INFRA.iterdir()), ids=lambda path: path.name)
-def test_no_file_holds_a_password(path: Path):
-    """Neither one that everybody knows, nor any value where a secret belongs, nor an address with a password in it."""
-    for written in path.read_text().splitlines():
-        line = re.sub(r"\$+\{[^}]*\}", "$", written)  # what the environment gives
-        secret = re.search(r"(?i)(?:password|secret(?:_key)?|token|requirepass)\s*[:= ]\s*(\S+)", line)
-        if secret and not line.lstrip().startswith("#"):
-            assert secret.group(1).startswith("$"), written
-        assert set(re.findall(r"://[^\s/:@]*:([^\s@]+)@", line)) <= {"$", "password"}, written
-        words = set(re.findall(r"[a-z0-9]+", line.casefold()))
-        assert not words & {"minioadmin", "minio123", "changeme", "changeit", "passw0rd", "letmein"}, written
-
-
-def test_the_check_can_fail(tmp_path: Path):
-    for line in ("POSTGRES_PASSWORD: hunter2", "REDIS_URL: redis://:hunter2@redis:6379", "S3_SECRET_KEY=hunter2"):
-        (tmp_path / "compose.yaml").write_text(line)
-        with pytest.raises(AssertionError):
-            test_no_file_holds_a_password(tmp_path / "compose.yaml")
-
-
-def test_all_servers_wait_for_the_check_of_passwords():
-    preflight = SERVICES["preflight"]
-    assert preflight["command"] == ["python", "-m", preflight_module.__name__]
-    assert "profiles" not in preflight
-    assert "depends_on" not in preflight
-    for name in SERVERS:
-        assert SERVICES[name]["depends_on"] == {"preflight": {"condition": "service_completed_successfully"}}
-    given = set(preflight["environment"])
-    assert {"REDIS_URL", DATABASE_VARIABLE, "S3_SECRET_KEY", "MINIO_ROOT_PASSWORD"} <= given
-
-
-def test_minio_does_not_start_with_the_password_that_everybody_knows():
-    """Its own default, which an empty one would mean; the command is run here as the container's shell runs it."""
-    command = SERVICES["minio"]["command"][0].replace("$$", "$").replace("exec minio", "echo minio")
-    given = {"MINIO_ROOT_USER": "administrator", "MINIO_ROOT_PASSWORD": "p"}
-    for missing in given:
-        environment = {name: "" if name == missing else value for name, value in given.items()}
-        refused = subprocess.run(
-            [*SERVICES["minio"]["entrypoint"], command], env=environment, capture_output=True, text=True, check=False
-        )
-        assert refused.returncode != 0
-        assert f"{missing}: set it in infra/.env" in refused.stderr
-    started = subprocess.run(
-        [*SERVICES["minio"]["entrypoint"], command], env=given, capture_output=True, text=True, check=True
-    )
-    assert started.stdout == "minio server /data --console-address :9001\n"
-
-
-def test_only_the_preparation_and_the_check_know_the_administrator():
-    knowing = {name for name, service in SERVICES.items() if "MINIO_ROOT_PASSWORD" in service.get("environment", {})}
-    assert knowing == {"minio", "preflight", "storage_preparation"}
-    assert SERVICES["storage_preparation"]["command"] == ["one-to-all", "storage", "prepare", "--apply"]
-    assert SERVICES["storage_preparation"]["profiles"] == SERVICES["minio"]["profiles"]
-    assert SERVICES["instance_limits"]["depends_on"]["storage_preparation"]["required"] is False
 
 
 def test_every_variable_it_takes_is_explained():
@@ -291,43 +213,3 @@ def test_the_instance_is_a_production_instance():
     assert SERVICES["instance_limits"]["command"][:5] == ["dagster", "instance", "concurrency", "set", GPU_POOL]
     definitions = defs.get_repository_def().assets_defs_by_key.values()
     assert GPU_POOL in {definition.op.pool for definition in definitions if definition.is_executable}
-
-
-def test_the_image_installs_what_production_needs():
-    """The line of the Dockerfile that lists the packages, run by a shell."""
-    script = re.search(
-        r"^RUN (python -c .*?) > /tmp/requirements\.txt", (INFRA / "Dockerfile").read_text(), re.M | re.S
-    )
-    assert script
-    listed = subprocess.run(
-        ["sh", "-c", script.group(1).replace("python", shlex.quote(sys.executable), 1)],
-        cwd=REPOSITORY_ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    assert {"dagster", "boto3", "dagster-postgres", "psycopg2-binary", "minio"} <= set(listed)
-    pinned = (REPOSITORY_ROOT / "constraints.txt").read_text().casefold()
-    for name in listed:
-        plain = re.split(r"[\[<=>]", name)[0].casefold()
-        assert f"\n{plain}==" in f"\n{pinned}", name
-
-
-def test_the_image_copies_what_there_is_and_makes_the_folders_that_are_mounted():
-    dockerfile = (INFRA / "Dockerfile").read_text()
-    assert COMPOSE["x-process"]["build"]["dockerfile"] == "infra/Dockerfile"
-    assert (INFRA / COMPOSE["x-process"]["build"]["context"]).resolve() == REPOSITORY_ROOT
-    for line in re.findall(r"^COPY (.*)$", dockerfile, re.MULTILINE):
-        for source in shlex.split(line)[:-1]:
-            assert (REPOSITORY_ROOT / source).exists(), source
-    for source in re.findall(r"infra/[\w.]+", dockerfile):
-        assert (REPOSITORY_ROOT / source).exists(), source
-    assert re.search(r"^FROM python:3\.11\.\d+-", dockerfile, re.MULTILINE)
-    assert re.search(r"^USER (?!root)", dockerfile, re.MULTILINE)
-    for volume in COMPOSE["x-process"]["volumes"]:
-        folder = volume.rpartition(":")[2]
-        made = re.search(r"mkdir -p (.*) \\", dockerfile)
-        assert made
-        assert folder in made.group(1)
-    named = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert {name for name in named if not name.startswith("$")} == set(COMPOSE["volumes"])
