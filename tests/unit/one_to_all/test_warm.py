@@ -9,6 +9,7 @@ import torch
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all import memory, warm
+from libs.one_to_all.speed_options import SpeedOptions
 
 GIGABYTE = 10**9
 
