@@ -1,5 +1,6 @@
 """Every clip says what made it, and ``one-to-all trace`` says what became of that."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,9 @@ from typer.testing import CliRunner
 
 from libs.animation_request import ResolvedRequest
 from libs.command_line.main import app
+from libs.media.stream_digest import stream_digest
 from libs.provenance.clip_tag import read_origin
+from libs.provenance.environment import code_state
 from libs.provenance.record import parse_provenance
 from libs.settings import get_settings
 from orchestration.definitions import build_defs
@@ -56,6 +59,14 @@ def test_from_the_clip_to_what_made_it(animated: Any, tmp_path: Path) -> None:
     assert sidecar.run.seconds.keys() == {"pose_tracks", "pose_conditioning", "loading", "sampling"}
     assert all(seconds > 0 for seconds in sidecar.run.seconds.values())
     assert sidecar.clip.model.locks.keys() == {"checkpoint", "pose_models", "wan_resources"}
+    conditioning = world.store.manifest("pose_conditioning", "puppet")
+    assert sidecar.clip.pose_conditioning == conditioning.digest
+    assert sidecar.clip.engine["seed"] == sidecar.clip.resolved_request().seed
+    assert sidecar.clip.device.kind == "cpu"
+    assert sidecar.run.run_id == world.store.manifest("animation", "puppet").attributes["run_id"]
+    here = code_state()
+    assert (sidecar.run.code and sidecar.run.code.commit) == (here and here.commit)
+    assert sidecar.run.stream_digest == stream_digest(clip)
 
     fresh = trace("puppet")
     assert fresh["current"], fresh["links"]
@@ -78,6 +89,36 @@ def test_from_the_clip_to_what_made_it(animated: Any, tmp_path: Path) -> None:
     assert after.digest != before.digest, "times differ"
     assert after.file("clip.mp4").sha256 == before.file("clip.mp4").sha256
     assert unfinished_assets(build_defs(), world.instance, keys, "puppet") == []
+    assert trace(str(clip))["current"]
+
+
+@pytest.mark.slow
+def test_the_mp4_alone_makes_the_same_clip_where_nothing_is_known_of_it(animated: Any, tmp_path: Path) -> None:
+    """Only the models, the picture and the video are left: the request comes out of the clip."""
+    world, clip = animated, tmp_path / "found somewhere.mp4"
+    shutil.copy(world.artifact("animation", "puppet").path("clip.mp4"), clip)
+    inbox = world.data_dir / "artifacts" / "inbox"
+    media = {path.name: path.read_bytes() for path in (inbox / "puppet.png", inbox / "dance.mp4")}
+    for folder in world.data_dir.iterdir():
+        shutil.rmtree(folder)
+    for name, content in media.items():
+        world.put(name, content)
+    world.verify_models()
+
+    traced = trace(str(clip), "--request", str(tmp_path / "again.json"))
+    assert not traced["current"]
+    assert traced["run"] is None
+    assert states(traced)["clip"] == states(traced)["request"] == states(traced)["poses"] == "missing"
+    for part in ("reference", "driver"):
+        recorded = traced["clip"][part]
+        assert hashlib.sha256(media[recorded["path"]]).hexdigest() == recorded["sha256"]
+        assert states(traced)[f"{part} {recorded['path']}"] == "current"
+
+    world.put("puppet.json", tmp_path / "again.json")
+    assert world.animate("puppet").success
+    again = world.artifact("animation", "puppet").path("clip.mp4")
+    assert stream_digest(again) == stream_digest(clip)
+    assert again.read_bytes() == clip.read_bytes()
     assert trace(str(clip))["current"]
 
 
