@@ -98,11 +98,16 @@ def crop_image(image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
     return cv2.resize(crop, (INPUT_WIDTH, INPUT_HEIGHT), interpolation=cv2.INTER_LINEAR)
 
 
-def normalise(crop: np.ndarray) -> np.ndarray:
+def normalise(crop: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """A crop [256, 192, 3] of values 0..255 as network input [3, 256, 192] float32 (computed in double)."""
-    return ((crop / np.float32(255) - _MEAN) / _STD).transpose(2, 0, 1).astype(np.float32)
+    result = np.empty((3, INPUT_HEIGHT, INPUT_WIDTH), dtype=np.float32) if out is None else out
+    result[...] = ((crop / np.float32(255) - _MEAN) / _STD).transpose(2, 0, 1)
+    return result
 
 
-def pose_network_input(frame: np.ndarray, geometry: CropGeometry) -> np.ndarray:
-    """The network's input [3, 256, 192] for a frame [H, W, 3] uint8 RGB; channels end up blue, green, red."""
-    return normalise(crop_image(frame, geometry)[:, :, ::-1])
+def pose_network_input(frame: np.ndarray, geometry: CropGeometry, out: np.ndarray | None = None) -> np.ndarray:
+    """The network's input [3, 256, 192] for a frame [H, W, 3] uint8 RGB; channels end up blue, green, red.
+
+    Written to ``out`` if that is given.
+    """
+    return normalise(crop_image(frame, geometry)[:, :, ::-1], out)

@@ -92,7 +92,7 @@ def resize_crop_drawing(drawing: np.ndarray, height: int, width: int) -> np.ndar
 def _resize_drawn_lines(drawing: np.ndarray, axis: int, length: int) -> np.ndarray:
     """``drawing``, [H, W, 3] uint8, resized to ``length`` pixels along ``axis`` only (0: height, 1: width)."""
     across = 1 - axis
-    drawn = _extent(np.any(drawing, axis=(axis, 2)))
+    drawn = _extent(_drawn_lines(drawing, axis))
     where = (drawn, slice(None)) if across == 0 else (slice(None), drawn)
     count = drawn.stop - drawn.start
     size = (length, count) if axis == 1 else (count, length)
@@ -101,6 +101,16 @@ def _resize_drawn_lines(drawing: np.ndarray, axis: int, length: int) -> np.ndarr
     lines = Image.fromarray(np.ascontiguousarray(drawing[where]))
     resized[where] = np.asarray(lines.resize(size, Image.Resampling.BICUBIC))
     return resized
+
+
+def _drawn_lines(drawing: np.ndarray, axis: int) -> np.ndarray:
+    """Which rows (``axis`` 1) or columns (``axis`` 0) of a drawing [H, W, 3] are not all black; bool [H] or [W]."""
+    height, width, _ = drawing.shape
+    if axis == 1:
+        return drawing.reshape(height, -1).any(axis=1)
+    # numpy looks for "any" down the columns a hundred times more slowly than it joins whole rows
+    joined: np.ndarray = np.bitwise_or.reduce(drawing.reshape(height, -1), axis=0)
+    return joined.reshape(width, 3).any(axis=1)
 
 
 @lru_cache(maxsize=64)

@@ -45,8 +45,8 @@ def locate_peaks(heatmaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # One Newton step on the logarithm of the blurred map, where its 5 x 5 neighbourhood lies inside.
     inner = np.flatnonzero((scores > 0) & (x > 1) & (x < HEATMAP_WIDTH - 2) & (y > 1) & (y < HEATMAP_HEIGHT - 2))
     if len(inner):
-        logarithm = np.log(np.maximum(blur_keeping_maximum(maps[inner]), np.float32(_SMALLEST)))
-        cells[inner] -= _newton_step(logarithm, x[inner], y[inner])
+        around = _neighbourhoods(blur_keeping_maximum(maps[inner]), x[inner], y[inner])
+        cells[inner] -= _newton_step(np.log(np.maximum(around, np.float32(_SMALLEST))))
     return cells.reshape(batch, count, 2), scores.reshape(batch, count)
 
 
@@ -67,15 +67,22 @@ def blur_keeping_maximum(maps: np.ndarray) -> np.ndarray:
         return blurred * (old / new)[:, None, None]
 
 
-def _newton_step(logarithm: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """D^-1 g at the peaks [N, 2] of maps [N, 64, 48]; zero where the curvature D is singular. Not bounded.
+def _neighbourhoods(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The 5 x 5 cells around x, y [N] of maps [N, 64, 48]: [N, 5, 5]."""
+    offsets = np.arange(-2, 3)
+    rows = np.arange(len(maps))[:, None, None]
+    return maps[rows, (y[:, None] + offsets)[:, :, None], (x[:, None] + offsets)[:, None, :]]
 
-    First and mixed differences are rounded to float32, all else is in double, as in the reference environment.
+
+def _newton_step(logarithm: np.ndarray) -> np.ndarray:
+    """D^-1 g in the middle of neighbourhoods [N, 5, 5]: [N, 2] x, y; zero where the curvature D is singular.
+
+    Not bounded. First and mixed differences are rounded to float32, all else is in double, as in the reference
+    environment.
     """
-    rows = np.arange(len(logarithm))
 
     def at(dy: int, dx: int) -> np.ndarray:
-        return logarithm[rows, y + dy, x + dx]
+        return logarithm[:, 2 + dy, 2 + dx]
 
     def double(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float64)
