@@ -77,6 +77,8 @@ def measure_throughput(folder: Path, megabytes: int, rounds: int, server: S3Serv
         for way, taken in ways.items():
             ratio = "" if way == "plain boto3" else f"   {plain / median(taken):.2f} x plain boto3"
             print(f"  {way:<42} {megabytes / median(taken):7.0f} MB/s{ratio}")
+    if not shutil.which("aws"):
+        print("\naws s3 cp: not measured, the command is not installed (pip install awscli)")
 
 
 def _ways(folder: Path, source: Path, settings: Settings, server: S3Server) -> dict[str, dict[str, Transfer]]:
