@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.pictures import caption
+
 # In beta in the pinned version of Dagster; what it promises (staleness by content) is tested.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
 
@@ -42,6 +44,11 @@ def folder_output(
     """
     from libs.storage.artifacts import ArtifactFiles  # noqa: PLC0415 - loading the code location stays light
 
+    previews = tuple(previews)
+    # The IO manager puts pictures and link in these places: first, where a person looks.
+    first = {caption(name): dg.MetadataValue.text("not shown, see the run's log") for name in previews}
+    if main is not None:
+        first[caption(main)] = dg.MetadataValue.text(main)
     files = ArtifactFiles(
         folder, attributes=attributes, previews=previews, main=main, after_publishing=after_publishing
     )
@@ -49,5 +56,5 @@ def folder_output(
         files,
         output_name=output_name,
         data_version=dg.DataVersion(data_version or files.data_digest),
-        metadata=dict(metadata or {}),
+        metadata={**first, **(metadata or {})},
     )

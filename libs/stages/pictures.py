@@ -1,7 +1,8 @@
-"""The small pictures by which a person follows a request on a page: reference, driver, poses, clip.
+"""The small pictures by which a person follows a request on a page: reference, driver, other videos.
 
-Animated ones show the first seconds at true speed. Nothing is computed from them. What does not belong here: how a page
-gets to them (``libs.storage.previews``, ``libs.media.data_uri``).
+Animated ones show the first seconds at true speed. Nothing is computed from them. What does not belong here: those that
+need the pose stage (``pose_pictures``), and how a page gets to them (``libs.storage.previews``,
+``libs.media.data_uri``).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,15 +19,7 @@ from libs.media.preview import animated_webp, side_by_side
 from libs.media.probe import probe_video
 from libs.media.reader import read_frames
 from libs.media.tiles import scaled_to_fit
-from libs.pose.conditioning import PoseConditioning
-from libs.stages.animation_files import (
-    CLIP_FILE,
-    CLIP_PICTURE_FILE,
-    DRIVER_PICTURE_FILE,
-    POSE_PICTURE_FILE,
-    REFERENCE_PICTURE_FILE,
-)
-from libs.stages.pose_conditioning import drawn_poses, framed_driver
+from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
 from libs.stages.request_media import RequestMedia
 
 Frame = npt.NDArray[np.uint8]
@@ -47,29 +40,14 @@ def draw_media(media: RequestMedia, folder: Path) -> None:
     (folder / DRIVER_PICTURE_FILE).write_bytes(animated_webp(frames, media.frame_rate, BYTE_LIMIT))
 
 
-def draw_pose_preview(media: RequestMedia, conditioning: PoseConditioning, folder: Path) -> None:
-    """The picture the clip starts from, the poses asked for, and the driver, into ``folder``."""
-    columns = {
-        "reference": conditioning.image,
-        "pose": drawn_poses(conditioning),
-        "driver": framed_driver(media, conditioning),
-    }
-    _draw(columns, media.output_frame_rate, folder / POSE_PICTURE_FILE)
-
-
-def draw_clip_beside_driver(media: RequestMedia, conditioning: PoseConditioning, folder: Path) -> None:
-    """The driver and the clip in ``folder``, beside each other."""
-    columns = {"driver": framed_driver(media, conditioning), "clip": read_frames(folder / CLIP_FILE)}
-    _draw(columns, media.output_frame_rate, folder / CLIP_PICTURE_FILE)
-
-
 def draw_video(video: Path, picture: Path) -> None:
     """The first seconds of any video."""
     rate = probe_video(video).frame_rate
     picture.write_bytes(animated_webp(_beginning(read_frames(video), rate), rate, BYTE_LIMIT))
 
 
-def _draw(columns: Mapping[str, Frame | Iterable[Frame]], rate: Fraction, picture: Path) -> None:
+def draw_columns(columns: Mapping[str, Frame | Iterable[Frame]], rate: Fraction, picture: Path) -> None:
+    """The first seconds of several videos beside each other; a column that is one frame stands still."""
     picture.write_bytes(animated_webp(_beginning(side_by_side(columns, _HEIGHT), rate), rate, BYTE_LIMIT))
 
 

@@ -61,7 +61,7 @@ def animation(
     from libs.provenance.record import Device  # noqa: PLC0415
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
     from libs.stages.memory_retry import animate_within_memory  # noqa: PLC0415
-    from libs.stages.pictures import draw_clip_beside_driver  # noqa: PLC0415
+    from libs.stages.pose_pictures import draw_clip_beside_driver  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
     from libs.storage.chunks import StoredChunks  # noqa: PLC0415
 

@@ -34,12 +34,12 @@ def pose_conditioning(
     progress: ProgressResource,
 ) -> dg.Output:
     """The driver's poses fitted to the character, as data, with the pictures the network starts from."""
-    from libs.stages.pictures import draw_pose_preview  # noqa: PLC0415 - loads the pose stage
     from libs.stages.pose_conditioning import (  # noqa: PLC0415
         RequestedPoseOptions,
         condition_poses,
         describe_conditioning,
     )
+    from libs.stages.pose_pictures import draw_pose_preview  # noqa: PLC0415 - loads the pose stage
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
 
     started = time.monotonic()
