@@ -15,6 +15,7 @@ from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
+from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import speed_options
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FILE
 from libs.stages.requested_lora import lora_digest, requested_lora
@@ -73,7 +74,10 @@ def animation(
         conditioning = PoseConditioning.load(pose_conditioning.folder)
         layout = layout_of(request.model, loaded)
         lora = requested_lora(request, layout)
-        engine, load = warm_engine(layout, loaded.one_to_all_device, lora=lora, speed=speed_options(loaded))
+        parallel = ParallelPlan.parse(loaded.one_to_all_parallel)
+        engine, load = warm_engine(
+            layout, loaded.one_to_all_device, lora=lora, speed=speed_options(loaded), parallel=parallel
+        )
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
         verified = stored_verification(storage.artifacts(), request.model)
         lora_sha256 = None if lora is None else lora_digest(lora, layout)
@@ -106,7 +110,7 @@ def animation(
         provenance = write_provenance(
             folder / CLIP_FILE,
             run_id=context.run_id,
-            device=str(engine.device),
+            device=str(engine.device) if parallel == ONE_PROCESS else f"{engine.device}, {parallel}",
             cold=load.cold,
             chunks=summary.chunks,
             chunks_resumed=summary.chunks_resumed,

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from libs.errors import SettingsError
+from libs.one_to_all.parallel.plan import SETTING as PARALLEL_SETTING
+from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.settings import Settings
 
 HOST = "127.0.0.1"
@@ -39,8 +42,15 @@ class FleetPlan:
 
 
 def plan_for_this_machine(settings: Settings, gpu_workers: int | None, port: int) -> FleetPlan:
-    """One worker per GPU of this machine, or one on the CPU; all state below ``DATA_DIR``."""
+    """One worker per GPU of this machine (or per group of GPUs that share a clip), or one on the CPU.
+
+    All state goes below ``DATA_DIR``.
+
+    Raises:
+        SettingsError: a clip is to be shared by more GPUs than there are.
+    """
     gpus = [] if settings.one_to_all_device == "cpu" else _gpus_of_this_machine()
+    gpus = gpus_of_workers(gpus, ParallelPlan.parse(settings.one_to_all_parallel))
     return FleetPlan(
         folder=settings.data_dir / "fleet",
         storage=settings.data_dir / "dagster_home",
@@ -50,6 +60,22 @@ def plan_for_this_machine(settings: Settings, gpu_workers: int | None, port: int
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         code_location=CODE_LOCATION,
     )
+
+
+def gpus_of_workers(gpus: Sequence[str], parallel: ParallelPlan) -> list[str]:
+    """``CUDA_VISIBLE_DEVICES`` of each worker: neighbouring GPUs, as many as share a clip; a rest stays unused.
+
+    Raises:
+        SettingsError: there are some, but too few for one worker.
+    """
+    if gpus and len(gpus) < parallel.ranks:
+        raise SettingsError(
+            f"{PARALLEL_SETTING}={parallel} needs {parallel.ranks} GPUs per worker, and this machine has {len(gpus)}"
+        )
+    return [
+        ",".join(gpus[first : first + parallel.ranks])
+        for first in range(0, len(gpus) - parallel.ranks + 1, parallel.ranks)
+    ]
 
 
 def _gpus_of_this_machine() -> list[str]:

@@ -41,7 +41,7 @@ def make_worker_app(redis_url: str) -> Celery:
 
 
 def visible_devices(queue: str, gpu: str | None) -> str | None:
-    """``CUDA_VISIBLE_DEVICES`` of a worker: its own GPU, none for CPU work, or unchanged (None)."""
+    """``CUDA_VISIBLE_DEVICES`` of a worker: its GPU or GPUs (``0,1,2``), none for CPU work, or unchanged (None)."""
     if gpu is not None:
         return gpu
     return "" if queue == CPU_QUEUE else None
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
     app = make_worker_app(require_redis_url(load_settings()))
     interrupt_runs_after(options.grace)
-    name = options.name or f"{options.queue}-{options.gpu or os.getpid()}"
+    name = options.name or f"{options.queue}-{(options.gpu or str(os.getpid())).replace(',', '-')}"
     announce_worker(name, options.queue)
     app.worker_main([
         "worker",

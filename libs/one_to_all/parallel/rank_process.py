@@ -8,12 +8,14 @@ it (``ranks``), and what ranks tell each other (``shared_denoising``).
 
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
 import traceback
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -53,11 +55,12 @@ _WORKER_LOOK_SECONDS = 1.0
 class Inbox:
     """What the worker says, read by a thread of its own, so that a stop is heard during a step.
 
-    The process ends at once when the worker is gone.
+    The process ends at once when the worker is gone, and with it ``folder``, which the worker can no longer remove.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, folder: Path) -> None:
         self._connection = connection
+        self._folder = folder
         self._worker = os.getppid()
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopped_chunk = -1
@@ -77,14 +80,18 @@ class Inbox:
                 # The connection may outlive the worker in a process that it forked.
                 while not self._connection.poll(_WORKER_LOOK_SECONDS):
                     if os.getppid() != self._worker:
-                        os._exit(1)
+                        self._end()
                 message = self._connection.recv()
             except (EOFError, OSError):
-                os._exit(1)
+                self._end()
             if isinstance(message, StopChunk):
                 self._stopped_chunk = message.number
             else:
                 self._messages.put(message)
+
+    def _end(self) -> NoReturn:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(1)
 
 
 class Leader:
@@ -145,7 +152,7 @@ def join_ranks(setup: RankSetup, device: torch.device) -> DeviceMesh:
 def serve(connection: Connection) -> None:
     """Load, and take part in chunks until the worker is gone."""
     setup: RankSetup = connection.recv()
-    inbox = Inbox(connection)
+    inbox = Inbox(connection, setup.store.parent)
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
     device, dtype = torch.device(setup.device), getattr(torch, setup.dtype)

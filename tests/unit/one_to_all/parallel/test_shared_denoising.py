@@ -59,12 +59,11 @@ def test_every_rank_makes_its_passes_only(results):
 
 def test_every_rank_holds_its_tokens_only(results):
     passes = [3 * 3, 2 * 3, 2 * 2, 2]
-    shares = {
+    shares_of_cases = {
         "context:2": ([8, 8], [14, 13], [8, 7], [11, 10]),
-        "context:4": ([4] * 4, [7, 7, 7, 6], [4, 4, 4, 3], [6, 5, 5, 5]),
+        "context:4": ([4, 4, 4, 4], [7, 7, 7, 6], [4, 4, 4, 3], [6, 5, 5, 5]),
     }
-    for plan, of_cases in shares.items():
+    for plan, shares in shares_of_cases.items():
         for rank, tokens in enumerate(results[plan]["tokens"]):
-            expected = [[of_case[rank]] * count for of_case, count in zip(of_cases, passes, strict=True)]
-            assert tokens == sum(expected, [])
+            assert tokens == [share[rank] for share, count in zip(shares, passes, strict=True) for _ in range(count)]
     assert len(results["guidance:3,context:2"]["tokens"]) == 6

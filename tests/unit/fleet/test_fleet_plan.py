@@ -1,0 +1,26 @@
+"""Which GPUs the workers of one machine get."""
+
+import pytest
+
+from libs.errors import SettingsError
+from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
+from orchestration.fleet.fleet_plan import gpus_of_workers
+
+
+@pytest.mark.parametrize(
+    ("count", "parallel", "workers"),
+    [
+        (0, ParallelPlan(guidance=3), []),
+        (2, ONE_PROCESS, ["0", "1"]),
+        (4, ParallelPlan(context=2), ["0,1", "2,3"]),
+        (8, ParallelPlan(guidance=3), ["0,1,2", "3,4,5"]),
+        (8, ParallelPlan(guidance=3, context=2), ["0,1,2,3,4,5"]),
+    ],
+)
+def test_gpus_that_share_a_clip_are_one_workers(count: int, parallel: ParallelPlan, workers: list[str]) -> None:
+    assert gpus_of_workers([str(index) for index in range(count)], parallel) == workers
+
+
+def test_too_few_gpus_are_an_error() -> None:
+    with pytest.raises(SettingsError, match="guidance:3 needs 3 GPUs per worker, and this machine has 2"):
+        gpus_of_workers(["0", "1"], ParallelPlan(guidance=3))

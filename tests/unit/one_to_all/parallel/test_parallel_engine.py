@@ -1,0 +1,118 @@
+"""Real ranks, started as a worker starts them: clips equal those of one process, and no process outlives its use."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from libs.errors import RankError
+from libs.one_to_all.engine import FramesReady, StepFinished
+from libs.one_to_all.parallel.engine import ParallelEngine
+from libs.one_to_all.parallel.plan import ParallelPlan
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY_ROOT = Path(__file__).resolve().parents[4]
+TWO = ParallelPlan(guidance=2)
+GONE_SECONDS = 10.0
+
+WORKER = """
+import sys
+import time
+from pathlib import Path
+
+from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.variants import get_variant
+from libs.one_to_all.parallel.messages import JoinChunk, RankSetup
+from libs.one_to_all.parallel.plan import ParallelPlan
+from libs.one_to_all.parallel.ranks import Ranks, new_folder
+from libs.one_to_all.speed_options import DEFAULT_SPEED
+
+layout, folder, plan = RepositoryLayout(get_variant("sandbox"), *map(Path, sys.argv[1:])), new_folder(), ParallelPlan(2)
+setups = [
+    RankSetup(rank, plan, layout, "cpu", "float32", None, DEFAULT_SPEED, 1, folder / "store") for rank in range(2)
+]
+ranks = Ranks.start(setups, folder)
+ranks._send(1, JoinChunk())  # waits for the leader, inside an exchange
+print(folder, *ranks.process_ids, flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture(scope="module")
+def parallel(repository):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the ranks compute with as many: a CPU's sums depend on it
+    engine = ParallelEngine(repository, torch.device("cpu"), torch.float32, TWO)
+    yield engine
+    engine.close()
+    torch.set_num_threads(threads)
+
+
+def _frames(events) -> np.ndarray:
+    return np.concatenate([event.frames for event in events if isinstance(event, FramesReady)])
+
+
+def _assert_gone(process_ids: list[int]) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while any(psutil.pid_exists(pid) for pid in process_ids):
+        assert time.monotonic() < deadline, "ranks are left running"
+        time.sleep(0.1)
+
+
+def test_a_clip_equals_that_of_one_process(parallel, engine, make_inputs, make_options):
+    inputs, options = make_inputs(14), make_options()
+    expected = list(engine.animate(inputs, options))
+    made = list(parallel.animate(inputs, options))
+    assert [type(event) for event in made] == [type(event) for event in expected]
+    np.testing.assert_array_equal(_frames(made), _frames(expected))
+    assert parallel.precision == engine.precision
+    assert parallel.device == engine.device
+
+
+def test_a_clip_that_is_left_keeps_the_ranks_warm(parallel, engine, make_inputs, make_options):
+    inputs, options = make_inputs(14, 16, 16), make_options(num_inference_steps=3, image_guidance_scale=3.0)
+    process_ids = parallel.ranks.process_ids
+    events = parallel.animate(inputs, options)
+    assert any(isinstance(event, StepFinished) for event in events)  # leaves it at the first step
+    events.close()
+    parallel.release_memory()
+    np.testing.assert_array_equal(_frames(parallel.animate(inputs, options)), _frames(engine.animate(inputs, options)))
+    assert parallel.ranks.process_ids == process_ids
+    assert parallel.alive
+
+
+def test_a_killed_rank_ends_all(parallel, make_inputs, make_options):
+    process_ids, folder = parallel.ranks.process_ids, parallel.ranks._folder
+    events = parallel.animate(make_inputs(5, 16, 16), make_options(num_inference_steps=200))
+    assert any(isinstance(event, StepFinished) for event in events)
+    os.kill(process_ids[1], signal.SIGKILL)
+    with pytest.raises(RankError, match="rank 1 ended with signal 9"):
+        list(events)
+    _assert_gone(process_ids)
+    assert not folder.exists()
+    assert not parallel.alive
+
+
+def test_ranks_end_with_their_worker(repository):
+    arguments = [str(path) for path in (repository.root, repository.pretrained, repository.wan)]
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, *arguments], cwd=REPOSITORY_ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    with worker.stdout:
+        folder, *process_ids = worker.stdout.readline().split()
+    assert len(process_ids) == 2
+    assert all(psutil.pid_exists(int(pid)) for pid in process_ids)
+    assert Path(folder).is_dir()
+    worker.kill()
+    worker.wait()
+    _assert_gone([int(pid) for pid in process_ids])
+    assert not Path(folder).exists()
