@@ -19,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,11 +32,15 @@ from libs.settings import REPOSITORY_ROOT
 
 sys.path.insert(0, str(REPOSITORY_ROOT / "tests/integration/fleet"))
 
-from real_fleet import REQUESTS, RealFleet, running_fleet  # of the tests
+# Of the tests.
+from observed_fleet import ObservedFleet, running, toy_plan
+from real_fleet import REQUESTS, RealFleet, running_fleet
 
 _RESULTS = REPOSITORY_ROOT / "docs" / "benchmarks.md"
 _TITLE = "## Fleet"
 _RUN_SECONDS = 600.0
+_WAITING_RUNS = 40
+_WAITING_SECONDS = 3.0
 _TURNS = 8
 
 Rows = list[tuple[str, str]]
@@ -117,49 +123,74 @@ def measure_warm_path(folder: Path, options: argparse.Namespace) -> Rows:
 
 
 def measure_workers(folder: Path, options: argparse.Namespace) -> Rows:
-    """Requests through the inbox for one worker and for two, in turns of a part each; both are warm.
+    """The same number of requests through the inbox, first with one worker, then with two; all are warm.
 
-    Turns, because whatever else the machine does changes within the hour that many requests take.
+    Two sandbox clips at a time need two processors and share them with daemon and Redis. So the same is done with runs
+    that only wait, as a run on a GPU does for most of its time: what that lacks of a ratio of 2 is the fleet's own.
     """
-    turns = min(_TURNS, options.requests)
-    each = options.requests // turns
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    run_seconds: list[float] = []
-    with _prepared_fleet(folder, workers=2) as fleet:
+    count = options.requests
+    with _prepared_fleet(folder / "sandbox", workers=2) as fleet:
         for worker in fleet.fleet.gpu_worker_names:
             with fleet.only_worker(worker):
                 fleet.submit(f"warm-{worker}", when="nightly")
                 _animate(fleet, f"warm-{worker}")
-        for turn in range(turns):
-            with fleet.gpu_slots(1), fleet.only_worker("gpu-0"):
-                one, runs = _seconds_for(fleet, f"one-{turn}", each)
-            two, _ = _seconds_for(fleet, f"two-{turn}", each)
-            seconds[1].append(one)
-            seconds[2].append(two)
-            run_seconds += runs
-            print(f"  turn {turn + 1} of {turns}: {one:.0f} s by one worker, {two:.0f} s by two", flush=True)
-    count, one, two = each * turns, sum(seconds[1]), sum(seconds[2])
-    ratios = sorted(one / two for one, two in zip(seconds[1], seconds[2], strict=True))
+        with fleet.gpu_slots(1), fleet.only_worker("gpu-0"):
+            one = _through_the_inbox(fleet, "one", count)
+        two = _through_the_inbox(fleet, "two", count)
+    waiting_one, waiting_two = _runs_that_only_wait(folder / "waiting", _WAITING_RUNS)
     return [
-        (f"{count} requests, 1 worker", f"{one:.0f} s, {3600 * count / one:.0f} clips an hour"),
-        (f"{count} requests, 2 workers", f"{two:.0f} s, {3600 * count / two:.0f} clips an hour"),
-        ("ratio of throughputs", f"{one / two:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {turns} turns)"),
-        ("one run, from start to end, median, 1 worker", f"{median(run_seconds):.2f} s"),
+        (f"{count} requests, 1 worker", f"{one.seconds:.0f} s, {3600 * count / one.seconds:.0f} clips an hour"),
+        (f"{count} requests, 2 workers", f"{two.seconds:.0f} s, {3600 * count / two.seconds:.0f} clips an hour"),
+        ("ratio of throughputs", f"{one.seconds / two.seconds:.2f}"),
+        ("one run, from start to end, median: 1 worker, 2 workers", f"{one.run:.2f} s, {two.run:.2f} s"),
+        ("the worker's pause between two runs, median, 1 worker", f"{one.pause:.2f} s"),
+        (
+            f"{_WAITING_RUNS} runs that wait {_WAITING_SECONDS:.0f} s each: 1 worker, 2 workers",
+            f"{waiting_one.seconds:.0f} s, {waiting_two.seconds:.0f} s",
+        ),
+        ("ratio of throughputs", f"{waiting_one.seconds / waiting_two.seconds:.2f}"),
+        ("the worker's pause between two runs, median, 1 worker", f"{waiting_one.pause:.2f} s"),
     ]
 
 
-def _seconds_for(fleet: RealFleet, name: str, count: int) -> tuple[float, list[float]]:
-    """From the start of the first run to the end of the last one, and the seconds of each run."""
+@dataclass(frozen=True)
+class _Work:
+    """A number of runs in seconds: from the first start to the last end; medians of a run and of the pause after it."""
+
+    seconds: float
+    run: float
+    pause: float
+
+    @classmethod
+    def of(cls, fleet: ObservedFleet, run_ids: list[str]) -> "_Work":
+        for run_id in run_ids:
+            assert fleet.finish(run_id, _RUN_SECONDS) == dg.DagsterRunStatus.SUCCESS, fleet.messages(run_id)
+        runs = sorted(map(fleet.instance.get_run_stats, run_ids), key=lambda run: run.start_time)
+        return cls(
+            seconds=max(run.end_time for run in runs) - runs[0].start_time,
+            run=median(run.end_time - run.start_time for run in runs),
+            pause=median(after.start_time - before.end_time for before, after in pairwise(runs)),
+        )
+
+
+def _through_the_inbox(fleet: RealFleet, name: str, count: int) -> _Work:
     ids = [f"{name}-{number:03d}" for number in range(count)]
     for number, request_id in enumerate(ids):
         fleet.submit(request_id, seed=number)
-    runs = []
-    for request_id in ids:
-        run = fleet.launched(request_id)
-        assert fleet.finish(run.run_id, _RUN_SECONDS) == dg.DagsterRunStatus.SUCCESS, fleet.messages(run.run_id)
-        runs.append(fleet.instance.get_run_stats(run.run_id))
-    whole = max(run.end_time for run in runs) - min(run.start_time for run in runs)
-    return whole, [run.end_time - run.start_time for run in runs]
+    return _Work.of(fleet, [fleet.launched(request_id, _RUN_SECONDS).run_id for request_id in ids])
+
+
+def _runs_that_only_wait(folder: Path, count: int) -> tuple[_Work, _Work]:
+    """With one slot of the pool and with two, on two workers of the tests' toy code location."""
+    works = []
+    with running(toy_plan(folder, gpu_workers=2)) as fleet, fleet.instance() as instance:
+        seen = ObservedFleet(fleet, folder / "notes", instance)
+        for slots in (1, 2):
+            with seen.gpu_slots(0):
+                ids = [seen.launch(f"{slots}-{number}", seconds=_WAITING_SECONDS) for number in range(count)]
+            with seen.gpu_slots(slots):
+                works.append(_Work.of(seen, ids))
+    return works[0], works[1]
 
 
 def measure_backfill(folder: Path, options: argparse.Namespace) -> Rows:

@@ -69,25 +69,8 @@ def model_files(context: dg.AssetExecutionContext) -> None:
     note(context, "done")
 
 
-CLIP_JOB = dg.define_asset_job("clip_job", selection=[clip], partitions_def=CLIPS)
-
-
-@dg.sensor(job=CLIP_JOB, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
-def inbox(context: dg.SensorEvaluationContext):
-    for request in sorted(FOLDER.glob("request-*")):
-        yield dg.RunRequest(run_key=request.name, partition_key=request.name.removeprefix("request-"))
-
-
-@dg.schedule(job=CLIP_JOB, cron_schedule="* * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
-def nightly(context: dg.ScheduleEvaluationContext):
-    for request in sorted(FOLDER.glob("nightly-*")):
-        yield dg.RunRequest(run_key=request.name, partition_key=request.name.removeprefix("nightly-"))
-
-
 defs = dg.Definitions(
     assets=[clip, stubborn_clip, model_files],
-    jobs=[CLIP_JOB],
-    sensors=[inbox, lost_launches],
-    schedules=[nightly],
+    sensors=[lost_launches],
     executor=dg.in_process_executor,
 )

@@ -24,8 +24,6 @@ LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(execut
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TERMINATE = """mutation($run: String!, $policy: TerminateRunPolicy!) {
   terminateRun(runId: $run, terminatePolicy: $policy) { __typename ... on TerminateRunFailure { message } } }"""
-BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 
 Seen = TypeVar("Seen")
 
@@ -98,12 +96,6 @@ class ObservedFleet:
         policy = "MARK_AS_CANCELED_IMMEDIATELY" if starting else "SAFE_TERMINATE"
         answer = self.ask_ui(TERMINATE, {"run": run_id, "policy": policy})
         assert answer["__typename"] == "TerminateRunSuccess", answer
-
-    def backfill(self, clips: list[str]) -> str:
-        self.instance.add_dynamic_partitions("clips", clips)
-        answer = self.ask_ui(BACKFILL, {"params": {"assetSelection": [{"path": ["clip"]}], "partitionNames": clips}})
-        assert answer["__typename"] == "LaunchBackfillSuccess", answer
-        return answer["backfillId"]
 
     @contextmanager
     def only_worker(self, *names: str) -> Iterator[None]:

@@ -1,6 +1,10 @@
-"""The real code location on a fleet: models on the CPU queue, warm clips on the GPU queue, a canceled backfill."""
+"""The real code location on a fleet: models on the CPU queue, warm clips of sensor and schedule on the GPU queue.
+
+And a long clip whose worker is killed, which goes on where it was, and a backfill that is canceled.
+"""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +13,14 @@ import dagster as dg
 import pytest
 from real_fleet import RealFleet, running_fleet
 
+from libs.media.reader import read_frames
+from libs.media.stream_digest import stream_digest
+from libs.provenance.clip_tag import read_origin
+
 SUCCESS = dg.DagsterRunStatus.SUCCESS
+LONG_FRAMES = 300
+QUICK_RETRY = {"DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1"}
+"""Dagster's daemon looks for crashed runs every second, not every five."""
 BACKFILL_KEYS = 200
 ANSWER_SECONDS = 2.0
 DAEMON_GROWTH_BYTES = 300 * 1024**2
@@ -17,38 +28,94 @@ DAEMON_GROWTH_BYTES = 300 * 1024**2
 
 @pytest.fixture(scope="module")
 def real_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealFleet]:
-    with running_fleet(tmp_path_factory.mktemp("real_fleet")) as fleet:
+    """One GPU worker; the night begins every minute, until a test ends that."""
+    folder = tmp_path_factory.mktemp("real_fleet")
+    with running_fleet(folder, {"NIGHTLY_CRON": "* * * * *", **QUICK_RETRY}) as fleet:
         yield fleet
 
 
-def test_models_on_the_cpu_queue_then_a_cold_and_a_warm_clip(real_fleet: RealFleet) -> None:
-    models = real_fleet.launch_job("prepare_models", "sandbox")
-    assert real_fleet.finish(models, 90) == SUCCESS, real_fleet.messages(models)
-    assert real_fleet.run(models).tags["dagster-celery/queue"] == "cpu"
-
+def test_models_on_the_cpu_queue_then_the_most_urgent_clip_first_and_only_that_cold(real_fleet: RealFleet) -> None:
+    """Documents become runs by the sensor or the schedule, all of which wait until the GPU is free."""
+    priorities = {"tonight-last": -5, "tonight": 0, "tonight-urgent": 90}
     real_fleet.write_media()
-    real_fleet.submit("first", seed=1)
-    real_fleet.submit("second", seed=2)
-    clips = []
-    for request_id in ("first", "second"):
-        run = real_fleet.launched(request_id)
-        assert real_fleet.finish(run.run_id, 90) == SUCCESS, real_fleet.messages(run.run_id)
-        assert real_fleet.run(run.run_id).tags["dagster-celery/queue"] == "gpu"
-        assert run.tags["dagster/sensor_name"] == "inbox_sensor"
-        clips.append((real_fleet.instance.get_run_stats(run.run_id).start_time, real_fleet.metadata(run.run_id)))
-    cold, warm = (metadata for _, metadata in sorted(clips, key=lambda clip: clip[0]))
-    assert (cold["start"], warm["start"]) == ("cold", "warm")
-    assert cold["pid"] == warm["pid"]
-    assert real_fleet.worker_of(warm["pid"]) == "gpu-0"
-    assert (warm["worker"], warm["queue"]) == ("gpu-0", "gpu")
-    assert warm["load seconds"] < cold["load seconds"]
-    print(f"loading: cold {cold['load seconds']:.2f} s, warm {warm['load seconds']:.4f} s")
+    with real_fleet.gpu_slots(0):
+        models = real_fleet.launch_job("prepare_models", "sandbox")
+        real_fleet.submit("now", seed=1)
+        by_sensor = real_fleet.launched("now")
+        for request_id, priority in priorities.items():
+            real_fleet.submit(request_id, when="nightly", priority=priority)
+        by_schedule = {request_id: real_fleet.launched(request_id, 100) for request_id in priorities}
+        real_fleet.stop_schedule("nightly_batch")
+        assert real_fleet.finish(models, 90) == SUCCESS, real_fleet.messages(models)
+        waiting = [by_sensor.run_id, *(run.run_id for run in by_schedule.values())]
+        queued = {dg.DagsterRunStatus.QUEUED}
+        real_fleet.wait_until("all wait", lambda: {real_fleet.run(run_id).status for run_id in waiting} == queued, 30)
+    assert real_fleet.run(models).tags["dagster-celery/queue"] == "cpu"
+    assert by_sensor.tags["dagster/sensor_name"] == "inbox_sensor"
+    assert {run.tags["dagster/schedule_name"] for run in by_schedule.values()} == {"nightly_batch"}
+
+    runs = {"now": by_sensor.run_id, **{request_id: run.run_id for request_id, run in by_schedule.items()}}
+    for run_id in runs.values():
+        assert real_fleet.finish(run_id, 90) == SUCCESS, real_fleet.messages(run_id)
+        assert real_fleet.run(run_id).tags["dagster-celery/queue"] == "gpu"
+    began = {request_id: real_fleet.instance.get_run_stats(run_id).start_time for request_id, run_id in runs.items()}
+    order = sorted(began, key=began.__getitem__)
+    assert order == ["tonight-urgent", "now", "tonight", "tonight-last"], "by priority, then by age"
+
+    cold, *others = (real_fleet.metadata(runs[request_id]) for request_id in order)
+    assert [clip["start"] for clip in (cold, *others)] == ["cold", "warm", "warm", "warm"]
+    for warm in others:
+        assert (warm["pid"], warm["worker"], warm["queue"]) == (cold["pid"], "gpu-0", "gpu")
+        assert warm["load seconds"] < cold["load seconds"]
+    assert real_fleet.worker_of(cold["pid"]) == "gpu-0"
+    print(f"loading: cold {cold['load seconds']:.2f} s, warm {others[0]['load seconds']:.4f} s")
+
+
+def test_a_clip_of_300_frames_killed_in_its_third_chunk_goes_on_there(real_fleet: RealFleet) -> None:
+    real_fleet.write_media(LONG_FRAMES, "long.mp4")
+    for request_id in ("killed", "undisturbed"):
+        real_fleet.submit(request_id, driver="long.mp4", when="nightly", size={"height": 32, "width": 32}, steps=4)
+    killed, undisturbed = (real_fleet.animate_by_hand(request_id) for request_id in ("killed", "undisturbed"))
+
+    real_fleet.wait_until("two chunks are stored", lambda: 1 in real_fleet.chunks("killed"), 200, pause=0.01)
+    pid = real_fleet.process_of("gpu-0")
+    os.kill(pid, signal.SIGKILL)
+    left = real_fleet.chunks("killed")
+    assert sorted(left) == [0, 1], "killed while it made the third"
+
+    assert real_fleet.finish(killed, 60) == dg.DagsterRunStatus.FAILURE
+    retried = real_fleet.wait_until("the run is retried", lambda: real_fleet.runs_of("killed")[1:], 30)[0]
+
+    def chunks_with_the_third() -> dict[int, tuple[int, int]] | None:
+        chunks = real_fleet.chunks("killed")
+        return chunks if 2 in chunks else None
+
+    chunks = real_fleet.wait_until("the third is stored", chunks_with_the_third, 200, pause=0.01)
+    assert {number: chunks[number] for number in left} == left, "the first two were not made again"
+    for run_id in (retried.run_id, undisturbed):
+        assert real_fleet.finish(run_id, 200) == SUCCESS, real_fleet.messages(run_id)
+    assert len(real_fleet.runs_of("killed")) == 2
+
+    resumed, whole = real_fleet.metadata(retried.run_id), real_fleet.metadata(undisturbed)
+    assert resumed["pid"] != pid
+    assert (resumed["chunks_resumed"], whole["chunks_resumed"]) == (2, 0)
+    assert resumed["chunk_starts"] == whole["chunk_starts"] == [0, 76, 152, 227]
+    steps = {event.step_key for event in real_fleet.instance.get_run_step_stats(retried.run_id)}
+    assert not steps & {"validate_request", "pose_tracks", "pose_conditioning"}, "finished before the crash"
+    files = [real_fleet.artifacts.fetch("animation", name).path("clip.mp4") for name in ("killed", "undisturbed")]
+    assert len(list(read_frames(files[0]))) == LONG_FRAMES
+    assert stream_digest(files[0]) == stream_digest(files[1]), "frames are equal, even as they are encoded"
+    tags = [read_origin(file) for file in files]
+    renamed = {**tags[0].request, "id": "undisturbed"}
+    assert tags[0].model_copy(update={"request": renamed}) == tags[1], "the tag differs in the name only"
+    assert not real_fleet.chunks("killed"), "chunks go when the clip is stored"
 
 
 def test_a_backfill_is_canceled_and_the_ui_stays_usable(real_fleet: RealFleet) -> None:
-    seen = real_fleet.cancel_a_backfill(BACKFILL_KEYS, cancel_at=40, seconds=100)
+    seen = real_fleet.cancel_a_backfill(BACKFILL_KEYS, cancel_at=20, seconds=200)
     print(seen)
     assert seen.runs < BACKFILL_KEYS, "canceled too late to show anything"
+    assert seen.queues == {"gpu"}
     assert seen.median_answer < ANSWER_SECONDS
     assert seen.daemon_peak - seen.daemon_before < DAEMON_GROWTH_BYTES
     # The worker goes on as before, warm.

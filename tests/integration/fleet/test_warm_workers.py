@@ -2,6 +2,8 @@
 
 import signal
 import statistics
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 
 import dagster as dg
@@ -26,38 +28,39 @@ def test_one_process_serves_six_runs_and_only_the_first_is_cold(fleet) -> None:
     assert statistics.median(overheads[1:]) < 5
 
 
-def test_ui_backfill_sensor_and_schedule_all_land_on_the_gpu_queue(fleet) -> None:
-    by_ui = fleet.launch("by-ui")
-    backfill = fleet.backfill(["by-backfill-1", "by-backfill-2"])
-    fleet.instance.add_dynamic_partitions("clips", ["by-sensor", "by-schedule"])
-    (fleet.folder / "request-by-sensor").touch()
-    (fleet.folder / "nightly-by-schedule").touch()
-    cpu_run = fleet.launch(None, asset="model_files")
-    # Meanwhile: a request error, which must not be retried although crashes are.
+def test_runs_go_to_the_queue_of_their_pool_and_a_request_error_is_not_retried(fleet) -> None:
+    """Launched as in the UI; sensor, schedule and backfill: ``test_real_code_location``."""
     (fleet.folder / "refuse-impossible").touch()
+    cpu_run = fleet.launch(None, asset="model_files")
+    gpu_run = fleet.launch("by-ui")
     refused = fleet.launch("impossible")
 
-    assert fleet.finish(by_ui) == SUCCESS
-    assert fleet.finish(cpu_run) == SUCCESS
-    assert fleet.finish(refused) == dg.DagsterRunStatus.FAILURE
-    clips = ["by-ui", "by-backfill-1", "by-backfill-2", "by-sensor", "by-schedule"]
-    for clip in clips:
-        fleet.wait_until(f"{clip} is done", lambda clip=clip: fleet.done(clip), 100)
-        (run,) = fleet.runs_of(clip)
-        assert fleet.finish(run.run_id) == SUCCESS
-        assert fleet.run(run.run_id).tags["dagster-celery/queue"] == "gpu"
-        assert fleet.worker_of(fleet.started(run.run_id)["pid"]).startswith("gpu-")
-    assert fleet.runs_of("by-backfill-1")[0].tags["dagster/backfill"] == backfill
-    assert fleet.runs_of("by-sensor")[0].tags["dagster/sensor_name"] == "inbox"
-    assert fleet.runs_of("by-schedule")[0].tags["dagster/schedule_name"] == "nightly"
+    assert fleet.finish(gpu_run) == SUCCESS
+    assert fleet.run(gpu_run).tags["dagster-celery/queue"] == "gpu"
+    assert fleet.worker_of(fleet.started(gpu_run)["pid"]).startswith("gpu-")
 
+    assert fleet.finish(cpu_run) == SUCCESS
     assert fleet.run(cpu_run).tags["dagster-celery/queue"] == "cpu"
     (note,) = [line for line in fleet.executions() if line["run"] == cpu_run]
     assert fleet.worker_of(note["pid"]) == "cpu"
     assert note["cuda"] == "", "CPU work must not see a GPU"
 
-    assert len(fleet.runs_of("impossible")) == 1, "a request error was retried"
-    assert len(fleet.executions("impossible")) == 1
+    assert fleet.finish(refused) == dg.DagsterRunStatus.FAILURE
+    fleet.wait_until("Dagster has decided about a retry", lambda: "dagster/will_retry" in fleet.run(refused).tags, 10)
+    assert fleet.run(refused).tags["dagster/will_retry"] == "false"
+    assert len(fleet.runs_of("impossible")) == len(fleet.executions("impossible")) == 1
+
+
+def test_a_request_has_one_run_at_a_time_and_the_gpus_as_many_as_there_are_workers(fleet) -> None:
+    assert fleet.instance.event_log_storage.get_concurrency_info("gpu").slot_count == fleet.fleet.plan.gpu_workers
+    with fleet.gpu_slots(0):
+        ids = [fleet.launch(clip, seconds=2.5) for clip in ("twice", "twice", "once", "once-more")]
+    with fleet.gpu_slots(2):
+        assert [fleet.finish(run_id) for run_id in ids] == [SUCCESS] * 4
+    assert [line["event"] == "done" for line in fleet.executions("twice")] == [False, True, False, True]
+    notes = sorted((line for line in fleet.executions() if line["run"] in ids), key=itemgetter("time"))
+    working = list(accumulate(-1 if line["event"] == "done" else 1 for line in notes))
+    assert max(working) == 2, "as many at once as the pool has slots"
 
 
 def test_a_queue_named_by_the_run_is_respected(fleet) -> None:
@@ -70,7 +73,12 @@ def test_a_worker_process_gets_its_signal_handlers_back(fleet) -> None:
     """Dagster changes the handlers of SIGINT and SIGTERM during a run, and leaves both ignored."""
     run_id = fleet.launch("signals")
     assert fleet.finish(run_id) == SUCCESS
-    status = Path(f"/proc/{fleet.started(run_id)['pid']}/status").read_text()
-    ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")), 16)
-    assert ignored & (1 << (signal.SIGINT - 1)), "a late cancel must not reach a process without a run"
-    assert not ignored & (1 << (signal.SIGTERM - 1)), "SIGTERM must still end an idle process"
+    status = Path(f"/proc/{fleet.started(run_id)['pid']}/status")
+
+    def is_ignored(number: signal.Signals) -> bool:
+        line = next(line for line in status.read_text().splitlines() if line.startswith("SigIgn"))
+        return bool(int(line.split()[1], 16) & (1 << (number - 1)))
+
+    # Shortly after the run's end: a late cancel must not reach a process without a run.
+    fleet.wait_until("SIGINT is ignored", lambda: is_ignored(signal.SIGINT), 10)
+    assert not is_ignored(signal.SIGTERM), "SIGTERM must still end an idle process"
