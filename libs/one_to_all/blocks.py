@@ -71,6 +71,7 @@ class OneToAllTransformerBlock(nn.Module):
         reference_rotary_emb: RotaryFactors,
         control_residual: torch.Tensor | None = None,
         text_keys: list[torch.Tensor] | None = None,
+        attended: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """One main block.
 
@@ -84,15 +85,22 @@ class OneToAllTransformerBlock(nn.Module):
             control_residual: [B, N, D], added to the input. It is the control branch's answer to the *previous* block;
                 adding it here rather than between blocks keeps it inside what a block cache stores and replays.
             text_keys: see ``OneToAllTextAttnProcessor``.
+            attended: hands the stream behind step 1 from one call to the next with the same inputs but for text: an
+                empty list is filled, a filled one is used and emptied.
         """
         if control_residual is not None:
             hidden_states = hidden_states + control_residual
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = parts_of(self.scale_shift_table, time)
 
         # 1. self attention and reference attention
-        normed = modulated(self.norm1(hidden_states.float()), scale, shift, time, hidden_states.dtype)
-        output = self.attn1(normed, rotary_emb, reference_hidden_states, reference_rotary_emb)
-        hidden_states = gated_sum(hidden_states, output, gate, time)
+        if attended:
+            hidden_states = attended.pop()
+        else:
+            normed = modulated(self.norm1(hidden_states.float()), scale, shift, time, hidden_states.dtype)
+            output = self.attn1(normed, rotary_emb, reference_hidden_states, reference_rotary_emb)
+            hidden_states = gated_sum(hidden_states, output, gate, time)
+            if attended is not None:
+                attended.append(hidden_states)
 
         # 2. attention to text, neither modulated nor gated
         normed = self.norm2(hidden_states)

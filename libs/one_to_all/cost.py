@@ -63,6 +63,8 @@ class PassCost:
     """FLOPs of one pass by part. ``clip``, ``chunk`` and ``step`` are what can be remembered for so long."""
 
     main_blocks: int
+    first_attention: int
+    """Of these: self attention of the first block, which knows neither text nor pose yet."""
     control_branch: int
     head: int
     text: int
@@ -88,10 +90,10 @@ def pass_cost(network: NetworkConfig, grid: TokenGrid, text_tokens: int = TEXT_T
     linear = 2 * width * width  # per token
     feed_forward = 4 * width * network.ffn_dim  # per token
     self_attention = tokens * (4 * linear + feed_forward) + _attention(tokens, tokens, width)
+    to_reference = reference * 2 * linear + _attention(tokens, reference, width)
     main_block = (
         self_attention
-        + reference * 2 * linear
-        + _attention(tokens, reference, width)
+        + to_reference
         + tokens * 2 * linear  # query and output of the attention to the text
         + _attention(tokens, text_tokens, width)
     )
@@ -99,6 +101,7 @@ def pass_cost(network: NetworkConfig, grid: TokenGrid, text_tokens: int = TEXT_T
     reference_block = reference * (4 * linear + feed_forward) + _attention(reference, reference, width)
     return PassCost(
         main_blocks=network.num_layers * main_block,
+        first_attention=self_attention + to_reference - tokens * feed_forward,
         control_branch=network.num_control_layers * (self_attention + tokens * linear),
         head=tokens * 2 * width * (patch + 4 * network.out_channels),
         text=text_tokens * (2 * network.text_dim * width + linear + network.num_layers * 2 * linear),
@@ -114,7 +117,7 @@ def step_flops(cost: PassCost, guidance: Guidance) -> int:
     """FLOPs of one denoising step: pieces that passes share are counted once, those of clip and chunk not at all."""
     images = {one.black_image for one in guidance.passes}
     with_pose = sum(one.conditioning_scale != 0 for one in guidance.passes)
-    shared = len(images) * cost.reference_features
+    shared = len(images) * cost.reference_features - (len(guidance.passes) - len(images)) * cost.first_attention
     return len(guidance.passes) * cost.every_pass + with_pose * cost.control_branch + shared
 
 

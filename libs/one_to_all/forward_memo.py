@@ -30,6 +30,8 @@ class ForwardMemo:
             "chunk": {},
             "step": {},
         }
+        self.passes_share_images = False
+        """Some passes of a step have the same image: then they share what of the first block comes before the text."""
 
     def start_chunk(self) -> None:
         """Forget what belonged to the previous chunk and step."""
@@ -48,6 +50,17 @@ class ForwardMemo:
             known[key] = (inputs, compute())
         result: Piece = known[key][1]
         return result
+
+    def first_attention(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor] | None:
+        """For ``attended`` of the first main block, in a step with these inputs; None where no pass would use it.
+
+        In the first block text and pose have not reached the stream yet: behind its self attention it depends on
+        latents, time and image alone.
+        """
+        if not self.passes_share_images:
+            return None
+        empty: list[torch.Tensor] = []
+        return self.once("step", "first attention", inputs, lambda: empty)
 
     def text_keys(self, text: torch.Tensor, num_layers: int) -> list[list[torch.Tensor]] | None:
         """One list per block for key and value of the projected ``text`` [B, L, D]; None where they would be large."""

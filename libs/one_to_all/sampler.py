@@ -121,7 +121,9 @@ def denoise(
         velocities: dict[PassName, torch.Tensor] = {}
         step_guidance = guidance if index < guided_steps else unguided
         passes = step_guidance.passes
-        for guidance_pass in passes if sharing is None else sharing.own(passes):
+        own_passes = passes if sharing is None else sharing.own(passes)
+        memo.passes_share_images = len({one.black_image for one in own_passes}) < len(own_passes)
+        for guidance_pass in own_passes:
             with transformer.cache_context(guidance_pass.name):
                 velocities[guidance_pass.name] = _run_pass(
                     transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo

@@ -184,6 +184,7 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
         memo = ForwardMemo() if memo is None else memo
         dtype, device = hidden_states.dtype, hidden_states.device
         frames = hidden_states.shape[2] + 1
+        first_attention = memo.first_attention((hidden_states, timestep, image_latents))
         _, patch_height, patch_width = self.config.patch_size
         height, width = hidden_states.shape[3] // patch_height, hidden_states.shape[4] // patch_width
 
@@ -223,6 +224,7 @@ class OneToAllTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cach
                 reference_rotary_emb,
                 control_residual,
                 None if text_keys is None else text_keys[index],
+                first_attention if index == 0 else None,
             )
             control_residual = None
             if index == 0 and replays_other_blocks(block):

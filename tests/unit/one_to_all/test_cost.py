@@ -51,7 +51,9 @@ def test_what_passes_share_is_counted_once():
     plain = 3 * cost.total
     ours = step_flops(cost, plan_guidance(2.0, 1.5))
     assert ours < plain
-    assert ours == 3 * cost.every_pass + 2 * cost.control_branch + 2 * cost.reference_features
+    per_pass = 3 * cost.every_pass + 2 * cost.control_branch
+    assert ours == per_pass + 2 * cost.reference_features - cost.first_attention
+    assert 0.5 < cost.first_attention / (cost.main_blocks / 40) < 0.8
     assert step_flops(cost, plan_guidance(1.0, 1.0)) == cost.every_pass + cost.control_branch + cost.reference_features
 
 

@@ -62,6 +62,7 @@ def test_calls_of_a_clip_of_two_chunks(small_transformer, intermediate, previous
         "condition_embedder",
         "controlnet.blocks.0",
         "blocks.0",
+        "blocks.0.attn1",
     )
     clip, memo, chunks = _clip(transformer), ForwardMemo(), 2
     guidance = plan_guidance(2.0, 1.5, 1.0, intermediate)
@@ -73,6 +74,8 @@ def test_calls_of_a_clip_of_two_chunks(small_transformer, intermediate, previous
     assert calls.count == {
         "blocks.0": passes,
         "blocks.0.attn2.to_q": passes,
+        # two of three passes see the same image
+        "blocks.0.attn1": 2 * STEPS * chunks,
         # once per clip
         "condition_embedder.text_embedder": 2,
         "blocks.0.attn2.to_k": 2,
@@ -101,6 +104,7 @@ def test_sharing_changes_no_bit(small_transformer, intermediate, previous, monke
 
     shared = run()
     monkeypatch.setattr(ForwardMemo, "once", lambda self, scope, piece, inputs, compute: compute())
+    monkeypatch.setattr(ForwardMemo, "first_attention", lambda self, inputs: None)
     assert all(torch.equal(*pair) for pair in zip(shared, run(), strict=True))
 
 
