@@ -31,10 +31,11 @@ from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
 from orchestration.fleet.celery_app import make_celery_app
 from orchestration.fleet.fleet_plan import HOST, LOCATION_NAME, FleetPlan, free_port, plan_for_this_machine
+from orchestration.fleet.instance_preparation import DatabaseNotReadyError, prepare_instance
 from orchestration.fleet.processes import Process
 from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.run_coordinator import CPU_QUEUE
-from orchestration.policies import GPU_POOL, GPU_QUEUE
+from orchestration.policies import GPU_QUEUE
 
 TEMPLATE = REPOSITORY_ROOT / "infra" / "dagster.prod.yaml"
 START_SECONDS = 90.0
@@ -131,7 +132,7 @@ class LocalFleet:
             self._start_redis()
         self._wait_for("redis", self._redis_answers)
         with self.instance() as instance:
-            instance.event_log_storage.set_concurrency_slots(GPU_POOL, self.plan.gpu_workers)
+            prepare_instance(instance, self.plan.gpu_workers)
         began = time.time()
         self._start_workers()
         self._start_code_server()
@@ -268,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with LocalFleet(plan, say=lambda line: print(line, flush=True)) as fleet:
             print(f"Dagster UI: {fleet.url}  logs: {plan.folder / 'logs'}  (Ctrl-C stops everything)", flush=True)
             fleet.keep_running(threading.Event())
-    except (FleetError, SettingsError) as error:
+    except (FleetError, DatabaseNotReadyError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

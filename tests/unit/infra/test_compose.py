@@ -17,7 +17,7 @@ import yaml
 
 from libs.settings import REPOSITORY_ROOT, Settings
 from orchestration.definitions import defs
-from orchestration.fleet import worker, worker_health
+from orchestration.fleet import instance_preparation, worker, worker_health
 from orchestration.fleet.fleet_plan import CODE_LOCATION, LOCATION_NAME
 from orchestration.fleet.preflight import DATABASE_VARIABLE
 from orchestration.fleet.run_coordinator import CPU_QUEUE
@@ -26,7 +26,7 @@ from tests.unit.infra.compose_file import COMPOSE, INFRA, SERVERS, SERVICES
 
 GPU_WORKERS = sorted(name for name in SERVICES if name.startswith("gpu_worker"))
 WORKERS = ["cpu_worker", *GPU_WORKERS]
-ONE_SHOT = {"preflight", "storage_preparation", "instance_limits"}
+ONE_SHOT = {"preflight", "storage_preparation", "instance_preparation"}
 OWN = [name for name, service in SERVICES.items() if service["image"].startswith("one-to-all")]
 NEEDED = {
     "REDIS_PASSWORD": "r1",
@@ -210,6 +210,11 @@ def test_the_instance_is_a_production_instance():
     assert limit["value"] == CPU_QUEUE
     assert limits["dagster/partition"]["value"] == {"applyLimitPerUniqueValue": True}
     assert str(limit["limit"]) == SERVICES["cpu_worker"]["command"][-1]
-    assert SERVICES["instance_limits"]["command"][:5] == ["dagster", "instance", "concurrency", "set", GPU_POOL]
+    assert SERVICES["instance_preparation"]["command"][:4] == [
+        "python",
+        "-m",
+        instance_preparation.__name__,
+        "--gpu-workers",
+    ]
     definitions = defs.get_repository_def().assets_defs_by_key.values()
     assert GPU_POOL in {definition.op.pool for definition in definitions if definition.is_executable}

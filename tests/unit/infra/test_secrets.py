@@ -79,4 +79,4 @@ def test_only_the_preparation_and_the_check_know_the_administrator():
     assert knowing == {"minio", "preflight", "storage_preparation"}
     assert SERVICES["storage_preparation"]["command"] == ["one-to-all", "storage", "prepare", "--apply"]
     assert SERVICES["storage_preparation"]["profiles"] == SERVICES["minio"]["profiles"]
-    assert SERVICES["instance_limits"]["depends_on"]["storage_preparation"]["required"] is False
+    assert SERVICES["instance_preparation"]["depends_on"]["storage_preparation"]["required"] is False
