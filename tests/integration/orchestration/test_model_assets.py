@@ -19,7 +19,7 @@ from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.settings import get_settings, load_settings
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
-from orchestration.jobs import PREPARE_MODELS
+from orchestration.jobs import ANIMATE, PREPARE_MODELS
 from orchestration.observed import observed_versions
 from tests.integration.model_repo.local_hub import LocalHub
 
@@ -156,16 +156,37 @@ def test_a_broken_shard_turns_the_verification_red(world: Any) -> None:
 
 
 @pytest.mark.slow
-def test_an_fp8_variant_is_made_verified_and_animates(world: Any, tmp_path: Path) -> None:
+def test_an_fp8_variant_animates_and_a_replaced_checkpoint_makes_exactly_its_own_clips_stale(
+    world: Any, tmp_path: Path
+) -> None:
     assert world.prepare_models("sandbox-fp8").success
     write_puppet_picture(tmp_path / "puppet.png")
     write_puppet_clip(tmp_path / "dance.mp4", frame_count=5)
     for name in ("puppet.png", "dance.mp4"):
         world.put(name, tmp_path / name)
-    request = {"id": "fp8", "reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox-fp8", "steps": 1}
-    world.put("fp8.json", json.dumps(request).encode())
-    assert world.animate("fp8").success
-    assert probe_video(world.artifact("animation", "fp8").path("clip.mp4")).frame_count == 5
+    clips = {"sandbox": "plain", "sandbox-fp8": "small"}
+    for variant, name in clips.items():
+        request = {"id": name, "reference": "puppet.png", "driver": "dance.mp4", "model": variant, "steps": 1}
+        world.put(f"{name}.json", json.dumps(request).encode())
+        assert world.animate(name).success
+        assert probe_video(world.artifact("animation", name).path("clip.mp4")).frame_count == 5
+    keys = build_defs().resolve_job_def(ANIMATE.name).asset_layer.executable_asset_keys
+
+    def stale() -> dict[str, set[str]]:
+        """What Dagster itself calls stale, of each clip."""
+        found = {name: unfinished_assets(build_defs(), world.instance, keys, name) for name in clips.values()}
+        return {name: {key.to_user_string() for key in of_clip} for name, of_clip in found.items()}
+
+    assert stale() == {"plain": set(), "small": set()}
+    for variant, name in clips.items():
+        configuration = layout_of(variant, load_settings()).root / "configuration.json"
+        original = configuration.read_bytes()
+        for content, expected in ((original + b"\n", {"animation", "animation_review"}), (original, set())):
+            configuration.unlink()  # a hard link, in places
+            configuration.write_bytes(content)
+            world.accept_model_files(variant)
+            world.verify_models(variant)
+            assert stale() == {"plain": set(), "small": set()} | {name: expected}
 
 
 @pytest.fixture
