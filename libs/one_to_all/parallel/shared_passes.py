@@ -5,14 +5,12 @@ sent once (4 MB in bfloat16 at 480x832 and 81 frames). What does not belong here
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from libs.one_to_all.guidance import GuidancePass, PassName
-
-Item = TypeVar("Item")
+from libs.one_to_all.parallel.shares import share_of
 
 
 class SharedPasses:
@@ -29,7 +27,7 @@ class SharedPasses:
 
     def own(self, passes: Sequence[GuidancePass]) -> Sequence[GuidancePass]:
         """Those of a step's ``passes`` that this rank makes; none where there are more ranks than passes."""
-        return passes_of(self._position, self._size, passes)
+        return share_of(self._position, self._size, passes)
 
     def exchange(
         self,
@@ -46,18 +44,9 @@ class SharedPasses:
         """
         for position in range(self._size):
             source = dist.get_global_rank(self._group, position)
-            for one in passes_of(position, self._size, passes):
+            for one in share_of(position, self._size, passes):
                 if position == self._position:
                     velocities[one.name] = velocities[one.name].contiguous()
                 else:
                     velocities[one.name] = torch.empty_like(like, memory_format=torch.contiguous_format)
                 dist.broadcast(velocities[one.name], src=source, group=self._group)
-
-
-def passes_of(position: int, size: int, passes: Sequence[Item]) -> Sequence[Item]:
-    """The share of one rank: neighbours in call order, as even as possible, the larger shares last.
-
-    The conditional pass comes first and is the dearest (pose and picture of its own). So two ranks divide three passes
-    into the conditional one, and the two others, which by default see the same black picture and share its features.
-    """
-    return passes[position * len(passes) // size : (position + 1) * len(passes) // size]

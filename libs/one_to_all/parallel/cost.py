@@ -1,0 +1,64 @@
+"""What a plan makes of a step: arithmetic of the busiest rank, and bytes that it receives. Counted, no torch.
+
+What does not belong here: the cost of a pass (``libs.one_to_all.cost``), measuring (``benchmarks/parallel.py``).
+"""
+
+from libs.model_repo.variants import NetworkConfig
+from libs.one_to_all.cost import TokenGrid, pass_cost, step_flops
+from libs.one_to_all.guidance import Guidance
+from libs.one_to_all.parallel.plan import ParallelPlan
+from libs.one_to_all.parallel.shares import share_of
+
+_PATCH = 4
+"""Latent values of a channel in one token."""
+
+
+def busiest_rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance) -> int:
+    """FLOPs of a step on the rank that has most to do.
+
+    Whole on every rank that shares tokens are the reference features, and their keys and values in every main block.
+    """
+    return max(_rank_flops(plan, network, grid, row) for row in _rows(plan, guidance))
+
+
+def busiest_rank_bytes(
+    plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, itemsize: int = 2
+) -> int:
+    """Bytes that a rank receives in a step, at most: velocities of passes it did not make, and its heads' tokens.
+
+    Per self attention of the main stream query, key, value and result change hands; before, a rank has all heads of
+    its tokens, after it all tokens of its heads, and the other way round for the result.
+    """
+    return max(_rank_bytes(plan, network, grid, guidance, row, itemsize) for row in _rows(plan, guidance))
+
+
+def _rows(plan: ParallelPlan, guidance: Guidance) -> list[Guidance]:
+    return [Guidance(tuple(share_of(row, plan.guidance, guidance.passes))) for row in range(plan.guidance)]
+
+
+def _rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, own: Guidance) -> int:
+    cost = pass_cost(network, grid)
+    width = network.num_attention_heads * network.attention_head_dim
+    whole = _pictures(own) * cost.reference_features
+    whole += len(own.passes) * network.num_layers * grid.per_frame * 4 * width * width
+    divided = step_flops(cost, own) - whole
+    return whole + divided // plan.context
+
+
+def _rank_bytes(
+    plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, own: Guidance, itemsize: int
+) -> int:
+    values = _PATCH * network.out_channels * grid.tokens * itemsize  # of a velocity, prefix included
+    video = values // grid.frames * (grid.frames - 1)
+    velocities = (len(guidance.passes) - len(own.passes)) * video
+    width = network.num_attention_heads * network.attention_head_dim
+    attentions = len(own.passes) * network.num_layers - (len(own.passes) - _pictures(own))  # the first one is shared
+    attentions += sum(one.conditioning_scale != 0 for one in own.passes) * network.num_control_layers
+    part = grid.tokens * width * itemsize // plan.context
+    exchanged = (attentions * 4 * part) * (plan.context - 1) // plan.context
+    gathered = len(own.passes) * values * (plan.context - 1) // plan.context
+    return velocities + exchanged + gathered
+
+
+def _pictures(guidance: Guidance) -> int:
+    return len({one.black_image for one in guidance.passes})
