@@ -1,13 +1,15 @@
 """``PoseEstimator``: frames -> boxes -> key-points, in batches, streamed.
 
-Holds the two networks. While they look at one batch, the next is decoded and sized by other threads; memory is bounded
-by three batches of frames, and a track holds key-points only. What does not
-belong here: reading or resizing frames (``libs.media``, ``framing``), and judging what was found (``person_check``).
+Holds the two networks. Three steps overlap, each with a thread of its own: frames are decoded and sized, people are
+detected, key-points are found. Memory is bounded by five batches of frames and the networks' inputs, which are kept
+from batch to batch; a track holds key-points only. What does not belong here: reading or resizing frames
+(``libs.media``, ``framing``), and judging what was found (``person_check``).
 
 Source: golden pose specification, sections 3 to 5.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from libs.errors import ModelFilesError, PoseError
 from libs.pose.crop import INPUT_HEIGHT, INPUT_WIDTH, crop_geometry, pose_network_input
 from libs.pose.detector import INPUT_SIZE, detections_of, detector_input, select_person
 from libs.pose.heatmaps import HEATMAP_HEIGHT, HEATMAP_WIDTH, decode_heatmaps
+from libs.pose.input_buffer import InputBuffer
 from libs.pose.keypoints import WHOLEBODY_COUNT
-from libs.pose.parallel import ordered_map, prefetched
+from libs.pose.parallel import prefetched
 from libs.pose.sessions import NetworkSession
 from libs.pose.track import PoseTrack
 
@@ -63,11 +66,12 @@ class PoseEstimator:
         boxes, points = [], []
         size: tuple[int, int] | None = None
         done = 0
-        for batch in prefetched(_batches(_checked(frames, subject), self._batch_size)):
+        batches = prefetched(_batches(_checked(frames, subject), self._batch_size))
+        crops = InputBuffer((3, INPUT_HEIGHT, INPUT_WIDTH))
+        for batch, batch_boxes in prefetched(self._detected(batches)):
             size = size or (batch[0].shape[1], batch[0].shape[0])
-            batch_boxes, batch_points = self.keypoints(batch)
             boxes.append(batch_boxes)
-            points.append(batch_points)
+            points.append(self._points(batch, batch_boxes, crops))
             done += len(batch)
             if progress:
                 progress(done)
@@ -85,11 +89,31 @@ class PoseEstimator:
             ModelFilesError: a network's output has another shape than its kind has.
             PoseError: a network gives values that are not numbers, or an absurd box.
         """
-        boxes = self._boxes(frames)
+        boxes = self._boxes(frames, InputBuffer((3, INPUT_SIZE, INPUT_SIZE)))
+        return boxes, self._points(frames, boxes, InputBuffer((3, INPUT_HEIGHT, INPUT_WIDTH)))
+
+    def _detected(
+        self, batches: Generator[list[np.ndarray], None, None]
+    ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+        """The batches with the boxes of their people; the batches are closed with it."""
+        inputs = InputBuffer((3, INPUT_SIZE, INPUT_SIZE))
+        with closing(batches):
+            for batch in batches:
+                yield batch, self._boxes(batch, inputs)
+
+    def _boxes(self, frames: list[np.ndarray], inputs: InputBuffer) -> np.ndarray:
+        height, width = frames[0].shape[:2]
+        outputs = self._detector.run(inputs.filled(detector_input, [(frame,) for frame in frames]))
+        try:
+            detections = [detections_of(output, width, height) for output in outputs]
+        except ModelFilesError as error:
+            raise ModelFilesError(f"{self._detector.path}: {error}") from None
+        return np.stack([select_person(found, width, height) for found in detections])
+
+    def _points(self, frames: list[np.ndarray], boxes: np.ndarray, crops: InputBuffer) -> np.ndarray:
         height, width = frames[0].shape[:2]
         geometries = [crop_geometry(box, width, height) for box in boxes]
-        crops = list(ordered_map(lambda pair: pose_network_input(*pair), zip(frames, geometries, strict=True)))
-        heatmaps = self._pose_network.run(np.stack(crops))
+        heatmaps = self._pose_network.run(crops.filled(pose_network_input, zip(frames, geometries, strict=True)))
         if heatmaps.shape[1:] != _HEATMAPS:
             raise ModelFilesError(
                 f"{self._pose_network.path}: gives heatmaps of shape {heatmaps.shape[1:]}; expected {_HEATMAPS}: this "
@@ -99,16 +123,7 @@ class PoseEstimator:
             raise PoseError(f"{self._pose_network.path.name} gives values that are not numbers; verify the model files")
         centres = np.stack([geometry.centre for geometry in geometries])
         sizes = np.stack([geometry.size for geometry in geometries])
-        return boxes, decode_heatmaps(heatmaps, centres, sizes)
-
-    def _boxes(self, frames: list[np.ndarray]) -> np.ndarray:
-        height, width = frames[0].shape[:2]
-        outputs = self._detector.run(np.stack(list(ordered_map(detector_input, frames))))
-        try:
-            detections = [detections_of(output, width, height) for output in outputs]
-        except ModelFilesError as error:
-            raise ModelFilesError(f"{self._detector.path}: {error}") from None
-        return np.stack([select_person(found, width, height) for found in detections])
+        return decode_heatmaps(heatmaps, centres, sizes)
 
 
 def _batches(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

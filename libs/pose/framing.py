@@ -107,10 +107,10 @@ def _drawn_lines(drawing: np.ndarray, axis: int) -> np.ndarray:
     """Which rows (``axis`` 1) or columns (``axis`` 0) of a drawing [H, W, 3] are not all black; bool [H] or [W]."""
     height, width, _ = drawing.shape
     if axis == 1:
-        return drawing.reshape(height, -1).any(axis=1)
+        return np.asarray(drawing.reshape(height, -1).any(axis=1))
     # numpy looks for "any" down the columns a hundred times more slowly than it joins whole rows
-    joined: np.ndarray = np.bitwise_or.reduce(drawing.reshape(height, -1), axis=0)
-    return joined.reshape(width, 3).any(axis=1)
+    joined = np.bitwise_or.reduce(drawing.reshape(height, -1), axis=0)
+    return np.asarray(joined.reshape(width, 3).any(axis=1))
 
 
 @lru_cache(maxsize=64)

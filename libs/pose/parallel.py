@@ -6,7 +6,7 @@ What does not belong here: what is computed.
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Queue
 from typing import TypeVar
@@ -47,7 +47,7 @@ def ordered_map(
                 future.cancel()
 
 
-def prefetched(items: Iterable[Item], ahead: int = 1) -> Iterator[Item]:
+def prefetched(items: Iterable[Item], ahead: int = 1) -> Generator[Item, None, None]:
     """The same items in the same order, ``ahead`` of them made by one other thread while the caller is busy.
 
     At most ``ahead + 2`` items are held at a time. An error appears where the item would have. ``items`` is advanced,

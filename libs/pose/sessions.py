@@ -1,7 +1,7 @@
 """ONNX Runtime sessions: opened on the device that was asked for, run in the batch size the graph allows.
 
 onnxruntime falls back to the CPU without a word when CUDA cannot be used; here that is an error. What does not belong
-here: what the networks' inputs and outputs mean (``detector``, ``estimator``).
+here: what the networks' inputs and outputs mean (``detector``, ``estimator``), copies to a device (``io_binding``).
 """
 
 import logging
@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from libs.errors import DeviceError, DeviceOutOfMemoryError, ModelFilesError
+from libs.pose.io_binding import BoundNetwork
 
 _log = logging.getLogger(__name__)
 _CUDA = "CUDAExecutionProvider"
@@ -23,13 +24,14 @@ _INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 class NetworkSession:
     """One ONNX graph with one image input [B, 3, H, W] and, as its first output, one array per item of the batch."""
 
-    def __init__(self, path: Path, input_size: tuple[int, int], device: str = "cpu") -> None:
+    def __init__(self, path: Path, input_size: tuple[int, int], device: str = "cpu", bind: bool | None = None) -> None:
         """Open the graph.
 
         Args:
             path: the ``.onnx`` file.
             input_size: height and width in pixels its input must take.
             device: ``cpu``, ``cuda`` or ``cuda:N``.
+            bind: keep input and output on the device (``io_binding``); on CUDA when left out.
 
         Raises:
             ModelFilesError: the file is missing or is not a graph of this kind.
@@ -49,6 +51,9 @@ class NetworkSession:
                 f"{shape}: this is not the network its name says; fetch the pose models again"
             )
         self._dtype = _INPUT_TYPES[self._input.type]
+        on_cuda = self.provider == _CUDA
+        self._bound = BoundNetwork(self._session, device) if (on_cuda if bind is None else bind) else None
+        self._output_name = self._session.get_outputs()[0].name
         # A symbolic or absent batch axis means any batch size; exported detectors often say 1.
         self.fixed_batch: int | None = shape[0] if isinstance(shape[0], int) else None
 
@@ -79,7 +84,11 @@ class NetworkSession:
         missing = step - len(images)
         if missing:  # a graph of fixed batch size > 1: fill up, cut off afterwards
             images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        output = self._session.run(None, {self._input.name: images.astype(self._dtype, copy=False)})[0]
+        images = images.astype(self._dtype, copy=False)
+        if self._bound is not None:
+            output = self._bound.run(images)
+        else:
+            output = self._session.run([self._output_name], {self._input.name: images})[0]
         result = np.asarray(output, dtype=np.float32)
         if len(result) != len(images):
             raise ModelFilesError(f"{self.path}: gave {len(result)} results for a batch of {len(images)}")
@@ -87,7 +96,8 @@ class NetworkSession:
 
 
 def _is_runtime_failure(error: Exception) -> bool:
-    return type(error).__module__.startswith("onnxruntime")
+    # memory on a device is asked for through functions that raise Python's own RuntimeError
+    return type(error).__module__.startswith("onnxruntime") or type(error) is RuntimeError
 
 
 def _open(path: Path, device: str) -> Any:

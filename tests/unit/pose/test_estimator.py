@@ -38,10 +38,37 @@ def test_frames_are_streamed(networks, frames):
 
     ahead = []
     _estimator(networks, batch_size=2).estimate(stream(), progress=lambda done: ahead.append(len(taken) - done))
-    # while the networks look at one batch, at most three are made: one waits, one is being handed over, one is decoded
+    # beside the batch that is done, at most four are there: two that wait to be detected in (one of them being made),
+    # one that is, one that waits for its key-points to be found
     assert len(ahead) == 15
     assert min(ahead) >= 0
-    assert max(ahead) <= 3 * 2
+    assert max(ahead) <= 4 * 2
+
+
+def test_a_reader_that_is_stopped_early_is_closed(networks, frames):
+    closed = []
+
+    def stream():
+        try:
+            while True:
+                yield frames[0]
+        finally:
+            closed.append(True)
+
+    def stop(done):
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _estimator(networks, batch_size=2).estimate(stream(), progress=stop)
+    assert closed == [True]
+
+
+def test_batches_of_different_sizes_in_turn(networks, frames):
+    estimator = _estimator(networks, batch_size=3)
+    whole = estimator.estimate(frames)
+    parts = [estimator.keypoints(frames[start : start + 2])[0] for start in range(0, len(frames), 2)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole.boxes)
 
 
 def test_looking_ahead_is_bounded(frames):

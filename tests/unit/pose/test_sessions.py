@@ -32,29 +32,52 @@ def images():
     return np.random.default_rng(0).random((5, 3, *SIZE), dtype=np.float32)
 
 
+@pytest.mark.parametrize("bind", [False, True])
 @pytest.mark.parametrize("batch", ["batch", 1, 2, 4])
-def test_any_batch_axis_gives_the_same(tmp_path, images, batch):
-    session = NetworkSession(_graph(tmp_path / "net.onnx", batch), SIZE)
+def test_any_batch_axis_gives_the_same(tmp_path, images, batch, bind):
+    session = NetworkSession(_graph(tmp_path / "net.onnx", batch), SIZE, bind=bind)
     np.testing.assert_array_equal(session.run(images), images * 2)
     assert session.fixed_batch == (None if batch == "batch" else batch)
 
 
-def test_free_batch_axis_that_is_not_free(tmp_path, images, caplog):
-    session = NetworkSession(_graph(tmp_path / "net.onnx", "batch", constant_batch=1), SIZE)
+@pytest.mark.parametrize("bind", [False, True])
+def test_free_batch_axis_that_is_not_free(tmp_path, images, caplog, bind):
+    session = NetworkSession(_graph(tmp_path / "net.onnx", "batch", constant_batch=1), SIZE, bind=bind)
     np.testing.assert_array_equal(session.run(images), images.reshape(5, -1) * 2)
     assert session.fixed_batch == 1
     assert "one by one" in caplog.text
 
 
-def test_half_precision_input(tmp_path, images):
-    session = NetworkSession(_graph(tmp_path / "net.onnx", "batch", element=TensorProto.FLOAT16), SIZE)
+def test_bound_results_are_the_callers_own(tmp_path, images):
+    """Input memory is kept from run to run; what an earlier run gave must not change with the next."""
+    session = NetworkSession(_graph(tmp_path / "net.onnx", "batch"), SIZE, bind=True)
+    first = session.run(images)
+    second = session.run(images + 1)
+    fewer = session.run(images[:2])
+    np.testing.assert_array_equal(first, images * 2)
+    np.testing.assert_array_equal(second, (images + 1) * 2)
+    np.testing.assert_array_equal(fewer, images[:2] * 2)
+    strided = np.repeat(images, 2, axis=0)[::2]
+    np.testing.assert_array_equal(session.run(strided), images * 2)
+
+
+def test_bound_on_cuda_only_unless_asked(tmp_path):
+    session = NetworkSession(_graph(tmp_path / "net.onnx", "batch"), SIZE)
+    assert session.provider == "CPUExecutionProvider"
+    assert session._bound is None
+
+
+@pytest.mark.parametrize("bind", [False, True])
+def test_half_precision_input(tmp_path, images, bind):
+    session = NetworkSession(_graph(tmp_path / "net.onnx", "batch", element=TensorProto.FLOAT16), SIZE, bind=bind)
     result = session.run(images)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, images * 2, rtol=2e-3)
 
 
-def test_graph_that_cannot_run_at_all(tmp_path, images):
-    session = NetworkSession(_graph(tmp_path / "net.onnx", 1, constant_batch=7), SIZE)
+@pytest.mark.parametrize("bind", [False, True])
+def test_graph_that_cannot_run_at_all(tmp_path, images, bind):
+    session = NetworkSession(_graph(tmp_path / "net.onnx", 1, constant_batch=7), SIZE, bind=bind)
     with pytest.raises(ModelFilesError, match=r"net\.onnx"):
         session.run(images)
 
