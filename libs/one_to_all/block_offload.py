@@ -47,7 +47,7 @@ class BlockOffload:
         self._model = model
         self._device = device
         self._blocks = [_HostBlock(block, device) for blocks in block_lists(model).values() for block in blocks]
-        in_blocks = {id(tensor) for block in self._blocks for tensor in block.tensors}
+        in_blocks = {id(tensor) for tensor in self.tensors}
         for tensor in (*model.parameters(), *model.buffers()):
             if id(tensor) not in in_blocks:
                 tensor.data = tensor.data.to(device)
@@ -62,6 +62,11 @@ class BlockOffload:
             model.register_forward_pre_hook(self._start_pass, with_kwargs=True),
             model.register_forward_hook(self._end_pass, always_call=True),
         ]
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Parameters and buffers of all blocks."""
+        return [tensor for block in self._blocks for tensor in block.tensors]
 
     @property
     def bytes_on_device(self) -> int:

@@ -58,6 +58,10 @@ class AnimationEngine:
     alive: bool = True
     """False where the networks are lost, as those of another process can be."""
 
+    memory_plan: MemoryPlan | None = None
+    """Where the networks lie; None for wherever they were loaded to."""
+    _placement: Placement | None = None
+
     def __init__(
         self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype, drop_text_encoder: bool = False
     ) -> None:
@@ -65,8 +69,6 @@ class AnimationEngine:
         self.device = device
         self.dtype = dtype
         self.drop_text_encoder = drop_text_encoder
-        self.plan: MemoryPlan | None = None
-        """Where the networks lie; None for wherever they were loaded to."""
         self._placement = Placement(networks, device)
         self.denoise: Denoise = denoise
         """How a chunk is denoised; the leader of several ranks replaces it by what they do together."""
@@ -115,21 +117,23 @@ class AnimationEngine:
 
     def follow(self, plan: MemoryPlan) -> None:
         """Move the networks to where ``plan`` wants them, between two clips; it must be for their variant."""
+        if self._placement is None:
+            raise ValueError("an engine of several processes does not follow a memory plan")
         self._placement.follow(plan)
         self.drop_text_encoder = plan.text_encoder == "dropped after the prompt"
-        self.plan = plan
+        self.memory_plan = plan
         self.release_memory()
 
     @property
     def bytes_on_device(self) -> int:
-        """Of weights, between two clips."""
-        return self._placement.bytes_on_device()
+        """Of this process's weights, between two clips."""
+        return 0 if self._placement is None else self._placement.bytes_on_device()
 
     @property
     def precision(self) -> str:
         """What results depend on, for provenance: the dtype, products in FP8, and what the memory plan changes."""
         products = ["FP8 products"] if computes_in_fp8(self.networks.transformer) else []
-        return ", ".join([str(self.dtype), *products, *(self.plan.changes if self.plan else ())])
+        return ", ".join([str(self.dtype), *products, *(self.memory_plan.changes if self.memory_plan else ())])
 
     def animate(
         self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None

@@ -24,11 +24,14 @@ from libs.one_to_all.finite import is_finite
 from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
 from libs.one_to_all.speed import apply_speed
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.text import PromptEncoder
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +50,26 @@ def load_networks(
     dtype: torch.dtype,
     lora: LoraFile | None = None,
     speed: SpeedOptions = DEFAULT_SPEED,
+    plan: MemoryPlan | None = None,
 ) -> LoadedNetworks:
     """Load everything of ``layout`` in ``dtype``, and add ``lora`` to the transformer.
+
+    What ``plan`` wants on the host is loaded there; without one the text encoder is, where the device cannot hold all.
 
     Raises:
         ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
         DeviceError: see ``apply_speed``.
     """
     scheduler = load_scheduler(layout)  # the cheap parts first: their errors need not wait for 40 GB
-    weights = sum(path.stat().st_size for path in weight_files(layout))
-    prompt_encoder = load_prompt_encoder(layout, text_encoder_device(device, weights), dtype)
+    if plan is None:
+        weights = sum(path.stat().st_size for path in weight_files(layout))
+        prompt_encoder = load_prompt_encoder(layout, text_encoder_device(device, weights), dtype)
+    else:
+        prompt_encoder = load_prompt_encoder(layout, HOST if plan.text_encoder == "on the host" else device, dtype)
     vae = load_vae(layout, device, dtype)
-    return LoadedNetworks(load_transformer(layout, device, dtype, lora, speed), vae, prompt_encoder, scheduler)
+    home = HOST if plan is not None and plan.transformer == "offloaded" else device
+    transformer = load_transformer(layout, device, dtype, lora, speed, home)
+    return LoadedNetworks(transformer, vae, prompt_encoder, scheduler)
 
 
 def load_transformer(
@@ -67,8 +78,11 @@ def load_transformer(
     dtype: torch.dtype,
     lora: LoraFile | None = None,
     speed: SpeedOptions = DEFAULT_SPEED,
+    home: torch.device | None = None,
 ) -> OneToAllTransformer3DModel:
     """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
+
+    It will compute on ``device``; its weights are on ``home``, which is the same where it is left out.
 
     Raises:
         ModelFilesError: see ``assign_checkpoint`` and ``fuse_lora``.
@@ -86,7 +100,7 @@ def load_transformer(
             hold_weights_in_fp8(transformer, tensors)
         except ModelFilesError as error:
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
-    assign_checkpoint(transformer, layout.root, device, dtype, command)
+    assign_checkpoint(transformer, layout.root, device if home is None else home, dtype, command)
     dequantize_other_layers(transformer, dtype)
     if lora is not None:
         fuse_lora(transformer, lora)
@@ -112,10 +126,10 @@ def load_prompt_encoder(layout: RepositoryLayout, device: torch.device, dtype: t
     with _errors_name(layout, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
-    def load_text_encoder() -> UMT5EncoderModel:
+    def load_text_encoder(device: torch.device) -> UMT5EncoderModel:
         return _load_text_encoder(layout, device, dtype)
 
-    return PromptEncoder(tokenizer, load_text_encoder(), reload=load_text_encoder)
+    return PromptEncoder(tokenizer, load_text_encoder(device), reload=load_text_encoder)
 
 
 def _load_text_encoder(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:

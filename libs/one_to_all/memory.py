@@ -37,6 +37,11 @@ def bytes_when_loaded(layout: RepositoryLayout, dtype: torch.dtype) -> int:
     return sum(_bytes_of_file(path, dtype) for path in weight_files(layout))
 
 
+def bytes_of_folder(folder: Path, dtype: torch.dtype) -> int:
+    """The same of the weights in one folder; 0 if there is none."""
+    return sum(_bytes_of_file(path, dtype) for path in folder.glob("*.safetensors"))
+
+
 def _bytes_of_file(path: Path, dtype: torch.dtype) -> int:
     if path.suffix != ".safetensors":
         return path.stat().st_size

@@ -2,15 +2,17 @@
 
 The estimates are calculated, not measured on a card: weights from the network's size, intermediate results from the
 peaks that torch's memory tracker counts for the real modules with tensors that hold no data (a unit test holds the
-formulas to these). What does not belong here: asking a device how much is free (``device``), and carrying a plan out.
+formulas to these). What does not belong here: how much is free (``memory``), which plan is asked for
+(``memory_options``), and carrying one out (``placement``).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from libs.model_repo.variants import ModelVariant, NetworkConfig
 from libs.one_to_all.cost import TEXT_TOKENS, TokenGrid, block_bytes, weight_bytes
+from libs.settings import MemoryPlanName
 
 Transformer = Literal["resident", "offloaded"]
 TextEncoder = Literal["resident", "dropped after the prompt", "on the host"]
@@ -32,8 +34,16 @@ _DECODER_BYTES_PER_PIXEL = 10_200
 _TILED_DECODER_BYTES = 700 * 10**6
 _VIDEO_BYTES_PER_VALUE = 3
 _TILED_VIDEO_BYTES_PER_VALUE = 6
-_OFFLOADED_BLOCKS = 3
-"""On the device at a time: the one that computes, the one that is copied next, the one not yet given back."""
+_OFFLOADED_BLOCKS = 2
+"""On the device at a time: the one that computes, and the one that is copied next (``block_offload``)."""
+_KEYWORDS: Mapping[tuple[Transformer, TextEncoder, bool], MemoryPlanName] = {
+    ("resident", "resident", False): "resident",
+    ("resident", "dropped after the prompt", False): "drop-text-encoder",
+    ("resident", "on the host", False): "text-encoder-on-host",
+    ("offloaded", "dropped after the prompt", False): "offload",
+    ("offloaded", "on the host", False): "offload-all",
+    ("offloaded", "on the host", True): "tiles",
+}
 _LIBRARIES = 1 * GB
 _FRAGMENTATION = 0.05
 
@@ -43,7 +53,8 @@ class MemoryPlan:
     """Where the parts of the engine lie, and what that needs.
 
     Attributes:
-        variant: name of the model variant; ends with ``-fp8`` where its weights are FP8.
+        requested: name of the model variant that is asked for.
+        variant: of the one whose weights are taken; ends with ``-fp8`` where they are FP8.
         transformer: whole on the device, or block by block from the host while it computes.
         text_encoder: where it lies, and how long.
         vae_tiling: decode in tiles; not exact at their seams.
@@ -52,6 +63,7 @@ class MemoryPlan:
         free_bytes: what the plan was made for.
     """
 
+    requested: str
     variant: str
     transformer: Transformer
     text_encoder: TextEncoder
@@ -63,7 +75,7 @@ class MemoryPlan:
     @property
     def peak_bytes(self) -> int:
         """The largest sum of a phase, with what libraries and fragmentation take."""
-        largest = max(sum(items.values()) for items in self.phases.values())
+        largest = max(self.phase_bytes.values())
         return _LIBRARIES + round(largest * (1 + _FRAGMENTATION))
 
     @property
@@ -72,10 +84,36 @@ class MemoryPlan:
         return self.peak_bytes <= self.free_bytes
 
     @property
+    def keyword(self) -> MemoryPlanName | None:
+        """How ``ONE_TO_ALL_MEMORY`` asks for it; None for one that has to be chosen by the memory."""
+        return _KEYWORDS.get((self.transformer, self.text_encoder, self.vae_tiling))
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """By what its results differ a little from those of the first plan; empty where they are the same."""
+        weights = () if self.variant == self.requested else (f"weights of {self.variant}",)
+        return (*weights, "VAE in tiles") if self.vae_tiling else weights
+
+    @property
+    def phase_bytes(self) -> dict[Phase, int]:
+        """Calculated bytes on the device in each phase, without reserve."""
+        return {phase: sum(items.values()) for phase, items in self.phases.items()}
+
+    @property
     def name(self) -> str:
         """In a few words."""
         parts = [f"{self.variant}: transformer {self.transformer}", f"text encoder {self.text_encoder}"]
         return ", ".join([*parts, "VAE in tiles"] if self.vae_tiling else parts)
+
+    def summary(self) -> dict[str, Any]:
+        """For machines: the name, and calculated bytes by phase and item."""
+        return {
+            "plan": self.name,
+            "free bytes": self.free_bytes,
+            "calculated peak bytes": self.peak_bytes,
+            "bytes on the host": self.host_bytes,
+            "bytes by phase": {phase: dict(items) for phase, items in self.phases.items()},
+        }
 
     def describe(self) -> str:
         """For people, before it starts: the plan, every item with its bytes, the peak."""
@@ -102,6 +140,7 @@ def plan_memory(
     allow_fp8: bool = False,
     text_encoder_bytes: int = UMT5_XXL_BYTES,
     vae_bytes: int = WAN_VAE_BYTES,
+    keyword: MemoryPlanName | None = None,
 ) -> MemoryPlan:
     """The first plan that fits, from the fastest to the smallest; the smallest where none fits.
 
@@ -114,9 +153,11 @@ def plan_memory(
         allow_fp8: also try FP8 weights of a plain variant, before offloading. They change the result a little.
         text_encoder_bytes: weights of the text encoder.
         vae_bytes: weights of the VAE.
+        keyword: only plans of this name.
     """
     grid = TokenGrid.of(height, width, frame_count)
-    plans = list(_plans(free_bytes, variant, grid, allow_fp8, text_encoder_bytes, vae_bytes))
+    every = _plans(free_bytes, variant, grid, allow_fp8, text_encoder_bytes, vae_bytes)
+    plans = [plan for plan in every if keyword is None or plan.keyword == keyword]
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 
@@ -152,28 +193,30 @@ def _plans(
         for fp8 in formats:
             for text_encoder in _text_encoder_placements(transformer):
                 weights = weight_bytes(variant.network, fp8=fp8)
-                on_device = weights if transformer == "resident" else _offloaded(variant.network, weights, fp8)
-                unused = weights if transformer == "resident" else 0  # before and after sampling
-                common = {"VAE": vae_bytes}
+                one, blocks = block_bytes(variant.network, fp8=fp8)
+                resident = transformer == "resident"
+                resting = weights if resident else weights - blocks  # before and after sampling
+                moving = 0 if resident else min(blocks, _OFFLOADED_BLOCKS * one)
                 kept = {"text encoder": text_encoder_bytes} if text_encoder == "resident" else {}
                 prompt = {} if text_encoder == "on the host" else {"text encoder": text_encoder_bytes}
                 dequantized = {"one weight in bfloat16": 2 * _largest_weight(variant.network)} if fp8 else {}
-                resting = {"transformer": unused} if unused else {}
+                at_rest = {"transformer": resting, "VAE": vae_bytes}
                 yield MemoryPlan(
+                    requested=variant.name,
                     variant=variant.name if is_fp8 == fp8 else f"{variant.name}-fp8",
                     transformer=transformer,
                     text_encoder=text_encoder,
                     vae_tiling=tiled,
                     phases={
-                        "prompt": resting | common | prompt,
-                        "sampling": {"transformer": on_device, **common, **kept, **dequantized}
-                        | {"intermediate results": sampling_bytes(variant.network, grid)},
-                        "decoding": resting
-                        | common
+                        "prompt": at_rest | prompt,
+                        "sampling": at_rest
+                        | ({"blocks on their way": moving} if moving else {})
                         | kept
-                        | {"intermediate results": decoding_bytes(grid, tiled=tiled)},
+                        | dequantized
+                        | {"intermediate results": sampling_bytes(variant.network, grid)},
+                        "decoding": at_rest | kept | {"intermediate results": decoding_bytes(grid, tiled=tiled)},
                     },
-                    host_bytes=(weights - on_device) + (text_encoder_bytes if text_encoder == "on the host" else 0),
+                    host_bytes=(weights - resting) + (text_encoder_bytes if text_encoder == "on the host" else 0),
                     free_bytes=free_bytes,
                 )
 
@@ -183,12 +226,6 @@ def _text_encoder_placements(transformer: Transformer) -> tuple[TextEncoder, ...
     if transformer == "resident":
         return "resident", "dropped after the prompt", "on the host"
     return "dropped after the prompt", "on the host"
-
-
-def _offloaded(network: NetworkConfig, weights: int, fp8: bool) -> int:
-    """What stays (encoders, embeddings, projections; blocks of all three lists go) and the blocks on their way."""
-    one, every = block_bytes(network, fp8=fp8)
-    return weights - every + min(every, _OFFLOADED_BLOCKS * one)
 
 
 def _largest_weight(network: NetworkConfig) -> int:

@@ -31,7 +31,7 @@ class PromptEncoder:
         tokenizer: the UMT5 tokenizer (adds an end token, none at the start).
         text_encoder: ``UMT5EncoderModel``, on any device.
         max_sequence_length: tokens per prompt; longer prompts are cut, shorter ones padded.
-        reload: gives the text encoder anew, after :meth:`drop_text_encoder`.
+        reload: gives the text encoder anew, on that device, after :meth:`drop_text_encoder`.
     """
 
     def __init__(
@@ -39,12 +39,13 @@ class PromptEncoder:
         tokenizer: Any,
         text_encoder: Any,
         max_sequence_length: int = MAX_SEQUENCE_LENGTH,
-        reload: Callable[[], Any] | None = None,
+        reload: Callable[[torch.device], Any] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.max_sequence_length = max_sequence_length
         self._reload = reload
+        self._device: torch.device = text_encoder.device
         self._known: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def encode(self, prompt: str, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -68,11 +69,17 @@ class PromptEncoder:
             raise ValueError("this prompt encoder was made without a way to load its text encoder again")
         self.text_encoder = None
 
+    def move_to(self, device: torch.device) -> None:
+        """The text encoder computes on ``device`` from now on; one that was dropped is loaded there when needed."""
+        self._device = device
+        if self.text_encoder is not None:
+            self.text_encoder.to(device)
+
     @torch.no_grad()
     def _encode(self, cleaned: str) -> torch.Tensor:
         if self.text_encoder is None:
             assert self._reload is not None
-            self.text_encoder = self._reload()
+            self.text_encoder = self._reload(self._device)
         tokens = self.tokenizer(
             [cleaned],
             padding="max_length",

@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,8 +20,11 @@ from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.loading import weight_files
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_when_loaded, device_memory
+from libs.one_to_all.memory_options import DEFAULT_MEMORY, ClipSize, MemoryOptions
+from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.parallel.engine import ParallelEngine
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
+from libs.one_to_all.plan_choice import choose_plan, layout_of_plan
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
 CLIP_SHARE = 0.25
@@ -55,6 +58,8 @@ def warm_engine(
     lora: LoraFile | None = None,
     speed: SpeedOptions = DEFAULT_SPEED,
     parallel: ParallelPlan = ONE_PROCESS,
+    memory: MemoryOptions = DEFAULT_MEMORY,
+    clip: ClipSize | None = None,
 ) -> tuple[AnimationEngine, EngineLoad]:
     """The engine for ``layout``, with ``lora`` added if one is given: the one this process has, or a new one.
 
@@ -62,26 +67,36 @@ def warm_engine(
     of its device, those used longest ago are dropped first. With a ``parallel`` plan the engine spans several devices
     from ``device`` on, each with a process of its own; the first of them has the least room.
 
+    On a GPU, and where ``memory`` names a plan, the networks of one process are placed by the fastest memory plan that
+    suffices for ``clip`` (for the largest usual one if it is not given). An engine that is there is moved to it.
+
     Raises:
         ModelFilesError, DeviceError: see :meth:`AnimationEngine.load` and :class:`ParallelEngine`.
     """
     started = time.perf_counter()
     resolved = resolve_device(device)
     dtype = dtype or default_dtype(resolved)
-    place, files = (_name(layout, lora), resolved), _identity(layout, lora)
+    if lora is not None or parallel != ONE_PROCESS:
+        memory = replace(memory, allow_fp8=False)
     with _lock:
+        plan = _plan(layout, resolved, dtype, memory, clip) if parallel == ONE_PROCESS else None
+        layout = layout if plan is None else layout_of_plan(layout, plan)
+        place, files = (_name(layout, lora), resolved), _identity(layout, lora)
         kept = _kept.pop(place, None)
         wanted = (dtype, speed, parallel, files)
         cold = kept is None or not kept.engine.alive or (kept.dtype, kept.speed, kept.parallel, kept.files) != wanted
         if cold:
             kept = None  # the outdated engine goes before its successor is loaded
-            _make_room(layout, resolved, dtype)
+            _make_room(place, plan.peak_bytes if plan else _room_without_plan(layout, resolved, dtype))
             if parallel == ONE_PROCESS:
-                engine = AnimationEngine.load(layout, str(resolved), dtype, lora=lora, speed=speed)
+                engine = AnimationEngine.load(layout, str(resolved), dtype, lora=lora, speed=speed, plan=plan)
             else:
                 engine = ParallelEngine(layout, resolved, dtype, parallel, lora, speed)
             kept = _Kept(engine, *wanted)
         assert kept is not None
+        if plan is not None and not cold:
+            _make_room(place, plan.peak_bytes - kept.engine.bytes_on_device)
+            kept.engine.follow(plan)
         _kept[place] = kept  # at the end: used last
         return kept.engine, EngineLoad(cold, time.perf_counter() - started)
 
@@ -108,16 +123,32 @@ def release_other_engines(engine: AnimationEngine) -> list[str]:
     return [variant for variant, _ in others]
 
 
-def _make_room(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> None:
-    """Drop engines of ``device`` until the new one fits, or none is left."""
+def _plan(
+    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, memory: MemoryOptions, clip: ClipSize | None
+) -> MemoryPlan | None:
+    """The plan for what could be free on ``device``: the engines that are there may all go. Shown in the log."""
+    if device.type == "cpu" and memory.keyword is None:
+        return None
     _give_memory_back()
-    needed = bytes_when_loaded(layout, dtype)
-    for place in [place for place in _kept if place[1] == device]:
-        memory = device_memory(device)
-        if needed + CLIP_SHARE * memory.total <= memory.free:
+    droppable = sum(kept.engine.bytes_on_device for place, kept in _kept.items() if place[1] == device)
+    plan = choose_plan(layout, dtype, device_memory(device).free + droppable, memory, clip)
+    _logger.info("memory plan for %s: %s", device, plan.describe())
+    return plan
+
+
+def _room_without_plan(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> int:
+    return bytes_when_loaded(layout, dtype) + round(CLIP_SHARE * device_memory(device).total)
+
+
+def _make_room(place: _Place, needed: int) -> None:
+    """Drop engines of the device of ``place`` until ``needed`` bytes are free for it, or none is left."""
+    _give_memory_back()
+    name, device = place
+    for other in [other for other in _kept if other[1] == device]:
+        if needed <= device_memory(device).free:
             return
-        _logger.info("%s makes room for %s on %s", place[0], layout.variant.name, device)
-        del _kept[place]
+        _logger.info("%s makes room for %s on %s", other[0], name, device)
+        del _kept[other]
         _give_memory_back()
 
 

@@ -107,6 +107,7 @@ class RunRecord(_Part):
         finished: when the clip was made, UTC.
         code: None outside of a checkout.
         device: as the setting names it, e.g. ``cuda:1``.
+        memory_plan: where the networks lay; None where nothing had to be planned.
         start: ``cold`` when the networks were loaded for this clip, else ``warm``.
         chunks: in all; ``chunks_resumed`` of them were made by earlier runs.
         seconds: stage -> time it took.
@@ -117,6 +118,7 @@ class RunRecord(_Part):
     finished: datetime
     code: CodeState | None
     device: str
+    memory_plan: str | None = None
     start: Literal["cold", "warm"]
     chunks: int
     chunks_resumed: int

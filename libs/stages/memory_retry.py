@@ -12,6 +12,7 @@ from libs.errors import DeviceOutOfMemoryError
 from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import ChunkStore
+from libs.one_to_all.memory_options import ClipSize
 from libs.one_to_all.warm import release_other_engines
 from libs.pose.conditioning import PoseConditioning
 from libs.stages.animation import ClipSummary, ClipTags, ProgressCallback, animate_request, no_tags
@@ -64,6 +65,12 @@ def animate_within_memory(
     except DeviceOutOfMemoryError as error:
         tried = f"in chunks of {DEFAULT_CHUNK_LENGTHS.main} frames, nor of {lengths.main} " if divisible else ""
         raise _does_not_fit(engine, f"{tried}({error})") from error
+
+
+def clip_size(media: RequestMedia, conditioning: PoseConditioning) -> ClipSize:
+    """What the memory of the first attempt depends on."""
+    height, width = conditioning.image.shape[:2]
+    return ClipSize(height, width, _longest_chunk(media, DEFAULT_CHUNK_LENGTHS))
 
 
 def _second_attempt(lengths: ChunkLengths, dropped: list[str]) -> str:

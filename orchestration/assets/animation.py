@@ -15,6 +15,7 @@ from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
+from libs.one_to_all.memory_options import memory_options
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import speed_options
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FILE
@@ -61,7 +62,7 @@ def animation(
     from libs.provenance.origin import OriginFacts  # noqa: PLC0415
     from libs.provenance.record import Device  # noqa: PLC0415
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
-    from libs.stages.memory_retry import animate_within_memory  # noqa: PLC0415
+    from libs.stages.memory_retry import animate_within_memory, clip_size  # noqa: PLC0415
     from libs.stages.pose_pictures import draw_clip_beside_driver  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
     from libs.storage.chunks import StoredChunks  # noqa: PLC0415
@@ -75,15 +76,23 @@ def animation(
         layout = layout_of(request.model, loaded)
         lora = requested_lora(request, layout)
         parallel = ParallelPlan.parse(loaded.one_to_all_parallel)
+        media = RequestMedia.load(request_media.folder)
         engine, load = warm_engine(
-            layout, loaded.one_to_all_device, lora=lora, speed=speed_options(loaded), parallel=parallel
+            layout,
+            loaded.one_to_all_device,
+            lora=lora,
+            speed=speed_options(loaded),
+            parallel=parallel,
+            memory=memory_options(loaded),
+            clip=clip_size(media, conditioning),
         )
+        if engine.memory_plan:
+            context.log.info(f"memory plan, calculated: {engine.memory_plan.describe()}")
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
         verified = stored_verification(storage.artifacts(), request.model)
         lora_sha256 = None if lora is None else lora_digest(lora, layout)
         objects = storage.objects()
         prefix = _chunk_prefix(request, pose_conditioning, verified, lora_sha256, engine.precision)
-        media = RequestMedia.load(request_media.folder)
         facts = OriginFacts(
             request=request,
             reference_sha256=request_media.manifest.file(media.reference_file).sha256,
@@ -111,6 +120,7 @@ def animation(
             folder / CLIP_FILE,
             run_id=context.run_id,
             device=str(engine.device) if parallel == ONE_PROCESS else f"{engine.device}, {parallel}",
+            memory_plan=engine.memory_plan.name if engine.memory_plan else None,
             cold=load.cold,
             chunks=summary.chunks,
             chunks_resumed=summary.chunks_resumed,
@@ -135,6 +145,7 @@ def animation(
             "seconds per frame": summary.sampling_seconds / summary.frame_count,
             "start": "cold" if load.cold else "warm",
             "load seconds": load.seconds,
+            **({"memory plan": engine.memory_plan.summary()} if engine.memory_plan else {}),
             **process_metadata(),
         },
         # What was made, not how long it took: summary and provenance differ from run to run.

@@ -1,0 +1,48 @@
+"""Carries out a memory plan on loaded networks, whatever plan they followed before.
+
+What does not belong here: which plan (``memory_plan``), moving blocks while they compute (``block_offload``), dropping
+the text encoder after the prompt (``engine``, between two steps of a clip).
+"""
+
+import torch
+
+from libs.one_to_all.block_offload import BlockOffload
+from libs.one_to_all.loading import HOST, LoadedNetworks
+from libs.one_to_all.memory_plan import MemoryPlan
+
+
+class Placement:
+    """Where the parts of one engine lie.
+
+    Args:
+        networks: on any device; a plan is carried out by :meth:`follow`.
+        device: where they compute.
+    """
+
+    def __init__(self, networks: LoadedNetworks, device: torch.device) -> None:
+        self._networks = networks
+        self._device = device
+        self._offload: BlockOffload | None = None
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """Move what the plan wants elsewhere; first what leaves the device, then what comes to it."""
+        networks = self._networks
+        offloaded = plan.transformer == "offloaded"
+        if offloaded and self._offload is None:
+            self._offload = BlockOffload(networks.transformer, self._device)
+        networks.prompt_encoder.move_to(HOST if plan.text_encoder == "on the host" else self._device)
+        if plan.vae_tiling:
+            networks.vae.enable_tiling()
+        else:
+            networks.vae.disable_tiling()
+        if not offloaded and self._offload is not None:
+            self._offload.remove()
+            self._offload = None
+
+    def bytes_on_device(self) -> int:
+        """Of weights, between two passes."""
+        networks = self._networks
+        models = (networks.transformer, networks.vae, networks.prompt_encoder.text_encoder)
+        tensors = [tensor for model in models if model is not None for tensor in model.parameters()]
+        moving = set() if self._offload is None else {id(tensor) for tensor in self._offload.tensors}
+        return sum(tensor.nbytes for tensor in tensors if tensor.device == self._device and id(tensor) not in moving)

@@ -1,0 +1,59 @@
+"""From a model repository, the memory that is free and what is asked for to a memory plan, and to the files it takes.
+
+What does not belong here: how a plan is found (``memory_plan``), dropping other engines for it (``warm``).
+"""
+
+from dataclasses import replace
+
+import torch
+
+from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.variants import FP8_SUFFIX, VARIANTS, ModelVariant
+from libs.one_to_all.memory import bytes_of_folder
+from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip
+from libs.one_to_all.memory_plan import MemoryPlan, plan_memory
+
+
+def choose_plan(
+    layout: RepositoryLayout, dtype: torch.dtype, free_bytes: int, options: MemoryOptions, clip: ClipSize | None
+) -> MemoryPlan:
+    """The fastest plan that fits; the smallest where none does, or the one that ``options`` name.
+
+    Args:
+        layout: of the variant that is asked for.
+        dtype: of text encoder and VAE; the transformer is counted in bfloat16, or FP8 where its files are.
+        free_bytes: on the device, without the weights of this variant.
+        options: limit, name of a plan, FP8 allowed; FP8 weights of a plain variant are taken only if they are there.
+        clip: what is made; the largest usual clip of the variant if it is not known.
+    """
+    variant = layout.variant
+    clip = clip or largest_usual_clip(variant)
+    return plan_memory(
+        free_bytes if options.limit_bytes is None else min(free_bytes, options.limit_bytes),
+        variant,
+        clip.height,
+        clip.width,
+        clip.frame_count,
+        allow_fp8=options.allow_fp8 and _fp8_layout(layout) is not None,
+        text_encoder_bytes=bytes_of_folder(layout.wan_part("text_encoder"), dtype),
+        vae_bytes=bytes_of_folder(layout.wan_part("vae"), dtype),
+        keyword=options.keyword,
+    )
+
+
+def layout_of_plan(layout: RepositoryLayout, plan: MemoryPlan) -> RepositoryLayout:
+    """Where the weights of ``plan`` lie: ``layout``, or the FP8 repository beside it."""
+    if plan.variant == layout.variant.name:
+        return layout
+    fp8 = _fp8_layout(layout)
+    assert fp8 is not None, "such a plan is made only where they are"
+    return fp8
+
+
+def _fp8_layout(layout: RepositoryLayout) -> RepositoryLayout | None:
+    """The FP8 repository that belongs to a plain one, with the same pretrained files; None if it is not there."""
+    variant: ModelVariant | None = VARIANTS.get(layout.variant.name + FP8_SUFFIX.lower())
+    if variant is None:
+        return None
+    fp8 = replace(layout, variant=variant, root=layout.root.parent / variant.folder)
+    return fp8 if fp8.index.is_file() else None

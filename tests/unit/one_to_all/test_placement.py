@@ -1,0 +1,151 @@
+"""Memory plans carried out: the same clip whatever the plan, on one engine that goes from plan to plan."""
+
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from libs.model_repo.variants import VARIANTS
+from libs.one_to_all import warm
+from libs.one_to_all.engine import AnimationEngine, FramesReady
+from libs.one_to_all.memory import DeviceMemory
+from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
+from libs.one_to_all.memory_plan import GB, plan_memory
+from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.plan_choice import choose_plan, layout_of_plan
+from libs.settings import Settings
+
+EXACT = ("offload", "resident", "text-encoder-on-host", "offload-all", "drop-text-encoder")
+SIZE = ClipSize(32, 32, 9)
+
+
+def _plan(layout, keyword):
+    return choose_plan(layout, torch.float32, 10**12, MemoryOptions(keyword=keyword), SIZE)
+
+
+def _clip(engine, inputs) -> np.ndarray:
+    options = SamplingOptions("a dancer", "blurred", 2, 2.0, 1.5)
+    events = engine.animate(inputs, options)
+    return np.concatenate([event.frames for event in events if isinstance(event, FramesReady)])
+
+
+def test_one_engine_follows_plan_after_plan(repository, make_inputs):
+    expected = _clip(AnimationEngine.load(repository, "cpu"), make_inputs(5))
+    engine = AnimationEngine.load(repository, "cpu", plan=_plan(repository, EXACT[0]))
+    weights = {}
+    for keyword in EXACT:
+        engine.follow(_plan(repository, keyword))
+        weights[keyword] = engine.bytes_on_device
+        np.testing.assert_array_equal(_clip(engine, make_inputs(5)), expected, err_msg=keyword)
+        assert engine.precision == "torch.float32"
+    transformer = sum(one.nbytes for one in engine.networks.transformer.parameters())
+    assert weights["offload"] < weights["resident"] - 0.5 * transformer
+    assert engine.networks.prompt_encoder.text_encoder is None
+
+
+def test_tiles_are_no_exact_plan(repository):
+    engine = AnimationEngine.load(repository, "cpu", plan=_plan(repository, "tiles"))
+    assert engine.networks.vae.use_tiling
+    assert engine.precision == "torch.float32, VAE in tiles"
+    engine.follow(_plan(repository, "resident"))
+    assert not engine.networks.vae.use_tiling
+    assert engine.precision == "torch.float32"
+
+
+def test_what_a_setting_asks_for():
+    def options(**values):
+        return memory_options(Settings(_env_file=None, **values))
+
+    assert options() == MemoryOptions()
+    assert options(one_to_all_memory="24GB") == MemoryOptions(limit_bytes=24 * GB)
+    assert options(one_to_all_memory="11.5 GB").limit_bytes == 11_500_000_000
+    assert options(one_to_all_memory="tiles").keyword == "tiles"
+    assert options(one_to_all_allow_fp8=True) == MemoryOptions(allow_fp8=True)
+
+
+@pytest.mark.parametrize("keyword", [*EXACT, "tiles"])
+def test_a_plan_that_is_named_is_taken_whatever_is_free(keyword):
+    assert plan_memory(0, VARIANTS["14b"], 480, 832, 81, keyword=keyword).keyword == keyword
+    assert plan_memory(10**12, VARIANTS["14b"], 480, 832, 81, keyword=keyword).keyword == keyword
+
+
+def test_a_limit_counts_as_all_there_is(repository):
+    plain = choose_plan(repository, torch.bfloat16, 10**12, MemoryOptions(), None)
+    assert plain.keyword == "resident"
+    limited = choose_plan(repository, torch.bfloat16, 10**12, MemoryOptions(limit_bytes=10**9), None)
+    assert limited.free_bytes == 10**9
+    assert not limited.fits
+
+
+def test_the_largest_usual_clip_is_one_the_network_makes():
+    assert largest_usual_clip(VARIANTS["14b"]) == ClipSize(576, 1024, 81)
+    for variant in VARIANTS.values():
+        clip = largest_usual_clip(variant)
+        assert clip.height % 16 == clip.width % 16 == 0
+
+
+def test_fp8_weights_are_taken_where_they_are_needed_allowed_and_there(repository, tmp_path):
+    layout = replace(repository, root=tmp_path / repository.root.name)
+    much, little = 10**12, 0
+
+    def plan(free, *, allow_fp8):
+        return choose_plan(layout, torch.bfloat16, free, MemoryOptions(None, "resident", allow_fp8), SIZE)
+
+    assert plan(little, allow_fp8=True).variant == "sandbox"
+    fp8 = tmp_path / VARIANTS["sandbox-fp8"].folder
+    fp8.mkdir()
+    (fp8 / "model.safetensors.index.json").write_text("{}")
+    assert plan(little, allow_fp8=False).changes == ()
+    assert plan(much, allow_fp8=True).changes == ()
+    taken = plan(little, allow_fp8=True)
+    assert taken.changes == ("weights of sandbox-fp8",)
+    assert layout_of_plan(layout, taken).root == fp8
+    assert layout_of_plan(layout, taken).wan == layout.wan
+    assert layout_of_plan(layout, plan(much, allow_fp8=True)) == layout
+
+
+@pytest.fixture
+def cold():
+    warm.release_engines()
+    yield
+    warm.release_engines()
+
+
+def test_a_warm_engine_is_moved_not_loaded_again(repository, cold):
+    first, load = warm.warm_engine(repository, "cpu", memory=MemoryOptions(keyword="offload"), clip=SIZE)
+    assert load.cold
+    assert first.memory_plan.transformer == "offloaded"
+    second, load = warm.warm_engine(repository, "cpu", memory=MemoryOptions(keyword="resident"), clip=SIZE)
+    assert second is first
+    assert not load.cold
+    assert first.memory_plan.transformer == "resident"
+
+
+def test_other_engines_go_for_the_room_a_plan_needs(repository, cold, monkeypatch):
+    """Room for two sandboxes, then a clip for which one of them has to make room."""
+    resident = MemoryOptions(keyword="resident")
+    small, large = (choose_plan(repository, torch.float32, 10**12, resident, clip) for clip in (SIZE, None))
+    total = large.peak_bytes + 10**6
+
+    loaded = weakref.WeakSet()
+    load_engine = AnimationEngine.load
+
+    def load_and_note(*arguments, **options):
+        engine = load_engine(*arguments, **options)
+        loaded.add(engine)
+        return engine
+
+    monkeypatch.setattr(AnimationEngine, "load", load_and_note)
+    monkeypatch.setattr(
+        warm, "device_memory", lambda _: DeviceMemory(total - sum(one.bytes_on_device for one in loaded), total)
+    )
+    other = replace(repository, variant=replace(repository.variant, name="other"))
+    for layout in (other, repository):
+        warm.warm_engine(layout, "cpu", memory=resident, clip=SIZE)
+    assert small.peak_bytes < large.peak_bytes
+    assert [name for name, _ in warm._kept] == ["other", "sandbox"]
+    _, load = warm.warm_engine(repository, "cpu", memory=resident)
+    assert not load.cold
+    assert [name for name, _ in warm._kept] == ["sandbox"]
