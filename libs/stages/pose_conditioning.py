@@ -17,9 +17,10 @@ from libs.media.preview import write_comparison
 from libs.media.reader import read_frames
 from libs.model_repo.variants import get_variant
 from libs.pose.conditioning import PoseConditioning, prepare_conditioning
-from libs.pose.framing import resize_crop, target_size
+from libs.pose.framing import resize_crop, resize_crop_frames, target_size
 from libs.pose.mode_choice import ModeChoice, choose_mode
 from libs.pose.options import PoseOptions
+from libs.pose.parallel import ordered_map, prefetched
 from libs.pose.track import PoseTrack
 from libs.stages.animation_files import PREVIEW_FILE
 from libs.stages.pose_tracks import DRIVER_TRACK, REFERENCE_TRACK
@@ -99,21 +100,26 @@ def _write_preview(media: RequestMedia, conditioning: PoseConditioning, path: Pa
 
 def framed_driver(media: RequestMedia, conditioning: PoseConditioning) -> Iterator[np.ndarray]:
     """The driver's used frames as the pose networks saw them, at the clip's size."""
-    for frame in read_frames(media.driver, media.frame_interval):
-        yield resize_crop(resize_crop(frame, *conditioning.drawing_size), *conditioning.size)
+    seen = resize_crop_frames(read_frames(media.driver, media.frame_interval), *conditioning.drawing_size)
+    return ordered_map(lambda frame: resize_crop(frame, *conditioning.size), seen)
 
 
 def drawn_poses(conditioning: PoseConditioning) -> Iterator[np.ndarray]:
-    """All drawn poses, one after the other, a few at a time in memory."""
-    for start in range(0, len(conditioning), _FRAMES_DRAWN_AT_ONCE):
-        yield from conditioning.draw(start, min(start + _FRAMES_DRAWN_AT_ONCE, len(conditioning)))
+    """All drawn poses, one after the other; the next few are drawn while the caller is busy with these."""
+
+    def groups() -> Iterator[np.ndarray]:
+        for start in range(0, len(conditioning), _FRAMES_DRAWN_AT_ONCE):
+            yield conditioning.draw(start, min(start + _FRAMES_DRAWN_AT_ONCE, len(conditioning)))
+
+    for group in prefetched(groups()):
+        yield from group
 
 
 def describe_conditioning(conditioning: PoseConditioning, choice: ModeChoice) -> dict[str, Any]:
     """What a person wants to know at a glance."""
     height, width = conditioning.size
     return {
-        "size": f"{width} x {height}",
+        "clip size": f"{width} x {height}",
         "frames": len(conditioning),
         "mode": choice.mode,
         "align": choice.align,

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,23 @@ def test_batches_of_different_sizes_in_turn(networks, frames):
     whole = estimator.estimate(frames)
     parts = [estimator.keypoints(frames[start : start + 2])[0] for start in range(0, len(frames), 2)]
     np.testing.assert_array_equal(np.concatenate(parts), whole.boxes)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_clip(networks, frames):
+    """Beside the track itself, 3 KB a frame at most; how full the steps are makes a few frames more or less."""
+    estimator = _estimator(networks, batch_size=2)
+
+    def peak(count):
+        tracemalloc.start()
+        estimator.estimate(frames[0].copy() for _ in range(count))
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    peak(4)
+    few, many = peak(20), peak(60)
+    assert many - few < 40 * 3 * 1024 + 10 * frames[0].nbytes < 40 * frames[0].nbytes
 
 
 def test_looking_ahead_is_bounded(frames):
