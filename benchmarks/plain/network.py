@@ -1,4 +1,4 @@
-"""A pass through the network done plainly: everything recomputed in each pass, rotation in float64, no back-end choice.
+"""A pass through the network done plainly: everything recomputed in each pass, rotation in float64, nothing fused.
 
 The yardstick of ``benchmarks/engine.py``, after the golden model specification, sections 2, 5 and 6. It uses the same
 modules and weights as the engine. What does not belong here: anything the project uses.
@@ -10,9 +10,11 @@ from unittest import mock
 
 import torch
 
-from libs.one_to_all import attention
+from libs.one_to_all import attention, blocks
+from libs.one_to_all import transformer as network
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.guidance import Guidance, GuidancePass
+from libs.one_to_all.modulation import Part, TimeModulation
 from libs.one_to_all.sampler import ChunkConditions, ClipConditions
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
@@ -47,6 +49,32 @@ def plain_rotation(transformer: OneToAllTransformer3DModel) -> Iterator[None]:
         yield
 
 
+def _modulated(
+    normed: torch.Tensor, scale: Part, shift: Part, time: TimeModulation, dtype: torch.dtype
+) -> torch.Tensor:
+    return (normed * (1 + scale.of_each_token(time)) + shift.of_each_token(time)).to(dtype)
+
+
+def _gated_sum(hidden_states: torch.Tensor, output: torch.Tensor, gate: Part, time: TimeModulation) -> torch.Tensor:
+    return (hidden_states.float() + output * gate.of_each_token(time)).to(hidden_states.dtype)
+
+
+def _rms_norm(norm: attention.RMSNorm, hidden_states: torch.Tensor) -> torch.Tensor:
+    mean_square = hidden_states.float().pow(2).mean(-1, keepdim=True)
+    return (hidden_states * torch.rsqrt(mean_square + norm.eps)).to(hidden_states.dtype) * norm.weight
+
+
+@contextmanager
+def nothing_fused() -> Iterator[None]:
+    """Norms, modulation and gates operation by operation."""
+    with (
+        mock.patch.multiple(blocks, modulated=_modulated, gated_sum=_gated_sum),
+        mock.patch.object(network, "modulated", _modulated),
+        mock.patch.object(attention.RMSNorm, "forward", _rms_norm),
+    ):
+        yield
+
+
 def plain_pass(
     transformer: OneToAllTransformer3DModel,
     one: GuidancePass,
@@ -61,7 +89,7 @@ def plain_pass(
     poses, reference_pose = black if one.black_pose else (chunk.poses, clip.reference_pose)
     scale = torch.tensor(one.conditioning_scale, dtype=latents.dtype, device=latents.device)
     control = _RunAnyway(scale)
-    with plain_rotation(transformer):
+    with plain_rotation(transformer), nothing_fused():
         velocity: torch.Tensor = transformer(
             latents,
             timestep,

@@ -43,6 +43,11 @@ class AttentionProbe:
         """It ran, and its answer was right."""
         return self.problem is None
 
+    @property
+    def backend(self) -> str:
+        """Its name in diffusers."""
+        return _NAMES[self.name]
+
     def describe(self) -> str:
         """One line for a log or a report."""
         return f"{self.name}: error {self.error:.1e}" if self.usable else f"{self.name}: {self.problem}"
@@ -99,6 +104,6 @@ def choose_attention(wanted: str, device: torch.device, dtype: torch.dtype) -> t
     for name in candidates(device) if wanted == "auto" else (wanted,):
         probes.append(probe_attention(name, device, dtype))
         if probes[-1].usable:
-            return _NAMES[name], probes
+            return probes[-1].backend, probes
     found = "; ".join(probe.describe() for probe in probes)
     raise DeviceError(f"{ATTENTION_SETTING}={wanted} does not work on {device} in {dtype} ({found}); set it to auto")

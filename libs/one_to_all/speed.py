@@ -36,9 +36,14 @@ def apply_speed(
     transformer.set_attention_backend(backend)  # even the default one: networks on other devices have others
     lines.append(f"attention by {backend} ({'; '.join(probe.describe() for probe in probes)})")
     if options.compile_blocks:
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
-        transformer.compile_repeated_blocks(fullgraph=False)
+        compile_blocks(transformer)
         lines.append("repeated blocks are compiled when they first run")
     for line in lines:
         _logger.info("%s", line)
     return lines
+
+
+def compile_blocks(transformer: OneToAllTransformer3DModel) -> None:
+    """Have the repeated blocks compiled when they first run, and again for other kinds of input."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
+    transformer.compile_repeated_blocks(fullgraph=False)

@@ -1,0 +1,126 @@
+"""What the engine's benchmark measures: a network of random weights, and inputs of one clip.
+
+Speed does not depend on the values of weights. What does not belong here: timing (``clock``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+from plain.network import plain_velocity
+
+from libs.model_repo.parameters import TensorInfo, is_quantized, scale_name
+from libs.model_repo.quantize import quantize_weight
+from libs.model_repo.variants import NetworkConfig
+from libs.one_to_all.cost import TokenGrid
+from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.fp8 import hold_weights_in_fp8
+from libs.one_to_all.guidance import Guidance, GuidancePass, plan_guidance
+from libs.one_to_all.sampler import ChunkConditions, ClipConditions, _Poses, _run_pass
+from libs.one_to_all.speed import compile_blocks
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+_SPELLING = {torch.float8_e4m3fn: "F8_E4M3", torch.float16: "F16", torch.float32: "F32", torch.bfloat16: "BF16"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and one step of one clip."""
+
+    network: NetworkConfig
+    grid: TokenGrid
+    guidance: Guidance
+    transformer: OneToAllTransformer3DModel
+    clip: ClipConditions
+    chunk: ChunkConditions
+    latents: torch.Tensor
+    timestep: torch.Tensor
+
+    def run_pass(self, one: GuidancePass, memo: ForwardMemo) -> torch.Tensor:
+        """One pass as the sampler makes it."""
+        poses = _Poses(self.clip.reference_pose, self.chunk.poses)
+        return _run_pass(self.transformer, one, self.clip, poses, self.latents, self.timestep, False, memo)
+
+    def step(self, memo: ForwardMemo) -> torch.Tensor:
+        """All passes of a step, with what clip and chunk share already in ``memo``."""
+        memo.start_step()
+        memo.passes_share_images = True
+        velocity = self.guidance.combine({one.name: self.run_pass(one, memo) for one in self.guidance.passes})
+        memo.passes_share_images = False
+        return velocity
+
+    def plain_step(self) -> torch.Tensor:
+        """The same, everything computed in each pass, without gradients as the sampler runs it."""
+        return plain_velocity(self.transformer, self.guidance, self.clip, self.chunk, self.latents, self.timestep)
+
+
+def make_subject(network: NetworkConfig, grid: TokenGrid, device: torch.device, dtype: torch.dtype) -> Subject:
+    """Weights and inputs on ``device``: matrices keep the size of what they are applied to, as in a trained network."""
+    with torch.device("meta"):
+        transformer = OneToAllTransformer3DModel(**asdict(network)).to(dtype)
+    transformer = transformer.to_empty(device=device).eval().requires_grad_(False)
+    generator = torch.Generator(device).manual_seed(0)
+    for name, parameter in transformer.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        else:
+            parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+
+    height, width = 16 * grid.height, 16 * grid.width
+    latent = (height // 8, width // 8)
+    clip = ClipConditions(
+        draw(1, 512, network.text_dim),
+        draw(1, 512, network.text_dim),
+        draw(1, 32, 1, *latent),
+        draw(1, 32, 1, *latent),
+        draw(1, 3, 1, height, width),
+    )
+    chunk = ChunkConditions(draw(1, 3, grid.frame_count, height, width))
+    timestep = torch.tensor([700.0], device=device)
+    latents = draw(1, 16, grid.frames - 1, *latent)
+    return Subject(network, grid, plan_guidance(2.0, 1.5), transformer, clip, chunk, latents, timestep)
+
+
+def fp8_copy(transformer: OneToAllTransformer3DModel) -> OneToAllTransformer3DModel:
+    """The same network with its linear weights in FP8; all other tensors are shared."""
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in transformer.state_dict().items():
+        if is_quantized(name, tuple(tensor.shape)):
+            weight, scale = quantize_weight(tensor.cpu(), name)
+            state[name], state[scale_name(name)] = weight.to(tensor.device), scale.to(tensor.device)
+        else:
+            state[name] = tensor
+    with torch.device("meta"):
+        made = OneToAllTransformer3DModel(**dict(transformer.config))
+    infos = {name: TensorInfo(_SPELLING[one.dtype], tuple(one.shape)) for name, one in state.items()}
+    hold_weights_in_fp8(made, infos)
+    made.load_state_dict(state, assign=True)
+    return made.eval().requires_grad_(False)
+
+
+class CompiledBlocks:
+    """The repeated blocks of a network, compiled once and then switched on and off."""
+
+    def __init__(self, transformer: OneToAllTransformer3DModel) -> None:
+        names = transformer._repeated_blocks
+        self._blocks = [module for module in transformer.modules() if type(module).__name__ in names]
+        compile_blocks(transformer)
+        self._compiled = [block._compiled_call_impl for block in self._blocks]
+        self._switch(on=False)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Compiled inside, as before outside."""
+        self._switch(on=True)
+        try:
+            yield
+        finally:
+            self._switch(on=False)
+
+    def _switch(self, *, on: bool) -> None:
+        for block, compiled in zip(self._blocks, self._compiled, strict=True):
+            block._compiled_call_impl = compiled if on else None
