@@ -3,6 +3,8 @@
 What does not belong here: anything the engine does.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -43,23 +45,20 @@ def _fused_projections(clock: Clock, subject: Subject) -> None:
 def _batched_passes(clock: Clock, subject: Subject) -> None:
     """Two passes as a batch of two, instead of one after the other."""
 
-    def forward(batch: int) -> torch.Tensor:
-        def repeated(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.repeat(batch, *(1 for _ in tensor.shape[1:]))
+    one, two = _passes(subject, 1), _passes(subject, 2)
+    _compare(clock, "two passes as a batch", lambda: (one(), one()), two)
 
-        velocity: torch.Tensor = subject.transformer(
-            repeated(subject.latents),
-            repeated(subject.timestep),
-            repeated(subject.clip.prompt),
-            repeated(subject.chunk.poses),
-            repeated(subject.clip.image_latents),
-            repeated(subject.clip.reference_pose),
-            memo=ForwardMemo(),
-            return_dict=False,
-        )[0]
-        return velocity
 
-    _compare(clock, "two passes as a batch", lambda: (forward(1), forward(1)), lambda: forward(2))
+def _passes(subject: Subject, batch: int) -> Callable[[], object]:
+    """A call for ``batch`` conditional passes at once, without what is remembered for a step or longer."""
+
+    def repeated(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.repeat(batch, *(1 for _ in tensor.shape[1:]))
+
+    clip, memo = subject.clip, ForwardMemo()
+    inputs = [subject.latents, subject.timestep, clip.prompt, subject.chunk.poses]
+    inputs = [repeated(one) for one in (*inputs, clip.image_latents, clip.reference_pose)]
+    return lambda: subject.transformer(*inputs, memo=memo, return_dict=False)[0]
 
 
 def _modulation_tables(clock: Clock, subject: Subject) -> None:
@@ -83,8 +82,7 @@ def _modulation_tables(clock: Clock, subject: Subject) -> None:
     )
 
 
-def _compare(clock: Clock, label: str, engine: object, instead: object) -> None:
-    assert callable(engine) and callable(instead)
+def _compare(clock: Clock, label: str, engine: Callable[[], object], instead: Callable[[], object]) -> None:
     timings = clock.timings({"engine": engine, "instead": instead})
     one, other = timings["engine"], timings["instead"]
     ratio = one.processor_median / other.processor_median
