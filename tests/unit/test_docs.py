@@ -21,6 +21,7 @@ from libs.settings import REPOSITORY_ROOT
 from libs.stages.animation import ClipSummary
 from libs.stages.quality import ClipQuality
 from libs.storage.manifest import Manifest, StoredFile
+from orchestration.policies import ANIMATIONS_GROUP
 
 PAGES = [REPOSITORY_ROOT / "README.md", *sorted((REPOSITORY_ROOT / "docs").glob("*.md"))]
 FOLDERS = ("libs", "orchestration", "tests", "docs", "infra", "assets", "benchmarks", "third_party", ".ci")
@@ -52,7 +53,7 @@ def code_of(page: Path) -> Iterator[str]:
 def commands_of(page: Path, name: str) -> Iterator[list[str]]:
     """The words behind each ``name`` in the page's code, up to a comment, a pipe or the next command."""
     for line in code_of(page):
-        for found in re.finditer(rf"(?<![\w-]){re.escape(name)} ", line):
+        for found in re.finditer(rf"(?:(?<![\w/-])|(?<=bin/)){re.escape(name)} ", line):
             rest = line[found.end() :]
             end = _END_OF_COMMAND.search(rest)
             yield shlex.split(rest[: end.start() if end else None].replace("…", ""))
@@ -144,6 +145,30 @@ def test_every_command_is_documented() -> None:
     for name, command in root.commands.items():
         for shown in [[name, below] for below in getattr(command, "commands", ())] or [[name]]:
             assert any(words[: len(shown)] == shown for words in used), f"no page shows one-to-all {' '.join(shown)}"
+
+
+def test_every_asset_is_described_with_its_files() -> None:
+    from orchestration.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    of_requests = [key for key in graph.materializable_asset_keys if graph.get(key).group_name == ANIMATIONS_GROUP]
+    contracts = (REPOSITORY_ROOT / "docs/engineering.md").read_text()
+    readme = (REPOSITORY_ROOT / "README.md").read_text()
+    for key in of_requests:
+        assert f"\n| `{key.to_user_string()}` |" in contracts, f"docs/engineering.md: which files has {key}?"
+    for key in graph.materializable_asset_keys:
+        assert f"`{key.to_user_string()}`" in readme, f"README.md does not say what {key} holds"
+
+
+def test_every_quality_check_is_described_with_its_limit() -> None:
+    from orchestration.checks.quality import THRESHOLDS
+
+    page = (REPOSITORY_ROOT / "docs/quality.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", page, re.MULTILINE))
+    assert list(rows) == list(THRESHOLDS)
+    for name, threshold in THRESHOLDS.items():
+        limit = f"above {threshold.most:g} |" if threshold.most is not None else f"below {threshold.least:g} |"
+        assert rows[name].endswith(limit), name
 
 
 CONTRACTS = {

@@ -4,8 +4,9 @@ import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 
+from libs.request_archive import REQUEST_ASSETS
 from orchestration.definitions import build_defs
-from orchestration.policies import CODE_VERSIONS, GPU_POOL, GPU_QUEUE
+from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_POOL, GPU_QUEUE
 
 GPU_ASSETS = {"pose_tracks", "animation", "animation_review"}
 
@@ -50,3 +51,9 @@ def test_no_secret_reaches_what_the_ui_is_told(monkeypatch: pytest.MonkeyPatch) 
     told = dg.serialize_value(RepositorySnap.from_def(repository))
     assert "animation_request" in told
     assert not [value for value in secrets.values() if value in told]
+
+
+def test_archived_requests_keep_the_manifests_of_every_asset(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    of_requests = {key for key in graph.materializable_asset_keys if graph.get(key).group_name == ANIMATIONS_GROUP}
+    assert {key.to_user_string() for key in of_requests} == set(REQUEST_ASSETS)
