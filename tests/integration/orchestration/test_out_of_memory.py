@@ -16,6 +16,7 @@ from libs.one_to_all import engine as engine_module
 from libs.one_to_all import warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.settings import load_settings
+from libs.stages.quality import ClipQuality
 from tests.integration.orchestration.small_requests import (
     clip_of,
     metadata_of,
@@ -24,6 +25,7 @@ from tests.integration.orchestration.small_requests import (
     write_small_media,
 )
 
+SIZE = {"height": 32, "width": 32}
 FRAMES = 90
 """Default chunks: 81 frames (21 latent ones), then a last one. Smaller chunks: 33 frames (9 latent ones) at most."""
 
@@ -76,10 +78,12 @@ def failures(result: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_chunks_that_do_not_fit_are_made_smaller_once(
-    world: Any, tmp_path: Path, small_gpu: SmallGPU, monkeypatch: pytest.MonkeyPatch
+def test_chunks_that_do_not_fit_are_made_smaller_once_and_not_mixed(
+    world: Any, tmp_path: Path, small_gpu: SmallGPU
 ) -> None:
-    submit_small(world, write_small_media(tmp_path / "media", FRAMES), "too-large")
+    media = write_small_media(tmp_path / "media", FRAMES, audio=False)
+    for request_id in ("too-large", "second-chunk", "fits"):
+        submit_small(world, media, request_id, size=SIZE)
 
     assert world.animate("too-large").success
 
@@ -87,37 +91,29 @@ def test_chunks_that_do_not_fit_are_made_smaller_once(
     assert small_gpu.held_when_released == [0], "memory is given back once, and nothing of the failed attempt is held"
     for record in (summary_of(world, "too-large"), metadata_of(world, "animation", "too-large")):
         assert (record["chunk_length"], record["chunk_overlap"]) == (33, 5)
-        assert "a chunk of 81 frames of 48x64 pixels does not fit" in record["out_of_memory"]
+        assert "a chunk of 81 frames of 32x32 pixels does not fit" in record["out_of_memory"]
         assert record["frame_count"] == FRAMES
         assert record["chunks_resumed"] == 0
     assert len(clip_of(world, "too-large")) == FRAMES
-    assert not list(world.objects.list("chunks/"))
+    starts = summary_of(world, "too-large")["chunk_starts"]
+    quality = ClipQuality.load(world.artifact("animation_review", "too-large").path("quality.json"))
+    assert len(starts) == len(quality.colour_drift_per_chunk) == len(quality.seam_per_border) + 1 > 2
+
+    # The first large chunk fits and is stored, the second does not: the smaller ones begin with the first frame.
+    before = len(small_gpu.allocations)
+    small_gpu.refuse_from = before + 1
+    assert world.animate("second-chunk", review=False).success
+    assert small_gpu.allocations[before] == 21
+    assert len(small_gpu.refused) == 3
+    assert summary_of(world, "second-chunk")["chunks_resumed"] == 0
+    np.testing.assert_array_equal(clip_of(world, "second-chunk"), clip_of(world, "too-large"))
+    assert not list(world.objects.list("chunks/")), "the chunks of both plans go when the clip is stored"
 
     small_gpu.latent_frames = 1000
-    submit_small(world, tmp_path / "media", "fits")
-    assert world.animate("fits").success
+    assert world.animate("fits", review=False).success
     assert summary_of(world, "fits")["out_of_memory"] is None
     assert summary_of(world, "fits")["chunk_length"] == 81
-    assert small_gpu.held_when_released == [0]
-
-
-@pytest.mark.slow
-def test_chunks_of_both_plans_are_not_mixed(world: Any, tmp_path: Path, small_gpu: SmallGPU) -> None:
-    """The first large chunk fits and is stored, the second does not: the smaller ones begin with the first frame."""
-    media = write_small_media(tmp_path / "media", FRAMES)
-    submit_small(world, media, "second-chunk")
-    submit_small(world, media, "from-the-start")
-    small_gpu.refuse_from = 1
-
-    assert world.animate("second-chunk").success
-
-    assert small_gpu.allocations[0] == 21
-    assert len(small_gpu.refused) == 2
-    assert summary_of(world, "second-chunk")["chunks_resumed"] == 0
-    assert not list(world.objects.list("chunks/")), "the chunks of both plans go when the clip is stored"
-    small_gpu.refuse_from = 0
-    assert world.animate("from-the-start").success
-    np.testing.assert_array_equal(clip_of(world, "second-chunk"), clip_of(world, "from-the-start"))
+    assert small_gpu.held_when_released == [0, 0]
 
 
 @pytest.mark.slow
@@ -131,7 +127,7 @@ def test_other_models_that_stay_loaded_make_room_before_the_second_attempt(
     small_gpu.models = 1
     submit_small(world, write_small_media(tmp_path / "media", 5), "crowded")
 
-    assert world.animate("crowded").success
+    assert world.animate("crowded", review=False).success
 
     assert small_gpu.allocations == [2, 2], "one attempt beside the other model, one without it"
     assert [variant for variant, _ in warm._kept] == ["sandbox"]
@@ -142,13 +138,13 @@ def test_other_models_that_stay_loaded_make_room_before_the_second_attempt(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("frames", "attempts", "message"),
-    [(FRAMES, 2, "in chunks of 81 frames, nor of 33"), (5, 1, "a chunk of 5 frames of 48x64 pixels")],
+    [(41, 2, "in chunks of 81 frames, nor of 33"), (5, 1, "a chunk of 5 frames of 32x32 pixels")],
 )
 def test_what_fits_in_no_way_fails_for_good(
     world: Any, tmp_path: Path, small_gpu: SmallGPU, frames: int, attempts: int, message: str
 ) -> None:
     small_gpu.latent_frames = 0
-    submit_small(world, write_small_media(tmp_path / "media", frames), "hopeless")
+    submit_small(world, write_small_media(tmp_path / "media", frames, audio=False), "hopeless", size=SIZE)
 
     result = world.animate("hopeless", raise_on_error=False)
 
