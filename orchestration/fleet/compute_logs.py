@@ -73,6 +73,12 @@ class BucketComputeLogManager(S3ComputeLogManager):
         except StorageError as error:
             logger.warning("The output so far of %s could not be uploaded: %s", "/".join(log_key), error)
 
+    def _on_capture_complete(self, log_key: Sequence[str]) -> None:
+        """Upload the whole, then remove the parts that were uploaded before; the base class leaves them for ever."""
+        super()._on_capture_complete(log_key)
+        for io_type in ComputeIOType:
+            self._objects.delete(self._s3_key(log_key, io_type, partial=True))
+
     def delete_logs(self, log_key: Sequence[str] | None = None, prefix: Sequence[str] | None = None) -> None:
         """Delete the output of one capture or of whatever is below ``prefix``, here and in the bucket.
 

@@ -114,6 +114,7 @@ def test_a_run_from_launch_to_restore(production: Production) -> None:
     for run_id, clip in ((first, "first"), (second, "second")):
         assert fleet.finish(run_id, 60) == dg.DagsterRunStatus.SUCCESS, fleet.messages(run_id)
         assert len(fleet.runs_of(clip)) == 1, "the outage cost no run"
+    assert {end: text for end, text in production.output(first).items() if "partial" in end} == {}
     assert production.output(first)["out"] == "clip first: cold\nclip first: done\n"
     assert production.output(second)["out"] == "clip second: warm\nclip second: done\n"
     logs = "".join(path.read_text(errors="replace") for path in (production.folder / "fleet" / "logs").iterdir())

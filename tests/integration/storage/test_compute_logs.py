@@ -73,6 +73,9 @@ def test_an_upload_that_fails_is_tried_again_at_the_next_turn(
         manager._s3_session.create_bucket(Bucket="bucket-that-went-away")
         manager.on_progress(KEY)
         assert manager.cloud_storage_has_logs(KEY, ComputeIOType.STDOUT, partial=True)
+    manager._on_capture_complete(KEY)
+    assert manager.cloud_storage_has_logs(KEY, ComputeIOType.STDOUT)
+    assert not manager.cloud_storage_has_logs(KEY, ComputeIOType.STDOUT, partial=True)
 
 
 def test_an_instance_without_a_bucket_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
