@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,7 +44,7 @@ from libs.one_to_all.parallel.messages import (
 )
 from libs.one_to_all.parallel.shared_denoising import SharedDenoising
 from libs.one_to_all.parallel.shared_passes import SharedPasses
-from libs.one_to_all.parallel.shared_tokens import SharedTokens
+from libs.one_to_all.parallel.shared_tokens import SharedTokens, attention_for_shared_tokens
 from libs.one_to_all.scheduler import build_scheduler
 
 EXCHANGE_TIMEOUT = timedelta(minutes=10)
@@ -158,12 +159,14 @@ def serve(connection: Connection) -> None:
     device, dtype = torch.device(setup.device), getattr(torch, setup.dtype)
     mesh = join_ranks(setup, device)
 
-    engine = None
+    speed, engine = setup.speed, None
+    if setup.plan.context > 1:
+        speed = replace(speed, attention=attention_for_shared_tokens(speed.attention, device, dtype))
     if setup.rank == LEADER:
-        engine = AnimationEngine.load(setup.layout, setup.device, dtype, lora=setup.lora, speed=setup.speed)
+        engine = AnimationEngine.load(setup.layout, setup.device, dtype, lora=setup.lora, speed=speed)
         transformer, scheduler = engine.networks.transformer, engine.networks.scheduler
     else:
-        transformer = load_transformer(setup.layout, device, dtype, setup.lora, setup.speed)
+        transformer = load_transformer(setup.layout, device, dtype, setup.lora, speed)
         scheduler = build_scheduler()
     denoising = SharedDenoising(
         device,
@@ -192,7 +195,8 @@ def serve(connection: Connection) -> None:
 
 def main() -> NoReturn:
     """Serve on the connection whose file descriptor is the first argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends its ranks
+    for to_all in (signal.SIGINT, signal.SIGTERM):  # of the worker's terminal or session: they are for the worker,
+        signal.signal(to_all, signal.SIG_IGN)  # which ends its ranks, or is gone
     connection = Connection(int(sys.argv[1]))
     try:
         serve(connection)

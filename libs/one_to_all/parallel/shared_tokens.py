@@ -3,7 +3,8 @@
 The main stream and the control branch hold a part of the tokens on each rank; for self attention the ranks exchange
 tokens for heads and back. Text, reference features and time embeddings are whole on every rank, so attention to them
 needs no exchange. What diffusers does not cover is added here: counts of tokens that the ranks do not divide with gloo,
-and ranks on a CPU. What does not belong here: which tensors are cut (``_cp_plan`` of ``transformer``).
+ranks on a CPU, and choosing an attention back-end that can exchange. What does not belong here: which tensors are cut
+(``_cp_plan`` of ``transformer``).
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,13 @@ from diffusers import ContextParallelConfig
 from diffusers.hooks import HookRegistry
 from diffusers.hooks.context_parallel import _CONTEXT_PARALLEL_OUTPUT_HOOK_TEMPLATE
 from diffusers.hooks.hooks import ModelHook
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from libs.errors import DeviceError, SettingsError
+from libs.one_to_all.attention_backends import candidates, choose_attention
+from libs.one_to_all.speed_options import ATTENTION_SETTING
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
 _GATHERED_MODULE = "proj_out"
@@ -78,6 +83,33 @@ class _GatherTokens(ModelHook):
 
     def post_forward(self, _module: nn.Module, output: torch.Tensor) -> torch.Tensor:
         return self._shared.gather(output)
+
+
+def attention_for_shared_tokens(wanted: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The attention of ``SpeedOptions`` where tokens are shared: of those that work, the first that can exchange.
+
+    Args:
+        wanted: ``auto``, or one of ``ATTENTION_BACKENDS``.
+        device: where the network computes.
+        dtype: in which it does.
+
+    Raises:
+        SettingsError: the one that is wanted cannot.
+        DeviceError: it does not work on the device.
+    """
+    for name in candidates(device) if wanted == "auto" else (wanted,):
+        try:
+            backend, _ = choose_attention(name, device, dtype)
+        except DeviceError:
+            if wanted != "auto":
+                raise
+            continue
+        if _AttentionBackendRegistry._is_context_parallel_available(AttentionBackendName(backend)):
+            return name
+    raise SettingsError(
+        f"{ATTENTION_SETTING}={wanted} does not work where ranks share tokens: set it to auto, cudnn or native, or "
+        "share the guidance passes only"
+    )
 
 
 @contextmanager

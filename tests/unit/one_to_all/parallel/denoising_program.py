@@ -97,7 +97,7 @@ def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: 
         SharedTokens(transformer, mesh) if plan.context > 1 else None,
     )
     tokens: list[int] = []  # of every pass on this rank
-    transformer.blocks[0].attn1.to_q.register_forward_hook(lambda *call: tokens.append(call[-1].shape[1]))
+    transformer.blocks[1].attn1.to_q.register_forward_hook(lambda *call: tokens.append(call[-1].shape[1]))
 
     differences = []
     if rank == LEADER:
