@@ -4,13 +4,14 @@ Belongs here: feeding chunks, resuming, handing out each final frame once. Does 
 a chunk (a callable given by ``engine``), encoding video files.
 
 Source: golden model specification, section 10: a later chunk overwrites all frames it shares with earlier ones. So a
-frame is final as soon as no later chunk covers it, and nothing but one chunk is ever held.
+frame is final as soon as no later chunk covers it. One chunk is held, and its predecessor while that is being stored.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from libs.background import Background
 from libs.errors import InputError
 from libs.one_to_all.chunk_plan import PREVIOUS_FRAMES, Chunk
 from libs.one_to_all.events import (
@@ -33,8 +34,20 @@ def animate_chunks(
     """Make all chunks of ``plan``, yielding events; frames come as soon as they are final.
 
     A chunk found in ``store`` is taken from there and not made again. What a chunk continues from are its
-    predecessor's stored uint8 frames either way, so a resumed clip equals an uninterrupted one bit for bit.
+    predecessor's stored uint8 frames either way, so a resumed clip equals an uninterrupted one bit for bit. A chunk is
+    stored while the next one's first step is made, and before that step is told.
     """
+    with Background("chunks") as saving:
+        yield from _chunks(inputs, plan, make_chunk, store, saving)
+
+
+def _chunks(
+    inputs: AnimationInputs,
+    plan: Sequence[Chunk],
+    make_chunk: MakeChunk,
+    store: ChunkStore | None,
+    saving: Background,
+) -> Iterator[AnimationEvent]:
     current = np.empty((0, inputs.height, inputs.width, 3), np.uint8)
     current_start = 0
     for chunk in plan:
@@ -53,11 +66,12 @@ def animate_chunks(
         else:
             for result in make_chunk(chunk, previous if len(previous) == PREVIOUS_FRAMES else None):
                 if isinstance(result, StepFinished):
+                    saving.wait()
                     yield result
                 else:
                     current = result
             if store is not None:
-                store.save(chunk.index, current)
+                saving.call(store.save, chunk.index, current)
         current_start = chunk.start
 
         following = plan[chunk.index + 1].start if chunk.index + 1 < len(plan) else inputs.frame_count

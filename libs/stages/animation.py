@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from libs.animation_request import ResolvedRequest
-from libs.media.writer import VideoWriter
+from libs.background import Background
+from libs.media.writer import Frame, VideoWriter
 from libs.one_to_all.approximation import QUALITIES
 from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.one_to_all.engine import AnimationEngine
@@ -89,9 +90,12 @@ def animate_request(
     chunk_starts: list[int] = []
     options = sampling_options(request, chunk_lengths)
     audio = media.driver if request.keep_audio and media.has_audio else None
-    with VideoWriter(
-        folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio, metadata=tags(options)
-    ) as writer:
+    with (
+        VideoWriter(
+            folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio, metadata=tags(options)
+        ) as writer,
+        Background("encoder") as encoding,  # while the next chunk is sampled
+    ):
         for event in engine.animate(_inputs(media, conditioning), options, chunks):
             match event:
                 case ChunkStarted():
@@ -106,8 +110,7 @@ def animate_request(
                     step_count += 1
                     on_step(step_count, chunk_count * request.steps, f"chunk {event.chunk_index + 1} of {chunk_count}")
                 case FramesReady():
-                    for frame in event.frames:
-                        writer.write(frame)
+                    encoding.call(_write, writer, event.frames)
     return ClipSummary(
         width=width,
         height=height,
@@ -134,6 +137,11 @@ def sampling_options(request: ResolvedRequest, chunk_lengths: ChunkLengths) -> S
         chunk_lengths=chunk_lengths,
         approximation=QUALITIES[request.quality],
     )
+
+
+def _write(writer: VideoWriter, frames: Frame) -> None:
+    for frame in frames:
+        writer.write(frame)
 
 
 def _inputs(media: RequestMedia, conditioning: PoseConditioning) -> AnimationInputs:
