@@ -46,18 +46,53 @@ def assign_checkpoint(
     model.requires_grad_(False)
 
 
+def assign_shared_checkpoint(model: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """The same for a model that has parameters under several names; it is enough that one of them is stored.
+
+    Raises:
+        ModelFilesError: as above, without the way to mend it.
+    """
+    stored = {
+        name: (folder / shard, tensor)
+        for shard in sorted(set(_weight_map(folder).values()))
+        for name, tensor in _stored_tensors(folder / shard).items()
+    }
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    sources: dict[str, list[str]] = {}
+    for group in names.values():
+        found = next((name for name in group if name in stored), None)
+        if found is None:
+            raise ModelFilesError(f"lacks the parameter {group[0]}")
+        sources[found] = group
+    unexpected = sorted(stored.keys() - shapes.keys())
+    if unexpected:
+        raise ModelFilesError(f"holds {len(unexpected)} parameters that the model does not have: {_shown(unexpected)}")
+    for name, (path, tensor) in stored.items():
+        if tensor.info.shape != shapes[name]:
+            raise ModelFilesError(
+                f"{path}: {name} has shape {list(tensor.info.shape)}, the model needs {list(shapes[name])}"
+            )
+    tensors = read_weights([_source(stored[name][0], name, stored[name][1], dtype) for name in sources], device)
+    model.load_state_dict({name: tensors[found] for found, group in sources.items() for name in group}, assign=True)
+
+
 def tensors_of_checkpoint(folder: Path) -> dict[str, TensorInfo]:
     """Name -> dtype and shape of every tensor in the shards of ``folder``, from their headers.
 
     Raises:
         ModelFilesError: a shard is missing or cut off.
     """
-    tensors: dict[str, TensorInfo] = {}
-    for shard in sorted(set(_weight_map(folder).values())):
-        if not (folder / shard).is_file():
-            raise ModelFilesError(f"{folder / shard}: is missing")
-        tensors |= read_header(folder / shard)
-    return tensors
+    shards = sorted(set(_weight_map(folder).values()))
+    return {name: tensor.info for shard in shards for name, tensor in _stored_tensors(folder / shard).items()}
+
+
+def _stored_tensors(shard: Path) -> dict[str, StoredTensor]:
+    if not shard.is_file():
+        raise ModelFilesError(f"{shard}: is missing")
+    return read_stored_tensors(shard)
 
 
 def _source(path: Path, name: str, tensor: StoredTensor, dtype: torch.dtype) -> WeightSource:

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
-from transformers import AutoTokenizer, UMT5EncoderModel
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.verify import mending_command
-from libs.one_to_all.checkpoint import assign_checkpoint, tensors_of_checkpoint
+from libs.one_to_all.checkpoint import assign_checkpoint, assign_shared_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
 from libs.one_to_all.finite import is_finite
 from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
@@ -135,14 +134,16 @@ def load_prompt_encoder(layout: RepositoryLayout, device: torch.device, dtype: t
 def _load_text_encoder(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:
     folder = layout.wan_part("text_encoder")
     with _errors_name(layout, folder):
-        # Checkpoints store the token embedding once or twice ("shared", "encoder.embed_tokens"); transformers ties it.
-        disable_progress_bar()  # a bar of a fraction of a second, in every worker's log
-        text_encoder, report = UMT5EncoderModel.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-        _refuse_missing(folder, report["missing_keys"])
-        _refuse_not_finite(folder, text_encoder)
-    return text_encoder.to(device).eval().requires_grad_(False)
+        config = UMT5Config.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            text_encoder = UMT5EncoderModel(config)
+        # As a module the embedding has one name; checkpoints have it under the other one, or under both.
+        text_encoder.encoder.embed_tokens = text_encoder.shared
+        try:
+            assign_shared_checkpoint(text_encoder, folder, device, dtype)
+        except ModelFilesError as error:
+            raise ModelFilesError(f"{folder}: cannot be loaded ({error})") from error.__cause__
+    return text_encoder.eval().requires_grad_(False)
 
 
 def load_scheduler(layout: RepositoryLayout) -> FlowMatchEulerDiscreteScheduler:
