@@ -10,7 +10,7 @@ from shutil import copyfileobj
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.atomic_write import atomic_write
@@ -59,7 +59,7 @@ def list_requests() -> None:
     store = store_from_settings(load_settings())
     inbox = Inbox(store.objects)
     requests = AcceptedRequests(store.objects)
-    table = Table("request", "state", "priority")
+    table = Table(_whole("request"), "state", "priority")
     for rejection in inbox.rejections():
         table.add_row(rejection.name, f"refused: {rejection.reason}", "")
     for document in inbox.documents():
@@ -113,6 +113,11 @@ def add_to(app: typer.Typer) -> None:
     )(fetch)
 
 
+def _whole(header: str) -> Column:
+    """A column whose text is never cut or broken, however narrow the terminal: it is to be copied into a command."""
+    return Column(header, no_wrap=True)
+
+
 def _require_clip(store: ArtifactStore, request_id: str) -> None:
     if store.manifest("animation", request_id) is not None:
         return
@@ -122,7 +127,7 @@ def _require_clip(store: ArtifactStore, request_id: str) -> None:
 
 
 def _show_versions(store: ArtifactStore, request_id: str) -> None:
-    table = Table("digest", "made", "content of the request")
+    table = Table(_whole("digest"), "made", "content of the request")
     newest = store.manifest("animation", request_id)
     for manifest in store.history("animation", request_id):
         mark = " (newest)" if newest and manifest.digest == newest.digest else ""

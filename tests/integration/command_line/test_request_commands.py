@@ -161,7 +161,9 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     assert not list(keys(store))
 
 
-def test_list_shows_every_state(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
+def test_list_shows_every_state(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "no requests" in run("list").stdout
     run("submit", desk / "spring.yaml", desk / "first-try.yaml")
     store.objects.put_bytes("inbox/bad.yaml", b"id: bad")
@@ -181,6 +183,9 @@ def test_list_shows_every_state(run: Callable[..., Done], store: ArtifactStore, 
     assert "8" in rows["solo"]
     assert "clip stored" in rows[accepted[1].request.id]
     assert "no clip yet" in rows[accepted[2].request.id]
+    monkeypatch.setenv("COLUMNS", "50")
+    narrow = run("list").stdout
+    assert all(entry.request.id in narrow for entry in accepted), "ids are to be copied: they are never cut"
 
 
 def test_fetch_brings_the_results(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
