@@ -14,7 +14,7 @@ from libs.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.assets.request import REQUEST_FILE
-from orchestration.failures import failures_explained
+from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
 
 # A preview in the pinned version of Dagster; that it works on single-key runs, the only kind here, is tested.
@@ -25,7 +25,7 @@ _WITH_MEDIA = {"request_media": dg.AssetIn("request_media")}
 _WITH_REQUEST = {**_WITH_MEDIA, "animation_request": dg.AssetIn("animation_request")}
 
 
-@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS)
+@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY)
 def frame_count_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifact) -> dg.AssetCheckResult:
     """The clip has exactly the driver's frames (every frame-interval-th)."""
     from libs.media.probe import probe_video  # noqa: PLC0415 - loads the media libraries
@@ -37,7 +37,7 @@ def frame_count_is_the_drivers(animation: LocalArtifact, request_media: LocalArt
     return _result(found == expected, f"{found} frames, expected {expected}", {"frames": found, "expected": expected})
 
 
-@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS)
+@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY)
 def duration_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifact) -> dg.AssetCheckResult:
     """Rate and duration equal the driver's, as exact fractions."""
     from libs.media.probe import probe_video  # noqa: PLC0415
@@ -51,7 +51,7 @@ def duration_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifa
     return _result(found == expected, f"{_timing(*found)}, expected {_timing(*expected)}", {"seconds": float(found[1])})
 
 
-@dg.asset_check(asset=_ASSET, partitions_def=ANIMATION_REQUESTS)
+@dg.asset_check(asset=_ASSET, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY)
 def clip_decodes_and_is_not_blank(animation: LocalArtifact) -> dg.AssetCheckResult:
     """Every frame decodes, and not every frame is one flat colour."""
     from libs.media.measurements import measure_video  # noqa: PLC0415
@@ -63,7 +63,11 @@ def clip_decodes_and_is_not_blank(animation: LocalArtifact) -> dg.AssetCheckResu
     return _result(not measured.is_blank, f"{blank} of {measured.frame_count} frames are blank", {"blank": blank})
 
 
-@dg.asset_check(asset=_ASSET, additional_ins=_WITH_REQUEST, partitions_def=ANIMATION_REQUESTS)
+@dg.asset_check(
+    asset=_ASSET, additional_ins=_WITH_REQUEST, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY
+)
+    asset=_ASSET, additional_ins=_WITH_REQUEST, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY
+)
 def audio_is_present_when_the_driver_has_it(
     animation: LocalArtifact, request_media: LocalArtifact, animation_request: LocalArtifact
 ) -> dg.AssetCheckResult:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from libs.storage.artifacts import LocalArtifact
-from orchestration.failures import failures_explained
+from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
 
 _ASSET = "animation_review"
@@ -74,7 +74,12 @@ THRESHOLDS: Mapping[str, Threshold] = {
 
 def _check(name: str, threshold: Threshold) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=_ASSET, name=name, description=threshold.description, partitions_def=ANIMATION_REQUESTS, blocking=False
+        asset=_ASSET,
+        name=name,
+        description=threshold.description,
+        partitions_def=ANIMATION_REQUESTS,
+        blocking=False,
+        retry_policy=RETRY_POLICY,
     )
     def check(animation_review: LocalArtifact) -> dg.AssetCheckResult:
         from libs.stages.quality import QUALITY_FILE, ClipQuality  # noqa: PLC0415 - loads the media libraries

@@ -9,6 +9,7 @@ from orchestration.definitions import build_defs
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_POOL, GPU_QUEUE
 
 GPU_ASSETS = {"pose_tracks", "animation", "animation_review"}
+NEVER_TALK_TO_THE_STORE = {"model_verification_third_party_is_untouched"}
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +58,15 @@ def test_archived_requests_keep_the_manifests_of_every_asset(definitions: dg.Def
     graph = definitions.resolve_asset_graph()
     of_requests = {key for key in graph.materializable_asset_keys if graph.get(key).group_name == ANIMATIONS_GROUP}
     assert {key.to_user_string() for key in of_requests} == set(REQUEST_ASSETS)
+
+
+def test_whatever_talks_to_the_store_is_tried_again_with_growing_pauses(definitions: dg.Definitions) -> None:
+    """Assets store and load; checks load, too."""
+    for job in ("animate", "prepare_models"):
+        nodes = definitions.resolve_job_def(job).graph.nodes
+        ops = {node.name: node.definition for node in nodes if isinstance(node.definition, dg.OpDefinition)}
+        for name, definition in ops.items():
+            if name not in NEVER_TALK_TO_THE_STORE:
+                policy = definition.retry_policy
+                assert policy is not None, name
+                assert (policy.backoff, policy.max_retries) == (dg.Backoff.EXPONENTIAL, 3), name
