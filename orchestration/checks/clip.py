@@ -66,8 +66,6 @@ def clip_decodes_and_is_not_blank(animation: LocalArtifact) -> dg.AssetCheckResu
 @dg.asset_check(
     asset=_ASSET, additional_ins=_WITH_REQUEST, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY
 )
-    asset=_ASSET, additional_ins=_WITH_REQUEST, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY
-)
 def audio_is_present_when_the_driver_has_it(
     animation: LocalArtifact, request_media: LocalArtifact, animation_request: LocalArtifact
 ) -> dg.AssetCheckResult:
