@@ -55,8 +55,8 @@ benchmark: $(INSTALLED) ## all benchmarks; each prints ratios
 pictures: $(INSTALLED) ## the pictures of docs/requests.md: what each field does to the puppet
 	$(BIN)/python assets/make_request_pictures.py
 
-screenshots: demo ## the pictures of README and docs, from the running UI
-	$(BIN)/python assets/make_screenshots.py
+screenshots: $(INSTALLED) ## the pictures of README and docs: the browser test, with a larger request
+	SCREENSHOTS_DIR=assets $(BIN)/python -m pytest --basetemp=/tmp/one-to-all tests/integration/orchestration/test_browser.py
 
 clean: ## remove what tests and demo wrote; weights and .venv stay
 	rm -rf data/artifacts data/artifact_cache data/dagster_home data/one_to_all_animation_runtime

@@ -1,11 +1,6 @@
 """As a person in the UI would: add a partition, launch a materialization, wait, fetch the stored clip. By GraphQL."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +11,8 @@ import requests
 
 from libs.media.probe import probe_video
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
-from libs.settings import REPOSITORY_ROOT
+from tests.integration.orchestration.running_ui import running_ui
 
-STARTED_WITHIN = 120
 FINISHED_WITHIN = 180
 
 ADD_PARTITION = """
@@ -59,8 +53,8 @@ query ($asset: AssetKeyInput!, $partition: String!) {
 class Webserver:
     """The running webserver, asked by GraphQL."""
 
-    def __init__(self, port: int) -> None:
-        self.address = f"http://127.0.0.1:{port}"
+    def __init__(self, address: str) -> None:
+        self.address = address
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = requests.post(
@@ -69,47 +63,12 @@ class Webserver:
         assert "errors" not in answer, answer["errors"]
         return dict(answer["data"])
 
-    def is_up(self) -> bool:
-        try:
-            return requests.get(f"{self.address}/server_info", timeout=2).ok
-        except requests.RequestException:
-            return False
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
 
 @pytest.fixture
-def webserver(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webserver]:
+def webserver(world: Any, tmp_path: Path) -> Iterator[Webserver]:
     """``make ui`` on the test's own state, on a free port."""
-    port = free_port()
-    monkeypatch.setenv("DAGSTER_PORT", str(port))
-    log = (tmp_path / "webserver.log").open("w")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.local_ui"],
-        cwd=REPOSITORY_ROOT,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    server = Webserver(port)
-    try:
-        deadline = time.monotonic() + STARTED_WITHIN
-        while not server.is_up():
-            assert process.poll() is None, (tmp_path / "webserver.log").read_text()[-3000:]
-            assert time.monotonic() < deadline, (tmp_path / "webserver.log").read_text()[-3000:]
-            time.sleep(0.5)
-        yield server
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        log.close()
+    with running_ui(tmp_path / "webserver.log") as address:
+        yield Webserver(address)
 
 
 @pytest.mark.slow

@@ -1,0 +1,60 @@
+"""``make ui`` as a process of its own, on a test's state and a free port."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from libs.settings import REPOSITORY_ROOT
+
+_STARTED_WITHIN = 240
+
+
+@contextmanager
+def running_ui(log: Path) -> Iterator[str]:
+    """The address of webserver, daemon and code server, which end with the block; they write to ``log``.
+
+    Raises:
+        RuntimeError: they did not start; with the end of ``log``.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = int(listener.getsockname()[1])
+    address = f"http://127.0.0.1:{port}"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestration.local_ui"],
+            cwd=REPOSITORY_ROOT,
+            env={**os.environ, "DAGSTER_PORT": str(port)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + _STARTED_WITHIN
+            while not _is_up(address):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the UI did not start:\n{log.read_text()[-3000:]}")
+                time.sleep(0.5)
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _is_up(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/server_info", timeout=2).ok
+    except requests.RequestException:
+        return False
