@@ -2,7 +2,8 @@
 
     python benchmarks/chunk_writing.py
 
-Storing (compression, a folder as store) and encoding of one chunk of a synthetic clip with camera noise. What does not belong here: sampling (``engine.py``).
+Storing (compression, a folder as store) and encoding of one chunk of a synthetic clip with camera noise. What does not
+belong here: sampling (``engine.py``).
 """
 
 import argparse
