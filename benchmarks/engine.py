@@ -27,6 +27,7 @@ from diffusers import AutoencoderKLWan
 from measuring.clock import Clock, Timing
 from measuring.left_out import measure_left_out
 from measuring.subject import CompiledBlocks, Subject, fp8_copy, make_subject
+from plain.network import nothing_fused, plain_rotation
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
@@ -237,6 +238,13 @@ def _exact_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[V
     variants = [
         Variant("plain", subject.plain_step, len(subject.guidance.passes) * cost.total),
         Variant("ours", step, flops),
+        Variant("ours, nothing fused", step, flops, nothing_fused),
+        Variant("ours, rotation in float64", step, flops, lambda: plain_rotation(subject.transformer)),
+        Variant(
+            "ours, attention not shared",
+            lambda: subject.step(memo, share_attention=False),
+            flops + cost.first_attention,
+        ),
     ]
     for name in ATTENTION_BACKENDS:
         probe = probe_attention(name, clock.device, subject.latents.dtype)

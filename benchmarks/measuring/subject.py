@@ -42,10 +42,10 @@ class Subject:
         poses = _Poses(self.clip.reference_pose, self.chunk.poses)
         return _run_pass(self.transformer, one, self.clip, poses, self.latents, self.timestep, False, memo)
 
-    def step(self, memo: ForwardMemo) -> torch.Tensor:
+    def step(self, memo: ForwardMemo, *, share_attention: bool = True) -> torch.Tensor:
         """All passes of a step, with what clip and chunk share already in ``memo``."""
         memo.start_step()
-        memo.passes_share_images = True
+        memo.passes_share_images = share_attention
         velocity = self.guidance.combine({one.name: self.run_pass(one, memo) for one in self.guidance.passes})
         memo.passes_share_images = False
         return velocity
