@@ -71,7 +71,7 @@ def chunk_rule(objects: S3ObjectStore, days: int) -> dict[str, Any]:
     It looks at each chunk alone: ``days`` must be more than a clip takes. A chunk that goes too early is made again.
     """
     return {
-        "ID": _RULE_ID,
+        "ID": f"{_RULE_ID}-{objects.place_id}",
         "Status": "Enabled",
         "Filter": {"Prefix": f"{objects.full_key(CHUNKS_PREFIX)}/"},
         "Expiration": {"Days": days},
@@ -86,10 +86,11 @@ def expire_chunks(objects: S3ObjectStore, days: int) -> bool:
     """
     place = f"lifecycle rules of s3://{objects.bucket}"
     try:
-        others = [rule for rule in _current_rules(objects, place) if rule.get("ID") != _RULE_ID]
+        ours = chunk_rule(objects, days)
+        others = [rule for rule in _current_rules(objects, place) if rule.get("ID") != ours["ID"]]
         with explained(place, objects.endpoint):
             objects.client.put_bucket_lifecycle_configuration(
-                Bucket=objects.bucket, LifecycleConfiguration={"Rules": [*others, chunk_rule(objects, days)]}
+                Bucket=objects.bucket, LifecycleConfiguration={"Rules": [*others, ours]}
             )
     except StorageError as error:
         if error_code(error.__cause__) in _NOT_OFFERED:

@@ -4,7 +4,6 @@ A preview's address holds the digest of its content and cannot be listed or gues
 changes. What does not belong here: which files are previews (assets say so), and clips (``sharing``).
 """
 
-import hashlib
 import json
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +17,6 @@ from libs.storage.s3_errors import error_code, explained
 PREVIEWS_PREFIX = "previews"
 
 _STATEMENT_ID = "OneToAllPreviews"
-_DIGEST_DIGITS = 8
 
 
 class PublicPreviews:
@@ -46,17 +44,15 @@ class PublicPreviews:
 def public_read_statement(objects: S3ObjectStore) -> dict[str, Any]:
     """The statement of a bucket policy that lets everybody read previews, and nothing else; no listing.
 
-    The pattern ends with ``/*``, so nothing that is merely called ``previews...`` is public. Its name has a digest of
-    the place: two installations with prefixes of their own may share a bucket. ``S3_PREFIX`` holds no character that
-    policies take for a pattern (``libs.settings`` sees to that).
+    The pattern ends with ``/*``, so nothing that is merely called ``previews...`` is public. ``S3_PREFIX`` holds no
+    character that policies take for a pattern (``libs.settings`` sees to that).
     """
-    place = objects.full_key(PREVIEWS_PREFIX)
     return {
-        "Sid": _STATEMENT_ID + hashlib.sha256(place.encode()).hexdigest()[:_DIGEST_DIGITS],
+        "Sid": f"{_STATEMENT_ID}{objects.place_id}",
         "Effect": "Allow",
         "Principal": {"AWS": ["*"]},
         "Action": ["s3:GetObject"],
-        "Resource": [f"arn:aws:s3:::{objects.bucket}/{place}/*"],
+        "Resource": [f"arn:aws:s3:::{objects.bucket}/{objects.full_key(PREVIEWS_PREFIX)}/*"],
     }
 
 

@@ -28,6 +28,7 @@ _PARTS_AT_ONCE = 4
 """Memory of one transfer: parts at once times part size, 32 MiB."""
 
 _DIGEST_METADATA = "sha256"
+_PLACE_DIGITS = 8
 
 
 class S3ObjectStore:
@@ -139,6 +140,14 @@ class S3ObjectStore:
     def endpoint(self) -> str:
         """The server's address."""
         return str(self.client.meta.endpoint_url)
+
+    @cached_property
+    def place_id(self) -> str:
+        """Eight digits that tell this prefix from others in the bucket.
+
+        For names of policies and rules: several installations, each with a prefix of its own, may share a bucket.
+        """
+        return hashlib.sha256(self.prefix.encode()).hexdigest()[:_PLACE_DIGITS]
 
     @cached_property
     def _transfer_config(self) -> Any:

@@ -129,6 +129,19 @@ def test_a_new_secret_is_taken_over(settings: Settings) -> None:
         store_from_settings(settings).objects.put_bytes("k", b"2")
 
 
+@pytest.mark.s3
+def test_two_installations_share_a_bucket_and_keep_their_rights(settings: Settings) -> None:
+    prepare("--apply")
+    neighbours = settings.changed(s3_prefix="another-team", s3_access_key="another-user")
+    administrator = store_from_settings(administrator_settings(neighbours)).objects
+    assert isinstance(administrator, S3ObjectStore)
+    create_user(neighbours, administrator)
+    for one, other in ((settings, neighbours), (neighbours, settings)):
+        store_from_settings(one).objects.put_bytes("k", b"1")
+        with pytest.raises(StorageError, match="access denied"):
+            store_from_settings(one.changed(s3_prefix=other.s3_prefix)).objects.put_bytes("k", b"2")
+
+
 def test_the_administrator_must_not_be_the_user_of_runs(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="every run would be one: choose another name"):
         administrator_settings(settings.changed(s3_access_key=settings.minio_root_user))
@@ -159,10 +172,11 @@ def test_the_rule_for_chunks_stands_beside_the_rules_of_others() -> None:
     """The S3 server of the tests has no lifecycle rules: the requests are compared instead."""
     objects, server = stubbed("team")
     others = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 1}}
-    rules = {"Rules": [others, chunk_rule(objects, 3)]}
+    neighbours = chunk_rule(stubbed("another-team")[0], 5)
+    rules = {"Rules": [others, neighbours, chunk_rule(objects, 3)]}
     assert chunk_rule(objects, 9)["Filter"] == {"Prefix": "team/chunks/"}
     server.add_response("get_bucket_lifecycle_configuration", rules, {"Bucket": "clips"})
-    renewed = {"Rules": [others, chunk_rule(objects, 9)]}
+    renewed = {"Rules": [others, neighbours, chunk_rule(objects, 9)]}
     server.add_response(
         "put_bucket_lifecycle_configuration", {}, {"Bucket": "clips", "LifecycleConfiguration": renewed}
     )
