@@ -1,11 +1,13 @@
-"""Short clips of a dancing puppet as arrays, to be made bad in one respect."""
+"""Short clips of a dancing puppet as arrays, to be made bad in one respect, and networks that find its joints."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from libs.pose.estimator import PoseEstimator
 from libs.sandbox.dance import Dance
+from libs.sandbox.pose_graphs import detection_network, pose_network
 from libs.sandbox.puppet import REFERENCE, draw_puppet
 
 WIDTH, HEIGHT = 144, 192
@@ -26,3 +28,12 @@ def dance() -> Callable[..., np.ndarray]:
 def brighter() -> Callable[[np.ndarray, float], np.ndarray]:
     """``brighter(frames, levels)``: uint8 again."""
     return lambda frames, levels: np.clip(frames.astype(np.float32) + levels, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
+    """The sandbox's pose networks, which really find the puppet's joints."""
+    folder = tmp_path_factory.mktemp("networks")
+    (folder / "detector.onnx").write_bytes(detection_network())
+    (folder / "pose.onnx").write_bytes(pose_network())
+    return PoseEstimator(folder / "detector.onnx", folder / "pose.onnx")

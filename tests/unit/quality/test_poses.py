@@ -15,7 +15,6 @@ from libs.quality.clip_poses import ClipPoses, asked_poses, found_poses
 from libs.quality.face_share import measure_face_share
 from libs.quality.pose_agreement import measure_pose_agreement
 from libs.sandbox.media import write_puppet_clip
-from libs.sandbox.pose_graphs import detection_network, pose_network
 
 WIDTH, HEIGHT = 200, 300
 TRUNK = 80.0
@@ -112,14 +111,6 @@ def test_points_are_framed_like_pictures() -> None:
         )
         expected = framed_points(np.array([101 / 200, 141 / 300]), (300, 200), size)
         np.testing.assert_allclose((x + 0.5, y + 0.5), expected, atol=0.6)
-
-
-@pytest.fixture(scope="module")
-def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
-    folder = tmp_path_factory.mktemp("networks")
-    (folder / "detector.onnx").write_bytes(detection_network())
-    (folder / "pose.onnx").write_bytes(pose_network())
-    return PoseEstimator(folder / "detector.onnx", folder / "pose.onnx")
 
 
 def test_poses_asked_for_are_found_again_in_the_clip_that_shows_them(estimator: PoseEstimator, tmp_path: Path) -> None:

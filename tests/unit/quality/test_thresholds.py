@@ -14,20 +14,11 @@ from libs.pose.conditioning import PoseConditioning, prepare_conditioning
 from libs.pose.estimator import PoseEstimator
 from libs.pose.options import PoseOptions
 from libs.sandbox.media import FRAME_RATE, write_puppet_clip
-from libs.sandbox.pose_graphs import detection_network, pose_network
 from libs.stages.quality import ClipQuality, measure_quality
 from orchestration.checks.quality import THRESHOLDS, judge
 
 FRAMES, BORDER = 24, 12
 Clip = np.ndarray
-
-
-@pytest.fixture(scope="module")
-def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
-    folder = tmp_path_factory.mktemp("networks")
-    (folder / "detector.onnx").write_bytes(detection_network())
-    (folder / "pose.onnx").write_bytes(pose_network())
-    return PoseEstimator(folder / "detector.onnx", folder / "pose.onnx")
 
 
 @pytest.fixture(scope="module")
