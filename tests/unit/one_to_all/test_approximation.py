@@ -132,7 +132,6 @@ def test_each_pass_has_a_state_of_its_own(transformer):
 
 
 def test_what_the_control_branch_adds_is_replayed(transformer):
-    """Also where the last block is followed by a control block's answer that nothing else adds."""
     inputs = {
         "hidden_states": _random(1, 16, 3, LATENT, LATENT),
         "timestep": torch.tensor([500.0]),
