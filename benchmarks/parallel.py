@@ -4,10 +4,10 @@
     python benchmarks/parallel.py --device cuda --plans guidance:3 context:2,guidance:3     14B, random weights
 
 Every plan runs in processes of its own, one plan after the other, round after round. Printed are the seconds of a step
-(the fastest: a shared machine only adds), the processor time of the busiest rank where there is no accelerator (waiting
-not included, so other processes hardly disturb it), and both as ratios to one process; beside them what is counted:
-the gain without any loss, and the bytes a rank receives. What does not belong here: a step in one process
-(``engine.py``), whether results are equal (tests).
+(of the fastest chunks: a shared machine only adds), on a CPU the processor time of the busiest rank (waiting is not in
+it, so other processes hardly disturb it), and both as ratios to one process; beside them what is counted: the gain
+without any loss, and the bytes a rank receives. What does not belong here: a step in one process (``engine.py``),
+whether results are equal (tests).
 """
 
 import argparse
@@ -20,16 +20,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from engine import _SMALL, Subject, _subject
+from measuring.subject import Subject, make_subject
 from torch import multiprocessing
 
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import NetworkConfig, get_variant
 from libs.one_to_all.cost import TokenGrid, pass_cost, step_flops
-from libs.one_to_all.device import resolve_device
+from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.guidance import plan_guidance
 from libs.one_to_all.parallel.cost import busiest_rank_bytes, busiest_rank_flops
 from libs.one_to_all.parallel.engine import devices_of_ranks
@@ -41,6 +42,9 @@ from libs.one_to_all.parallel.shared_passes import SharedPasses
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.scheduler import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
+
+SMALL = {"num_attention_heads": 4, "num_layers": 4, "ffn_dim": 1024, "num_reference_layers": 3, "text_dim": 256}
+"""The network on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,35 @@ class Task:
     steps: int
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Of one step: wall time, and processor time of the busiest rank."""
+class Chunk(NamedTuple):
+    """Wall and processor time of a chunk on one rank."""
 
     seconds: float
     processor: float
+
+
+Chunks = list[tuple[Chunk, Chunk]]
+"""Per rank: a chunk of one step, and one of more."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one step: wall time of the leader, and processor time of the busiest rank."""
+
+    seconds: float
+    processor: float
+
+    @classmethod
+    def of(cls, rounds: Sequence[Chunks], steps: int) -> "Timing":
+        """The least disturbed of both chunks, and what a step adds."""
+        added = []
+        for rank in range(len(rounds[0])):
+            one, more = (
+                Chunk(*(min(times) for times in zip(*(chunks[rank][which] for chunks in rounds), strict=True)))
+                for which in range(2)
+            )
+            added.append(Chunk(*((b - a) / steps for a, b in zip(one, more, strict=True))))
+        return cls(added[LEADER].seconds, max(rank.processor for rank in added))
 
 
 def main() -> None:
@@ -71,7 +98,7 @@ def main() -> None:
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
     parser.add_argument("--frames", type=int)
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
@@ -79,20 +106,20 @@ def main() -> None:
     size = (arguments.height or (128 if small else 480), arguments.width or (192 if small else 832))
     grid = TokenGrid.of(*size, arguments.frames or (17 if small else 81))
     network = get_variant(arguments.variant).network
-    network = replace(network, **_SMALL) if small else network
+    network = replace(network, **SMALL) if small else network
     plans = [ONE_PROCESS, *map(ParallelPlan.parse, arguments.plans)]
     tasks = [Task(network, grid, tuple(devices_of_ranks(device, plan)), plan, arguments.steps) for plan in plans]
     name = torch.cuda.get_device_name(device) if not small else f"{os.cpu_count()} CPU cores, one thread per rank"
     print(f"{datetime.now(UTC):%Y-%m-%d}, {name}, torch {torch.__version__}, {platform.machine()}")
     print(f"{network.num_attention_heads} heads, {network.num_layers} blocks, {grid.tokens} tokens, 3 passes a step\n")
-    timings: dict[ParallelPlan, list[Timing]] = {plan: [] for plan in plans}
+    rounds: dict[ParallelPlan, list[Chunks]] = {plan: [] for plan in plans}
     for _ in range(arguments.rounds):
         for task in tasks:
-            timings[task.plan].append(run(task))
-    print_table(tasks, timings, small)
+            rounds[task.plan].append(run(task))
+    print_table(tasks, {plan: Timing.of(of, arguments.steps) for plan, of in rounds.items()}, small)
 
 
-def run(task: Task) -> Timing:
+def run(task: Task) -> Chunks:
     """One plan in new processes."""
     on_cpu = task.devices[0] == "cpu"
     # Forking spares the ranks on a CPU the import; a process that has touched CUDA cannot be forked.
@@ -102,11 +129,11 @@ def run(task: Task) -> Timing:
         multiprocessing.start_processes(
             measure, (task, folder, answers), nprocs=task.plan.ranks, start_method=context.get_start_method()
         )
-    return Timing(*answers.get())
+    return answers.get()
 
 
-def measure(rank: int, task: Task, folder: str, answers: "multiprocessing.SimpleQueue[tuple[float, float]]") -> None:
-    """One rank: a chunk of one step, and one of more; the difference is that of steps alone."""
+def measure(rank: int, task: Task, folder: str, answers: "multiprocessing.SimpleQueue[Chunks]") -> None:
+    """One rank: a chunk of one step, and one of more; what they differ by are steps alone."""
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     device = torch.device(task.devices[rank])
     if device.type == "cpu":
@@ -114,7 +141,7 @@ def measure(rank: int, task: Task, folder: str, answers: "multiprocessing.Simple
     layout = RepositoryLayout(get_variant("sandbox"), Path(), Path(), Path())  # nothing is read from it
     store = Path(folder, "store")
     mesh = join_ranks(RankSetup(rank, task.plan, layout, str(device), "", None, DEFAULT_SPEED, None, store), device)
-    subject = _subject(task.network, task.grid, device)
+    subject = make_subject(task.network, task.grid, device, default_dtype(device))
     shared = SharedDenoising(
         device,
         SharedPasses(mesh.get_group("guidance")) if task.plan.guidance > 1 else None,
@@ -122,17 +149,16 @@ def measure(rank: int, task: Task, folder: str, answers: "multiprocessing.Simple
     )
     _chunk(shared, subject, rank, 1)  # warm-up
     one, more = (_chunk(shared, subject, rank, steps) for steps in (1, 1 + task.steps))
-    own = ((more[0] - one[0]) / task.steps, (more[1] - one[1]) / task.steps)
-    all_ranks: list[tuple[float, float]] = [own] * task.plan.ranks
-    dist.all_gather_object(all_ranks, own)
+    all_ranks: Chunks = [(one, more)] * task.plan.ranks
+    dist.all_gather_object(all_ranks, (one, more))
     if rank == LEADER:
-        answers.put((own[0], max(processor for _, processor in all_ranks)))
+        answers.put(all_ranks)
     dist.barrier()
     dist.destroy_process_group()
 
 
-def _chunk(shared: SharedDenoising, subject: Subject, rank: int, steps: int) -> tuple[float, float]:
-    """Wall and processor time of a chunk of so many steps on this rank."""
+def _chunk(shared: SharedDenoising, subject: Subject, rank: int, steps: int) -> Chunk:
+    """A chunk of so many steps."""
     dist.barrier()
     started, worked = time.perf_counter(), time.process_time()
     if rank == LEADER:
@@ -150,19 +176,16 @@ def _chunk(shared: SharedDenoising, subject: Subject, rank: int, steps: int) -> 
         shared.follow(subject.transformer, build_scheduler())
     if subject.latents.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started, time.process_time() - worked
+    return Chunk(time.perf_counter() - started, time.process_time() - worked)
 
 
-def print_table(tasks: Sequence[Task], timings: dict[ParallelPlan, list[Timing]], on_cpu: bool) -> None:
+def print_table(tasks: Sequence[Task], timings: dict[ParallelPlan, Timing], on_cpu: bool) -> None:
     """One row per plan."""
     print(f"{'plan':<24}{'ranks':>6}{'seconds':>10}{'ratio':>8}{'processor':>11}{'ratio':>8}", end="")
     print(f"{'counted':>10}{'MB received':>13}")
-    best = {
-        plan: Timing(min(one.seconds for one in of), min(one.processor for one in of)) for plan, of in timings.items()
-    }
     guidance = plan_guidance(2.0, 1.5)
     for task in tasks:
-        plan, timing, alone = task.plan, best[task.plan], best[ONE_PROCESS]
+        plan, timing, alone = task.plan, timings[task.plan], timings[ONE_PROCESS]
         flops = step_flops(pass_cost(task.network, task.grid), guidance)
         gain = flops / busiest_rank_flops(plan, task.network, task.grid, guidance)
         received = busiest_rank_bytes(plan, task.network, task.grid, guidance, 4 if on_cpu else 2) / 1e6
