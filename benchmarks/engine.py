@@ -15,10 +15,7 @@ import argparse
 import logging
 import platform
 import tempfile
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,42 +23,24 @@ import torch
 from diffusers import AutoencoderKLWan
 from measuring.clock import Clock, Timing
 from measuring.left_out import measure_left_out
-from measuring.subject import CompiledBlocks, Subject, fp8_copy, make_subject
-from plain.network import nothing_fused, plain_rotation
+from measuring.subject import Subject, make_subject
+from measuring.variants import exact_variants, fp8_variants
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.attention_backends import probe_attention
 from libs.one_to_all.checkpoint import assign_checkpoint
 from libs.one_to_all.cost import TokenGrid, pass_bytes, pass_cost, step_flops, weight_bytes
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.fp8 import compute_in_fp8
 from libs.one_to_all.memory_plan import sampling_bytes
 from libs.one_to_all.pixels import uint8_from_signed
-from libs.one_to_all.speed_options import ATTENTION_BACKENDS
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.vae import decode_latents, encode_latents
 
 _SMALL = {"num_attention_heads": 4, "num_layers": 4, "ffn_dim": 1024, "num_reference_layers": 3, "text_dim": 256}
 _MIB = 2**20
 _COLUMNS = f"{'':<34}{'seconds':>10}{'of ceiling':>12}{'peak MiB':>10}"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of making a step: ``setting`` is in force while ``step`` runs."""
-
-    name: str
-    step: Callable[[], torch.Tensor]
-    flops: int
-    setting: Callable[[], AbstractContextManager[None]] = nullcontext
-
-    def run(self) -> torch.Tensor:
-        """The velocity."""
-        with self.setting():
-            return self.step()
 
 
 def main() -> None:
@@ -199,7 +178,7 @@ def _measure_passes(clock: Clock, subject: Subject, ceiling: float) -> None:
 
 
 def _measure_variants(clock: Clock, subject: Subject, ceiling: float, *, compiled: bool) -> None:
-    variants = [*_exact_variants(clock, subject, compiled=compiled), *_fp8_variants(clock, subject, compiled=compiled)]
+    variants = [*exact_variants(clock, subject, compiled=compiled), *fp8_variants(clock, subject, compiled=compiled)]
     print(
         f"\none step, {len(variants)} variants in turn, {clock.rounds} rounds\n{_COLUMNS}{'plain / it':>12}  difference"
     )
@@ -226,71 +205,6 @@ def _ratio(clock: Clock, plain: Timing, timing: Timing) -> float:
     if clock.device.type == "cuda":
         return plain.median / timing.median
     return plain.processor_median / timing.processor_median
-
-
-def _exact_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Variant]:
-    cost, memo = pass_cost(subject.network, subject.grid), ForwardMemo()
-    flops = step_flops(cost, subject.guidance)
-
-    def step() -> torch.Tensor:
-        return subject.step(memo)
-
-    variants = [
-        Variant("plain", subject.plain_step, len(subject.guidance.passes) * cost.total),
-        Variant("ours", step, flops),
-        Variant("ours, nothing fused", step, flops, nothing_fused),
-        Variant("ours, rotation in float64", step, flops, lambda: plain_rotation(subject.transformer)),
-        Variant(
-            "ours, attention not shared",
-            lambda: subject.step(memo, share_attention=False),
-            flops + cost.first_attention,
-        ),
-    ]
-    for name in ATTENTION_BACKENDS:
-        probe = probe_attention(name, clock.device, subject.latents.dtype)
-        print(f"attention {probe.describe()}")
-        if probe.usable and name != "native":
-            variants.append(Variant(f"ours, attention {name}", step, flops, _attention(subject, probe.backend)))
-    if compiled:
-        started = time.perf_counter()
-        blocks = CompiledBlocks(subject.transformer)
-        variant = Variant("ours, compiled", step, flops, blocks.on)
-        variant.run()
-        print(f"compiling the blocks took {time.perf_counter() - started:.0f} s")
-        variants.append(variant)
-    return variants
-
-
-def _attention(subject: Subject, backend: str) -> Callable[[], AbstractContextManager[None]]:
-    def setting() -> AbstractContextManager[None]:
-        subject.transformer.set_attention_backend(backend)
-        return _then(lambda: subject.transformer.set_attention_backend("native"))
-
-    return setting
-
-
-class _then(AbstractContextManager[None]):  # noqa: N801 - reads as a verb
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action = action
-
-    def __exit__(self, *_: object) -> None:
-        self._action()
-
-
-def _fp8_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Variant]:
-    """The same weights rounded to FP8: de-quantized as layers compute, and multiplied as they are."""
-    flops = step_flops(pass_cost(subject.network, subject.grid), subject.guidance)
-    variants = []
-    for name, computing in (("FP8 weights, de-quantized", False), ("FP8 compute", True)):
-        other = replace(subject, transformer=fp8_copy(subject.transformer))
-        if computing:
-            print(compute_in_fp8(other.transformer, other.transformer._no_split_modules, clock.device))
-        memo = ForwardMemo()
-        variants.append(Variant(name, lambda other=other, memo=memo: other.step(memo), flops))
-        if computing and compiled and clock.device.type == "cuda":  # a CPU compiles for a minute, and gains nothing
-            blocks = CompiledBlocks(other.transformer)
-            variants.append(Variant(f"{name}, compiled", variants[-1].step, flops, blocks.on))
-    return variants
 
 
 if __name__ == "__main__":

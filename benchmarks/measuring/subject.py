@@ -15,7 +15,7 @@ from libs.model_repo.quantize import quantize_weight
 from libs.model_repo.variants import NetworkConfig
 from libs.one_to_all.cost import TokenGrid
 from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.fp8 import hold_weights_in_fp8
+from libs.one_to_all.fp8 import Fp8Linear, hold_weights_in_fp8
 from libs.one_to_all.guidance import Guidance, GuidancePass, plan_guidance
 from libs.one_to_all.sampler import ChunkConditions, ClipConditions, _Poses, _run_pass
 from libs.one_to_all.speed import compile_blocks
@@ -124,3 +124,25 @@ class CompiledBlocks:
     def _switch(self, *, on: bool) -> None:
         for block, compiled in zip(self._blocks, self._compiled, strict=True):
             block._compiled_call_impl = compiled if on else None
+
+
+class Fp8Products:
+    """The layers of a network that can form their products in FP8, switched on and off."""
+
+    def __init__(self, transformer: OneToAllTransformer3DModel) -> None:
+        layers = [layer for layer in transformer.modules() if isinstance(layer, Fp8Linear)]
+        self._layers = [layer for layer in layers if layer.computes_in_fp8]
+        self._switch(on=False)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """FP8 products inside, de-quantized weights outside."""
+        self._switch(on=True)
+        try:
+            yield
+        finally:
+            self._switch(on=False)
+
+    def _switch(self, *, on: bool) -> None:
+        for layer in self._layers:
+            layer.computes_in_fp8 = on

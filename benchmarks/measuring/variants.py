@@ -1,0 +1,115 @@
+"""The ways of making one denoising step that the engine's benchmark compares.
+
+What does not belong here: timing (``clock``), the networks (``subject``), the plain way itself (``plain.network``).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from plain.network import nothing_fused, plain_rotation
+
+from libs.one_to_all.attention_backends import probe_attention
+from libs.one_to_all.cost import pass_cost, step_flops, weight_bytes
+from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.fp8 import compute_in_fp8
+from libs.one_to_all.speed_options import ATTENTION_BACKENDS
+from measuring.clock import Clock
+from measuring.subject import CompiledBlocks, Fp8Products, Subject, fp8_copy
+
+_FP8_SHARE = 0.8
+"""Of the bytes in bfloat16: the copy takes 0.5, intermediate results the rest."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of making a step: ``setting`` is in force while ``step`` runs."""
+
+    name: str
+    step: Callable[[], torch.Tensor]
+    flops: int
+    setting: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def run(self) -> torch.Tensor:
+        """The velocity."""
+        with self.setting():
+            return self.step()
+
+
+def exact_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Variant]:
+    """The plain one first, then ours, ours with one thing changed, and other back-ends."""
+    cost, memo = pass_cost(subject.network, subject.grid), ForwardMemo()
+    flops = step_flops(cost, subject.guidance)
+
+    def step() -> torch.Tensor:
+        return subject.step(memo)
+
+    variants = [
+        Variant("plain", subject.plain_step, len(subject.guidance.passes) * cost.total),
+        Variant("ours", step, flops),
+        Variant("ours, nothing fused", step, flops, nothing_fused),
+        Variant("ours, rotation in float64", step, flops, lambda: plain_rotation(subject.transformer)),
+        Variant(
+            "ours, attention not shared",
+            lambda: subject.step(memo, share_attention=False),
+            flops + cost.first_attention,
+        ),
+    ]
+    for name in ATTENTION_BACKENDS:
+        probe = probe_attention(name, clock.device, subject.latents.dtype)
+        print(f"attention {probe.describe()}")
+        if probe.usable and name != "native":
+            variants.append(Variant(f"ours, attention {name}", step, flops, _attention(subject, probe.backend)))
+    if compiled:
+        started = time.perf_counter()
+        blocks = CompiledBlocks(subject.transformer)
+        variant = Variant("ours, compiled", step, flops, blocks.on)
+        variant.run()
+        print(f"compiling the blocks took {time.perf_counter() - started:.0f} s")
+        variants.append(variant)
+    return variants
+
+
+def _attention(subject: Subject, backend: str) -> Callable[[], AbstractContextManager[None]]:
+    @contextmanager
+    def setting() -> Iterator[None]:
+        subject.transformer.set_attention_backend(backend)
+        try:
+            yield
+        finally:
+            subject.transformer.set_attention_backend("native")
+
+    return setting
+
+
+def fp8_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Variant]:
+    """The same weights rounded to FP8: de-quantized as layers compute, and multiplied as they are."""
+    if clock.device.type == "cuda" and torch.cuda.mem_get_info(clock.device)[0] < _FP8_SHARE * weight_bytes(
+        subject.network
+    ):
+        print("FP8 is left out: a copy of the weights does not fit beside them")
+        return []
+    flops = step_flops(pass_cost(subject.network, subject.grid), subject.guidance)
+    other = replace(subject, transformer=fp8_copy(subject.transformer))
+    print(compute_in_fp8(other.transformer, other.transformer._no_split_modules, clock.device))
+    products, memo = Fp8Products(other.transformer), ForwardMemo()
+
+    def step() -> torch.Tensor:
+        return other.step(memo)
+
+    variants = [
+        Variant("FP8 weights, de-quantized", step, flops),
+        Variant("FP8 compute", step, flops, products.on),
+    ]
+    if compiled and clock.device.type == "cuda":  # a CPU compiles for a minute, and gains nothing
+        blocks = CompiledBlocks(other.transformer)
+
+        @contextmanager
+        def both() -> Iterator[None]:
+            with products.on(), blocks.on():
+                yield
+
+        variants.append(Variant("FP8 compute, compiled", step, flops, both))
+    return variants
