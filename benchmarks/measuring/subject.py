@@ -3,8 +3,8 @@
 Speed does not depend on the values of weights. What does not belong here: timing (``clock``).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -21,6 +21,8 @@ from libs.one_to_all.sampler import ChunkConditions, ClipConditions, _Poses, _ru
 from libs.one_to_all.speed import compile_blocks
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
+Setting = Callable[[], AbstractContextManager[None]]
+"""Makes a context in which something is switched on."""
 _SPELLING = {torch.float8_e4m3fn: "F8_E4M3", torch.float16: "F16", torch.float32: "F32", torch.bfloat16: "BF16"}
 
 
@@ -102,47 +104,45 @@ def fp8_copy(transformer: OneToAllTransformer3DModel) -> OneToAllTransformer3DMo
     return made.eval().requires_grad_(False)
 
 
-class CompiledBlocks:
-    """The repeated blocks of a network, compiled once and then switched on and off."""
+def compiled_blocks(transformer: OneToAllTransformer3DModel) -> Setting:
+    """Compiled inside, as before outside; each block is compiled once."""
+    names = transformer._repeated_blocks
+    blocks = [module for module in transformer.modules() if type(module).__name__ in names]
+    compile_blocks(transformer)
+    compiled = [block._compiled_call_impl for block in blocks]
 
-    def __init__(self, transformer: OneToAllTransformer3DModel) -> None:
-        names = transformer._repeated_blocks
-        self._blocks = [module for module in transformer.modules() if type(module).__name__ in names]
-        compile_blocks(transformer)
-        self._compiled = [block._compiled_call_impl for block in self._blocks]
-        self._switch(on=False)
+    def switch(on: bool) -> None:
+        for block, call in zip(blocks, compiled, strict=True):
+            block._compiled_call_impl = call if on else None
 
-    @contextmanager
-    def on(self) -> Iterator[None]:
-        """Compiled inside, as before outside."""
-        self._switch(on=True)
-        try:
-            yield
-        finally:
-            self._switch(on=False)
-
-    def _switch(self, *, on: bool) -> None:
-        for block, compiled in zip(self._blocks, self._compiled, strict=True):
-            block._compiled_call_impl = compiled if on else None
+    return _switched(switch)
 
 
-class Fp8Products:
-    """The layers of a network that can form their products in FP8, switched on and off."""
+def fp8_products(transformer: OneToAllTransformer3DModel) -> Setting:
+    """FP8 products inside (in the layers that can form them), de-quantized weights outside."""
+    layers = [layer for layer in transformer.modules() if isinstance(layer, Fp8Linear) and layer.computes_in_fp8]
 
-    def __init__(self, transformer: OneToAllTransformer3DModel) -> None:
-        layers = [layer for layer in transformer.modules() if isinstance(layer, Fp8Linear)]
-        self._layers = [layer for layer in layers if layer.computes_in_fp8]
-        self._switch(on=False)
-
-    @contextmanager
-    def on(self) -> Iterator[None]:
-        """FP8 products inside, de-quantized weights outside."""
-        self._switch(on=True)
-        try:
-            yield
-        finally:
-            self._switch(on=False)
-
-    def _switch(self, *, on: bool) -> None:
-        for layer in self._layers:
+    def switch(on: bool) -> None:
+        for layer in layers:
             layer.computes_in_fp8 = on
+
+    return _switched(switch)
+
+
+def attention_backend(transformer: OneToAllTransformer3DModel, backend: str) -> Setting:
+    """This back-end (diffusers' name) inside, torch's own choice outside."""
+    return _switched(lambda on: transformer.set_attention_backend(backend if on else "native"))
+
+
+def _switched(switch: Callable[[bool], None]) -> Setting:
+    switch(False)
+
+    @contextmanager
+    def setting() -> Iterator[None]:
+        switch(True)
+        try:
+            yield
+        finally:
+            switch(False)
+
+    return setting

@@ -5,7 +5,7 @@ What does not belong here: timing (``clock``), the networks (``subject``), the p
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.fp8 import compute_in_fp8
 from libs.one_to_all.speed_options import ATTENTION_BACKENDS
 from measuring.clock import Clock
-from measuring.subject import CompiledBlocks, Fp8Products, Subject, fp8_copy
+from measuring.subject import Setting, Subject, attention_backend, compiled_blocks, fp8_copy, fp8_products
 
 _FP8_SHARE = 0.8
 """Of the bytes in bfloat16: the copy takes 0.5, intermediate results the rest."""
@@ -30,7 +30,7 @@ class Variant:
     name: str
     step: Callable[[], torch.Tensor]
     flops: int
-    setting: Callable[[], AbstractContextManager[None]] = nullcontext
+    setting: Setting = nullcontext
 
     def run(self) -> torch.Tensor:
         """The velocity."""
@@ -61,27 +61,16 @@ def exact_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Va
         probe = probe_attention(name, clock.device, subject.latents.dtype)
         print(f"attention {probe.describe()}")
         if probe.usable and name != "native":
-            variants.append(Variant(f"ours, attention {name}", step, flops, _attention(subject, probe.backend)))
+            variants.append(
+                Variant(f"ours, attention {name}", step, flops, attention_backend(subject.transformer, probe.backend))
+            )
     if compiled:
         started = time.perf_counter()
-        blocks = CompiledBlocks(subject.transformer)
-        variant = Variant("ours, compiled", step, flops, blocks.on)
+        variant = Variant("ours, compiled", step, flops, compiled_blocks(subject.transformer))
         variant.run()
         print(f"compiling the blocks took {time.perf_counter() - started:.0f} s")
         variants.append(variant)
     return variants
-
-
-def _attention(subject: Subject, backend: str) -> Callable[[], AbstractContextManager[None]]:
-    @contextmanager
-    def setting() -> Iterator[None]:
-        subject.transformer.set_attention_backend(backend)
-        try:
-            yield
-        finally:
-            subject.transformer.set_attention_backend("native")
-
-    return setting
 
 
 def fp8_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Variant]:
@@ -94,21 +83,21 @@ def fp8_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Vari
     flops = step_flops(pass_cost(subject.network, subject.grid), subject.guidance)
     other = replace(subject, transformer=fp8_copy(subject.transformer))
     print(compute_in_fp8(other.transformer, other.transformer._no_split_modules, clock.device))
-    products, memo = Fp8Products(other.transformer), ForwardMemo()
+    products, memo = fp8_products(other.transformer), ForwardMemo()
 
     def step() -> torch.Tensor:
         return other.step(memo)
 
     variants = [
         Variant("FP8 weights, de-quantized", step, flops),
-        Variant("FP8 compute", step, flops, products.on),
+        Variant("FP8 compute", step, flops, products),
     ]
     if compiled and clock.device.type == "cuda":  # a CPU compiles for a minute, and gains nothing
-        blocks = CompiledBlocks(other.transformer)
+        blocks = compiled_blocks(other.transformer)
 
         @contextmanager
         def both() -> Iterator[None]:
-            with products.on(), blocks.on():
+            with products(), blocks():
                 yield
 
         variants.append(Variant("FP8 compute, compiled", step, flops, both))
