@@ -62,7 +62,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
     small = device.type != "cuda"
-    height, width = arguments.height or (128 if small else 480), arguments.width or (192 if small else 832)
+    height, width = arguments.height or (96 if small else 480), arguments.width or (128 if small else 832)
     frames = arguments.frames or (17 if small else 81)
     network = get_variant(arguments.variant).network
     network = replace(network, **_SMALL) if small else network

@@ -7,6 +7,7 @@ import logging
 
 import torch
 
+from libs.one_to_all.attention import OneToAllAttention
 from libs.one_to_all.attention_backends import choose_attention
 from libs.one_to_all.fp8 import compute_in_fp8
 from libs.one_to_all.speed_options import SpeedOptions
@@ -33,7 +34,10 @@ def apply_speed(
     if options.fp8_compute:
         lines.append(compute_in_fp8(transformer, transformer._no_split_modules, device))
     backend, probes = choose_attention(options.attention, device, dtype)
-    transformer.set_attention_backend(backend)  # even the default one: networks on other devices have others
+    for module in transformer.modules():
+        if isinstance(module, OneToAllAttention):
+            # Not for the whole model: that would change what networks on other devices use by default, too.
+            module.set_attention_backend(backend)
     lines.append(f"attention by {backend} ({'; '.join(probe.describe() for probe in probes)})")
     if options.compile_blocks:
         compile_blocks(transformer)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from libs.errors import DeviceError, SettingsError
 from libs.one_to_all import attention_backends
@@ -73,6 +74,7 @@ def test_the_choice_reaches_every_attention(small_transformer) -> None:
     processors = [module.processor for module in transformer.modules() if isinstance(module, OneToAllAttention)]
     assert {processor._attention_backend.value for processor in processors} == {"_native_flash"}
     assert "_native_flash" in lines[0]
+    assert _AttentionBackendRegistry.get_active_backend()[0].value == "native"  # other networks keep what they have
     apply_speed(transformer, SpeedOptions(), CPU, torch.float32)
     assert {processor._attention_backend.value for processor in processors} == {"native"}
 
