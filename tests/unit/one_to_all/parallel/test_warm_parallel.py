@@ -1,5 +1,7 @@
 """The warm engine of a parallel plan: kept, replaced, and loaded again after it was lost. Played is the engine only."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -79,13 +81,17 @@ def test_lost_ranks_are_started_again_for_the_next_chunk(repository, monkeypatch
         alive = True
         precision = "torch.float32"
 
+        def __init__(self, folder):
+            self.folder = folder
+
         def end(self):
             self.alive = False
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     started = []
 
-    def start(_setups, _folder):
-        started.append(PlayedRanks())
+    def start(_setups, folder):
+        started.append(PlayedRanks(folder))
         return started[-1]
 
     monkeypatch.setattr(engine_module.Ranks, "start", start)
