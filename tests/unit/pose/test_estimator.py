@@ -86,8 +86,8 @@ def test_memory_does_not_grow_with_the_clip(networks, frames):
         return highest
 
     peak(4)
-    few, many = peak(20), peak(60)
-    assert many - few < 40 * 3 * 1024 + 10 * frames[0].nbytes < 40 * frames[0].nbytes
+    few, many = peak(12), peak(36)
+    assert many - few < 24 * 3 * 1024 + 10 * frames[0].nbytes < 24 * frames[0].nbytes
 
 
 def test_looking_ahead_is_bounded(frames):
