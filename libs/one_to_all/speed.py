@@ -6,6 +6,7 @@ What does not belong here: the options (``speed_options``), what is computed onc
 import logging
 
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
 
 from libs.one_to_all.attention import OneToAllAttention
 from libs.one_to_all.attention_backends import choose_attention
@@ -37,7 +38,7 @@ def apply_speed(
     for module in transformer.modules():
         if isinstance(module, OneToAllAttention):
             # Not for the whole model: that would change what networks on other devices use by default, too.
-            module.set_attention_backend(backend)
+            module.processor._attention_backend = AttentionBackendName(backend)
     lines.append(f"attention by {backend} ({'; '.join(probe.describe() for probe in probes)})")
     if options.compile_blocks:
         compile_blocks(transformer)
