@@ -114,9 +114,8 @@ class LocalFleet:
                     self._say(f"{process.name} had ended and was started again; its log: {process.log}")
 
     def stop(self) -> None:
-        """Workers first, so that they can still report, then Dagster's processes, Redis last."""
-        workers = {*self.gpu_worker_names, CPU_QUEUE}
-        for names in (workers, self.processes.keys() - workers - {"redis"}, {"redis"}):
+        """All at once but Redis, which the workers still need to report an interrupted run."""
+        for names in (self.processes.keys() - {"redis"}, {"redis"}):
             group = [process for name, process in self.processes.items() if name in names]
             for process in group:
                 process.ask_to_stop()
