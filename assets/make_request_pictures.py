@@ -2,7 +2,7 @@
 
 Every picture comes from requests that go through the real stages with the sandbox's networks: parsed, media fetched
 from an inbox, key-points found, poses fitted and drawn. Only tiles, captions and bolder lines are added here. What does
-not belong here: pictures of the UI (``make_screenshots``).
+not belong here: pictures of the UI (``make screenshots``).
 """
 
 import argparse
