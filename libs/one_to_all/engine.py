@@ -5,7 +5,7 @@ Belongs here: joining the parts of this package for one clip. Does not: any of t
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Self
 
 import numpy as np
@@ -137,8 +137,10 @@ class AnimationEngine:
 
     def animate(
         self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None
-    ) -> Iterator[AnimationEvent]:
+    ) -> Generator[AnimationEvent]:
         """Make one clip, yielding events as it is made; nothing runs before the first event is asked for.
+
+        Whoever leaves it before its end closes it: work that goes on elsewhere ends then, not when it is collected.
 
         Args:
             inputs: the pictures; poses are asked for chunk by chunk.

@@ -6,6 +6,7 @@ dropped. What does not belong here: how frames are made (``libs.one_to_all``) an
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,9 @@ def animate_request(
             folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio, metadata=tags(options)
         ) as writer,
         Background("encoder") as encoding,  # while the next chunk is sampled
+        closing(engine.animate(_inputs(media, conditioning), options, chunks)) as events,
     ):
-        for event in engine.animate(_inputs(media, conditioning), options, chunks):
+        for event in events:
             match event:
                 case ChunkStarted():
                     chunk_count = event.count
