@@ -8,6 +8,7 @@ No run is launched: whether a clip is to be made again is a person's decision. W
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 import dagster as dg
 
@@ -20,6 +21,9 @@ from orchestration.resources import StorageResource
 
 SECONDS_PER_TICK = 20.0
 """What is left is looked at in the next tick; Dagster ends a tick after 60 s."""
+
+OBSERVATIONS_PER_TICK = 500
+"""A video that thousands of requests share must not keep the daemon from its other work."""
 
 HASHED_UP_TO = 1 << 30
 """Bytes. A larger file that another program put into a bucket is not read through in a tick: its size and time stand
@@ -46,14 +50,18 @@ def input_watch(context: dg.SensorEvaluationContext, storage: StorageResource) -
         if time.monotonic() > deadline:
             break
         if path in users:
-            observations.extend(_replaced(path, users[path], inbox))
+            room = OBSERVATIONS_PER_TICK - len(observations)
+            replaced = list(islice(_replaced(path, users[path], inbox), room + 1))
+            observations.extend(replaced[:room])
+            if len(replaced) > room:
+                break  # the next look finds the others: what was observed by then counts as seen
         seen.add(path, info)
         looked_at += 1
     left = f", {len(unseen) - looked_at} wait for the next look" if looked_at < len(unseen) else ""
-    replaced = f"{len(observations)} replaced inputs" if observations else "nothing replaced"
+    found = f"{len(observations)} replaced inputs" if observations else "nothing replaced"
     return dg.SensorResult(
         asset_events=observations,
-        skip_reason=f"{looked_at} new or changed files in the inbox, {replaced}{left}",
+        skip_reason=f"{looked_at} new or changed files in the inbox, {found}{left}",
         cursor=seen.dump(),
     )
 
