@@ -25,6 +25,9 @@ LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(execut
 TERMINATE = """mutation($run: String!, $policy: TerminateRunPolicy!) {
   terminateRun(runId: $run, terminatePolicy: $policy) { __typename ... on TerminateRunFailure { message } } }"""
 
+QUICK_RETRY = {"DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1"}
+"""Environment of a fleet whose daemon looks for crashed runs every second, not every five."""
+
 Seen = TypeVar("Seen")
 
 
@@ -214,7 +217,7 @@ def toy_plan(folder: Path, **changes: Any) -> FleetPlan:
             "cpu_concurrency": 1,
             "port": free_port(),
             "code_location": ("--python-file", str(CODE_LOCATION)),
-            "environment": {"FLEET_TEST_DIR": str(folder / "notes"), "DATA_DIR": str(folder)},
+            "environment": {"FLEET_TEST_DIR": str(folder / "notes"), "DATA_DIR": str(folder), **QUICK_RETRY},
             **changes,
         }
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from observed_fleet import QUICK_RETRY
 from real_fleet import RealFleet, running_fleet
 
 from libs.media.reader import read_frames
@@ -19,8 +20,7 @@ from libs.provenance.clip_tag import read_origin
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 LONG_FRAMES = 300
-QUICK_RETRY = {"DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1"}
-"""Dagster's daemon looks for crashed runs every second, not every five."""
+LONG_CLIP = {"driver": "long.mp4", "when": "nightly", "size": {"height": 32, "width": 32}, "steps": 4}
 BACKFILL_KEYS = 200
 ANSWER_SECONDS = 2.0
 DAEMON_GROWTH_BYTES = 300 * 1024**2
@@ -34,6 +34,7 @@ def real_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealFleet]:
         yield fleet
 
 
+@pytest.mark.timeout(900)
 def test_models_on_the_cpu_queue_then_the_most_urgent_clip_first_and_only_that_cold(real_fleet: RealFleet) -> None:
     """Documents become runs by the sensor or the schedule, all of which wait until the GPU is free."""
     priorities = {"tonight-last": -5, "tonight": 0, "tonight-urgent": 90}
@@ -71,10 +72,11 @@ def test_models_on_the_cpu_queue_then_the_most_urgent_clip_first_and_only_that_c
     print(f"loading: cold {cold['load seconds']:.2f} s, warm {others[0]['load seconds']:.4f} s")
 
 
+@pytest.mark.timeout(900)
 def test_a_clip_of_300_frames_killed_in_its_third_chunk_goes_on_there(real_fleet: RealFleet) -> None:
     real_fleet.write_media(LONG_FRAMES, "long.mp4")
     for request_id in ("killed", "undisturbed"):
-        real_fleet.submit(request_id, driver="long.mp4", when="nightly", size={"height": 32, "width": 32}, steps=4)
+        real_fleet.submit(request_id, **LONG_CLIP)
     killed, undisturbed = (real_fleet.animate_by_hand(request_id) for request_id in ("killed", "undisturbed"))
 
     real_fleet.wait_until("two chunks are stored", lambda: 1 in real_fleet.chunks("killed"), 200, pause=0.01)
@@ -111,6 +113,19 @@ def test_a_clip_of_300_frames_killed_in_its_third_chunk_goes_on_there(real_fleet
     assert not real_fleet.chunks("killed"), "chunks go when the clip is stored"
 
 
+def test_a_clip_is_canceled_while_it_is_sampled_and_the_model_stays(real_fleet: RealFleet) -> None:
+    real_fleet.submit("canceled", seed=9, **LONG_CLIP)  # its poses are there already
+    run_id = real_fleet.animate_by_hand("canceled")
+    real_fleet.wait_until("a chunk is stored", lambda: real_fleet.chunks("canceled"), 200, pause=0.01)
+    pid = real_fleet.process_of("gpu-0")
+    real_fleet.cancel(run_id)
+    assert real_fleet.finish(run_id, 10) == dg.DagsterRunStatus.CANCELED
+    assert real_fleet.process_of("gpu-0") == pid
+    assert real_fleet.artifacts.manifest("animation", "canceled") is None
+    assert len(real_fleet.chunks("canceled")) < 4, "it was not made to its end"
+
+
+@pytest.mark.timeout(900)
 def test_a_backfill_is_canceled_and_the_ui_stays_usable(real_fleet: RealFleet) -> None:
     seen = real_fleet.cancel_a_backfill(BACKFILL_KEYS, cancel_at=20, seconds=200)
     print(seen)
