@@ -54,7 +54,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="fewer main blocks than the variant has")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; one gives processor times that compare")
-    parser.add_argument("--no-compile", action="store_true", help="leave out compiled blocks, which take a minute")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="compiled blocks, too; by default on CUDA only"
+    )
     parser.add_argument("--no-load", action="store_true", help="do not write and load a checkpoint of this size")
     parser.add_argument("--left-out", action="store_true", help="also what was tried and is not part of the engine")
     arguments = parser.parse_args()
@@ -62,6 +64,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
     small = device.type != "cuda"
+    compiled = not small if arguments.compile is None else arguments.compile
     height, width = arguments.height or (96 if small else 480), arguments.width or (128 if small else 832)
     frames = arguments.frames or (17 if small else 81)
     network = get_variant(arguments.variant).network
@@ -77,7 +80,7 @@ def main() -> None:
         _measure_prompt(clock, small, subject)
         _measure_vae(clock, small, subject)
         _measure_passes(clock, subject, ceiling)
-        _measure_variants(clock, subject, ceiling, compiled=not arguments.no_compile)
+        _measure_variants(clock, subject, ceiling, compiled=compiled)
         if arguments.left_out:
             measure_left_out(clock, subject)
 

@@ -1,5 +1,7 @@
 """Joining chunks: every frame once, in order, overwritten as planned; stored chunks are not made again."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,3 +143,38 @@ def test_wrong_inputs_are_named(field, value, message):
     }
     with pytest.raises(InputError, match=message):
         AnimationInputs(**{**fields, field: value}, poses=lambda start, stop: None)
+
+
+def test_a_chunk_is_stored_before_the_next_ones_first_step_is_told() -> None:
+    class SlowStore:
+        saved: list[int] = []  # noqa: RUF012
+
+        def load(self, index):
+            return None
+
+        def save(self, index, frames):
+            time.sleep(0.05)
+            self.saved.append(index)
+
+    def steps_and_frames(chunk, _previous):
+        yield StepFinished(chunk.index, 1, 1)
+        yield np.zeros((chunk.frame_count, SIZE, SIZE, 3), np.uint8)
+
+    told = []
+    for event in animate_chunks(_inputs(200), plan_chunks(200, ChunkLengths()), steps_and_frames, SlowStore()):
+        if isinstance(event, StepFinished):
+            assert event.chunk_index - 1 in [-1, *SlowStore.saved]
+            told.append(event.chunk_index)
+    assert told == SlowStore.saved == list(range(len(told)))
+
+
+def test_what_a_store_cannot_keep_ends_the_clip() -> None:
+    class FullStore:
+        def load(self, index):
+            return None
+
+        def save(self, index, frames):
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        list(animate_chunks(_inputs(200), plan_chunks(200, ChunkLengths()), _maker([]), FullStore()))
