@@ -47,7 +47,7 @@ def running_ui(log: Path) -> Iterator[str]:
         finally:
             os.killpg(process.pid, signal.SIGINT)
             try:
-                process.wait(30)
+                process.wait(10)  # where interrupts are ignored, as in a background job, it never comes
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
