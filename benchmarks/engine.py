@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan
-from measuring.clock import Clock, Timing
+from measuring.clock import Clock
 from measuring.left_out import measure_left_out
 from measuring.subject import Subject, make_subject
 from measuring.variants import exact_variants, fp8_variants
@@ -105,7 +105,7 @@ def _ceilings(clock: Clock, dtype: torch.dtype) -> float:
     side, count = (8192, 2**29) if clock.device.type == "cuda" else (1024, 2**24)
     a, b = (torch.randn(side, side, device=clock.device).to(dtype) for _ in range(2))
     target = torch.empty_like(a)
-    flops = 2 * side**3 / min(clock.timing(lambda: torch.mm(a, b, out=target)).seconds)
+    flops = 2 * side**3 / clock.undisturbed(clock.timing(lambda: torch.mm(a, b, out=target)))
     source = torch.zeros(count, dtype=torch.float32, device=clock.device)
     copy = torch.empty_like(source)
     traffic = 2 * source.nbytes / min(clock.timing(lambda: copy.copy_(source)).seconds)
@@ -174,8 +174,8 @@ def _measure_passes(clock: Clock, subject: Subject, ceiling: float) -> None:
     subject.step(memo)  # what is computed once per clip and chunk
     for one in subject.guidance.passes:
         flops = cost.every_pass + (cost.control_branch if one.conditioning_scale else 0)
-        seconds = clock.timing(lambda: subject.run_pass(one, memo)).median  # noqa: B023 - called at once
-        _row(f"pass, {one.name}", seconds, flops / seconds / ceiling)
+        timing = clock.timing(lambda: subject.run_pass(one, memo))  # noqa: B023 - called at once
+        _row(f"pass, {one.name}", timing.median, flops / clock.undisturbed(timing) / ceiling)
     if clock.device.type == "cuda":
         print(f"{'estimate of the memory plan':<34}{sampling_bytes(subject.network, subject.grid) / _MIB:>32.0f}")
 
@@ -192,22 +192,16 @@ def _measure_variants(clock: Clock, subject: Subject, ceiling: float, *, compile
     plain = timings[variants[0].name]
     for one in variants:
         timing = timings[one.name]
-        share = one.flops / timing.median / ceiling
+        share = one.flops / clock.undisturbed(timing) / ceiling
         print(
             f"{one.name:<34}{timing.median:>10.4f}{share:>12.0%}{peaks[one.name] / _MIB:>10.0f}"
-            f"{_ratio(clock, plain, timing):>12.2f}  {differences[one.name]:.1e}",
+            f"{clock.undisturbed(plain) / clock.undisturbed(timing):>12.2f}  {differences[one.name]:.1e}",
             flush=True,
         )
-    print("plain / it: of processor time on a CPU, of seconds on CUDA; difference: relative L2 of the step's velocity")
+    print("shares and ratios: of processor time on a CPU, of seconds on CUDA; difference: relative L2 of the velocity")
     if clock.device.type != "cuda":
         shown = ", ".join(f"{one.name} {plain.median / timings[one.name].median:.2f}" for one in variants[1:])
         print(f"plain / it in wall seconds, which other processes disturb: {shown}")
-
-
-def _ratio(clock: Clock, plain: Timing, timing: Timing) -> float:
-    if clock.device.type == "cuda":
-        return plain.median / timing.median
-    return plain.processor_median / timing.processor_median
 
 
 if __name__ == "__main__":

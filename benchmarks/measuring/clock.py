@@ -50,6 +50,10 @@ class Clock:
         """The rounds of one call alone."""
         return self.timings({"": call})[""]
 
+    def undisturbed(self, timing: Timing) -> float:
+        """What shares and ratios are formed of: device seconds, on a CPU processor seconds."""
+        return timing.median if self.device.type == "cuda" else timing.processor_median
+
     def _once(self, call: Call) -> tuple[float, float]:
         worked = time.process_time()
         if self.device.type != "cuda":
