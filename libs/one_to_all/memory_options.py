@@ -31,11 +31,12 @@ class MemoryOptions:
 
 @dataclass(frozen=True)
 class ClipSize:
-    """Pixels of a clip, and frames (4k + 1) of its largest chunk: what its memory depends on."""
+    """What a clip's memory depends on: pixels, frames (4k + 1) of its largest chunk, whether a block cache is on."""
 
     height: int
     width: int
     frame_count: int
+    block_cache: bool = False
 
 
 DEFAULT_MEMORY = MemoryOptions()

@@ -29,6 +29,8 @@ _STREAM_COPIES = 17
 _POSE_PLANES = 4.5
 """Planes of 16 channels alive at the pose encoder's peak, at the video's full size."""
 _STREAMS_BESIDE_POSES = 3
+_CACHED_STREAMS = 3 * 3
+"""Of a block cache: three for each of the at most three guidance passes (``block_cache``)."""
 _DECODER_BYTES_PER_PIXEL = 10_200
 """Of one frame: the feature maps of one latent frame and those remembered of the one before."""
 _TILED_DECODER_BYTES = 700 * 10**6
@@ -141,6 +143,7 @@ def plan_memory(
     text_encoder_bytes: int = UMT5_XXL_BYTES,
     vae_bytes: int = WAN_VAE_BYTES,
     keyword: MemoryPlanName | None = None,
+    block_cache: bool = False,
 ) -> MemoryPlan:
     """The first plan that fits, from the fastest to the smallest; the smallest where none fits.
 
@@ -154,22 +157,29 @@ def plan_memory(
         text_encoder_bytes: weights of the text encoder.
         vae_bytes: weights of the VAE.
         keyword: only plans of this name.
+        block_cache: the clip's quality is an approximate one that remembers blocks' answers.
     """
     grid = TokenGrid.of(height, width, frame_count)
-    every = _plans(free_bytes, variant, grid, allow_fp8, text_encoder_bytes, vae_bytes)
+    kept = kept_bytes(variant.network, grid, block_cache=block_cache)
+    every = _plans(free_bytes, variant, grid, allow_fp8, text_encoder_bytes, vae_bytes, kept)
     plans = [plan for plan in every if keyword is None or plan.keyword == keyword]
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 
 def sampling_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
-    """Intermediate results of a pass in bfloat16 at their peak, and what is remembered between passes."""
+    """Intermediate results of a pass in bfloat16 at their peak, with features of the reference and keys of the text."""
     model_width = network.num_attention_heads * network.attention_head_dim
-    stream = 2 * grid.tokens * model_width
+    stream = _stream_bytes(network, grid)
     planes = 2 * 16 * grid.frame_count * _pixels(grid)
     features = 2 * (network.num_reference_layers + 1) * grid.per_frame * model_width * 2
     text = 2 * TEXT_TOKENS * (network.text_dim + 4 * model_width) * 2
     peak = max(_STREAM_COPIES * stream, round(_POSE_PLANES * planes) + _STREAMS_BESIDE_POSES * stream)
     return peak + features + text
+
+
+def kept_bytes(network: NetworkConfig, grid: TokenGrid, *, block_cache: bool) -> int:
+    """Token streams kept from pass to pass: the attention that passes share, and three per pass of a block cache."""
+    return (1 + (_CACHED_STREAMS if block_cache else 0)) * _stream_bytes(network, grid)
 
 
 def decoding_bytes(grid: TokenGrid, *, tiled: bool) -> int:
@@ -183,7 +193,13 @@ def decoding_bytes(grid: TokenGrid, *, tiled: bool) -> int:
 
 
 def _plans(
-    free_bytes: int, variant: ModelVariant, grid: TokenGrid, allow_fp8: bool, text_encoder_bytes: int, vae_bytes: int
+    free_bytes: int,
+    variant: ModelVariant,
+    grid: TokenGrid,
+    allow_fp8: bool,
+    text_encoder_bytes: int,
+    vae_bytes: int,
+    kept_between_passes: int,
 ) -> Iterator[MemoryPlan]:
     """All plans, from the fastest to the smallest. The order is fixed, so more memory never means a later one."""
     is_fp8 = variant.weight_format == "fp8_scaled"
@@ -213,7 +229,10 @@ def _plans(
                         | ({"blocks on their way": moving} if moving else {})
                         | kept
                         | dequantized
-                        | {"intermediate results": sampling_bytes(variant.network, grid)},
+                        | {
+                            "kept from pass to pass": kept_between_passes,
+                            "intermediate results": sampling_bytes(variant.network, grid),
+                        },
                         "decoding": at_rest | kept | {"intermediate results": decoding_bytes(grid, tiled=tiled)},
                     },
                     host_bytes=(weights - resting) + (text_encoder_bytes if text_encoder == "on the host" else 0),
@@ -231,6 +250,11 @@ def _text_encoder_placements(transformer: Transformer) -> tuple[TextEncoder, ...
 def _largest_weight(network: NetworkConfig) -> int:
     model_width = network.num_attention_heads * network.attention_head_dim
     return model_width * max(network.ffn_dim, model_width)
+
+
+def _stream_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
+    """One stream of all tokens in bfloat16."""
+    return 2 * grid.tokens * network.num_attention_heads * network.attention_head_dim
 
 
 def _pixels(grid: TokenGrid) -> int:

@@ -38,6 +38,7 @@ def choose_plan(
         text_encoder_bytes=bytes_of_folder(layout.wan_part("text_encoder"), dtype),
         vae_bytes=bytes_of_folder(layout.wan_part("vae"), dtype),
         keyword=options.keyword,
+        block_cache=clip.block_cache,
     )
 
 

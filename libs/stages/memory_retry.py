@@ -9,6 +9,7 @@ from pathlib import Path
 
 from libs.animation_request import ResolvedRequest
 from libs.errors import DeviceOutOfMemoryError
+from libs.one_to_all.approximation import QUALITIES
 from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import ChunkStore
@@ -67,10 +68,11 @@ def animate_within_memory(
         raise _does_not_fit(engine, f"{tried}({error})") from error
 
 
-def clip_size(media: RequestMedia, conditioning: PoseConditioning) -> ClipSize:
+def clip_size(request: ResolvedRequest, media: RequestMedia, conditioning: PoseConditioning) -> ClipSize:
     """What the memory of the first attempt depends on."""
     height, width = conditioning.image.shape[:2]
-    return ClipSize(height, width, _longest_chunk(media, DEFAULT_CHUNK_LENGTHS))
+    cached = QUALITIES[request.quality].block_cache_threshold is not None
+    return ClipSize(height, width, _longest_chunk(media, DEFAULT_CHUNK_LENGTHS), block_cache=cached)
 
 
 def _second_attempt(lengths: ChunkLengths, dropped: list[str]) -> str:

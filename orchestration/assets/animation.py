@@ -84,7 +84,7 @@ def animation(
             speed=speed_options(loaded),
             parallel=parallel,
             memory=memory_options(loaded),
-            clip=clip_size(media, conditioning),
+            clip=clip_size(request, media, conditioning),
         )
         if engine.memory_plan:
             context.log.info(f"memory plan, calculated: {engine.memory_plan.describe()}")

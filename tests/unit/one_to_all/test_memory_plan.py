@@ -48,6 +48,13 @@ def test_tiling_is_the_last_resort_and_too_little_is_said():
     assert "DOES NOT FIT" in nothing.describe()
 
 
+def test_a_block_cache_is_counted():
+    """Three streams for each of three passes: 34,320 tokens of 5,120 values, two bytes each."""
+    exact, cached = (plan_memory(80 * GB, VARIANT_14B, 480, 832, 81, block_cache=cache) for cache in (False, True))
+    assert cached.phase_bytes["sampling"] - exact.phase_bytes["sampling"] == 9 * 34_320 * 5_120 * 2
+    assert cached.phase_bytes["decoding"] == exact.phase_bytes["decoding"]
+
+
 def test_a_plan_shows_every_item_with_its_bytes():
     text = plan_memory(80 * GB, VARIANT_14B, 480, 832, 81).describe()
     for part in ("37.6 GB  transformer", "11.4 GB  text encoder", "intermediate results", "80.0 GB free, fits"):
