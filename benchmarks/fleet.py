@@ -39,7 +39,6 @@ from real_fleet import REQUESTS, RealFleet, running_fleet
 _RESULTS = REPOSITORY_ROOT / "docs" / "benchmarks.md"
 _TITLE = "## Fleet"
 _RUN_SECONDS = 600.0
-_TURNS = 4
 _WAITING_RUNS = 40
 _WAITING_SECONDS = 3.0
 _TURNS = 8
