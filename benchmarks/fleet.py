@@ -351,9 +351,10 @@ def _write(name: str, machine: str, rows: Rows) -> None:
         text = f"{text.rstrip()}\n\n{_TITLE}\n`python benchmarks/fleet.py --write`; sandbox models on the CPU.\n"
     lines = "".join(f"| {label} | {value} |\n" for label, value in rows)
     table = f"\n### Fleet: {name}\n{machine}\n\n| what | measured |\n|---|---|\n{lines}"
-    older = re.compile(rf"\n### Fleet: {name}\n(?:(?!\n##).)*", re.DOTALL)
+    # From its heading to the end of its table; what people wrote below that stays.
+    older = re.compile(rf"\n### Fleet: {name}\n(?:(?!\n##).)*?\n\|---\|---\|\n(?:\|[^\n]*\n)*", re.DOTALL)
     if older.search(text):
-        text = older.sub(lambda _: table.rstrip("\n"), text) + "\n"
+        text = older.sub(lambda _: table, text)
     else:
         begin = text.index(_TITLE) + len(_TITLE)
         after = re.search(r"\n## ", text[begin:])

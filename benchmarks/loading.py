@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from measuring.page_cache import forget_pages
 from plain.loading import read_mapped
 from safetensors.torch import save_file
 
@@ -57,7 +58,7 @@ def main() -> None:
         processor: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(arguments.rounds):
             for name, read in ways.items():
-                _forget(shards)
+                forget_pages(shards)
                 wall, busy = time.perf_counter(), time.process_time()
                 kept = read()
                 if device.type == "cuda":
@@ -85,14 +86,6 @@ def _write_shards(folder: Path, gigabytes: float) -> list[Path]:
         save_file({f"blocks.{index}.weight": weights + index for index in range(number, count, _SHARDS)}, path)
         paths.append(path)
     return paths
-
-
-def _forget(paths: list[Path]) -> None:
-    """Drop the files' pages from the cache (Linux)."""
-    for path in paths:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _read(paths: list[Path], *, fresh: bool) -> list[list[torch.Tensor]]:

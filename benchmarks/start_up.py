@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from measuring.page_cache import forget_pages
+
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.parameters import expected_parameters
 from libs.model_repo.variants import ModelVariant, get_variant
@@ -55,7 +57,10 @@ def main() -> None:
             times = json.loads(done.stdout.splitlines()[-1])
             return {"imports": times.pop("imported") - begun, **times}
 
-        for label, before in (("from the disk", lambda: _forget(shards)), ("from the cache", lambda: _read(shards))):
+        for label, before in (
+            ("from the disk", lambda: forget_pages(shards)),
+            ("from the cache", lambda: _read(shards)),
+        ):
             speeds, starts = [], []
             for _ in range(arguments.rounds):
                 before()
@@ -122,14 +127,6 @@ def _write_repository(layout: RepositoryLayout) -> list[Path]:
         shards.append(path)
     layout.index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return shards
-
-
-def _forget(paths: list[Path]) -> None:
-    """Drop the files' pages from the cache (Linux)."""
-    for path in paths:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _read(paths: list[Path]) -> None:
