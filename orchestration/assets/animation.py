@@ -5,7 +5,6 @@ out of memory gets smaller chunks, once. What does not belong here: sampling (``
 (``orchestration.checks.clip``, ``animation_review``).
 """
 
-import hashlib
 import json
 import time
 
@@ -21,8 +20,7 @@ from libs.one_to_all.speed_options import speed_options
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FILE
 from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
-from libs.storage.keys import CHUNKS_PREFIX
-from orchestration.assets.model_verification import StoredVerification, stored_verification
+from orchestration.assets.model_verification import stored_verification
 from orchestration.assets.models_in_use import animation_model
 from orchestration.assets.request import REQUEST_FILE
 from orchestration.failures import RETRY_POLICY, failures_explained
@@ -62,6 +60,7 @@ def animation(
     from libs.provenance.origin import OriginFacts  # noqa: PLC0415
     from libs.provenance.record import Device  # noqa: PLC0415
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
+    from libs.stages.chunk_prefix import chunk_prefix  # noqa: PLC0415
     from libs.stages.memory_retry import animate_within_memory, clip_size  # noqa: PLC0415
     from libs.stages.pose_pictures import draw_clip_beside_driver  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
@@ -92,7 +91,14 @@ def animation(
         verified = stored_verification(storage.artifacts(), request.model)
         lora_sha256 = None if lora is None else lora_digest(lora, layout)
         objects = storage.objects()
-        prefix = _chunk_prefix(request, pose_conditioning, verified, lora_sha256, engine.precision)
+        prefix = chunk_prefix(
+            request,
+            conditioning=pose_conditioning.manifest.digest,
+            model=verified.versions if verified else None,
+            lora_sha256=lora_sha256,
+            precision=engine.precision,
+            code_version=CODE_VERSIONS["animation"],
+        )
         facts = OriginFacts(
             request=request,
             reference_sha256=request_media.manifest.file(media.reference_file).sha256,
@@ -162,27 +168,3 @@ def _stage_seconds(store: ArtifactStore, request_id: str) -> dict[str, float]:
     manifests = {stage: store.manifest(stage, request_id) for stage in ("pose_tracks", "pose_conditioning")}
     noted = {stage: found.attributes.get(SECONDS_ATTRIBUTE) for stage, found in manifests.items() if found}
     return {stage: float(seconds) for stage, seconds in noted.items() if seconds is not None}
-
-
-def _chunk_prefix(
-    request: ResolvedRequest,
-    conditioning: LocalArtifact,
-    verified: StoredVerification | None,
-    lora_sha256: str | None,
-    precision: str,
-) -> str:
-    """Where this clip's finished chunks lie: named by everything that determines them, but for the chunks' lengths.
-
-    A retried run of the same work finds them; any change of request, poses, model files or code does not.
-    """
-    determines: dict[str, object] = {
-        "request": request.model_dump(exclude={"id", "keep_audio"}),
-        "conditioning": conditioning.manifest.digest,
-        "model": verified.versions if verified else None,
-        "code": CODE_VERSIONS["animation"],
-        "precision": precision,
-    }
-    if lora_sha256 is not None:
-        determines["lora"] = lora_sha256
-    digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
-    return f"{CHUNKS_PREFIX}/{request.id}/{digest[:32]}"

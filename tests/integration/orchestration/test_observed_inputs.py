@@ -135,6 +135,12 @@ def test_another_prompt_is_observed_when_it_is_accepted_and_leaves_the_poses_alo
     submit_small(world, media, "one")
     materialize(world, "one", *REQUEST_ASSETS, "pose_tracks", "pose_conditioning")
     daemon = Daemon(world)
+    submit_small(world, media, "one", priority=50, when="nightly")
+    assert daemon.observe_inbox() == [], "when a clip is made changes nothing in it"
+    assert stale(world, "one", *REQUEST_ASSETS, *POSE_ASSETS) == set()
+    materialize(world, "one", *REQUEST_ASSETS)
+    assert stale(world, "one", *REQUEST_ASSETS, *POSE_ASSETS) == set(), "not even when it is validated again"
+
     submit_small(world, media, "one", prompt="in the rain", priority=5)
     assert daemon.observe_inbox() == [("request_document", "one")]
     assert stale(world, "one", *POSE_ASSETS) == set()

@@ -1,0 +1,55 @@
+"""Where the finished chunks of a clip in the making lie: named by what determines their pixels, and by nothing else.
+
+Too little in the name would mix two clips, too much would lose finished work: a clip that is asked for with another
+priority, or by another name of its video, goes on with the chunks it has. What does not belong here: keeping chunks
+(``libs.storage.chunks``), and what a clip says of its origin (``libs.provenance``).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from libs.animation_request import ResolvedRequest
+from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS
+from libs.stages.animation import sampling_options
+from libs.storage.keys import CHUNKS_PREFIX
+
+_DIGITS = 32
+
+
+def chunk_prefix(
+    request: ResolvedRequest,
+    *,
+    conditioning: str,
+    model: Mapping[str, str] | None,
+    lora_sha256: str | None,
+    precision: str,
+    code_version: str,
+) -> str:
+    """``chunks/<request>/<digest>``; chunks of different lengths lie in folders of their own below it.
+
+    Of the request count what the sampler is told (``sampling_options``) and the model variant. Picture, video, mode,
+    face, size and frame interval count as what became of them: the conditioning.
+
+    Args:
+        request: the resolved request.
+        conditioning: digest of the stored conditioning.
+        model: what the verified model files are, None if they never were verified.
+        lora_sha256: of the LoRA the request names, None if it names none.
+        precision: ``AnimationEngine.precision``.
+        code_version: of the stage that samples.
+    """
+    sampling = asdict(sampling_options(request, DEFAULT_CHUNK_LENGTHS))
+    del sampling["chunk_lengths"]  # the folder below says them
+    determines = {
+        "sampling": sampling,
+        "variant": request.model,
+        "conditioning": conditioning,
+        "model": None if model is None else dict(model),
+        "lora": lora_sha256,
+        "precision": precision,
+        "code": code_version,
+    }
+    digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
+    return f"{CHUNKS_PREFIX}/{request.id}/{digest[:_DIGITS]}"

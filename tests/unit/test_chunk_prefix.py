@@ -1,0 +1,94 @@
+"""The chunks of a clip are found again exactly as long as they would be made the same."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from libs.animation_request import AnimationRequest
+from libs.stages.chunk_prefix import chunk_prefix
+from libs.storage.chunks import StoredChunks
+from libs.storage.folder import FolderObjectStore
+from libs.storage.old_chunks import remove_old_chunks
+
+REQUEST = {"id": "dance", "reference": "a.png", "driver": "b.mp4", "model": "sandbox", "steps": 4}
+DETERMINES = {"conditioning": "c" * 64, "model": {"animation_model": "d" * 64}, "precision": "torch.bfloat16"}
+
+PIXELS: dict[str, Any] = {
+    "model": "1.3b_1",
+    "prompt": "in the rain",
+    "negative_prompt": "blurred",
+    "steps": 5,
+    "image_guidance": 3.5,
+    "pose_guidance": 3.5,
+    "quality": "draft",
+    "seed": 7,
+}
+"""Field -> another value of it, with which the network makes other pixels of the same conditioning."""
+
+CONDITIONING: dict[str, Any] = {
+    "reference": "renamed.png",
+    "driver": "renamed.mp4",
+    "mode": "pose",
+    "align": "no",
+    "face": "none",
+    "head": "none",
+    "frame_interval": 2,
+    "size": {"height": 64, "width": 48},
+}
+"""Those that count as what the poses, pictures and frames became: as the conditioning's digest."""
+
+AROUND_THE_PIXELS: dict[str, Any] = {"priority": 50, "when": "nightly", "keep_audio": False}
+
+
+def prefix(fields: dict[str, Any] = {}, **changes: Any) -> str:
+    request = AnimationRequest.model_validate({**REQUEST, **fields}).resolve("sandbox")
+    return chunk_prefix(request, **{"lora_sha256": None, "code_version": "1", **DETERMINES, **changes})
+
+
+def test_every_field_of_a_request_is_known_to_count_or_not() -> None:
+    by_path_and_by_content = {"id", "lora"}
+    known = PIXELS.keys() | CONDITIONING.keys() | AROUND_THE_PIXELS.keys() | by_path_and_by_content
+    assert known == AnimationRequest.model_fields.keys(), "does the new field change the pixels a chunk is made of?"
+
+
+@pytest.mark.parametrize(("field", "value"), PIXELS.items())
+def test_what_changes_the_pixels_leaves_chunks_behind(field: str, value: Any) -> None:
+    assert prefix({field: value}) != prefix()
+
+
+@pytest.mark.parametrize(("field", "value"), (CONDITIONING | AROUND_THE_PIXELS).items())
+def test_what_changes_no_pixel_keeps_them(field: str, value: Any) -> None:
+    assert prefix({field: value}) == prefix()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"conditioning": "e" * 64},
+        {"model": {"animation_model": "e" * 64}},
+        {"model": None},
+        {"lora_sha256": "e" * 64},
+        {"precision": "torch.bfloat16, VAE in tiles"},
+        {"code_version": "2"},
+    ],
+    ids=str,
+)
+def test_what_the_work_is_done_with_counts(change: dict[str, Any]) -> None:
+    assert prefix(**change) != prefix()
+
+
+def test_a_lora_counts_with_its_content_and_not_with_its_name() -> None:
+    assert prefix({"lora": "renamed"}, lora_sha256="a" * 64) == prefix({"lora": "distilled"}, lora_sha256="a" * 64)
+
+
+def test_chunks_of_this_and_of_older_names_are_removed_when_nobody_comes_back(tmp_path: Path) -> None:
+    objects, frames = FolderObjectStore(tmp_path), np.zeros((2, 4, 4, 3), np.uint8)
+    names = {prefix(), "chunks/dance/" + "0" * 32}
+    for name in names:
+        StoredChunks(objects, f"{name}/81-5-81").save(0, frames)
+    removed = remove_old_chunks(objects, timedelta(days=7), datetime.now(UTC) + timedelta(days=8))
+    assert {chunks.prefix for chunks in removed} == names
+    assert not list(objects.list("chunks/"))
