@@ -1,5 +1,6 @@
 """The chunks of a clip are found again exactly as long as they would be made the same."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ CONDITIONING: dict[str, Any] = {
 AROUND_THE_PIXELS: dict[str, Any] = {"priority": 50, "when": "nightly", "keep_audio": False}
 
 
-def prefix(fields: dict[str, Any] = {}, **changes: Any) -> str:
+def prefix(fields: Mapping[str, Any] = {}, **changes: Any) -> str:
     request = AnimationRequest.model_validate({**REQUEST, **fields}).resolve("sandbox")
     return chunk_prefix(request, **{"lora_sha256": None, "code_version": "1", **DETERMINES, **changes})
 
