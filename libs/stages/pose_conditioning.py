@@ -17,10 +17,10 @@ from libs.media.preview import write_comparison
 from libs.media.reader import read_frames
 from libs.model_repo.variants import get_variant
 from libs.pose.conditioning import PoseConditioning, prepare_conditioning
-from libs.pose.framing import resize_crop, resize_crop_frames, target_size
+from libs.pose.framing import resize_crop_frames, target_size
 from libs.pose.mode_choice import ModeChoice, choose_mode
 from libs.pose.options import PoseOptions
-from libs.pose.parallel import ordered_map, prefetched
+from libs.pose.parallel import prefetched
 from libs.pose.track import PoseTrack
 from libs.stages.animation_files import PREVIEW_FILE
 from libs.stages.pose_tracks import DRIVER_TRACK, REFERENCE_TRACK
@@ -101,7 +101,7 @@ def _write_preview(media: RequestMedia, conditioning: PoseConditioning, path: Pa
 def framed_driver(media: RequestMedia, conditioning: PoseConditioning) -> Iterator[np.ndarray]:
     """The driver's used frames as the pose networks saw them, at the clip's size."""
     seen = resize_crop_frames(read_frames(media.driver, media.frame_interval), *conditioning.drawing_size)
-    return ordered_map(lambda frame: resize_crop(frame, *conditioning.size), seen)
+    return resize_crop_frames(seen, *conditioning.size)
 
 
 def drawn_poses(conditioning: PoseConditioning) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 
 from libs.settings import REPOSITORY_ROOT
 
-HEAVY = ("torch", "diffusers", "transformers", "onnxruntime")
+HEAVY = ("torch", "diffusers", "transformers", "onnxruntime", "numba")
 MAY_BE_HEAVY = ("libs/one_to_all", "libs/pose", "libs/sandbox")
 
 
