@@ -27,8 +27,8 @@ ui: $(INSTALLED) ## the Dagster UI on http://127.0.0.1:3000, on the same state
 fleet: $(INSTALLED) ## Redis, UI, daemon, a CPU worker and one worker per GPU on this machine (WORKERS=N for another number)
 	$(BIN)/python -m orchestration.fleet.local_fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(DAGSTER_PORT),--port $(DAGSTER_PORT))
 
-test: $(INSTALLED) lint ## lint, types, import rules and all tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED) lint ## lint, types, import rules and all tests, on up to 4 CPUs (WORKERS=1 for one after the other)
+	$(BIN)/python -m pytest $(if $(filter 1,$(WORKERS)),,-n $(or $(WORKERS),auto) --dist loadfile)
 
 test-fast: $(INSTALLED) ## the tests that take a minute together
 	$(BIN)/python -m pytest -m "not slow and not browser and not s3"

@@ -13,10 +13,14 @@ from typing import Any
 import hypothesis
 import pytest
 
-# Test modules are imported by path (importlib mode); what they share lives in this folder.
+# Test modules are imported by path (importlib mode); what they share lives in this folder, and that of golden tests
+# in theirs.
+sys.path.insert(0, str(Path(__file__).resolve().parent / "golden"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.s3_server import S3Server, find_juicefs, s3_server
+
+pytest_plugins = ["tests.parallel_runs", "golden_summary"]
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)

@@ -10,7 +10,7 @@ What does not belong here: comparisons, tolerances, anything of the network or t
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,26 @@ class GoldenRecord:
         """Count one case of ``kind``; ``error`` is its largest error, None where a case is right or wrong."""
         self.ran[kind] = self.ran.get(kind, 0) + 1
         if error is not None:
-            known = self.largest_error.get(kind, 0.0)
-            # a NaN must not hide behind max(), whose answer depends on the order of its arguments
-            self.largest_error[kind] = float("nan") if math.isnan(error) else max(known, float(error))
+            self._add_error(kind, error)
+
+    def as_plain(self) -> dict[str, Any]:
+        """The record in plain types, to be handed to another process."""
+        found = {kind: {str(folder): count for folder, count in counts.items()} for kind, counts in self.found.items()}
+        return {"found": found, "ran": self.ran, "largest_error": self.largest_error}
+
+    def add_plain(self, other: Mapping[str, Any]) -> None:
+        """Add what another process of the same run counted; both found the same cases, and each ran some of them."""
+        for kind, counts in other["found"].items():
+            self.found[kind] = {Path(folder): count for folder, count in counts.items()}
+        for kind, count in other["ran"].items():
+            self.ran[kind] = self.ran.get(kind, 0) + count
+        for kind, error in other["largest_error"].items():
+            self._add_error(kind, error)
+
+    def _add_error(self, kind: str, error: float) -> None:
+        known = self.largest_error.get(kind, 0.0)
+        # a NaN must not hide behind max(), whose answer depends on the order of its arguments
+        self.largest_error[kind] = math.nan if math.isnan(error) or math.isnan(known) else max(known, float(error))
 
     def lines(self) -> list[str]:
         """The summary: which kinds each folder holds or lacks, then cases run and largest error per kind."""
