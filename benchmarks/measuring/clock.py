@@ -38,6 +38,8 @@ class Clock:
 
     def __init__(self, device: torch.device, rounds: int) -> None:
         self.device, self.rounds = device, rounds
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # events and memory statistics are those of the current device
 
     def timings(self, calls: Mapping[str, Call]) -> dict[str, Timing]:
         """Each call's rounds; what disturbs the machine for a while disturbs all of them."""

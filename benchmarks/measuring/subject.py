@@ -92,8 +92,7 @@ def fp8_copy(transformer: OneToAllTransformer3DModel) -> OneToAllTransformer3DMo
     state: dict[str, torch.Tensor] = {}
     for name, tensor in transformer.state_dict().items():
         if is_quantized(name, tuple(tensor.shape)):
-            weight, scale = quantize_weight(tensor.cpu(), name)
-            state[name], state[scale_name(name)] = weight.to(tensor.device), scale.to(tensor.device)
+            state[name], state[scale_name(name)] = quantize_weight(tensor, name)
         else:
             state[name] = tensor
     with torch.device("meta"):

@@ -208,8 +208,8 @@ def quantize_weight(weight: "torch.Tensor", name: str = "weight") -> tuple["torc
     import torch  # noqa: PLC0415 - only when quantizing
 
     rows, columns = weight.shape
-    stored = torch.empty(rows, columns, dtype=torch.float8_e4m3fn)
-    scales = torch.empty(rows, 1, dtype=torch.float16)
+    stored = torch.empty(rows, columns, dtype=torch.float8_e4m3fn, device=weight.device)
+    scales = torch.empty(rows, 1, dtype=torch.float16, device=weight.device)
     block = max(1, 4 * 1024 * 1024 // max(columns, 1))
     for start in range(0, rows, block):
         part = weight[start : start + block].float()

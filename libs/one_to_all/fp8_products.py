@@ -40,7 +40,7 @@ def scaled_linear(
     Returns:
         [..., N] in the dtype of ``states``; on CUDA rounded to bfloat16, which is what the kernel gives.
     """
-    quantized, row_scale = quantize_rows(states.flatten(0, -2))
+    quantized, row_scale = quantize_rows(states.flatten(0, -2).contiguous())  # the kernels take rows side by side only
     dtype = torch.bfloat16 if states.is_cuda else states.dtype
     product = torch._scaled_mm(
         quantized,

@@ -115,9 +115,10 @@ def denoise(
     scheduler.set_begin_index(0)
     known = chunk.previous_latents
     latents = noise if known is None else torch.cat((known, noise[:, :, REPLACED_LATENT_FRAMES:]), dim=2)
+    timesteps = scheduler.timesteps.to(latents.device)  # once: a copy waits for all that the device has been given
     for index, time in enumerate(scheduler.timesteps):
         memo.start_step()
-        timestep = time.to(latents.device).expand(latents.shape[0])
+        timestep = timesteps[index].expand(latents.shape[0])
         velocities: dict[PassName, torch.Tensor] = {}
         step_guidance = guidance if index < guided_steps else unguided
         passes = step_guidance.passes

@@ -87,11 +87,9 @@ class PromptEncoder:
             truncation=True,
             add_special_tokens=True,
             return_attention_mask=True,
-            return_tensors="pt",
         )
         device = self.text_encoder.device
-        mask = tokens.attention_mask.to(device)
-        embeddings = self.text_encoder(tokens.input_ids.to(device), mask).last_hidden_state
-        count = int(mask.sum())
-        embeddings[:, count:] = 0
+        ids, mask = torch.tensor(tokens["input_ids"]), torch.tensor(tokens["attention_mask"])
+        embeddings = self.text_encoder(ids.to(device), mask.to(device)).last_hidden_state
+        embeddings[:, sum(tokens["attention_mask"][0]) :] = 0
         return embeddings

@@ -169,11 +169,12 @@ class _Reader:
             with torch.no_grad(), stream:
                 for number, piece in enumerate(pieces):
                     self._read(piece, number % _BUFFERS)
-            if self._stream is not None:
-                self._stream.synchronize()
         except BaseException:
             pieces.stop()
             raise
+        finally:
+            if self._stream is not None:  # after an error, too: what is still copied must not hit memory given back
+                self._stream.synchronize()
 
     def suspects(self) -> set[str]:
         """Names of tensors of which this thread saw a piece that may not be finite."""

@@ -109,8 +109,10 @@ def _open(path: Path, device: str) -> Any:
     providers: list[Any] = [_CPU]
     if kind == "cuda":
         _prepare_cuda(device)
-        # TF32 would shift heatmap peaks; the specification's numbers are those of full float32
-        providers = [(_CUDA, {"device_id": int(index or 0), "use_tf32": 0}), _CPU]
+        # TF32 would shift heatmap peaks; the specification's numbers are those of full float32. The default search for
+        # convolutions times every algorithm, and does so again for each new batch size, a clip's last one included.
+        options_of_cuda = {"device_id": int(index or 0), "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+        providers = [(_CUDA, options_of_cuda), _CPU]
     elif device != "cpu":
         raise DeviceError(f"pose networks run on cpu, cuda or cuda:N, not on {device!r}; change ONE_TO_ALL_DEVICE")
     try:
