@@ -5,10 +5,31 @@ What does not belong here: which external assets there are (``assets.request_inp
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import dagster as dg
 
 DATA_VERSION_TAG = "dagster/data_version"
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """The observed version of a file, written as ``sha256sum`` prints it: digest, then path.
+
+    With the path in it, the versions of all requests say which of them use a file.
+    """
+
+    sha256: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.sha256}  {self.path}"
+
+    @classmethod
+    def parse(cls, version: str) -> "FileVersion":
+        """What :meth:`__str__` wrote."""
+        sha256, _, path = version.partition("  ")
+        return cls(sha256, path)
 
 
 def observation(

@@ -44,6 +44,10 @@ class RepositoryLayout:
         """The LoRA that a request calls ``name``."""
         return self.root / LORA_FOLDER / f"{name}.safetensors"
 
+    def loras(self) -> list[Path]:
+        """The LoRA files that are there, by name."""
+        return sorted(file for file in (self.root / LORA_FOLDER).glob("*.safetensors") if file.is_file())
+
     @property
     def detector(self) -> Path:
         """The person detector (YOLOv10m, ONNX)."""

@@ -22,7 +22,7 @@ def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFi
     if layout.variant.weight_format != "plain":
         raise ModelFilesError(f"lora: {request.lora}: a LoRA cannot be added to the FP8 weights of {request.model}")
     if not path.is_file():
-        there = sorted(file.stem for file in path.parent.glob("*.safetensors"))
+        there = [file.stem for file in layout.loras()]
         others = f", or name one of {', '.join(there)}" if there else ""
         raise ModelFilesError(f"lora: {path} is missing; put the file there{others}")
     return LoraFile(path)

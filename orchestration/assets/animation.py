@@ -21,10 +21,11 @@ from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FI
 from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
 from orchestration.assets.model_verification import stored_verification
-from orchestration.assets.models_in_use import animation_model
+from orchestration.assets.models_in_use import animation_model, observe_replaced_lora, path_of_lora
 from orchestration.assets.request import REQUEST_FILE
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.fleet.worker_identity import process_metadata
+from orchestration.observed import FileVersion, observe_inputs
 from orchestration.outputs import SECONDS_ATTRIBUTE, folder_output
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
@@ -90,6 +91,9 @@ def animation(
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
         verified = stored_verification(storage.artifacts(), request.model)
         lora_sha256 = None if lora is None else lora_digest(lora, layout)
+        if lora and lora_sha256 and verified:
+            version = FileVersion(lora_sha256, path_of_lora(lora.path, layout))
+            observe_inputs(context, observe_replaced_lora(context.instance, request.id, verified.versions, version))
         objects = storage.objects()
         prefix = chunk_prefix(
             request,

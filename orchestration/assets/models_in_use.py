@@ -4,19 +4,24 @@ Model files are partitioned by variant, animations by request. Dagster's own par
 that this request names", and one of ours would not be known to the webserver. So each request has a partition in two
 external assets, whose observed data version is the digest of the files its variant had when they were last verified.
 A verification that finds other bytes observes the new digest for every request of that variant: exactly their clips
-become stale, in Dagster's own answers. What does not belong here: verifying (``model_verification``).
+become stale, in Dagster's own answers. A LoRA that a request names belongs to the files its clip is made with; people
+replace it without verifying anything, so the sensor ``lora_watch`` looks after it. What does not belong here: verifying
+(``model_verification``).
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 
+from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import RepositoryLock
 from libs.model_repo.report import FileResult, VerificationReport
 from libs.model_repo.repository_files import Part
-from orchestration.observed import observation
+from orchestration.observed import FileVersion, observation, observed_versions
 from orchestration.partitions import ANIMATION_REQUESTS, requests_of_variant
 from orchestration.policies import MODELS_GROUP, OWNERS
 
@@ -34,13 +39,16 @@ pose_networks = dg.AssetSpec(
 
 animation_model = dg.AssetSpec(
     "animation_model",
-    description="The verified checkpoint and Wan resources of the request's model variant.",
+    description="The verified checkpoint and Wan resources of the request's model variant, and the LoRA it names.",
     partitions_def=ANIMATION_REQUESTS,
     deps=_FROM_VERIFICATION,
     group_name=MODELS_GROUP,
     owners=OWNERS,
     kinds={"pytorch"},
 )
+
+_MODEL_OF_CLIP = animation_model.key.to_user_string()
+_WITH_LORA = " with LoRA "
 
 PARTS_IN_USE: dict[str, tuple[Part, ...]] = {
     "pose_networks": ("pose_models",),
@@ -66,16 +74,58 @@ def _digest_or_size(file: FileResult, lock: RepositoryLock | None) -> str:
     return file.sha256 or (locked.sha256 if locked else f"{file.size} bytes")
 
 
-def observe_models_of_request(request_id: str, versions: Mapping[str, str]) -> Iterator[dg.AssetObservation]:
+@dataclass(frozen=True)
+class ModelVersion:
+    """The observed version of ``animation_model``: of the verified files, and of the LoRA added to them.
+
+    Without a LoRA it is the digest alone, as it was before there were any.
+    """
+
+    files: str
+    lora: FileVersion | None = None
+
+    def __str__(self) -> str:
+        return f"{self.files}{_WITH_LORA}{self.lora}" if self.lora else self.files
+
+    @classmethod
+    def parse(cls, version: str) -> "ModelVersion":
+        """What :meth:`__str__` wrote."""
+        files, _, lora = version.partition(_WITH_LORA)
+        return cls(files, FileVersion.parse(lora) if lora else None)
+
+
+def path_of_lora(file: Path, layout: RepositoryLayout) -> str:
+    """How observed versions call a LoRA: its path below the models folder."""
+    return file.relative_to(layout.root.parent).as_posix()
+
+
+def observe_models_of_request(
+    request_id: str, versions: Mapping[str, str], lora: FileVersion | None
+) -> Iterator[dg.AssetObservation]:
     """What ``request_id`` is made with: one observation per asset of ``versions``."""
     for asset, version in versions.items():
-        yield observation(asset, request_id, version)
+        of_clip = asset == _MODEL_OF_CLIP
+        yield observation(asset, request_id, str(ModelVersion(version, lora)) if of_clip else version)
+
+
+def observe_replaced_lora(
+    instance: dg.DagsterInstance, request_id: str, versions: Mapping[str, str], lora: FileVersion
+) -> Iterator[dg.AssetObservation]:
+    """What the clip is made with, where the LoRA is another one than when the request was validated."""
+    version = str(ModelVersion(versions[_MODEL_OF_CLIP], lora))
+    if observed_versions(instance, _MODEL_OF_CLIP, [request_id]).get(request_id) != version:
+        yield observation(_MODEL_OF_CLIP, request_id, version)
 
 
 def observe_models_of_variant(
     instance: dg.DagsterInstance, variant: str, versions: Mapping[str, str], previous: Mapping[str, str]
 ) -> Iterator[dg.AssetObservation]:
-    """The same for all requests of ``variant``, for those assets whose version is not the ``previous`` one."""
+    """Those of ``versions`` that are not the ``previous`` ones, for all requests of ``variant``; LoRAs stay theirs."""
     changed = {asset: version for asset, version in versions.items() if previous.get(asset) != version}
-    for request_id in requests_of_variant(instance, variant):
-        yield from observe_models_of_request(request_id, changed)
+    requests = requests_of_variant(instance, variant)
+    if not changed or not requests:
+        return
+    observed = observed_versions(instance, _MODEL_OF_CLIP, requests)
+    for request_id in requests:
+        before = observed.get(request_id)
+        yield from observe_models_of_request(request_id, changed, ModelVersion.parse(before).lora if before else None)

@@ -21,12 +21,12 @@ from libs.model_repo.variants import variant_of_folder
 from libs.model_repo.verify import verify_repository
 from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
-from libs.stages.requested_lora import requested_lora
+from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.objects import ObjectStore
 from libs.storage.sha256 import sha256_of_file
 from orchestration.assets.model_verification import stored_verification
-from orchestration.assets.models_in_use import observe_models_of_request
+from orchestration.assets.models_in_use import observe_models_of_request, path_of_lora
 from orchestration.assets.request_inputs import (
     POSE_OPTION_FIELDS,
     REQUEST_INPUTS,
@@ -34,7 +34,7 @@ from orchestration.assets.request_inputs import (
     observe_media,
 )
 from orchestration.failures import RETRY_POLICY, failures_explained
-from orchestration.observed import observe_inputs
+from orchestration.observed import FileVersion, observe_inputs
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, CONTENT_TAG, OWNERS
@@ -160,15 +160,18 @@ def _model_files_check(
 ) -> dg.AssetCheckResult:
     """Are the files the ones that were verified? Observes which they are (``models_in_use``) if so."""
     verified = stored_verification(store, request.model)
-    problem: str | None
+    problem = None
     if verified is None:
         problem = f"{request.model} was never verified: materialize model_verification for partition {request.model!r}"
     else:
-        problem = _problem_now(request, layout_of(request.model, settings))
-    if verified is not None and problem is None:
-        remember_variant_of_request(context.instance, request.id, request.model)
-        for observation in observe_models_of_request(request.id, verified.versions):
-            context.log_event(observation)
+        try:
+            lora = _complete_model_files(request, layout_of(request.model, settings))
+        except ModelFilesError as error:
+            problem = str(error)
+        else:
+            remember_variant_of_request(context.instance, request.id, request.model)
+            for observation in observe_models_of_request(request.id, verified.versions, lora):
+                context.log_event(observation)
     return dg.AssetCheckResult(
         check_name=MODEL_FILES_CHECK,
         asset_key="animation_request",
@@ -177,11 +180,12 @@ def _model_files_check(
     )
 
 
-def _problem_now(request: ResolvedRequest, layout: RepositoryLayout) -> str | None:
-    """What a fast look finds wrong with the files as they are now; a few seconds for any variant."""
-    try:
-        requested_lora(request, layout)
-        verify_repository(layout, level="fast").raise_if_not_complete()
-    except ModelFilesError as error:
-        return str(error)
-    return None
+def _complete_model_files(request: ResolvedRequest, layout: RepositoryLayout) -> FileVersion | None:
+    """A fast look at the files as they are now, a few seconds for any variant; returns the LoRA to observe, if any.
+
+    Raises:
+        ModelFilesError: says what is wrong.
+    """
+    lora = requested_lora(request, layout)
+    verify_repository(layout, level="fast").raise_if_not_complete()
+    return FileVersion(lora_digest(lora, layout), path_of_lora(lora.path, layout)) if lora else None

@@ -9,7 +9,6 @@ judging inputs (``request``).
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -17,7 +16,7 @@ import dagster as dg
 from libs.accepted_requests import AcceptedRequest
 from libs.animation_request import ResolvedRequest
 from libs.inbox import Inbox
-from orchestration.observed import observation, observed_versions
+from orchestration.observed import FileVersion, observation, observed_versions
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, OWNERS
 
@@ -44,26 +43,6 @@ REQUEST_INPUTS = [request_document, requested_poses, reference_picture, driving_
 
 MEDIA_FIELDS = {"reference_picture": "reference", "driving_video": "driver"}
 """Asset name -> the field of a request that names the file."""
-
-
-@dataclass(frozen=True)
-class MediaVersion:
-    """The observed version of a media file, written as ``sha256sum`` prints it: digest, then path below ``inbox/``.
-
-    With the path in it, the versions of all requests say which of them use a file.
-    """
-
-    sha256: str
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.sha256}  {self.path}"
-
-    @classmethod
-    def parse(cls, version: str) -> "MediaVersion":
-        """What :meth:`__str__` wrote."""
-        sha256, _, path = version.partition("  ")
-        return cls(sha256, path)
 
 
 def document_versions(request: ResolvedRequest) -> dict[str, str]:
@@ -98,10 +77,10 @@ def observe_changed_documents(
 def observe_media(request: ResolvedRequest, digests: Mapping[str, str], inbox: Inbox) -> Iterator[dg.AssetObservation]:
     """The picture and the video of ``request``; ``digests``: field of the request -> SHA-256 of the file."""
     for asset, field in MEDIA_FIELDS.items():
-        yield observe_media_file(asset, request.id, MediaVersion(digests[field], getattr(request, field)), inbox)
+        yield observe_media_file(asset, request.id, FileVersion(digests[field], getattr(request, field)), inbox)
 
 
-def observe_media_file(asset: str, request_id: str, version: MediaVersion, inbox: Inbox) -> dg.AssetObservation:
+def observe_media_file(asset: str, request_id: str, version: FileVersion, inbox: Inbox) -> dg.AssetObservation:
     """One media file that ``request_id`` names."""
     metadata: dict[str, dg.MetadataValue] = {
         "file": dg.MetadataValue.text(version.path),

@@ -1,35 +1,23 @@
 """The sensor that sees when a picture or video that clips were made from is replaced in the inbox.
 
-It observes the new content for every request that was made with the old one; Dagster then shows what is out of date.
-No run is launched: whether a clip is to be made again is a person's decision. What does not belong here: new requests
-(``inbox``).
+What does not belong here: what follows from it (``watched_files``), new requests (``inbox``).
 """
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
 from libs.inbox import Inbox
-from libs.media_watch import SeenMedia
-from orchestration.assets.request_inputs import MEDIA_FIELDS, MediaVersion, observe_media_file
-from orchestration.observed import observed_versions
-from orchestration.partitions import ANIMATION_REQUESTS
+from libs.storage.objects import ObjectInfo
+from orchestration.assets.request_inputs import MEDIA_FIELDS, observe_media_file
+from orchestration.observed import FileVersion, observed_versions
 from orchestration.resources import StorageResource
-
-SECONDS_PER_TICK = 20.0
-"""What is left is looked at in the next tick; Dagster ends a tick after 60 s."""
-
-OBSERVATIONS_PER_TICK = 500
-"""A video that thousands of requests share must not keep the daemon from its other work."""
+from orchestration.sensors.watched_files import FileUse, look
 
 HASHED_UP_TO = 1 << 30
 """Bytes. A larger file that another program put into a bucket is not read through in a tick: its size and time stand
 for its content, until a run copies and hashes it."""
-
-_Users = Mapping[str, list[tuple[str, str, str]]]
 
 
 @dg.sensor(
@@ -38,48 +26,29 @@ _Users = Mapping[str, list[tuple[str, str, str]]]
     description="Observes pictures and videos that were replaced in the inbox after a clip was made from them.",
 )
 def input_watch(context: dg.SensorEvaluationContext, storage: StorageResource) -> dg.SensorResult:
-    """One look at the inbox; the cursor holds what was looked at, so an unchanged inbox costs one listing."""
-    inbox = Inbox(storage.objects())
-    seen = SeenMedia.load(context.cursor)
-    unseen = seen.unseen(inbox.all_media())
-    users = _users(context.instance) if unseen else {}
-    deadline = time.monotonic() + SECONDS_PER_TICK
-    observations: list[dg.AssetObservation] = []
-    looked_at = 0
-    for path, info in unseen.items():
-        if time.monotonic() > deadline:
-            break
-        if path in users:
-            room = OBSERVATIONS_PER_TICK - len(observations)
-            replaced = list(islice(_replaced(path, users[path], inbox), room + 1))
-            observations.extend(replaced[:room])
-            if len(replaced) > room:
-                break  # the next look finds the others: what was observed by then counts as seen
-        seen.add(path, info)
-        looked_at += 1
-    left = f", {len(unseen) - looked_at} wait for the next look" if looked_at < len(unseen) else ""
-    found = f"{len(observations)} replaced inputs" if observations else "nothing replaced"
-    return dg.SensorResult(
-        asset_events=observations,
-        skip_reason=f"{looked_at} new or changed files in the inbox, {found}{left}",
-        cursor=seen.dump(),
-    )
+    """One look at the inbox."""
+    return look(context.instance, _Media(Inbox(storage.objects())), context.cursor)
 
 
-def _users(instance: dg.DagsterInstance) -> _Users:
-    """Path of a file -> (asset, request, digest) of what was made from it, as observed last."""
-    registered = set(instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name)))
-    found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for asset in MEDIA_FIELDS:
-        for request_id, text in observed_versions(instance, asset).items():
-            version = MediaVersion.parse(text)
-            if request_id in registered:
-                found[version.path].append((asset, request_id, version.sha256))
-    return found
+class _Media:
+    """The pictures and videos of the inbox, by their path below it."""
 
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
 
-def _replaced(path: str, users: list[tuple[str, str, str]], inbox: Inbox) -> Iterator[dg.AssetObservation]:
-    digest = inbox.media_digest(path, HASHED_UP_TO)
-    for asset, request_id, before in users:
-        if digest is not None and digest != before:  # a file that was taken away puts no clip out of date
-            yield observe_media_file(asset, request_id, MediaVersion(digest, path), inbox)
+    def listing(self) -> Iterable[tuple[str, ObjectInfo]]:
+        return self._inbox.all_media()
+
+    def uses(self, instance: dg.DagsterInstance) -> Mapping[str, list[FileUse]]:
+        found: dict[str, list[FileUse]] = defaultdict(list)
+        for asset in MEDIA_FIELDS:
+            for request_id, text in observed_versions(instance, asset).items():
+                version = FileVersion.parse(text)
+                found[version.path].append(FileUse(asset, request_id, version.sha256, text))
+        return found
+
+    def digest(self, path: str) -> str | None:
+        return self._inbox.media_digest(path, HASHED_UP_TO)
+
+    def observation(self, use: FileUse, path: str, digest: str) -> dg.AssetObservation:
+        return observe_media_file(use.asset, use.request_id, FileVersion(digest, path), self._inbox)

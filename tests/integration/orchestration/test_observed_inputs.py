@@ -9,51 +9,14 @@ import pytest
 
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
-from orchestration.jobs import ANIMATE
 from orchestration.observed import observed_versions
-from orchestration.resources import SettingsResource, StorageResource
 from orchestration.sensors.input_watch import input_watch
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
+from tests.integration.orchestration.staleness import Watch, materialize, stale
 
 REQUEST_ASSETS = ["animation_request", "request_media", "pose_options"]
 POSE_ASSETS = ["request_media", "pose_options", "pose_tracks", "pose_conditioning"]
-
-
-class Watch:
-    """The sensor ``input_watch`` tick by tick, its observations stored as the daemon stores them."""
-
-    def __init__(self, world: Any) -> None:
-        self.world = world
-        self.cursor: str | None = None
-
-    def tick(self) -> list[tuple[str, str | None]]:
-        """(asset, request) of what was observed."""
-        with dg.build_sensor_context(
-            instance=self.world.instance,
-            cursor=self.cursor,
-            resources={"storage": StorageResource(settings=SettingsResource())},
-        ) as context:
-            result = input_watch(context)
-        assert isinstance(result, dg.SensorResult)
-        self.cursor = result.cursor
-        for event in result.asset_events:
-            self.world.instance.report_runless_asset_event(event)
-        return sorted((event.asset_key.to_user_string(), event.partition) for event in result.asset_events)
-
-
-def materialize(world: Any, request_id: str, *assets: str) -> None:
-    job = build_defs().resolve_job_def(ANIMATE.name)
-    world.instance.add_dynamic_partitions("animation_requests", [request_id])
-    keys = [dg.AssetKey(name) for name in assets]
-    assert job.execute_in_process(partition_key=request_id, instance=world.instance, asset_selection=keys).success
-
-
-def stale(world: Any, request_id: str, *assets: str) -> set[str]:
-    """Those of ``assets`` that Dagster calls stale or missing, and those below them."""
-    keys = [dg.AssetKey(name) for name in assets]
-    return {key.to_user_string() for key in unfinished_assets(build_defs(), world.instance, keys, request_id)}
 
 
 @pytest.fixture
@@ -66,7 +29,7 @@ def test_a_picture_replaced_under_its_name_puts_those_out_of_date_that_used_it(w
     write_puppet_picture(media / "other.png", width=200)
     for request_id, reference in (("one", "puppet.png"), ("two", "puppet.png"), ("three", "other.png")):
         materialize(world, submit_small(world, media, request_id, reference=reference), *REQUEST_ASSETS)
-    watch = Watch(world)
+    watch = Watch(world, input_watch)
     assert watch.tick() == []
     before = observed_versions(world.instance, "reference_picture")
     assert before["one"] == before["two"] != before["three"]
@@ -98,7 +61,7 @@ def test_the_same_bytes_again_and_a_file_that_goes_put_nothing_out_of_date(world
     assert shown["file"] == "dance.mp4"
     assert shown["stored at"] == world.inbox.media_uri("dance.mp4")
 
-    watch = Watch(world)
+    watch = Watch(world, input_watch)
     inbox = world.data_dir / "artifacts" / "inbox"
     os.utime(inbox / "dance.mp4", (1, 1))
     assert watch.tick() == []
@@ -121,11 +84,11 @@ def test_a_look_that_is_cut_short_goes_on_where_it_stopped(
     for request_id in ("one", "two"):
         materialize(world, submit_small(world, media, request_id), *REQUEST_ASSETS)
     write_puppet_picture(world.data_dir / "artifacts" / "inbox" / "puppet.png", width=240)
-    monkeypatch.setattr("orchestration.sensors.input_watch.SECONDS_PER_TICK", -1.0)
-    watch = Watch(world)
+    monkeypatch.setattr("orchestration.sensors.watched_files.SECONDS_PER_TICK", -1.0)
+    watch = Watch(world, input_watch)
     assert watch.tick() == []
-    monkeypatch.setattr("orchestration.sensors.input_watch.SECONDS_PER_TICK", 60.0)
-    monkeypatch.setattr("orchestration.sensors.input_watch.OBSERVATIONS_PER_TICK", 1)
+    monkeypatch.setattr("orchestration.sensors.watched_files.SECONDS_PER_TICK", 60.0)
+    monkeypatch.setattr("orchestration.sensors.watched_files.OBSERVATIONS_PER_TICK", 1)
     assert sorted(watch.tick() + watch.tick()) == [("reference_picture", "one"), ("reference_picture", "two")]
     assert watch.tick() == []
 

@@ -1,11 +1,11 @@
-"""Which media changed since the last look, from listings alone."""
+"""Which files changed since the last look, from listings alone."""
 
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.media_watch import SeenMedia
+from libs.file_watch import SeenFiles
 from libs.storage.objects import ObjectInfo
 
 _TIME = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,11 +25,11 @@ listings = st.dictionaries(
 def test_what_is_new_or_changed_is_seen_once_and_what_went_is_forgotten(
     first: dict[str, ObjectInfo], second: dict[str, ObjectInfo]
 ) -> None:
-    seen = SeenMedia()
+    seen = SeenFiles()
     assert seen.unseen(first.items()) == first
     for path, info in first.items():
         seen.add(path, info)
-    seen = SeenMedia.load(seen.dump())
+    seen = SeenFiles.load(seen.dump())
     assert seen.unseen(first.items()) == {}
     changed = {path: info for path, info in second.items() if first.get(path) != info}
     assert seen.unseen(second.items()) == changed
@@ -38,13 +38,13 @@ def test_what_is_new_or_changed_is_seen_once_and_what_went_is_forgotten(
 
 
 def test_ten_thousand_files_fit_into_a_cursor() -> None:
-    seen = SeenMedia()
+    seen = SeenFiles()
     for index in range(10_000):
         seen.add(f"batch/{index}.mp4", ObjectInfo("x", index, _TIME))
     assert len(seen.dump()) <= 80_000
-    assert SeenMedia.load(seen.dump()) == seen
+    assert SeenFiles.load(seen.dump()) == seen
 
 
 def test_a_cursor_of_another_version_means_nothing_was_seen() -> None:
     for stored in (None, "", "{}", "QUJD"):
-        assert SeenMedia.load(stored) == SeenMedia()
+        assert SeenFiles.load(stored) == SeenFiles()

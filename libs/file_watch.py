@@ -1,6 +1,6 @@
-"""Which media of the inbox are new or changed since the last look, from listings alone.
+"""Which of many files are new or changed since the last look, from listings alone.
 
-What does not belong here: who uses a file, and what follows from its change (``orchestration.sensors.input_watch``).
+What does not belong here: who uses a file, and what follows from its change (``orchestration.sensors.watched_files``).
 """
 
 import base64
@@ -16,7 +16,7 @@ _BYTES = 6
 
 
 @dataclass
-class SeenMedia:
+class SeenFiles:
     """Signatures of the files looked at already: path, size and time of change, six bytes for each file."""
 
     signatures: set[bytes] = field(default_factory=set)
@@ -36,11 +36,11 @@ class SeenMedia:
         """As text; equal for equal content."""
         return base64.b64encode(b"".join(sorted(self.signatures))).decode("ascii")
 
-    def unseen(self, media: Iterable[tuple[str, ObjectInfo]]) -> dict[str, ObjectInfo]:
-        """Those of ``media`` that are new or changed, by path; what is not in ``media`` any more is forgotten."""
+    def unseen(self, files: Iterable[tuple[str, ObjectInfo]]) -> dict[str, ObjectInfo]:
+        """Those of ``files`` that are new or changed, by path; what is not in ``files`` any more is forgotten."""
         present: set[bytes] = set()
         found = {}
-        for path, info in media:
+        for path, info in files:
             signature = _signature(path, info)
             present.add(signature)
             if signature not in self.signatures:
