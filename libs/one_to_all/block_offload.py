@@ -73,6 +73,17 @@ class BlockOffload:
         """Of blocks, now."""
         return sum(slot.buffer.numel() for slot in self._slots)
 
+    @property
+    def host_bytes(self) -> int:
+        """Of page-locked memory that all blocks take."""
+        return sum(block.byte_count for block in self._blocks)
+
+    def repack(self) -> None:
+        """Between two passes, after parameters were added to layers of blocks or taken from them: these move, too."""
+        for block in self._blocks:
+            if {id(tensor) for tensor in block.tensors} != {id(tensor) for tensor in block.present()}:
+                block.pack()
+
     def remove(self) -> None:
         """Undo it: all blocks are moved to the device."""
         self._end_pass()
@@ -145,14 +156,23 @@ class _HostBlock:
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self.module = module
-        self.tensors = [*module.parameters(), *module.buffers()]
+        self._page_locked = device.type == "cuda"
+        self.pack()
+
+    def present(self) -> list[torch.Tensor]:
+        """The tensors that the module has now."""
+        return [*self.module.parameters(), *self.module.buffers()]
+
+    def pack(self) -> None:
+        """Move the tensors that the module has now to the host, wherever they are."""
+        self.tensors = self.present()
         self._offsets: list[int] = []
         end = 0
         for tensor in self.tensors:
             self._offsets.append(end)
             end += math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT
         self.byte_count = end
-        self.host = torch.zeros(end, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self.host = torch.zeros(end, dtype=torch.uint8, pin_memory=self._page_locked)
         self._at_rest = self._views(self.host)
         for tensor, view in zip(self.tensors, self._at_rest, strict=True):
             view.copy_(tensor.data)

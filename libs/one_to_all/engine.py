@@ -28,6 +28,7 @@ from libs.one_to_all.fp8 import computes_in_fp8
 from libs.one_to_all.guidance import Guidance, plan_guidance
 from libs.one_to_all.loading import LoadedNetworks, load_networks
 from libs.one_to_all.long_video import MakeChunk, animate_chunks, chunk_poses
+from libs.one_to_all.lora_branches import LoraBranches, takes_loras_beside_weights
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
@@ -70,6 +71,7 @@ class AnimationEngine:
         self.dtype = dtype
         self.drop_text_encoder = drop_text_encoder
         self._placement = Placement(networks, device)
+        self._lora_branches = LoraBranches(networks.transformer, dtype)
         self.denoise: Denoise = denoise
         """How a chunk is denoised; the leader of several ranks replaces it by what they do together."""
 
@@ -92,7 +94,7 @@ class AnimationEngine:
             dtype: of all networks; bfloat16 on CUDA and float32 on the CPU when left out.
             drop_text_encoder: give its memory back once a clip's prompts are encoded; a later clip with prompts that
                 are not known loads it again. The result is the same.
-            lora: added to the weights of the transformer.
+            lora: added to the weights of the transformer, or beside them where they are FP8.
             speed: how the transformer computes.
             plan: where the networks lie, and how long; all on the device when left out, the text encoder on the CPU
                 where that is too small.
@@ -104,8 +106,11 @@ class AnimationEngine:
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
         try:
-            networks = load_networks(layout, resolved, dtype, lora, speed, plan)
+            beside = takes_loras_beside_weights(layout)
+            networks = load_networks(layout, resolved, dtype, None if beside else lora, speed, plan)
             engine = cls(networks, resolved, dtype, drop_text_encoder)
+            if beside:
+                engine.use_lora(lora)
             if plan is not None:
                 engine.follow(plan)
             return engine
@@ -123,6 +128,15 @@ class AnimationEngine:
         self.drop_text_encoder = plan.text_encoder == "dropped after the prompt"
         self.memory_plan = plan
         self.release_memory()
+
+    def use_lora(self, lora: LoraFile | None) -> None:
+        """Have ``lora`` and no other beside FP8 weights, between two clips; None for no LoRA.
+
+        Raises:
+            ModelFilesError: see :meth:`LoraBranches.use`; the engine is as it was.
+        """
+        if self._lora_branches.use(lora) and self._placement is not None:
+            self._placement.parameters_changed()
 
     @property
     def bytes_on_device(self) -> int:

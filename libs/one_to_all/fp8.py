@@ -18,6 +18,8 @@ from libs.one_to_all.fp8_products import fits_kernel, scaled_linear, why_not_in_
 _TORCH_DTYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MARKER = "scaled_fp8"
 """A tensor by which some programs mark scaled files; it holds nothing."""
+BRANCH_PARAMETERS = ("lora_down", "lora_up")
+"""Of an :class:`Fp8Linear` only: no checkpoint holds them."""
 
 
 class Fp8Linear(nn.Linear):
@@ -28,10 +30,13 @@ class Fp8Linear(nn.Linear):
     the input; the product is formed in float32 and rounded once. Casting the module (``.to(torch.bfloat16)``) leaves
     the weight and its scale as they are.
 
-    With ``computes_in_fp8`` the product is formed in FP8 instead (``fp8_products``).
+    With ``computes_in_fp8`` the product is formed in FP8 instead (``fp8_products``). To either a branch of low rank may
+    be added: ``lora_down`` [rank, in] and ``lora_up`` [out, rank] in the compute dtype, or None (``lora_branches``).
     """
 
     scale_weight: nn.Parameter | None
+    lora_down: nn.Parameter | None
+    lora_up: nn.Parameter | None
     computes_in_fp8: bool = False
 
     @classmethod
@@ -41,14 +46,32 @@ class Fp8Linear(nn.Linear):
         made.weight = nn.Parameter(torch.empty_like(layer.weight, dtype=dtype), requires_grad=False)
         empty = None if scale is None else torch.empty(scale, device="meta")
         made.register_parameter("scale_weight", None if empty is None else nn.Parameter(empty, requires_grad=False))
+        made.drop_branch()
         return made
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``input`` [..., in] -> [..., out] in the dtype of ``input``."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         if self.computes_in_fp8:
-            return scaled_linear(input, self.weight, self._channel_scale(), bias)
-        return functional.linear(input, self.dequantized(input.dtype), bias)
+            output = scaled_linear(input, self.weight, self._channel_scale(), bias)
+        else:
+            output = functional.linear(input, self.dequantized(input.dtype), bias)
+        if self.lora_down is None or self.lora_up is None:
+            return output
+        hidden = functional.linear(input, self.lora_down.to(input.dtype))
+        # added where the output lies: at full size it takes up to a gigabyte
+        flat = output.flatten(0, -2).addmm_(hidden.flatten(0, -2), self.lora_up.to(input.dtype).t())
+        return flat.view(output.shape)
+
+    def set_branch(self, down: torch.Tensor, up: torch.Tensor) -> None:
+        """Add the product of ``up`` [out, rank] and ``down`` [rank, in] to what the weight gives."""
+        self.lora_down = nn.Parameter(down, requires_grad=False)
+        self.lora_up = nn.Parameter(up, requires_grad=False)
+
+    def drop_branch(self) -> None:
+        """Without a branch, as the layer was loaded."""
+        self.register_parameter("lora_down", None)
+        self.register_parameter("lora_up", None)
 
     def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight [out, in] in ``dtype``."""

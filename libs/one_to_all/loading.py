@@ -51,7 +51,7 @@ def load_networks(
     speed: SpeedOptions = DEFAULT_SPEED,
     plan: MemoryPlan | None = None,
 ) -> LoadedNetworks:
-    """Load everything of ``layout`` in ``dtype``, and add ``lora`` to the transformer.
+    """Load everything of ``layout`` in ``dtype``, and fuse ``lora`` into the transformer, which then is not FP8.
 
     What ``plan`` wants on the host is loaded there; without one the text encoder is, where the device cannot hold all.
 

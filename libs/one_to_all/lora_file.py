@@ -1,13 +1,17 @@
 """Which LoRA a network is loaded with. Light: no torch.
 
-What does not belong here: what is in the file (``lora_names``), adding it to the weights (``lora``).
+What does not belong here: what is in the file (``lora_changes``), adding it to the weights (``lora``) or beside them
+(``lora_branches``).
 """
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from libs.errors import InputError
+from libs.errors import InputError, ModelFilesError
+from libs.model_repo.digests import Signature
+
+LoraIdentity = tuple[Path, Signature, float]
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,19 @@ class LoraFile:
     def name(self) -> str:
         """As a request names it: the file's name without its ending."""
         return self.path.stem
+
+    def identity(self) -> LoraIdentity:
+        """By which a network knows whether it has this LoRA already: path, bytes and strength.
+
+        Raises:
+            ModelFilesError: there is no such file.
+        """
+        try:
+            return self.path, Signature.of(self.path), self.strength
+        except FileNotFoundError:
+            raise lora_is_missing(self.path) from None
+
+
+def lora_is_missing(path: Path) -> ModelFilesError:
+    """The error for a file that is not there."""
+    return ModelFilesError(f"{path}: is missing; put the LoRA there, or name another one")

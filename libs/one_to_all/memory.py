@@ -34,15 +34,18 @@ def device_memory(device: torch.device) -> DeviceMemory:
 
 def bytes_when_loaded(layout: RepositoryLayout, dtype: torch.dtype) -> int:
     """What the weights of ``layout`` take once they are loaded in ``dtype``; weights in FP8 stay as they are."""
-    return sum(_bytes_of_file(path, dtype) for path in weight_files(layout))
+    return sum(bytes_of_file(path, dtype) for path in weight_files(layout))
 
 
 def bytes_of_folder(folder: Path, dtype: torch.dtype) -> int:
     """The same of the weights in one folder; 0 if there is none."""
-    return sum(_bytes_of_file(path, dtype) for path in folder.glob("*.safetensors"))
+    return sum(bytes_of_file(path, dtype) for path in folder.glob("*.safetensors"))
 
 
-def _bytes_of_file(path: Path, dtype: torch.dtype) -> int:
+def bytes_of_file(path: Path, dtype: torch.dtype) -> int:
+    """The same of one file; 0 if there is none."""
+    if not path.is_file():
+        return 0
     if path.suffix != ".safetensors":
         return path.stat().st_size
     try:

@@ -1,8 +1,7 @@
 """What has to lie on a card at a time, in bytes, and the plan by which a clip fits into the memory that is free. Pure.
 
-The estimates are calculated, not measured on a card: weights from the network's size, intermediate results from the
-peaks that torch's memory tracker counts for the real modules with tensors that hold no data (a unit test holds the
-formulas to these). What does not belong here: how much is free (``memory``), which plan is asked for
+The estimates are calculated, not measured on a card, weights from the network's size. What does not belong here:
+intermediate results (``intermediate_bytes``), how much is free (``memory``), which plan is asked for
 (``memory_options``), and carrying one out (``placement``).
 """
 
@@ -11,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from libs.model_repo.variants import ModelVariant, NetworkConfig
-from libs.one_to_all.cost import TEXT_TOKENS, TokenGrid, block_bytes, weight_bytes
+from libs.one_to_all.cost import TokenGrid, block_bytes, weight_bytes
+from libs.one_to_all.intermediate_bytes import ALONE, WorkShare, decoding_bytes, kept_bytes, sampling_bytes
 from libs.settings import MemoryPlanName
 
 Transformer = Literal["resident", "offloaded"]
-TextEncoder = Literal["resident", "dropped after the prompt", "on the host"]
+TextEncoder = Literal["resident", "dropped after the prompt", "on the host", "on rank 0"]
 Phase = Literal["prompt", "sampling", "decoding"]
 
 GB = 10**9
@@ -24,18 +24,6 @@ UMT5_XXL_BYTES = 2 * (256384 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10240))
 WAN_VAE_BYTES = 254 * 10**6
 """Wan2.1's VAE in bfloat16: 127 million parameters."""
 
-_STREAM_COPIES = 17
-"""Token streams in bfloat16 alive at a block's peak (its rotation in float32), pose tokens and replacement included."""
-_POSE_PLANES = 4.5
-"""Planes of 16 channels alive at the pose encoder's peak, at the video's full size."""
-_STREAMS_BESIDE_POSES = 3
-_CACHED_STREAMS = 3 * 3
-"""Of a block cache: three for each of the at most three guidance passes (``block_cache``)."""
-_DECODER_BYTES_PER_PIXEL = 10_200
-"""Of one frame: the feature maps of one latent frame and those remembered of the one before."""
-_TILED_DECODER_BYTES = 700 * 10**6
-_VIDEO_BYTES_PER_VALUE = 3
-_TILED_VIDEO_BYTES_PER_VALUE = 6
 _OFFLOADED_BLOCKS = 2
 """On the device at a time: the one that computes, and the one that is copied next (``block_offload``)."""
 _KEYWORDS: Mapping[tuple[Transformer, TextEncoder, bool], MemoryPlanName] = {
@@ -46,6 +34,7 @@ _KEYWORDS: Mapping[tuple[Transformer, TextEncoder, bool], MemoryPlanName] = {
     ("offloaded", "on the host", False): "offload-all",
     ("offloaded", "on the host", True): "tiles",
 }
+_PLACEMENT_OF_KEYWORD = {keyword: transformer for (transformer, _, _), keyword in _KEYWORDS.items()}
 _LIBRARIES = 1 * GB
 _FRAGMENTATION = 0.05
 
@@ -58,7 +47,7 @@ class MemoryPlan:
         requested: name of the model variant that is asked for.
         variant: of the one whose weights are taken; ends with ``-fp8`` where they are FP8.
         transformer: whole on the device, or block by block from the host while it computes.
-        text_encoder: where it lies, and how long.
+        text_encoder: where it lies, and how long; on another rank where several make a clip, with the VAE.
         vae_tiling: decode in tiles; not exact at their seams.
         phases: bytes on the device by item, for each phase of a clip.
         host_bytes: weights that lie in the host's memory.
@@ -90,6 +79,12 @@ class MemoryPlan:
         """How ``ONE_TO_ALL_MEMORY`` asks for it; None for one that has to be chosen by the memory."""
         return _KEYWORDS.get((self.transformer, self.text_encoder, self.vae_tiling))
 
+    def is_called(self, keyword: MemoryPlanName) -> bool:
+        """Is it what this name asks for? Of a rank without text encoder and VAE only the transformer matters."""
+        if self.text_encoder == "on rank 0":
+            return self.transformer == _PLACEMENT_OF_KEYWORD[keyword]
+        return self.keyword == keyword
+
     @property
     def changes(self) -> tuple[str, ...]:
         """By what its results differ a little from those of the first plan; empty where they are the same."""
@@ -104,7 +99,9 @@ class MemoryPlan:
     @property
     def name(self) -> str:
         """In a few words."""
-        parts = [f"{self.variant}: transformer {self.transformer}", f"text encoder {self.text_encoder}"]
+        alone = self.text_encoder == "on rank 0"
+        parts = [f"{self.variant}: transformer {self.transformer}"]
+        parts += [] if alone else [f"text encoder {self.text_encoder}"]
         return ", ".join([*parts, "VAE in tiles"] if self.vae_tiling else parts)
 
     def summary(self) -> dict[str, Any]:
@@ -144,6 +141,8 @@ def plan_memory(
     vae_bytes: int = WAN_VAE_BYTES,
     keyword: MemoryPlanName | None = None,
     block_cache: bool = False,
+    lora_bytes: int = 0,
+    share: WorkShare = ALONE,
 ) -> MemoryPlan:
     """The first plan that fits, from the fastest to the smallest; the smallest where none fits.
 
@@ -158,90 +157,85 @@ def plan_memory(
         vae_bytes: weights of the VAE.
         keyword: only plans of this name.
         block_cache: the clip's quality is an approximate one that remembers blocks' answers.
+        lora_bytes: of a LoRA, which lies beside FP8 weights and moves with them; fused into others it takes nothing.
+        share: of one of several processes that make the clip.
     """
     grid = TokenGrid.of(height, width, frame_count)
-    kept = kept_bytes(variant.network, grid, block_cache=block_cache)
-    every = _plans(free_bytes, variant, grid, allow_fp8, text_encoder_bytes, vae_bytes, kept)
-    plans = [plan for plan in every if keyword is None or plan.keyword == keyword]
+    weights = _Weights(variant, text_encoder_bytes, vae_bytes, lora_bytes)
+    kept = kept_bytes(variant.network, grid, share, block_cache=block_cache)
+    every = _plans(free_bytes, weights, grid, allow_fp8, kept, share)
+    plans = [plan for plan in every if keyword is None or plan.is_called(keyword)]
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 
-def sampling_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
-    """Intermediate results of a pass in bfloat16 at their peak, with features of the reference and keys of the text."""
-    model_width = network.num_attention_heads * network.attention_head_dim
-    stream = _stream_bytes(network, grid)
-    planes = 2 * 16 * grid.frame_count * _pixels(grid)
-    features = 2 * (network.num_reference_layers + 1) * grid.per_frame * model_width * 2
-    text = 2 * TEXT_TOKENS * (network.text_dim + 4 * model_width) * 2
-    peak = max(_STREAM_COPIES * stream, round(_POSE_PLANES * planes) + _STREAMS_BESIDE_POSES * stream)
-    return peak + features + text
+@dataclass(frozen=True)
+class _Weights:
+    """Of one variant in bytes; the LoRA is counted where the transformer's are FP8."""
 
-
-def kept_bytes(network: NetworkConfig, grid: TokenGrid, *, block_cache: bool) -> int:
-    """Token streams kept from pass to pass: the attention that passes share, and three per pass of a block cache."""
-    return (1 + (_CACHED_STREAMS if block_cache else 0)) * _stream_bytes(network, grid)
-
-
-def decoding_bytes(grid: TokenGrid, *, tiled: bool) -> int:
-    """Intermediate results of the VAE's decoder in bfloat16, and the decoded video."""
-    values = 3 * grid.frame_count * _pixels(grid)
-    if tiled:
-        return min(_TILED_DECODER_BYTES, _DECODER_BYTES_PER_PIXEL * _pixels(grid)) + (
-            _TILED_VIDEO_BYTES_PER_VALUE * values
-        )
-    return _DECODER_BYTES_PER_PIXEL * _pixels(grid) + _VIDEO_BYTES_PER_VALUE * values
+    variant: ModelVariant
+    text_encoder: int
+    vae: int
+    lora: int
 
 
 def _plans(
-    free_bytes: int,
-    variant: ModelVariant,
-    grid: TokenGrid,
-    allow_fp8: bool,
-    text_encoder_bytes: int,
-    vae_bytes: int,
-    kept_between_passes: int,
+    free_bytes: int, weights: _Weights, grid: TokenGrid, allow_fp8: bool, kept_between_passes: int, share: WorkShare
 ) -> Iterator[MemoryPlan]:
     """All plans, from the fastest to the smallest. The order is fixed, so more memory never means a later one."""
-    is_fp8 = variant.weight_format == "fp8_scaled"
+    is_fp8 = weights.variant.weight_format == "fp8_scaled"
     formats = [is_fp8] if is_fp8 or not allow_fp8 else [False, True]
-    placements: list[tuple[Transformer, bool]] = [("resident", False), ("offloaded", False), ("offloaded", True)]
+    placements: list[tuple[Transformer, bool]] = [("resident", False), ("offloaded", False)]
+    placements += [("offloaded", True)] if share.leads else []
     for transformer, tiled in placements:
         for fp8 in formats:
-            for text_encoder in _text_encoder_placements(transformer):
-                weights = weight_bytes(variant.network, fp8=fp8)
-                one, blocks = block_bytes(variant.network, fp8=fp8)
-                resident = transformer == "resident"
-                resting = weights if resident else weights - blocks  # before and after sampling
-                moving = 0 if resident else min(blocks, _OFFLOADED_BLOCKS * one)
-                kept = {"text encoder": text_encoder_bytes} if text_encoder == "resident" else {}
-                prompt = {} if text_encoder == "on the host" else {"text encoder": text_encoder_bytes}
-                dequantized = {"one weight in bfloat16": 2 * _largest_weight(variant.network)} if fp8 else {}
-                at_rest = {"transformer": resting, "VAE": vae_bytes}
+            for text_encoder in _text_encoder_placements(transformer, share):
+                computing = {
+                    "kept from pass to pass": kept_between_passes,
+                    "intermediate results": sampling_bytes(weights.variant.network, grid, share),
+                }
+                decoding = {"intermediate results": decoding_bytes(grid, tiled=tiled)} if share.leads else {}
+                at_rest, moving, dequantized, host = _transformer_bytes(weights, transformer, fp8)
+                at_rest |= {"VAE": weights.vae} if share.leads else {}
+                encoder = {"text encoder": weights.text_encoder}
+                kept = encoder if text_encoder == "resident" else {}
+                prompt = encoder if text_encoder in {"resident", "dropped after the prompt"} else {}
+                phases: dict[Phase, Mapping[str, int]] = {"prompt": at_rest | prompt} if share.leads else {}
+                phases["sampling"] = at_rest | moving | kept | dequantized | computing
+                if share.leads:
+                    phases["decoding"] = at_rest | kept | decoding
                 yield MemoryPlan(
-                    requested=variant.name,
-                    variant=variant.name if is_fp8 == fp8 else f"{variant.name}-fp8",
+                    requested=weights.variant.name,
+                    variant=weights.variant.name if is_fp8 == fp8 else f"{weights.variant.name}-fp8",
                     transformer=transformer,
                     text_encoder=text_encoder,
                     vae_tiling=tiled,
-                    phases={
-                        "prompt": at_rest | prompt,
-                        "sampling": at_rest
-                        | ({"blocks on their way": moving} if moving else {})
-                        | kept
-                        | dequantized
-                        | {
-                            "kept from pass to pass": kept_between_passes,
-                            "intermediate results": sampling_bytes(variant.network, grid),
-                        },
-                        "decoding": at_rest | kept | {"intermediate results": decoding_bytes(grid, tiled=tiled)},
-                    },
-                    host_bytes=(weights - resting) + (text_encoder_bytes if text_encoder == "on the host" else 0),
+                    phases=phases,
+                    host_bytes=host + (weights.text_encoder if text_encoder == "on the host" else 0),
                     free_bytes=free_bytes,
                 )
 
 
-def _text_encoder_placements(transformer: Transformer) -> tuple[TextEncoder, ...]:
+def _transformer_bytes(
+    weights: _Weights, transformer: Transformer, fp8: bool
+) -> tuple[dict[str, int], dict[str, int], dict[str, int], int]:
+    """Items on the device at rest, more of them in a pass (blocks; a de-quantized weight), and bytes on the host."""
+    network = weights.variant.network
+    total = weight_bytes(network, fp8=fp8)
+    one, blocks = block_bytes(network, fp8=fp8)
+    if fp8:  # a LoRA concerns all main blocks alike, and hardly anything else
+        total, blocks = total + weights.lora, blocks + weights.lora
+        one += -(-weights.lora // network.num_layers)
+    dequantized = {"one weight in bfloat16": 2 * _largest_weight(network)} if fp8 else {}
+    if transformer == "resident":
+        return {"transformer": total}, {}, dequantized, 0
+    moving = {"blocks on their way": min(blocks, _OFFLOADED_BLOCKS * one)}
+    return {"transformer": total - blocks}, moving, dequantized, blocks
+
+
+def _text_encoder_placements(transformer: Transformer, share: WorkShare) -> tuple[TextEncoder, ...]:
     """Beside an offloaded transformer it is never kept: the memory is needed for each step, the encoder once."""
+    if not share.leads:
+        return ("on rank 0",)
     if transformer == "resident":
         return "resident", "dropped after the prompt", "on the host"
     return "dropped after the prompt", "on the host"
@@ -250,15 +244,6 @@ def _text_encoder_placements(transformer: Transformer) -> tuple[TextEncoder, ...
 def _largest_weight(network: NetworkConfig) -> int:
     model_width = network.num_attention_heads * network.attention_head_dim
     return model_width * max(network.ffn_dim, model_width)
-
-
-def _stream_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
-    """One stream of all tokens in bfloat16."""
-    return 2 * grid.tokens * network.num_attention_heads * network.attention_head_dim
-
-
-def _pixels(grid: TokenGrid) -> int:
-    return 256 * grid.per_frame
 
 
 def _gb(count: int) -> str:

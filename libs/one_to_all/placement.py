@@ -39,6 +39,11 @@ class Placement:
             self._offload.remove()
             self._offload = None
 
+    def parameters_changed(self) -> None:
+        """After parameters were added to the transformer or taken from it: those of offloaded blocks move with them."""
+        if self._offload is not None:
+            self._offload.repack()
+
     def bytes_on_device(self) -> int:
         """Of weights, between two passes."""
         networks = self._networks

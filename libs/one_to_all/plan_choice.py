@@ -9,13 +9,19 @@ import torch
 
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS, ModelVariant
-from libs.one_to_all.memory import bytes_of_folder
+from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory import bytes_of_file, bytes_of_folder
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip
 from libs.one_to_all.memory_plan import MemoryPlan, plan_memory
 
 
 def choose_plan(
-    layout: RepositoryLayout, dtype: torch.dtype, free_bytes: int, options: MemoryOptions, clip: ClipSize | None
+    layout: RepositoryLayout,
+    dtype: torch.dtype,
+    free_bytes: int,
+    options: MemoryOptions,
+    clip: ClipSize | None,
+    lora: LoraFile | None = None,
 ) -> MemoryPlan:
     """The fastest plan that fits; the smallest where none does, or the one that ``options`` name.
 
@@ -25,6 +31,7 @@ def choose_plan(
         free_bytes: on the device, without the weights of this variant.
         options: limit, name of a plan, FP8 allowed; FP8 weights of a plain variant are taken only if they are there.
         clip: what is made; the largest usual clip of the variant if it is not known.
+        lora: lies beside FP8 weights and takes room there; fused into others it takes none.
     """
     variant = layout.variant
     clip = clip or largest_usual_clip(variant)
@@ -39,6 +46,7 @@ def choose_plan(
         vae_bytes=bytes_of_folder(layout.wan_part("vae"), dtype),
         keyword=options.keyword,
         block_cache=clip.block_cache,
+        lora_bytes=0 if lora is None else bytes_of_file(lora.path, dtype),
     )
 
 

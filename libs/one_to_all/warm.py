@@ -10,14 +10,17 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from libs.model_repo.digests import Signature
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.loading import weight_files
+from libs.one_to_all.lora_branches import takes_loras_beside_weights
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_when_loaded, device_memory
 from libs.one_to_all.memory_options import DEFAULT_MEMORY, ClipSize, MemoryOptions
@@ -30,9 +33,10 @@ from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 CLIP_SHARE = 0.25
 """Of a device's memory: what stays free beside several engines, for the tensors of the clip that is being made."""
 
-_FileIdentity = tuple[str, int, int, int]
+_FileIdentity = tuple[Path, Signature]
 _Place = tuple[str, torch.device]
-"""Variant (and LoRA, if any) and device: a place holds one engine; other files, dtype or speed options replace it."""
+"""Variant (and LoRA, if one is fused) and device: a place holds one engine; other files, dtype or speed options replace
+it. A LoRA beside FP8 weights is none of it: the engine changes it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -61,11 +65,12 @@ def warm_engine(
     memory: MemoryOptions = DEFAULT_MEMORY,
     clip: ClipSize | None = None,
 ) -> tuple[AnimationEngine, EngineLoad]:
-    """The engine for ``layout``, with ``lora`` added if one is given: the one this process has, or a new one.
+    """The engine for ``layout``, with ``lora`` and no other: the one this process has, or a new one.
 
     A changed file (size, time of change or inode) means a new engine. Where the new one does not fit beside the others
-    of its device, those used longest ago are dropped first. With a ``parallel`` plan the engine spans several devices
-    from ``device`` on, each with a process of its own; the first of them has the least room.
+    of its device, those used longest ago are dropped first. FP8 weights have a LoRA beside them, which is changed on an
+    engine that is there; into others it is fused, and each LoRA has an engine of its own. With a ``parallel`` plan the
+    engine spans several devices from ``device`` on, each with a process of its own; the first has the least room.
 
     On a GPU, and where ``memory`` names a plan, the networks of one process are placed by the fastest memory plan that
     suffices for ``clip`` (for the largest usual one if it is not given). An engine that is there is moved to it.
@@ -76,15 +81,20 @@ def warm_engine(
     started = time.perf_counter()
     resolved = resolve_device(device)
     dtype = dtype or default_dtype(resolved)
-    if lora is not None or parallel != ONE_PROCESS:
+    if parallel != ONE_PROCESS:
         memory = replace(memory, allow_fp8=False)
     with _lock:
-        plan = _plan(layout, resolved, dtype, memory, clip) if parallel == ONE_PROCESS else None
+        plan = _plan(layout, resolved, dtype, memory, clip, lora) if parallel == ONE_PROCESS else None
         layout = layout if plan is None else layout_of_plan(layout, plan)
-        place, files = (_name(layout, lora), resolved), _identity(layout, lora)
-        kept = _kept.pop(place, None)
+        beside = takes_loras_beside_weights(layout) and parallel == ONE_PROCESS
+        fused = None if beside else lora
+        place, files = (_name(layout, fused), resolved), _identity(layout, fused)
+        kept = _kept.get(place)
         wanted = (dtype, speed, parallel, files)
         cold = kept is None or not kept.engine.alive or (kept.dtype, kept.speed, kept.parallel, kept.files) != wanted
+        if kept is not None and not cold and beside:
+            kept.engine.use_lora(lora)
+        _kept.pop(place, None)
         if cold:
             kept = None  # the outdated engine goes before its successor is loaded
             _make_room(place, plan.peak_bytes if plan else _room_without_plan(layout, resolved, dtype))
@@ -124,14 +134,19 @@ def release_other_engines(engine: AnimationEngine) -> list[str]:
 
 
 def _plan(
-    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, memory: MemoryOptions, clip: ClipSize | None
+    layout: RepositoryLayout,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: MemoryOptions,
+    clip: ClipSize | None,
+    lora: LoraFile | None,
 ) -> MemoryPlan | None:
     """The plan for what could be free on ``device``: the engines that are there may all go. Shown in the log."""
     if device.type == "cpu" and memory.keyword is None:
         return None
     _give_memory_back()
     droppable = sum(kept.engine.bytes_on_device for place, kept in _kept.items() if place[1] == device)
-    plan = choose_plan(layout, dtype, device_memory(device).free + droppable, memory, clip)
+    plan = choose_plan(layout, dtype, device_memory(device).free + droppable, memory, clip, lora)
     _logger.info("memory plan for %s: %s", device, plan.describe())
     return plan
 
@@ -167,6 +182,5 @@ def _identity(layout: RepositoryLayout, lora: LoraFile | None) -> tuple[_FileIde
     entries = []
     loras = [lora.path] if lora is not None and lora.path.is_file() else []  # loading says that it is missing
     for path in [*weight_files(layout), *loras]:
-        status = path.stat()
-        entries.append((str(path), status.st_size, status.st_mtime_ns, status.st_ino))
+        entries.append((path, Signature.of(path)))
     return tuple(entries)

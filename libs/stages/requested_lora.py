@@ -1,6 +1,6 @@
 """The LoRA a request names: where it lies, and its digest. Light: no torch.
 
-What does not belong here: adding it to the weights (``libs.one_to_all.lora``).
+What does not belong here: adding it to a network (``libs.one_to_all.lora``, ``lora_branches``).
 """
 
 from libs.animation_request import ResolvedRequest
@@ -14,13 +14,11 @@ def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFi
     """The file in the model's folder ``loras/``; None when the request names none.
 
     Raises:
-        ModelFilesError: it is not there, or cannot be used with this variant; says which there are.
+        ModelFilesError: it is not there; says which there are.
     """
     if request.lora is None:
         return None
     path = layout.lora(request.lora)
-    if layout.variant.weight_format != "plain":
-        raise ModelFilesError(f"lora: {request.lora}: a LoRA cannot be added to the FP8 weights of {request.model}")
     if not path.is_file():
         there = [file.stem for file in layout.loras()]
         others = f", or name one of {', '.join(there)}" if there else ""

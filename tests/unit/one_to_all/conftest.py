@@ -14,8 +14,11 @@ from safetensors.torch import save_file
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from libs.model_repo.layout import RepositoryLayout, layout_of
+from libs.model_repo.parameters import TensorInfo, is_quantized, scale_name
+from libs.model_repo.quantize import quantize_weight
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.engine import AnimationEngine, AnimationInputs
+from libs.one_to_all.fp8 import hold_weights_in_fp8
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 from libs.settings import Settings
 
@@ -36,6 +39,40 @@ def small_transformer(seed: int = 0, **changes: int) -> OneToAllTransformer3DMod
         if parameter.dim() == 1:
             parameter.copy_(torch.randn_like(parameter) * 0.1 + (1.0 if "norm" in name and "weight" in name else 0.0))
     return transformer
+
+
+def in_fp8(transformer: OneToAllTransformer3DModel) -> OneToAllTransformer3DModel:
+    """The same network with its linear weights in FP8, as loading an FP8 checkpoint makes it."""
+    state = {}
+    for name, tensor in transformer.state_dict().items():
+        if is_quantized(name, tuple(tensor.shape)):
+            state[name], state[scale_name(name)] = quantize_weight(tensor)
+        else:
+            state[name] = tensor
+    spelling = {torch.float8_e4m3fn: "F8_E4M3", torch.float16: "F16", torch.float32: "F32"}
+    hold_weights_in_fp8(
+        transformer, {name: TensorInfo(spelling[one.dtype], tuple(one.shape)) for name, one in state.items()}
+    )
+    transformer.load_state_dict(state, assign=True)
+    return transformer.requires_grad_(False)
+
+
+@torch.no_grad()
+def velocity(transformer: OneToAllTransformer3DModel) -> torch.Tensor:
+    """Of one pass with text, pose and picture, in the network's dtype."""
+
+    def random(*shape: int) -> torch.Tensor:
+        numbers = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+        return numbers.to(transformer.scale_shift_table.dtype)
+
+    return transformer(
+        random(1, 16, 3, 4, 4),
+        torch.tensor([500.0]),
+        random(1, 7, transformer.config.text_dim),
+        random(1, 3, 9, 32, 32),
+        random(1, 32, 1, 4, 4),
+        random(1, 3, 1, 32, 32),
+    ).sample
 
 
 def write_checkpoint(model: torch.nn.Module, root: Path, shards: int = 2) -> None:
@@ -80,6 +117,16 @@ def small_transformer_maker() -> Callable[..., OneToAllTransformer3DModel]:
     return small_transformer
 
 
+@pytest.fixture(name="in_fp8")
+def in_fp8_maker() -> Callable[[OneToAllTransformer3DModel], OneToAllTransformer3DModel]:
+    return in_fp8
+
+
+@pytest.fixture(name="velocity")
+def velocity_of() -> Callable[[OneToAllTransformer3DModel], torch.Tensor]:
+    return velocity
+
+
 @pytest.fixture(name="write_checkpoint")
 def checkpoint_writer() -> Callable[..., None]:
     return write_checkpoint
@@ -91,6 +138,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> RepositoryLayout:
     layout = layout_in(tmp_path_factory.mktemp("repository"))
     _write_repository(layout)
     return layout
+
+
+@pytest.fixture(scope="session")
+def fp8_repository(repository: RepositoryLayout, tmp_path_factory: pytest.TempPathFactory) -> RepositoryLayout:
+    """The FP8 variant of ``repository``; read only."""
+    root = tmp_path_factory.mktemp("fp8") / "model"
+    write_checkpoint(in_fp8(small_transformer()), root)
+    return RepositoryLayout(get_variant(f"{VARIANT}-fp8"), root, repository.pretrained, repository.wan)
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ import logging
 import pytest
 import torch
 
-from libs.model_repo.parameters import TensorInfo, is_quantized, scale_name
 from libs.model_repo.quantize import quantize_weight
 from libs.one_to_all import fp8, fp8_products
-from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8, hold_weights_in_fp8
+from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
 from libs.one_to_all.fp8_products import fits_kernel, quantize_rows, scaled_linear, why_not_in_fp8
 from libs.one_to_all.speed import apply_speed
 from libs.one_to_all.speed_options import SpeedOptions
@@ -65,55 +64,27 @@ def test_a_device_is_asked_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not_in_fp8(CPU) == "no kernel here"
 
 
-def _in_fp8(transformer: torch.nn.Module) -> torch.nn.Module:
-    """The same network with its linear weights in FP8, as loading an FP8 checkpoint makes it."""
-    state = {}
-    for name, tensor in transformer.state_dict().items():
-        if is_quantized(name, tuple(tensor.shape)):
-            state[name], state[scale_name(name)] = quantize_weight(tensor)
-        else:
-            state[name] = tensor
-    spelling = {torch.float8_e4m3fn: "F8_E4M3", torch.float16: "F16", torch.float32: "F32"}
-    hold_weights_in_fp8(
-        transformer, {name: TensorInfo(spelling[one.dtype], tuple(one.shape)) for name, one in state.items()}
-    )
-    transformer.load_state_dict(state, assign=True)
-    return transformer
-
-
-def _velocity(transformer: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return transformer(
-            _random(1, 16, 3, 4, 4),
-            torch.tensor([500.0]),
-            _random(1, 7, transformer.config.text_dim),
-            _random(1, 3, 9, 32, 32),
-            _random(1, 32, 1, 4, 4),
-            _random(1, 3, 1, 32, 32),
-        ).sample
-
-
-def test_the_network_computes_in_fp8_when_asked(small_transformer) -> None:
-    transformer = _in_fp8(small_transformer())
-    de_quantized = _velocity(transformer)
+def test_the_network_computes_in_fp8_when_asked(small_transformer, in_fp8, velocity) -> None:
+    transformer = in_fp8(small_transformer())
+    de_quantized = velocity(transformer)
     lines = apply_speed(transformer, SpeedOptions(fp8_compute=True), CPU, torch.float32)
     layers = [layer for layer in transformer.modules() if isinstance(layer, Fp8Linear)]
     computing = [layer for layer in layers if layer.computes_in_fp8]
     assert lines[0] == f"FP8 compute in {len(computing)} of {len(computing)} layers with FP8 weights"
     assert 0 < len(computing) < len(layers)
     assert not transformer.proj_out.computes_in_fp8
-    error = (_velocity(transformer) - de_quantized).norm() / de_quantized.norm()
+    error = (velocity(transformer) - de_quantized).norm() / de_quantized.norm()
     assert 1e-3 < error < 0.05, error
 
 
-def test_fp8_compute_falls_back_with_a_clear_line(small_transformer, monkeypatch, caplog) -> None:
-    transformer = _in_fp8(small_transformer())
-    before = _velocity(transformer)
+def test_fp8_compute_falls_back_with_a_clear_line(small_transformer, in_fp8, velocity, monkeypatch, caplog) -> None:
+    transformer = in_fp8(small_transformer())
+    before = velocity(transformer)
     monkeypatch.setattr(fp8, "why_not_in_fp8", lambda device: "an old card has compute capability 8.0, FP8 needs 8.9")
     with caplog.at_level(logging.INFO):
         apply_speed(transformer, SpeedOptions(fp8_compute=True), CPU, torch.float32)
     assert "FP8 weights are de-quantized instead: an old card" in caplog.text
-    assert torch.equal(_velocity(transformer), before)
+    assert torch.equal(velocity(transformer), before)
 
 
 def test_a_network_without_fp8_weights_says_so(small_transformer) -> None:

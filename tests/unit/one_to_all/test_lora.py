@@ -228,7 +228,7 @@ def test_no_two_modules_share_a_name(network):
 def test_weights_in_fp8_are_refused(network, tmp_path):
     layer = network.blocks[1].attn1.to_q
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.float8_e4m3fn), requires_grad=False)
-    with pytest.raises(ModelFilesError, match="without -fp8"):
+    with pytest.raises(ModelFilesError, match="fused into weights held in FP8"):
         fuse_lora(network, LoraFile(_file(tmp_path, _lora(network, "wan", 1.0)[0])))
 
 

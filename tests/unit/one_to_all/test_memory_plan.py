@@ -8,13 +8,18 @@ import torch
 from diffusers import AutoencoderKLWan
 from hypothesis import given
 from hypothesis import strategies as st
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.cost import TokenGrid
 from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.memory_plan import GB, decoding_bytes, plan_memory, sampling_bytes
+from libs.one_to_all.intermediate_bytes import WorkShare, decoding_bytes, sampling_bytes
+from libs.one_to_all.memory_plan import GB, plan_memory
+from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
 VARIANT_14B = get_variant("14b")
@@ -55,6 +60,58 @@ def test_a_block_cache_is_counted():
     assert cached.phase_bytes["decoding"] == exact.phase_bytes["decoding"]
 
 
+def test_a_lora_is_counted_beside_fp8_weights_only():
+    """400 MB of a LoRA in 40 blocks: all of it, or that of the two blocks that are on the device at a time."""
+    size, lora = (480, 832, 81), 400 * 10**6
+
+    def added(variant: str, keyword: str) -> tuple[int, int]:
+        with_, without = (
+            plan_memory(0, get_variant(variant), *size, keyword=keyword, lora_bytes=count) for count in (lora, 0)
+        )
+        sampling = with_.phase_bytes["sampling"] - without.phase_bytes["sampling"]
+        return sampling, with_.host_bytes - without.host_bytes
+
+    assert added("14b", "resident") == (0, 0)
+    assert added("14b-fp8", "resident") == (lora, 0)
+    assert added("14b-fp8", "offload") == (2 * lora // 40, lora)
+
+
+def test_what_a_rank_holds():
+    """Two thirds of the block cache, half of the tokens, no VAE and no text encoder."""
+    whole, leader, other = (
+        plan_memory(80 * GB, VARIANT_14B, 480, 832, 81, block_cache=True, share=share)
+        for share in (WorkShare(), WorkShare(passes=1), WorkShare(leads=False, passes=2))
+    )
+    stream = 34_320 * 5_120 * 2
+    assert [plan.phases["sampling"]["kept from pass to pass"] for plan in (whole, leader, other)] == [
+        (1 + 9) * stream,
+        3 * stream,
+        (1 + 6) * stream,
+    ]
+    assert other.phases.keys() == {"sampling"}
+    assert not {"VAE", "text encoder"} & other.phases["sampling"].keys()
+    assert leader.phases.keys() == whole.phases.keys()
+    halves = plan_memory(80 * GB, VARIANT_14B, 480, 832, 81, share=WorkShare(leads=False, context=2))
+    assert halves.phases["sampling"]["kept from pass to pass"] == stream // 2
+    assert halves.peak_bytes < other.peak_bytes < whole.peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("keyword", "expected"),
+    [
+        ("resident", "resident"),
+        ("drop-text-encoder", "resident"),
+        ("text-encoder-on-host", "resident"),
+        ("offload", "offloaded"),
+        ("offload-all", "offloaded"),
+        ("tiles", "offloaded"),
+    ],
+)
+def test_a_plan_that_is_named_holds_for_ranks_without_text_encoder(keyword, expected):
+    plan = plan_memory(0, VARIANT_14B, 480, 832, 81, keyword=keyword, share=WorkShare(leads=False))
+    assert (plan.transformer, plan.vae_tiling) == (expected, False)
+
+
 def test_a_plan_shows_every_item_with_its_bytes():
     text = plan_memory(80 * GB, VARIANT_14B, 480, 832, 81).describe()
     for part in ("37.6 GB  transformer", "11.4 GB  text encoder", "intermediate results", "80.0 GB free, fits"):
@@ -89,10 +146,33 @@ def test_more_frames_never_need_less(size, groups):
 @pytest.mark.parametrize("replaced", [False, True])
 @pytest.mark.parametrize(("variant", "frames"), [("14b", 81), ("14b", 33), ("1.3b_1", 81)])
 def test_sampling_needs_what_is_estimated(variant, frames, replaced):
+    peak = _sampling_peak(variant, frames, replaced=replaced)
+    assert peak <= sampling_bytes(get_variant(variant).network, TokenGrid.of(480, 832, frames)) <= 1.25 * peak
+
+
+@pytest.mark.parametrize(("variant", "frames", "context"), [("14b", 33, 2), ("14b", 81, 8), ("1.3b_1", 81, 4)])
+def test_a_rank_that_shares_tokens_needs_what_is_estimated(variant, frames, context):
+    """Ranks that are played: their exchanges have the real sizes, and nobody is at the other end."""
+    dist.init_process_group("fake", rank=0, world_size=context, store=FakeStore())
+    try:
+        mesh = init_device_mesh("cpu", (1, 1, context), mesh_dim_names=("guidance", "ring", "ulysses"))
+        peak = _sampling_peak(variant, frames, mesh=mesh)
+    finally:
+        dist.destroy_process_group()
+    share, grid = WorkShare(passes=1, context=context), TokenGrid.of(480, 832, frames)
+    assert peak <= sampling_bytes(get_variant(variant).network, grid, share) <= 1.25 * peak
+
+
+def _sampling_peak(variant, frames, *, replaced=False, mesh=None):
+    """Of one pass at 480x832, by a network of three blocks."""
     network = replace(get_variant(variant).network, num_layers=3)
     grid = TokenGrid.of(480, 832, frames)
     with _without_data():
         model = OneToAllTransformer3DModel(**asdict(network)).eval()
+        if mesh is not None:
+            with unset_fake_temporarily():
+                tokens = SharedTokens(model, mesh)
+            tokens.expect_tokens(torch.Size((1, 16, grid.frames - 1, 60, 104)))
         inputs = [
             _empty(1, 16, grid.frames - 1, 60, 104),
             torch.ones(1, dtype=torch.float32),
@@ -101,8 +181,7 @@ def test_sampling_needs_what_is_estimated(variant, frames, replaced):
             _empty(1, 32, 1, 60, 104),
             _empty(1, 3, 1, 480, 832),
         ]
-        peak = _peak(lambda: model(*inputs, token_replace=replaced, memo=ForwardMemo()), model, inputs)
-    assert peak <= sampling_bytes(get_variant(variant).network, grid) <= 1.25 * peak
+        return _peak(lambda: model(*inputs, token_replace=replaced, memo=ForwardMemo()), model, inputs)
 
 
 @pytest.mark.parametrize("tiled", [False, True])

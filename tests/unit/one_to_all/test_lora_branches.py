@@ -1,0 +1,279 @@
+"""A LoRA beside FP8 weights: as exact as one fused in float32, and gone without a trace when it is taken away."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from libs.animation_request import ResolvedRequest
+from libs.errors import ModelFilesError
+from libs.model_repo.quantize import quantize_weight
+from libs.one_to_all import warm
+from libs.one_to_all.block_offload import BlockOffload
+from libs.one_to_all.engine import AnimationEngine, FramesReady
+from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
+from libs.one_to_all.lora import fuse_lora
+from libs.one_to_all.lora_branches import LoraBranches
+from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_options import ClipSize, MemoryOptions
+from libs.one_to_all.options import SamplingOptions
+from libs.stages.requested_lora import requested_lora
+
+CPU = torch.device("cpu")
+NETWORK = {"num_layers": 3, "num_control_layers": 2, "num_reference_layers": 2}
+OTHER_PARAMETERS = (
+    "blocks.0.norm2.weight",
+    "blocks.1.attn1.norm_q.weight",
+    "scale_shift_table",
+    "patch_embedding.weight",
+)
+
+
+@pytest.fixture
+def network(small_transformer, in_fp8):
+    return in_fp8(small_transformer(**NETWORK))
+
+
+def _write_lora(path: Path, network: torch.nn.Module, seed: int = 1, rank: int = 3) -> LoraFile:
+    """For every FP8 layer of all three lists and beside them, with biases, norms, a table and a convolution."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, layer in network.named_modules():
+        if isinstance(layer, Fp8Linear):
+            tensors[f"{name}.lora_A.weight"] = torch.randn(rank, layer.in_features, generator=generator)
+            tensors[f"{name}.lora_B.weight"] = torch.randn(layer.out_features, rank, generator=generator) * 0.02
+            tensors[f"{name}.alpha"] = torch.tensor(2.0)
+            tensors[f"{name}.diff_b"] = torch.randn(layer.out_features, generator=generator) * 0.05
+    for name in OTHER_PARAMETERS:
+        owner = name.removesuffix(".weight")
+        tensors[f"{owner}.diff"] = torch.randn(network.get_parameter(name).shape, generator=generator) * 0.1
+    path.parent.mkdir(exist_ok=True)
+    save_file(tensors, path)
+    return LoraFile(path, strength=0.8)
+
+
+def _dequantized(network: torch.nn.Module) -> torch.nn.Module:
+    """The same network with its FP8 weights in float32, as layers of torch."""
+    for path, layer in [one for one in network.named_modules() if isinstance(one[1], Fp8Linear)]:
+        plain = torch.nn.Linear(layer.in_features, layer.out_features)
+        plain.weight.data, plain.bias.data = layer.dequantized(torch.float32), layer.bias.data.clone()
+        parent, _, attribute = path.rpartition(".")
+        setattr(network.get_submodule(parent), attribute, plain.requires_grad_(False))
+    return network
+
+
+def _bits(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def _assert_same_bits(network: torch.nn.Module, before: dict[str, torch.Tensor]) -> None:
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    for name, tensor in after.items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor.float(), before[name].float()), name
+
+
+def test_as_if_fused_into_the_dequantized_weights(network, small_transformer, in_fp8, velocity, tmp_path):
+    without = velocity(network)
+    lora = _write_lora(tmp_path / "one.safetensors", network)
+    fused = _dequantized(in_fp8(small_transformer(**NETWORK)))
+    assert (velocity(fused) - without).abs().max() < 1e-5
+    fuse_lora(fused, lora)
+    assert LoraBranches(network, torch.float32).use(lora)
+    expected = velocity(fused)
+    assert (expected - without).norm() > 0.05 * without.norm()
+    assert (velocity(network) - expected).norm() < 1e-5 * expected.norm()
+    in_lists = {
+        name.split(".")[0] for name, layer in network.named_modules() if getattr(layer, "lora_up", None) is not None
+    }
+    assert in_lists >= {"blocks", "controlnet", "refextractor", "controlnet_zero", "proj_out"}
+
+
+@pytest.mark.parametrize("in_fp8_products", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_with_its_branch(network, tmp_path, dtype, in_fp8_products):
+    """Beside both kinds of product: the layer's own answer plus up (down x), in float64 within the dtype's rounding."""
+    network.to(dtype)
+    if in_fp8_products:
+        compute_in_fp8(network, network._no_split_modules, CPU)
+    layer = network.blocks[1].ffn.net[0].proj
+    assert layer.computes_in_fp8 == in_fp8_products
+    states = torch.randn(2, 5, layer.in_features, generator=torch.Generator().manual_seed(3)).to(dtype)
+    bias = layer.bias.clone()
+    lora = _write_lora(tmp_path / "one.safetensors", network)
+    LoraBranches(network, dtype).use(lora)
+    found = layer(states)
+    assert layer.lora_down.dtype == layer.lora_up.dtype == found.dtype == dtype
+    factors = layer.lora_up.double() @ layer.lora_down.double()
+    assert not torch.equal(layer.bias, bias)
+    layer.drop_branch()
+    expected = layer(states).double() + states.double() @ factors.t()
+    rounding = torch.finfo(dtype).eps + 1e-6
+    assert (found.double() - expected).abs().max() <= 2 * rounding * expected.abs().max()
+
+
+def test_fusing_into_fp8_would_round_a_small_lora_away(network):
+    """Why there is a branch: a difference of 1 % of the weights, fused and quantized again, is mostly noise."""
+    layer = network.blocks[0].attn1.to_q
+    weight = layer.dequantized(torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    difference = torch.randn(weight.shape[0], 2, generator=generator) @ torch.randn(
+        2, weight.shape[1], generator=generator
+    )
+    difference *= 0.01 * weight.norm() / difference.norm()
+    stored, scale = quantize_weight(weight + difference)
+    fused = stored.float() * scale.float() - weight
+    assert (fused - difference).norm() > difference.norm()
+
+
+def test_on_off_and_another_leave_no_trace(network, velocity, tmp_path):
+    before, without = _bits(network), velocity(network)
+    first = _write_lora(tmp_path / "one.safetensors", network)
+    second = _write_lora(tmp_path / "two.safetensors", network, seed=2, rank=5)
+    branches = LoraBranches(network, torch.float32)
+    assert not branches.use(None)
+    results = {}
+    for lora in (first, second, None, second, first, first, None):
+        branches.use(lora)
+        made = velocity(network)
+        assert torch.equal(results.setdefault(lora, made), made)
+    assert torch.equal(results[None], without)
+    assert not torch.allclose(results[first], results[second])
+    _assert_same_bits(network, before)
+    assert branches.use(first)
+    assert not branches.use(first)
+    first.path.touch()
+    assert branches.use(first), "the file may be another one"
+
+
+def test_while_blocks_lie_on_the_host(network, velocity, tmp_path):
+    first = _write_lora(tmp_path / "one.safetensors", network)
+    second = replace(first, strength=-0.4)
+    branches = LoraBranches(network, torch.float32)
+    expected = {}
+    for lora in (first, second, None):
+        branches.use(lora)
+        expected[lora] = velocity(network)
+    before = _bits(network)
+    offload = BlockOffload(network, CPU)
+    sizes = {}
+    for lora in (None, first, second, None, first):
+        branches.use(lora)
+        offload.repack()
+        assert torch.equal(velocity(network), expected[lora])
+        assert sizes.setdefault(lora is None, offload.host_bytes) == offload.host_bytes
+        assert {id(one) for one in offload.tensors} >= {id(one) for one in network.blocks.parameters()}
+    assert sizes[False] > sizes[True]
+    branches.use(None)
+    offload.remove()
+    _assert_same_bits(network, before)
+
+
+@pytest.mark.slow
+def test_with_compiled_blocks(small_transformer, in_fp8, velocity, tmp_path):
+    network = in_fp8(small_transformer(num_layers=2))
+    lora = _write_lora(tmp_path / "one.safetensors", network)
+    another = _write_lora(tmp_path / "two.safetensors", network, seed=2, rank=5)
+    branches = LoraBranches(network, torch.float32)
+    expected = {}
+    for one in (lora, another, None):
+        branches.use(one)
+        expected[one] = velocity(network)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=32):
+        network.compile_repeated_blocks(backend="eager", fullgraph=True)
+        for one in (None, lora, another, None):
+            branches.use(one)
+            assert (velocity(network) - expected[one]).abs().max() < 1e-5
+    torch._dynamo.reset()
+
+
+def test_what_cannot_be_used_changes_nothing(network, velocity, tmp_path):
+    lora = _write_lora(tmp_path / "one.safetensors", network)
+    branches = LoraBranches(network, torch.float32)
+    branches.use(lora)
+    before = velocity(network)
+    whole = tmp_path / "whole.safetensors"
+    save_file(
+        {"diffusion_model.blocks.1.self_attn.q.diff": torch.zeros(network.blocks[1].attn1.to_q.weight.shape)}, whole
+    )
+    with pytest.raises(
+        ModelFilesError, match=r"whole\.safetensors: holds the whole difference of blocks\.1\.attn1\.to_q"
+    ):
+        branches.use(LoraFile(whole))
+    save_file({"blocks.0.attn1.to_q.lora_down.lora_A.weight": torch.zeros(2, 2)}, whole)
+    with pytest.raises(ModelFilesError, match="say nothing to this network"):
+        branches.use(LoraFile(whole))
+    with pytest.raises(ModelFilesError, match="is missing"):
+        branches.use(LoraFile(tmp_path / "absent.safetensors"))
+    assert torch.equal(velocity(network), before)
+    assert not branches.use(lora)
+
+
+def test_memory_that_runs_out_leaves_the_network_as_it_was_loaded(network, velocity, tmp_path, monkeypatch):
+    without, calls = velocity(network), []
+    set_branch = Fp8Linear.set_branch
+
+    def fail_late(layer, *factors):
+        calls.append(layer)
+        if len(calls) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        set_branch(layer, *factors)
+
+    monkeypatch.setattr(Fp8Linear, "set_branch", fail_late)
+    branches = LoraBranches(network, torch.float32)
+    lora = _write_lora(tmp_path / "one.safetensors", network)
+    with pytest.raises(torch.OutOfMemoryError):
+        branches.use(lora)
+    assert torch.equal(velocity(network), without)
+    monkeypatch.undo()
+    assert branches.use(lora)
+
+
+@pytest.fixture
+def cold():
+    warm.release_engines()
+    yield
+    warm.release_engines()
+
+
+def _clip(engine, inputs) -> np.ndarray:
+    events = engine.animate(inputs, SamplingOptions("a dancer", "blurred", 2, 2.0, 1.5))
+    return np.concatenate([event.frames for event in events if isinstance(event, FramesReady)])
+
+
+@pytest.mark.parametrize("plan", [None, "offload"])
+def test_a_warm_engine_changes_its_lora(fp8_repository, make_inputs, tmp_path, cold, plan):
+    layout, memory = fp8_repository, MemoryOptions(keyword=plan)
+    fresh = AnimationEngine.load(layout, "cpu")
+    inputs, without = make_inputs(5), _clip(fresh, make_inputs(5))
+    first = _write_lora(tmp_path / "one.safetensors", fresh.networks.transformer)
+    second = replace(first, strength=-1.0)
+    expected = {lora: _clip(AnimationEngine.load(layout, "cpu", lora=lora), inputs) for lora in (first, second)}
+    assert not np.array_equal(expected[first], without)
+    assert not np.array_equal(expected[first], expected[second])
+    engines = set()
+    for lora in (first, None, second, first, None):
+        engine, load = warm.warm_engine(layout, "cpu", lora=lora, memory=memory, clip=ClipSize(32, 32, 5))
+        assert load.cold == (not engines)
+        engines.add(engine)
+        np.testing.assert_array_equal(_clip(engine, inputs), without if lora is None else expected[lora])
+    assert len(engines) == 1
+    with pytest.raises(ModelFilesError, match="is missing"):
+        warm.warm_engine(layout, "cpu", lora=LoraFile(tmp_path / "absent.safetensors"), memory=memory)
+    _, load = warm.warm_engine(layout, "cpu", memory=memory, clip=ClipSize(32, 32, 5))
+    assert not load.cold, "a LoRA that cannot be used costs no engine"
+
+
+def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):
+    layout = replace(fp8_repository, root=tmp_path)
+    request = ResolvedRequest.model_construct(lora="distilled", model=layout.variant.name)
+    with pytest.raises(ModelFilesError, match="is missing"):
+        requested_lora(request, layout)
+    layout.lora("distilled").parent.mkdir()
+    layout.lora("distilled").touch()
+    assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors")
