@@ -11,6 +11,9 @@ from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 
 WIDTH, HEIGHT = 48, 64
 
+LARGER_WITH_SOUND = {"size": {"height": 96, "width": 64}, "keep_audio": True}
+"""Fields of a request that is a little larger, and keeps its sound."""
+
 
 def write_small_media(folder: Path, frame_count: int, **options: Any) -> Path:
     """A picture and a clip of that many frames, small enough for the sandbox to animate in seconds."""
@@ -20,9 +23,9 @@ def write_small_media(folder: Path, frame_count: int, **options: Any) -> Path:
     return folder
 
 
-def submit_small(world: Any, media: Path, request_id: str, **fields: Any) -> str:
-    """Put a request for a clip of 48 x 64 pixels and its media into the inbox of ``world``."""
-    for path in media.iterdir():
+def submit_small(world: Any, media: Path, request_id: str, *more: Path, **fields: Any) -> str:
+    """Put a request for a clip of 48 x 64 pixels, its media and ``more`` files into the inbox of ``world``."""
+    for path in (*media.iterdir(), *more):
         world.put(path.name, path)
     content = {
         "id": request_id,

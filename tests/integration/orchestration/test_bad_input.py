@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from libs.request_archive import REQUEST_ASSETS
+from tests.integration.orchestration.small_requests import LARGER_WITH_SOUND, submit_small, write_small_media
 
 REQUEST = "bad"
 MADE_OF_POSES = ("pose_tracks", "pose_conditioning", "animation", "animation_review")
-ALL_ASSETS = ("animation_request", "request_media", "pose_options", *MADE_OF_POSES)
 
 MakeFile = Callable[[Path, Path], None]
 """Writes the bad file to the first path; the second is the folder with the good picture and clip."""
@@ -31,10 +31,7 @@ MakeFile = Callable[[Path, Path], None]
 
 @pytest.fixture(scope="session")
 def good_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("good")
-    write_puppet_picture(folder / "puppet.png")
-    write_puppet_clip(folder / "dance.mp4", frame_count=5)
-    return folder
+    return write_small_media(tmp_path_factory.mktemp("good"), 5)
 
 
 def _cut(name: str, share: float) -> MakeFile:
@@ -119,7 +116,7 @@ def test_bad_media_are_refused_by_field_and_name(
     assert message.startswith(f"{field}: {name!r}: ")
     assert expected in message
     assert "scratch" not in message
-    _assert_nothing_is_left(world, ALL_ASSETS)
+    _assert_nothing_is_left(world, REQUEST_ASSETS)
 
 
 @pytest.mark.slow
@@ -147,7 +144,7 @@ def test_names_that_no_file_can_have_are_errors_of_their_field(world: Any, good_
         assert "reference: must be a relative path of a file below inbox/" in _explained_failure(
             result, "validate_request"
         )
-        _assert_nothing_is_left(world, ALL_ASSETS)
+        _assert_nothing_is_left(world, REQUEST_ASSETS)
 
 
 def _not_finite(folder: Path) -> None:
@@ -255,18 +252,7 @@ def test_a_wrong_checkpoint_is_named_before_anything_starts(
 
 
 def _submit(world: Any, good: Path, *more: Path, **fields: Any) -> None:
-    for path in (*good.iterdir(), *more):
-        world.put(path.name, path)
-    request = {
-        "id": REQUEST,
-        "reference": "puppet.png",
-        "driver": "dance.mp4",
-        "model": "sandbox",
-        "steps": 1,
-        "size": {"height": 96, "width": 64},
-        **fields,
-    }
-    world.put(f"{REQUEST}.json", json.dumps(request).encode())
+    submit_small(world, good, REQUEST, *more, **{**LARGER_WITH_SOUND, **fields})
 
 
 def _explained_failure(result: dg.ExecuteInProcessResult, step: str) -> str:

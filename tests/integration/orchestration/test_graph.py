@@ -13,31 +13,20 @@ import pytest
 
 from libs.media.probe import probe_video
 from libs.media.reader import read_frames
-from libs.sandbox.media import write_puppet_clip, write_puppet_picture
+from libs.request_archive import REQUEST_ASSETS
 from libs.settings import REPOSITORY_ROOT
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
+from tests.integration.orchestration.small_requests import LARGER_WITH_SOUND, submit_small, write_small_media
 
 RATE = Fraction(30000, 1001)
 FRAMES = 11
-ANIMATION_ASSETS = {
-    "animation_request",
-    "request_media",
-    "pose_options",
-    "pose_tracks",
-    "pose_conditioning",
-    "animation",
-    "animation_review",
-}
 
 
 @pytest.fixture(scope="session")
 def puppet_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    write_puppet_picture(folder / "puppet.png")
-    write_puppet_clip(folder / "dance.mp4", frame_count=FRAMES, frame_rate=RATE)
-    return folder
+    return write_small_media(tmp_path_factory.mktemp("media"), FRAMES, frame_rate=RATE)
 
 
 @pytest.fixture
@@ -52,19 +41,7 @@ def submitted(world: Any, puppet_media: Path) -> Callable[..., str]:
 
 def submit_to(world: Any, media: Path, request_id: str = "puppet", **fields: Any) -> str:
     """Put a small request and its media into the inbox of ``world``."""
-    for path in media.iterdir():
-        world.put(path.name, path)
-    content = {
-        "id": request_id,
-        "reference": "puppet.png",
-        "driver": "dance.mp4",
-        "model": "sandbox",
-        "steps": 2,
-        "size": {"height": 96, "width": 64},
-        **fields,
-    }
-    world.put(f"{request_id}.json", json.dumps(content).encode())
-    return request_id
+    return submit_small(world, media, request_id, **{**LARGER_WITH_SOUND, "steps": 2, **fields})
 
 
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
@@ -93,7 +70,7 @@ def test_a_request_becomes_a_clip(world: Any, submitted: Callable[..., str]) -> 
     clip = probe_video(world.artifact("animation", "puppet").path("clip.mp4"))
     assert (clip.width, clip.height, clip.frame_count, clip.frame_rate) == (64, 96, FRAMES, RATE)
     assert clip.has_audio
-    for asset in ANIMATION_ASSETS:
+    for asset in REQUEST_ASSETS:
         manifest = world.store.manifest(asset, "puppet")
         assert manifest is not None
         for file in manifest.files:
@@ -241,7 +218,7 @@ def test_bad_input_is_explained_and_stores_nothing(
     data = failures_of(result)["validate_request"].step_failure_data
     assert data.user_failure_data is not None
     assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
-    assert all(world.store.manifest(asset, "bad") is None for asset in ANIMATION_ASSETS)
+    assert all(world.store.manifest(asset, "bad") is None for asset in REQUEST_ASSETS)
     scratch = world.data_dir / "one_to_all_animation_runtime" / "scratch"
     assert not scratch.exists() or not list(scratch.iterdir())
 
