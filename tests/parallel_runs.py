@@ -2,7 +2,8 @@
 
 A worker takes one test file after the other, and everything of a session (S3 server, sandbox models) exists once per
 worker. The fleet's files go to one worker as one piece: they share a running fleet, and two fleets at once would make
-both miss their deadlines on a small machine. Long files start first, so that workers end together.
+both miss their deadlines on a small machine; other tests give way to it. Long files start first, so that workers end
+together.
 
 What does not belong here: fixtures, and anything that a run in one process would notice.
 """
@@ -14,6 +15,9 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 MOST_WORKERS = 4
+NICENESS = 5
+"""Of everything but the fleet: a third of its share of a busy CPU."""
+GAVE_WAY = pytest.StashKey[bool]()
 
 TOGETHER = ("tests/integration/fleet",)
 """Folders whose files go to one worker, in their order."""
@@ -43,6 +47,13 @@ def pytest_configure() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """``-n auto``: one worker per CPU that this process may use; more than four have too little to share out."""
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Whatever else runs gives way to the fleet, whose deadlines are tests."""
+    if is_worker() and scope_of(item.nodeid) not in TOGETHER and not item.config.stash.get(GAVE_WAY, False):
+        item.config.stash[GAVE_WAY] = True
+        os.nice(NICENESS)
 
 
 class FilesAndFolders(LoadScopeScheduling):
