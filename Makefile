@@ -4,9 +4,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SCREENSHOTS_DIR ?= assets
+# Models and data of the pictures, which show the paths; made for them, and removed afterwards.
+SCREENSHOTS_WORLD ?= /srv/one-to-all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark pictures screenshots clean
+.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark gpu pictures screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,13 +53,18 @@ format: $(INSTALLED) ## let ruff put things right
 	$(BIN)/ruff format .
 
 benchmark: $(INSTALLED) ## all benchmarks; each prints ratios
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/on_gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+gpu: $(INSTALLED) ## on a machine with a GPU: the tests that need one, then all its figures (OUT=/folder, MINUTES=25)
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/on_gpu.py $(if $(OUT),--out $(OUT)) $(if $(MINUTES),--minutes $(MINUTES))
 
 pictures: $(INSTALLED) ## the pictures of docs/requests.md: what each field does to the puppet
 	$(BIN)/python assets/make_request_pictures.py
 
 screenshots: $(INSTALLED) ## the pictures of README and docs: the browser test, with a larger request
-	SCREENSHOTS_DIR=assets $(BIN)/python -m pytest --basetemp=/tmp/one-to-all tests/integration/orchestration/test_browser.py
+	SCREENSHOTS_DIR=$(SCREENSHOTS_DIR) SCREENSHOTS_WORLD=$(SCREENSHOTS_WORLD) \
+		$(BIN)/python -m pytest tests/integration/orchestration/test_browser.py
 
 clean: ## remove what tests and demo wrote; weights and .venv stay
 	rm -rf data/artifacts data/artifact_cache data/dagster_home data/one_to_all_animation_runtime

@@ -11,25 +11,37 @@ from typing import Any
 
 import pytest
 
+from libs.request_archive import REQUEST_ASSETS
 from libs.settings import REPOSITORY_ROOT
 from orchestration.partitions import ANIMATION_REQUESTS
+from tests.integration.orchestration.conftest import world_in
 from tests.integration.orchestration.running_ui import running_ui
 from tests.integration.orchestration.shown_metadata import PICTURES
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 from tests.integration.orchestration.ui_tour import UiTour, browser_page, find_chromium
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS_DIR")
+SHOWN_FOLDER = os.environ.get("SCREENSHOTS_WORLD")
+"""Where models and data lie for the pictures, since some of them show paths; a folder that is not there yet."""
 FINISHED_WITHIN = 900
-MADE = {
-    "animation_request",
-    "request_media",
-    "pose_options",
-    "pose_tracks",
-    "pose_conditioning",
-    "animation",
-    "animation_review",
-}
+MADE = set(REQUEST_ASSETS)
 OBSERVED = {"request_document", "requested_poses", "reference_picture", "driving_video"}
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The world of a test, or one whose paths may be shown to everybody."""
+    if not SHOWN_FOLDER:
+        yield request.getfixturevalue("world")
+        return
+    folder = Path(SHOWN_FOLDER)
+    folder.mkdir(parents=True)
+    try:
+        with world_in(folder) as world:
+            world.prepare_models()
+            yield world
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
