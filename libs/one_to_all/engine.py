@@ -32,6 +32,7 @@ from libs.one_to_all.lora_branches import LoraBranches, takes_loras_beside_weigh
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.parallel.rank_plans import RankPlans
 from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
 from libs.one_to_all.placement import Placement
 from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
@@ -59,9 +60,8 @@ class AnimationEngine:
     alive: bool = True
     """False where the networks are lost, as those of another process can be."""
 
-    memory_plan: MemoryPlan | None = None
+    memory_plan: MemoryPlan | RankPlans | None = None
     """Where the networks lie; None for wherever they were loaded to."""
-    _placement: Placement | None = None
 
     def __init__(
         self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype, drop_text_encoder: bool = False
@@ -120,10 +120,10 @@ class AnimationEngine:
                 "variant, or a device with more memory"
             ) from error
 
-    def follow(self, plan: MemoryPlan) -> None:
+    def follow(self, plan: MemoryPlan | RankPlans) -> None:
         """Move the networks to where ``plan`` wants them, between two clips; it must be for their variant."""
-        if self._placement is None:
-            raise ValueError("an engine of several processes does not follow a memory plan")
+        if isinstance(plan, RankPlans):
+            raise ValueError("plans of several ranks are for the engine of these")
         self._placement.follow(plan)
         self.drop_text_encoder = plan.text_encoder == "dropped after the prompt"
         self.memory_plan = plan
@@ -135,13 +135,12 @@ class AnimationEngine:
         Raises:
             ModelFilesError: see :meth:`LoraBranches.use`; the engine is as it was.
         """
-        if self._lora_branches.use(lora) and self._placement is not None:
+        if self._lora_branches.use(lora):
             self._placement.parameters_changed()
 
-    @property
-    def bytes_on_device(self) -> int:
-        """Of this process's weights, between two clips."""
-        return 0 if self._placement is None else self._placement.bytes_on_device()
+    def bytes_on(self, device: torch.device) -> int:
+        """Of weights on ``device``, between two clips."""
+        return self._placement.bytes_on_device() if device == self.device else 0
 
     @property
     def precision(self) -> str:

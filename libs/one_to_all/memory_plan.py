@@ -35,6 +35,8 @@ _KEYWORDS: Mapping[tuple[Transformer, TextEncoder, bool], MemoryPlanName] = {
     ("offloaded", "on the host", True): "tiles",
 }
 _PLACEMENT_OF_KEYWORD = {keyword: transformer for (transformer, _, _), keyword in _KEYWORDS.items()}
+_MOVING_ITEM = "blocks on their way"
+_RESTING_ITEMS = ("transformer", "VAE", "text encoder")
 _LIBRARIES = 1 * GB
 _FRAGMENTATION = 0.05
 
@@ -95,6 +97,16 @@ class MemoryPlan:
     def phase_bytes(self) -> dict[Phase, int]:
         """Calculated bytes on the device in each phase, without reserve."""
         return {phase: sum(items.values()) for phase, items in self.phases.items()}
+
+    @property
+    def block_bytes(self) -> int:
+        """Of the largest block that comes from the host; 0 where none does."""
+        return self.phases["sampling"].get(_MOVING_ITEM, 0) // _OFFLOADED_BLOCKS
+
+    @property
+    def resting_bytes(self) -> int:
+        """Of weights that are on the device all the time."""
+        return sum(count for item, count in self.phases["sampling"].items() if item in _RESTING_ITEMS)
 
     @property
     def name(self) -> str:
@@ -228,7 +240,7 @@ def _transformer_bytes(
     dequantized = {"one weight in bfloat16": 2 * _largest_weight(network)} if fp8 else {}
     if transformer == "resident":
         return {"transformer": total}, {}, dequantized, 0
-    moving = {"blocks on their way": min(blocks, _OFFLOADED_BLOCKS * one)}
+    moving = {_MOVING_ITEM: min(blocks, _OFFLOADED_BLOCKS * one)}
     return {"transformer": total - blocks}, moving, dequantized, blocks
 
 

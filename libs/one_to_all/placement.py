@@ -9,6 +9,40 @@ import torch
 from libs.one_to_all.block_offload import BlockOffload
 from libs.one_to_all.loading import HOST, LoadedNetworks
 from libs.one_to_all.memory_plan import MemoryPlan
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+
+class TransformerPlacement:
+    """Where the transformer lies.
+
+    Args:
+        transformer: anywhere; a plan is carried out by :meth:`follow`.
+        device: where it computes.
+    """
+
+    def __init__(self, transformer: OneToAllTransformer3DModel, device: torch.device) -> None:
+        self._transformer = transformer
+        self._device = device
+        self._offload: BlockOffload | None = None
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """Keep its blocks on the host, or all of it on the device."""
+        offloaded = plan.transformer == "offloaded"
+        if offloaded and self._offload is None:
+            self._offload = BlockOffload(self._transformer, self._device)
+        elif not offloaded and self._offload is not None:
+            self._offload.remove()
+            self._offload = None
+
+    def parameters_changed(self) -> None:
+        """After parameters were added to it or taken from it: those of offloaded blocks move with them."""
+        if self._offload is not None:
+            self._offload.repack()
+
+    @property
+    def moving(self) -> list[torch.Tensor]:
+        """Parameters that come to the device only to compute."""
+        return [] if self._offload is None else self._offload.tensors
 
 
 class Placement:
@@ -22,32 +56,29 @@ class Placement:
     def __init__(self, networks: LoadedNetworks, device: torch.device) -> None:
         self._networks = networks
         self._device = device
-        self._offload: BlockOffload | None = None
+        self._transformer = TransformerPlacement(networks.transformer, device)
 
     def follow(self, plan: MemoryPlan) -> None:
         """Move what the plan wants elsewhere; first what leaves the device, then what comes to it."""
         networks = self._networks
-        offloaded = plan.transformer == "offloaded"
-        if offloaded and self._offload is None:
-            self._offload = BlockOffload(networks.transformer, self._device)
+        if plan.transformer == "offloaded":
+            self._transformer.follow(plan)
         networks.prompt_encoder.move_to(HOST if plan.text_encoder == "on the host" else self._device)
         if plan.vae_tiling:
             networks.vae.enable_tiling()
         else:
             networks.vae.disable_tiling()
-        if not offloaded and self._offload is not None:
-            self._offload.remove()
-            self._offload = None
+        if plan.transformer == "resident":
+            self._transformer.follow(plan)
 
     def parameters_changed(self) -> None:
-        """After parameters were added to the transformer or taken from it: those of offloaded blocks move with them."""
-        if self._offload is not None:
-            self._offload.repack()
+        """See :meth:`TransformerPlacement.parameters_changed`."""
+        self._transformer.parameters_changed()
 
     def bytes_on_device(self) -> int:
         """Of weights, between two passes."""
         networks = self._networks
         models = (networks.transformer, networks.vae, networks.prompt_encoder.text_encoder)
         tensors = [tensor for model in models if model is not None for tensor in model.parameters()]
-        moving = set() if self._offload is None else {id(tensor) for tensor in self._offload.tensors}
+        moving = {id(tensor) for tensor in self._transformer.moving}
         return sum(tensor.nbytes for tensor in tensors if tensor.device == self._device and id(tensor) not in moving)

@@ -9,6 +9,7 @@ import torch
 
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS, ModelVariant
+from libs.one_to_all.intermediate_bytes import ALONE, WorkShare
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_of_file, bytes_of_folder
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip
@@ -22,6 +23,7 @@ def choose_plan(
     options: MemoryOptions,
     clip: ClipSize | None,
     lora: LoraFile | None = None,
+    share: WorkShare = ALONE,
 ) -> MemoryPlan:
     """The fastest plan that fits; the smallest where none does, or the one that ``options`` name.
 
@@ -32,6 +34,7 @@ def choose_plan(
         options: limit, name of a plan, FP8 allowed; FP8 weights of a plain variant are taken only if they are there.
         clip: what is made; the largest usual clip of the variant if it is not known.
         lora: lies beside FP8 weights and takes room there; fused into others it takes none.
+        share: of one of several processes that make the clip.
     """
     variant = layout.variant
     clip = clip or largest_usual_clip(variant)
@@ -41,25 +44,26 @@ def choose_plan(
         clip.height,
         clip.width,
         clip.frame_count,
-        allow_fp8=options.allow_fp8 and _fp8_layout(layout) is not None,
+        allow_fp8=options.allow_fp8 and fp8_layout(layout) is not None,
         text_encoder_bytes=bytes_of_folder(layout.wan_part("text_encoder"), dtype),
         vae_bytes=bytes_of_folder(layout.wan_part("vae"), dtype),
         keyword=options.keyword,
         block_cache=clip.block_cache,
         lora_bytes=0 if lora is None else bytes_of_file(lora.path, dtype),
+        share=share,
     )
 
 
-def layout_of_plan(layout: RepositoryLayout, plan: MemoryPlan) -> RepositoryLayout:
-    """Where the weights of ``plan`` lie: ``layout``, or the FP8 repository beside it."""
-    if plan.variant == layout.variant.name:
+def layout_of_weights(layout: RepositoryLayout, variant: str) -> RepositoryLayout:
+    """Where the weights that a plan takes lie: ``layout``, or the FP8 repository beside it."""
+    if variant == layout.variant.name:
         return layout
-    fp8 = _fp8_layout(layout)
+    fp8 = fp8_layout(layout)
     assert fp8 is not None, "such a plan is made only where they are"
     return fp8
 
 
-def _fp8_layout(layout: RepositoryLayout) -> RepositoryLayout | None:
+def fp8_layout(layout: RepositoryLayout) -> RepositoryLayout | None:
     """The FP8 repository that belongs to a plain one, with the same pretrained files; None if it is not there."""
     variant: ModelVariant | None = VARIANTS.get(layout.variant.name + FP8_SUFFIX.lower())
     if variant is None:

@@ -9,7 +9,8 @@ import gc
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,15 +20,16 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import EngineLoad
-from libs.one_to_all.loading import weight_files
+from libs.one_to_all.loading import HOST, weight_files
 from libs.one_to_all.lora_branches import takes_loras_beside_weights
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_when_loaded, device_memory
 from libs.one_to_all.memory_options import DEFAULT_MEMORY, ClipSize, MemoryOptions
 from libs.one_to_all.memory_plan import MemoryPlan
-from libs.one_to_all.parallel.engine import ParallelEngine
+from libs.one_to_all.parallel.engine import ParallelEngine, devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
-from libs.one_to_all.plan_choice import choose_plan, layout_of_plan
+from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks
+from libs.one_to_all.plan_choice import choose_plan, layout_of_weights
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
 CLIP_SHARE = 0.25
@@ -72,21 +74,23 @@ def warm_engine(
     engine that is there; into others it is fused, and each LoRA has an engine of its own. With a ``parallel`` plan the
     engine spans several devices from ``device`` on, each with a process of its own; the first has the least room.
 
-    On a GPU, and where ``memory`` names a plan, the networks of one process are placed by the fastest memory plan that
-    suffices for ``clip`` (for the largest usual one if it is not given). An engine that is there is moved to it.
+    On a GPU, and where ``memory`` names a plan, the networks are placed by the fastest memory plan that suffices for
+    ``clip`` (for the largest usual one if it is not given); with several processes each has a plan for its own device.
+    An engine that is there is moved to it.
 
     Raises:
+        InputError: the block cache of ``clip`` does not work with ``parallel``.
         ModelFilesError, DeviceError: see :meth:`AnimationEngine.load` and :class:`ParallelEngine`.
     """
     started = time.perf_counter()
+    if clip is not None and clip.block_cache:
+        parallel.check_block_cache()  # before anything is loaded
     resolved = resolve_device(device)
     dtype = dtype or default_dtype(resolved)
-    if parallel != ONE_PROCESS:
-        memory = replace(memory, allow_fp8=False)
     with _lock:
-        plan = _plan(layout, resolved, dtype, memory, clip, lora) if parallel == ONE_PROCESS else None
-        layout = layout if plan is None else layout_of_plan(layout, plan)
-        beside = takes_loras_beside_weights(layout) and parallel == ONE_PROCESS
+        plan = _plan(layout, resolved, dtype, memory, clip, lora, parallel)
+        layout = layout if plan is None else layout_of_weights(layout, plan.variant)
+        beside = takes_loras_beside_weights(layout)
         fused = None if beside else lora
         place, files = (_name(layout, fused), resolved), _identity(layout, fused)
         kept = _kept.get(place)
@@ -97,15 +101,12 @@ def warm_engine(
         _kept.pop(place, None)
         if cold:
             kept = None  # the outdated engine goes before its successor is loaded
-            _make_room(place, plan.peak_bytes if plan else _room_without_plan(layout, resolved, dtype))
-            if parallel == ONE_PROCESS:
-                engine = AnimationEngine.load(layout, str(resolved), dtype, lora=lora, speed=speed, plan=plan)
-            else:
-                engine = ParallelEngine(layout, resolved, dtype, parallel, lora, speed)
-            kept = _Kept(engine, *wanted)
+            _make_room(place, _peaks(plan, resolved) if plan else _room_without_plan(layout, resolved, dtype))
+            kept = _Kept(_load(layout, resolved, dtype, lora, speed, parallel, plan), *wanted)
         assert kept is not None
         if plan is not None and not cold:
-            _make_room(place, plan.peak_bytes - kept.engine.bytes_on_device)
+            own = kept.engine
+            _make_room(place, {one: peak - own.bytes_on(one) for one, peak in _peaks(plan, resolved).items()})
             kept.engine.follow(plan)
         _kept[place] = kept  # at the end: used last
         return kept.engine, EngineLoad(cold, time.perf_counter() - started)
@@ -133,6 +134,22 @@ def release_other_engines(engine: AnimationEngine) -> list[str]:
     return [variant for variant, _ in others]
 
 
+def _load(
+    layout: RepositoryLayout,
+    device: torch.device,
+    dtype: torch.dtype,
+    lora: LoraFile | None,
+    speed: SpeedOptions,
+    parallel: ParallelPlan,
+    plan: MemoryPlan | RankPlans | None,
+) -> AnimationEngine:
+    if parallel == ONE_PROCESS:
+        assert not isinstance(plan, RankPlans)
+        return AnimationEngine.load(layout, str(device), dtype, lora=lora, speed=speed, plan=plan)
+    assert plan is None or isinstance(plan, RankPlans)
+    return ParallelEngine(layout, device, dtype, parallel, lora, speed, plan)
+
+
 def _plan(
     layout: RepositoryLayout,
     device: torch.device,
@@ -140,27 +157,46 @@ def _plan(
     memory: MemoryOptions,
     clip: ClipSize | None,
     lora: LoraFile | None,
-) -> MemoryPlan | None:
-    """The plan for what could be free on ``device``: the engines that are there may all go. Shown in the log."""
+    parallel: ParallelPlan,
+) -> MemoryPlan | RankPlans | None:
+    """The plan for what could be free on each device: the engines that are there may all go. Shown in the log."""
     if device.type == "cpu" and memory.keyword is None:
         return None
     _give_memory_back()
-    droppable = sum(kept.engine.bytes_on_device for place, kept in _kept.items() if place[1] == device)
-    plan = choose_plan(layout, dtype, device_memory(device).free + droppable, memory, clip, lora)
+    plan: MemoryPlan | RankPlans
+    if parallel == ONE_PROCESS:
+        plan = choose_plan(layout, dtype, _free(device), memory, clip, lora)
+    else:
+        for kept in _kept.values():
+            kept.engine.release_memory()  # what other processes hold for their next clip would count as taken
+        devices = devices_of_ranks(device, parallel)
+        free = [_free(torch.device(one)) // devices.count(one) for one in devices]
+        host = None if device.type == "cpu" else _free(HOST)
+        plan = plan_ranks(layout, dtype, parallel, devices, free, memory, clip, lora, host)
     _logger.info("memory plan for %s: %s", device, plan.describe())
     return plan
 
 
-def _room_without_plan(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> int:
-    return bytes_when_loaded(layout, dtype) + round(CLIP_SHARE * device_memory(device).total)
+def _free(device: torch.device) -> int:
+    """What would be free on ``device`` without the engines that are there."""
+    return device_memory(device).free + sum(kept.engine.bytes_on(device) for kept in _kept.values())
 
 
-def _make_room(place: _Place, needed: int) -> None:
+def _peaks(plan: MemoryPlan | RankPlans, device: torch.device) -> dict[torch.device, int]:
+    """What a plan needs, by device."""
+    return {device: plan.peak_bytes} if isinstance(plan, MemoryPlan) else plan.peak_bytes()
+
+
+def _room_without_plan(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> dict[torch.device, int]:
+    return {device: bytes_when_loaded(layout, dtype) + round(CLIP_SHARE * device_memory(device).total)}
+
+
+def _make_room(place: _Place, needed: Mapping[torch.device, int]) -> None:
     """Drop engines of the device of ``place`` until ``needed`` bytes are free for it, or none is left."""
     _give_memory_back()
     name, device = place
     for other in [other for other in _kept if other[1] == device]:
-        if needed <= device_memory(device).free:
+        if all(count <= device_memory(one).free for one, count in needed.items()):
             return
         _logger.info("%s makes room for %s on %s", other[0], name, device)
         del _kept[other]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from libs.errors import DeviceError, DeviceOutOfMemoryError, InputError
+from libs.errors import DeviceError, DeviceOutOfMemoryError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.chunk_plan import Chunk
 from libs.one_to_all.engine import AnimationEngine
@@ -19,9 +19,11 @@ from libs.one_to_all.events import AnimationInputs, StepFinished
 from libs.one_to_all.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.long_video import chunk_poses
 from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.parallel.messages import ClipStart, MakeChunk, RankSetup
+from libs.one_to_all.parallel.messages import ClipStart, FollowPlan, MakeChunk, RankSetup, UseLora
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
+from libs.one_to_all.parallel.rank_plans import RankPlans
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
@@ -34,8 +36,9 @@ class ParallelEngine(AnimationEngine):
         device: of rank 0; rank r has the r-th CUDA device after it, or the CPU.
         dtype: of all networks.
         plan: how the work is divided.
-        lora: added to the transformer's weights.
+        lora: of the transformer.
         speed: how the transformer computes.
+        memory_plan: where each rank's networks lie; for the variant of ``layout``. None for all on the devices.
 
     Raises:
         DeviceError: there are fewer devices than ranks.
@@ -51,12 +54,14 @@ class ParallelEngine(AnimationEngine):
         plan: ParallelPlan,
         lora: LoraFile | None = None,
         speed: SpeedOptions = DEFAULT_SPEED,
+        memory_plan: RankPlans | None = None,
     ) -> None:
         plan.check_heads(layout.variant.network.num_attention_heads, layout.variant.name)
         self.layout = layout
         self.device = device
         self.dtype = dtype
         self.plan = plan
+        self.memory_plan = memory_plan
         self._lora = lora
         self._speed = speed
         self._devices = devices_of_ranks(device, plan)
@@ -69,6 +74,29 @@ class ParallelEngine(AnimationEngine):
         precision = self.ranks.precision
         return f"{precision}, context:{self.plan.context}" if self.plan.context > 1 else precision
 
+    def follow(self, plan: MemoryPlan | RankPlans) -> None:
+        """Have each rank move its networks to where its plan wants them, between two clips."""
+        if not isinstance(plan, RankPlans):
+            raise ValueError("the plan of one process is for the engine of one")
+        self.memory_plan = plan
+        self.ranks.tell([FollowPlan(one) for one in plan.plans])
+
+    def use_lora(self, lora: LoraFile | None) -> None:
+        """Have all ranks use ``lora`` and no other beside FP8 weights, between two clips.
+
+        Raises:
+            ModelFilesError: there is no such file; or it is not for this network, and all ranks are ended.
+        """
+        if lora is not None:
+            lora.identity()
+        self._lora = lora
+        self.ranks.tell([UseLora(lora)] * self.plan.ranks)
+
+    def bytes_on(self, device: torch.device) -> int:
+        """Calculated bytes of weights on ``device``, between two clips; 0 where no plan is followed."""
+        plan = self.memory_plan
+        return plan.resting_bytes(device) if isinstance(plan, RankPlans) and self.ranks.alive else 0
+
     @property
     def alive(self) -> bool:  # type: ignore[override]  # read only here
         """False after a rank has ended: the next chunk loads all networks again."""
@@ -80,11 +108,8 @@ class ParallelEngine(AnimationEngine):
         Raises:
             InputError: the quality asked for does not work with tokens that are divided.
         """
-        if self.plan.context > 1 and options.approximation.block_cache_threshold is not None:
-            raise InputError(
-                f"a block cache does not work where the tokens are divided ({SETTING}={self.plan}): ask for quality: "
-                "exact, or divide the guidance passes only"
-            )
+        if options.approximation.block_cache_threshold is not None:
+            self.plan.check_block_cache()
         return _Clip(self, inputs, options).make_chunk
 
     def release_memory(self) -> None:
@@ -110,6 +135,7 @@ class ParallelEngine(AnimationEngine):
         threads = None
         if self.device.type == "cpu":
             threads = max(1, torch.get_num_threads() // self.plan.ranks)
+        plans = self.memory_plan.plans if isinstance(self.memory_plan, RankPlans) else None
         setups = [
             RankSetup(
                 rank,
@@ -121,6 +147,7 @@ class ParallelEngine(AnimationEngine):
                 self._speed,
                 threads,
                 folder / "store",
+                plans[rank] if plans else None,
             )
             for rank, device in enumerate(self._devices)
         ]

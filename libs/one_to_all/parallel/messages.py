@@ -12,6 +12,7 @@ import numpy as np
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.chunk_plan import Chunk
 from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.one_to_all.speed_options import SpeedOptions
@@ -32,10 +33,11 @@ class RankSetup:
         layout: the model repository.
         device: of this rank, e.g. ``cuda:1``.
         dtype: of all networks, e.g. ``bfloat16``.
-        lora: added to the transformer's weights.
+        lora: of the transformer.
         speed: how the transformer computes.
         threads: of arithmetic on the CPU; None leaves it to torch.
         store: a file through which the ranks find each other.
+        memory_plan: where this rank's networks lie; None for all on the device.
     """
 
     rank: int
@@ -47,6 +49,7 @@ class RankSetup:
     speed: SpeedOptions
     threads: int | None
     store: Path
+    memory_plan: MemoryPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,29 @@ class StopChunk:
 
 @dataclass(frozen=True)
 class ReleaseMemory:
-    """To all: give back what no clip needs any more."""
+    """To all, between two clips: give back what no clip needs any more."""
+
+
+@dataclass(frozen=True)
+class FollowPlan:
+    """To a rank, between two clips: move the networks to where its memory plan wants them."""
+
+    plan: MemoryPlan
+
+
+@dataclass(frozen=True)
+class UseLora:
+    """To all, between two clips: this LoRA and no other beside FP8 weights, or none."""
+
+    lora: LoraFile | None
 
 
 @dataclass(frozen=True)
 class Ready:
-    """From a rank: its networks are loaded; ``precision`` is the engine's (empty but for the leader)."""
+    """From a rank: its networks are loaded, or what it was told is done; ``precision`` is the engine's.
+
+    It is empty but for the leader.
+    """
 
     precision: str
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from libs.errors import SettingsError
+from libs.errors import InputError, SettingsError
 
 SETTING = "ONE_TO_ALL_PARALLEL"
 _PART = re.compile(r"(guidance|context):([1-9][0-9]?)")
@@ -52,6 +52,18 @@ class ParallelPlan:
     def place(self, rank: int) -> tuple[int, int]:
         """(row, column) of a rank."""
         return divmod(rank, self.context)
+
+    def check_block_cache(self) -> None:
+        """Raise where tokens are divided: each rank would decide for itself which blocks to leave out.
+
+        Raises:
+            InputError: says what to ask for instead.
+        """
+        if self.context > 1:
+            raise InputError(
+                f"a block cache does not work where the tokens are divided ({SETTING}={self}): ask for quality: "
+                "exact, or divide the guidance passes only"
+            )
 
     def check_heads(self, heads: int, variant: str) -> None:
         """Raise unless ``heads`` attention heads can be shared by the context ranks.

@@ -1,9 +1,8 @@
 """One rank: ``python -m libs.one_to_all.parallel.rank_process FD``, started by the worker (``ranks``) and ended by it.
 
-The leader holds all networks and makes chunks as the engine of one process does, but for denoising, in which all take
-part; the others hold the transformer only. A rank never recovers from an error: it says what happened and ends, and so
-do the others, since they wait for it in the midst of an exchange. What does not belong here: what the worker does about
-it (``ranks``), and what ranks tell each other (``shared_denoising``).
+A rank never recovers from an error: it says what happened and ends, and so do the others, since they wait for it in the
+midst of an exchange. What does not belong here: what a rank holds and does (``roles``), what the worker does about an
+error (``ranks``), and what ranks tell each other (``shared_denoising``).
 """
 
 import os
@@ -19,21 +18,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from libs.one_to_all.engine import AnimationEngine
-from libs.one_to_all.events import AnimationInputs
-from libs.one_to_all.loading import load_transformer
-from libs.one_to_all.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.parallel.messages import (
     LEADER,
     OUT_OF_MEMORY,
-    ChunkMade,
-    ClipStart,
     Failed,
+    FollowPlan,
     Idle,
     JoinChunk,
     MakeChunk,
@@ -41,11 +34,10 @@ from libs.one_to_all.parallel.messages import (
     Ready,
     ReleaseMemory,
     StopChunk,
+    UseLora,
 )
-from libs.one_to_all.parallel.shared_denoising import SharedDenoising
-from libs.one_to_all.parallel.shared_passes import SharedPasses
-from libs.one_to_all.parallel.shared_tokens import SharedTokens, attention_for_shared_tokens
-from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.parallel.roles import Follower, Leader
+from libs.one_to_all.parallel.shared_tokens import attention_for_shared_tokens
 
 EXCHANGE_TIMEOUT = timedelta(minutes=10)
 """Longer than a rank ever waits for another one: the leader's encoding, or a step."""
@@ -95,43 +87,6 @@ class Inbox:
         os._exit(1)
 
 
-class Leader:
-    """The rank that makes chunks."""
-
-    def __init__(self, engine: AnimationEngine, denoising: SharedDenoising, connection: Connection) -> None:
-        self._engine = engine
-        self._denoising = denoising
-        self._connection = connection
-        self._make_chunk: ChunkMaker | None = None
-        self._poses = np.empty(0, np.uint8)
-        engine.denoise = denoising.lead
-
-    def make(self, message: MakeChunk, inbox: Inbox) -> None:
-        """Make the chunk, sending steps and frames, unless it is stopped."""
-        if message.clip is not None:
-            self._make_chunk = self._engine.chunk_maker(self._inputs(message.clip), message.clip.options)
-        assert self._make_chunk is not None
-        self._poses = message.poses
-        results = self._make_chunk(message.chunk, message.previous)
-        for result in results:
-            self._connection.send(ChunkMade(result) if isinstance(result, np.ndarray) else result)
-            if inbox.is_stopped(message.number):
-                results.close()  # type: ignore[attr-defined]  # a generator; tells the other ranks
-                break
-
-    def release_memory(self) -> None:
-        """Forget the latest clip."""
-        self._make_chunk = None
-        self._denoising.forget_clip()
-        self._engine.release_memory()
-
-    def _inputs(self, clip: ClipStart) -> AnimationInputs:
-        def poses(start: int, stop: int) -> np.ndarray:
-            return self._poses[: stop - start]  # of the chunk that is being made
-
-        return AnimationInputs(clip.image, clip.mask, clip.reference_pose, clip.frame_count, poses)
-
-
 def join_ranks(setup: RankSetup, device: torch.device) -> DeviceMesh:
     """Meet the other ranks; a mesh of rows that share passes and columns that share tokens."""
     backend = "gloo"
@@ -159,37 +114,26 @@ def serve(connection: Connection) -> None:
     device, dtype = torch.device(setup.device), getattr(torch, setup.dtype)
     mesh = join_ranks(setup, device)
 
-    speed, engine = setup.speed, None
     if setup.plan.context > 1:
-        speed = replace(speed, attention=attention_for_shared_tokens(speed.attention, device, dtype))
-    if setup.rank == LEADER:
-        engine = AnimationEngine.load(setup.layout, setup.device, dtype, lora=setup.lora, speed=speed)
-        transformer, scheduler = engine.networks.transformer, engine.networks.scheduler
-    else:
-        transformer = load_transformer(setup.layout, device, dtype, setup.lora, speed)
-        scheduler = build_scheduler()
-    denoising = SharedDenoising(
-        device,
-        SharedPasses(mesh.get_group("guidance")) if setup.plan.guidance > 1 else None,
-        SharedTokens(transformer, mesh) if setup.plan.context > 1 else None,
-    )
-    leader = None if engine is None else Leader(engine, denoising, connection)
-    connection.send(Ready("" if engine is None else engine.precision))
+        attention = attention_for_shared_tokens(setup.speed.attention, device, dtype)
+        setup = replace(setup, speed=replace(setup.speed, attention=attention))
+    role = (Leader if setup.rank == LEADER else Follower)(setup, device, dtype, mesh, connection)
+    connection.send(Ready(role.precision))
     while True:
         message = inbox.next()
         match message:
-            case MakeChunk():
-                assert leader is not None
-                leader.make(message, inbox)
+            case MakeChunk() | JoinChunk():
+                role.make(message, inbox.is_stopped)
                 connection.send(Idle())
-            case JoinChunk():
-                denoising.follow(transformer, scheduler)
-                connection.send(Idle())
-            case ReleaseMemory() if leader is not None:
-                leader.release_memory()
+            case FollowPlan():
+                role.follow(message.plan)
+                connection.send(Ready(role.precision))
+            case UseLora():
+                role.use_lora(message.lora)
+                connection.send(Ready(role.precision))
             case ReleaseMemory():
-                denoising.forget_clip()
-                torch.cuda.empty_cache()
+                role.release_memory()
+                connection.send(Ready(role.precision))
         del message
 
 

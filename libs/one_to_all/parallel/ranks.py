@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from libs import errors
-from libs.errors import DeviceOutOfMemoryError, OneToAllError, RankError
+from libs.errors import OneToAllError
 from libs.one_to_all.events import StepFinished
+from libs.one_to_all.parallel.failures import STOP_SECONDS, error_of_ranks, exit_code
 from libs.one_to_all.parallel.messages import (
     LEADER,
-    OUT_OF_MEMORY,
     ChunkMade,
     Failed,
+    FollowPlan,
     Idle,
     JoinChunk,
     MakeChunk,
@@ -32,10 +32,8 @@ from libs.one_to_all.parallel.messages import (
     Ready,
     ReleaseMemory,
     StopChunk,
+    UseLora,
 )
-
-STOP_SECONDS = 20.0
-"""How long a stopped chunk may take to its next step; then the ranks are ended. Less than a cancel's patience."""
 
 _GATHER_SECONDS = 1.0
 """When one rank fails, others fail for want of it: so long their messages are waited for, to tell which was first."""
@@ -104,12 +102,7 @@ class Ranks:
                 )
             connections.append(ours)
             self._send(setup.rank, setup)
-        loading = set(range(len(setups)))
-        while loading:
-            rank, message = self._next_message()
-            assert isinstance(message, Ready), message
-            self.precision = message.precision or self.precision
-            loading.discard(rank)
+        self._wait_until_ready()
 
     @property
     def process_ids(self) -> list[int]:
@@ -151,12 +144,26 @@ class Ranks:
                 self._stop_chunk()
 
     def release_memory(self) -> None:
-        """Have all ranks give back what no clip needs any more."""
+        """Have all ranks give back what no clip needs any more; it is free when this returns."""
+        self.tell([ReleaseMemory()] * len(self._connections))
+
+    def tell(self, messages: Sequence[FollowPlan | UseLora | ReleaseMemory]) -> None:
+        """Have each rank do what its message says, between two clips; returns when all have done so.
+
+        Raises:
+            OneToAllError, RankError: see :meth:`make_chunk`; all ranks are ended then.
+        """
         if self._busy:
             self._stop_chunk()
-        for rank in range(len(self._connections)):
-            if not self._ended:
-                self._send(rank, ReleaseMemory())
+        if self._ended:
+            return
+        try:
+            for rank, message in enumerate(messages):
+                self._send(rank, message)
+            self._wait_until_ready()
+        except BaseException:
+            self.end()
+            raise
 
     def end(self) -> None:
         """Kill all ranks and wait for them; nothing of theirs is left. They hold nothing that must be saved."""
@@ -171,6 +178,14 @@ class Ranks:
         for connection in self._connections:
             connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait_until_ready(self) -> None:
+        waited_for = set(range(len(self._connections)))
+        while waited_for:
+            rank, message = self._next_message()
+            assert isinstance(message, Ready), message
+            self.precision = message.precision or self.precision
+            waited_for.discard(rank)
 
     def _stop_chunk(self) -> None:
         """Leave the chunk at hand, and wait until all ranks are idle; end them if that does not work."""
@@ -244,9 +259,9 @@ class Ranks:
                 break
         silent = [rank for rank, message in ends.items() if message is None]
         logs = {rank: self._last_lines(rank) for rank in silent}
-        codes = {rank: _exit_code(self._processes[rank]) for rank in silent}
+        codes = {rank: exit_code(self._processes[rank]) for rank in silent}
         self.end()
-        return _error([(rank, message) for rank, message in ends.items() if message is not None], codes, logs)
+        return error_of_ranks([(rank, message) for rank, message in ends.items() if message is not None], codes, logs)
 
     def _log(self, rank: int) -> Path:
         return self._folder / f"rank-{rank}.log"
@@ -256,34 +271,6 @@ class Ranks:
         return log.read_text(errors="replace")[-_LAST_CHARACTERS:].strip() if log.is_file() else ""
 
 
-def _exit_code(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return process.wait(timeout=5)
-    except subprocess.TimeoutExpired:  # it closed its connection, and hangs while it ends
-        process.kill()
-        return process.wait()
-
-
 def new_folder() -> Path:
     """For what ranks need while they run: the file through which they meet, and their logs."""
     return Path(tempfile.mkdtemp(prefix="one-to-all-ranks-"))
-
-
-def _error(failures: Sequence[tuple[int, Failed]], codes: dict[int, int], logs: dict[int, str]) -> OneToAllError:
-    """The error to raise: what was first, rather than what followed from it."""
-    for rank, failed in failures:
-        if failed.kind == OUT_OF_MEMORY:
-            return DeviceOutOfMemoryError(f"rank {rank}: {failed.message}")
-        raised = getattr(errors, failed.kind, None)
-        if isinstance(raised, type) and issubclass(raised, OneToAllError):
-            return raised(f"rank {rank}: {failed.message}")
-    for rank, code in codes.items():
-        reason = f"signal {-code}" if code < 0 else f"exit status {code}"
-        output = f"; its last output:\n{logs[rank]}" if logs[rank] else ""
-        return RankError(
-            f"rank {rank} ended with {reason} (a signal 9 is most often the machine's memory); the others were ended, "
-            f"and the next clip starts all of them again{output}"
-        )
-    for rank, failed in failures:
-        return RankError(f"rank {rank} failed with {failed.kind}: {failed.message}\n{failed.traceback}")
-    return RankError(f"the ranks did not answer within {STOP_SECONDS:.0f} s, and were ended")

@@ -14,7 +14,7 @@ from libs.one_to_all.memory import DeviceMemory
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
 from libs.one_to_all.memory_plan import GB, plan_memory
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.plan_choice import choose_plan, layout_of_plan
+from libs.one_to_all.plan_choice import choose_plan, layout_of_weights
 from libs.settings import Settings
 
 EXACT = ("offload", "resident", "text-encoder-on-host", "offload-all", "drop-text-encoder")
@@ -37,7 +37,7 @@ def test_one_engine_follows_plan_after_plan(repository, make_inputs):
     weights = {}
     for keyword in EXACT:
         engine.follow(_plan(repository, keyword))
-        weights[keyword] = engine.bytes_on_device
+        weights[keyword] = engine.bytes_on(engine.device)
         np.testing.assert_array_equal(_clip(engine, make_inputs(5)), expected, err_msg=keyword)
         assert engine.precision == "torch.float32"
     transformer = sum(one.nbytes for one in engine.networks.transformer.parameters())
@@ -101,9 +101,9 @@ def test_fp8_weights_are_taken_where_they_are_needed_allowed_and_there(repositor
     assert plan(much, allow_fp8=True).changes == ()
     taken = plan(little, allow_fp8=True)
     assert taken.changes == ("weights of sandbox-fp8",)
-    assert layout_of_plan(layout, taken).root == fp8
-    assert layout_of_plan(layout, taken).wan == layout.wan
-    assert layout_of_plan(layout, plan(much, allow_fp8=True)) == layout
+    assert layout_of_weights(layout, taken.variant).root == fp8
+    assert layout_of_weights(layout, taken.variant).wan == layout.wan
+    assert layout_of_weights(layout, plan(much, allow_fp8=True).variant) == layout
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_other_engines_go_for_the_room_a_plan_needs(repository, cold, monkeypatc
 
     monkeypatch.setattr(AnimationEngine, "load", load_and_note)
     monkeypatch.setattr(
-        warm, "device_memory", lambda _: DeviceMemory(total - sum(one.bytes_on_device for one in loaded), total)
+        warm, "device_memory", lambda _: DeviceMemory(total - sum(one.bytes_on(one.device) for one in loaded), total)
     )
     other = replace(repository, variant=replace(repository.variant, name="other"))
     for layout in (other, repository):

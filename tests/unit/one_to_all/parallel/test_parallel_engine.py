@@ -11,9 +11,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from libs.errors import RankError
-from libs.one_to_all.engine import FramesReady, StepFinished
+from libs.one_to_all import warm
+from libs.one_to_all.engine import AnimationEngine, FramesReady, StepFinished
+from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.parallel.engine import ParallelEngine
 from libs.one_to_all.parallel.plan import ParallelPlan
 
@@ -47,13 +51,19 @@ time.sleep(300)
 
 
 @pytest.fixture(scope="module")
-def parallel(repository):
+def one_thread():
+    """The ranks compute with as many: a CPU's sums depend on it."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the ranks compute with as many: a CPU's sums depend on it
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def parallel(repository, one_thread):
     engine = ParallelEngine(repository, torch.device("cpu"), torch.float32, TWO)
     yield engine
     engine.close()
-    torch.set_num_threads(threads)
 
 
 def _frames(events) -> np.ndarray:
@@ -99,6 +109,41 @@ def test_a_killed_rank_ends_all(parallel, make_inputs, make_options):
     _assert_gone(process_ids)
     assert not folder.exists()
     assert not parallel.alive
+
+
+def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_inputs, make_options, tmp_path):
+    """FP8 weights with a LoRA beside them, blocks on the host; then neither. One set of ranks, as one process."""
+    inputs, options = make_inputs(5, 16, 16), make_options()
+    alone = AnimationEngine.load(fp8_repository, "cpu")
+    layer = alone.networks.transformer.blocks[1].ffn.net[2]
+    factors = {"lora_A": torch.ones(2, layer.in_features), "lora_B": torch.full((layer.out_features, 2), 0.05)}
+    path = tmp_path / "distilled.safetensors"
+    save_file({f"blocks.1.ffn.net.2.{part}.weight": tensor for part, tensor in factors.items()}, path)
+    expected = {}
+    for lora in (None, LoraFile(path)):
+        alone.use_lora(lora)
+        expected[lora] = _frames(alone.animate(inputs, options))
+    assert not np.array_equal(*expected.values())
+
+    warm.release_engines()
+    process_ids = set()
+    for lora, keyword in ((LoraFile(path), "offload"), (None, "offload"), (LoraFile(path), "resident")):
+        engine, load = warm.warm_engine(
+            fp8_repository,
+            "cpu",
+            lora=lora,
+            parallel=TWO,
+            memory=MemoryOptions(keyword=keyword),
+            clip=ClipSize(16, 16, 5),
+        )
+        assert load.cold == (not process_ids)
+        assert engine.memory_plan.name.startswith("rank 0: sandbox-fp8: transformer ")
+        np.testing.assert_array_equal(_frames(engine.animate(inputs, options)), expected[lora])
+        process_ids.add(tuple(engine.ranks.process_ids))
+    assert len(process_ids) == 1
+    del engine
+    warm.release_engines()
+    _assert_gone(list(*process_ids))
 
 
 def test_ranks_end_with_their_worker(repository):

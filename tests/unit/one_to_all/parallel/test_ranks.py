@@ -12,11 +12,21 @@ from multiprocessing.connection import Connection, Pipe
 import numpy as np
 import pytest
 
-from libs.errors import DeviceOutOfMemoryError, InputError, OneToAllError, RankError
+from libs.errors import DeviceOutOfMemoryError, InputError, ModelFilesError, OneToAllError, RankError
 from libs.one_to_all.chunk_plan import Chunk
 from libs.one_to_all.events import StepFinished
 from libs.one_to_all.parallel import ranks as ranks_module
-from libs.one_to_all.parallel.messages import ChunkMade, Failed, Idle, JoinChunk, MakeChunk, ReleaseMemory, StopChunk
+from libs.one_to_all.parallel.messages import (
+    ChunkMade,
+    Failed,
+    Idle,
+    JoinChunk,
+    MakeChunk,
+    Ready,
+    ReleaseMemory,
+    StopChunk,
+    UseLora,
+)
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
 
 CHUNK = MakeChunk(7, None, Chunk(0, 0, 5), np.zeros((5, 16, 16, 3), np.uint8), None)
@@ -79,8 +89,29 @@ def test_a_chunk_that_is_left_is_stopped(played):
     leader.recv()
     assert leader.recv() == StopChunk(7)
     assert played.ranks.alive
+    for rank in (leader, other):
+        rank.send(Ready(""))
     played.ranks.release_memory()
     assert isinstance(leader.recv(), ReleaseMemory)
+
+
+def test_what_all_are_told_is_done_when_all_are_ready(played):
+    leader, other = played.theirs
+    leader.send(Ready("torch.bfloat16, weights in FP8"))
+    other.send(Ready(""))
+    played.ranks.tell([UseLora(None), UseLora(None)])
+    assert [rank.recv() for rank in (leader, other)] == [UseLora(None)] * 2
+    assert played.ranks.precision == "torch.bfloat16, weights in FP8"
+    assert played.ranks.alive
+
+
+def test_a_rank_that_cannot_do_what_it_is_told_ends_all(played):
+    leader, other = played.theirs
+    leader.send(Ready(""))
+    other.send(Failed("ModelFilesError", "distilled.safetensors: holds no tensors", ""))
+    with pytest.raises(ModelFilesError, match=r"rank 1: distilled\.safetensors"):
+        played.ranks.tell([UseLora(None), UseLora(None)])
+    played.assert_nothing_is_left()
 
 
 def test_ranks_that_do_not_stop_are_ended(played):

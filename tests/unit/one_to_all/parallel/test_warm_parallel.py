@@ -8,6 +8,7 @@ import torch
 from libs.errors import DeviceError, InputError, SettingsError
 from libs.one_to_all import warm
 from libs.one_to_all.approximation import Approximation
+from libs.one_to_all.memory_options import ClipSize
 from libs.one_to_all.parallel import engine as engine_module
 from libs.one_to_all.parallel.engine import ParallelEngine, devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
@@ -18,7 +19,7 @@ TWO = ParallelPlan(guidance=2)
 class PlayedEngine:
     """Knows what it was made of."""
 
-    def __init__(self, layout, device, dtype, plan, lora, speed):
+    def __init__(self, layout, device, dtype, plan, lora, speed, memory_plan):
         self.device, self.plan, self.alive = device, plan, True
 
 
@@ -74,6 +75,11 @@ def test_a_block_cache_is_refused_where_tokens_are_divided(repository, make_inpu
         engine.chunk_maker(make_inputs(5), options)
     engine.plan = TWO
     engine.chunk_maker(make_inputs(5), options)
+    with pytest.raises(InputError, match="ask for quality: exact"):  # and before anything is loaded
+        warm.warm_engine(
+            repository, "cpu", parallel=ParallelPlan(context=2), clip=ClipSize(32, 32, 5, block_cache=True)
+        )
+    assert not warm._kept
 
 
 def test_lost_ranks_are_started_again_for_the_next_chunk(repository, monkeypatch):

@@ -1,0 +1,149 @@
+"""What a rank holds and does: the leader makes chunks with all networks, the others follow with the transformer.
+
+The leader works as the engine of one process does, but for denoising, in which all take part. Each has its networks
+where the memory plan of its own device wants them. What does not belong here: messages of the worker
+(``rank_process``), dividing the work (``shared_*``).
+"""
+
+import gc
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import AnimationInputs
+from libs.one_to_all.loading import HOST, load_transformer
+from libs.one_to_all.long_video import MakeChunk as ChunkMaker
+from libs.one_to_all.lora_branches import LoraBranches, takes_loras_beside_weights
+from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_plan import MemoryPlan
+from libs.one_to_all.parallel.messages import ChunkMade, ClipStart, JoinChunk, MakeChunk, RankSetup
+from libs.one_to_all.parallel.shared_denoising import SharedDenoising
+from libs.one_to_all.parallel.shared_passes import SharedPasses
+from libs.one_to_all.parallel.shared_tokens import SharedTokens
+from libs.one_to_all.placement import TransformerPlacement
+from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
+
+IsStopped = Callable[[int], bool]
+"""True once the worker wants the chunk of this number to be left unfinished."""
+
+
+class Leader:
+    """The rank that makes chunks.
+
+    Args:
+        setup: what it loads.
+        device: its own.
+        dtype: of all networks.
+        mesh: of all ranks.
+        connection: to the worker, for steps and frames.
+    """
+
+    def __init__(
+        self, setup: RankSetup, device: torch.device, dtype: torch.dtype, mesh: DeviceMesh, connection: Connection
+    ) -> None:
+        self._engine = AnimationEngine.load(
+            setup.layout, str(device), dtype, lora=setup.lora, speed=setup.speed, plan=setup.memory_plan
+        )
+        self._denoising = _shared_denoising(setup, device, self._engine.networks.transformer, mesh)
+        self._connection = connection
+        self._make_chunk: ChunkMaker | None = None
+        self._poses = np.empty(0, np.uint8)
+        self._engine.denoise = self._denoising.lead
+
+    @property
+    def precision(self) -> str:
+        """Of the engine."""
+        return self._engine.precision
+
+    def make(self, message: MakeChunk | JoinChunk, is_stopped: IsStopped) -> None:
+        """Make the chunk, sending steps and frames, unless it is stopped."""
+        assert isinstance(message, MakeChunk)
+        if message.clip is not None:
+            self._make_chunk = self._engine.chunk_maker(self._inputs(message.clip), message.clip.options)
+        assert self._make_chunk is not None
+        self._poses = message.poses
+        results = self._make_chunk(message.chunk, message.previous)
+        for result in results:
+            self._connection.send(ChunkMade(result) if isinstance(result, np.ndarray) else result)
+            if is_stopped(message.number):
+                results.close()  # type: ignore[attr-defined]  # a generator; tells the other ranks
+                break
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """See :meth:`AnimationEngine.follow`."""
+        self._engine.follow(plan)
+
+    def use_lora(self, lora: LoraFile | None) -> None:
+        """See :meth:`AnimationEngine.use_lora`."""
+        self._engine.use_lora(lora)
+
+    def release_memory(self) -> None:
+        """Forget the latest clip."""
+        self._make_chunk = None
+        self._denoising.forget_clip()
+        self._engine.release_memory()
+
+    def _inputs(self, clip: ClipStart) -> AnimationInputs:
+        def poses(start: int, stop: int) -> np.ndarray:
+            return self._poses[: stop - start]  # of the chunk that is being made
+
+        return AnimationInputs(clip.image, clip.mask, clip.reference_pose, clip.frame_count, poses)
+
+
+class Follower:
+    """A rank that takes part in denoising; arguments as those of :class:`Leader`."""
+
+    precision = ""
+
+    def __init__(
+        self, setup: RankSetup, device: torch.device, dtype: torch.dtype, mesh: DeviceMesh, _connection: Connection
+    ) -> None:
+        beside = takes_loras_beside_weights(setup.layout)
+        fused = None if beside else setup.lora
+        offloaded = setup.memory_plan is not None and setup.memory_plan.transformer == "offloaded"
+        home = HOST if offloaded else device
+        self._transformer = load_transformer(setup.layout, device, dtype, fused, setup.speed, home)
+        self._scheduler = build_scheduler()
+        self._placement = TransformerPlacement(self._transformer, device)
+        self._lora_branches = LoraBranches(self._transformer, dtype)
+        if beside:
+            self.use_lora(setup.lora)
+        if setup.memory_plan is not None:
+            self.follow(setup.memory_plan)
+        self._denoising = _shared_denoising(setup, device, self._transformer, mesh)
+
+    def make(self, _message: MakeChunk | JoinChunk, _is_stopped: IsStopped) -> None:
+        """Take part in the chunk that the leader begins."""
+        self._denoising.follow(self._transformer, self._scheduler)
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """Move the transformer to where ``plan`` wants it."""
+        self._placement.follow(plan)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def use_lora(self, lora: LoraFile | None) -> None:
+        """See :meth:`LoraBranches.use`."""
+        if self._lora_branches.use(lora):
+            self._placement.parameters_changed()
+
+    def release_memory(self) -> None:
+        """Forget the latest clip."""
+        self._denoising.forget_clip()
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _shared_denoising(
+    setup: RankSetup, device: torch.device, transformer: OneToAllTransformer3DModel, mesh: DeviceMesh
+) -> SharedDenoising:
+    return SharedDenoising(
+        device,
+        SharedPasses(mesh.get_group("guidance")) if setup.plan.guidance > 1 else None,
+        SharedTokens(transformer, mesh) if setup.plan.context > 1 else None,
+    )

@@ -1,0 +1,197 @@
+"""A memory plan per rank: what each holds, the same weights for all, and this machine's memory counted once for all."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from libs.errors import DeviceError
+from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.variants import VARIANTS
+from libs.one_to_all import memory_plan, warm
+from libs.one_to_all.intermediate_bytes import WorkShare
+from libs.one_to_all.memory import DeviceMemory
+from libs.one_to_all.memory_options import ClipSize, MemoryOptions
+from libs.one_to_all.memory_plan import GB
+from libs.one_to_all.parallel.plan import ParallelPlan
+from libs.one_to_all.parallel.rank_plans import plan_ranks, work_share
+
+SIZE = ClipSize(480, 832, 81)
+THREE = ParallelPlan(guidance=3)
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch) -> RepositoryLayout:
+    """Of the 14B, with an FP8 repository beside it; plans count its real text encoder and VAE."""
+    choose = memory_plan.plan_memory
+
+    def plan(*arguments, text_encoder_bytes, vae_bytes, **options):
+        return choose(*arguments, **options)
+
+    monkeypatch.setattr("libs.one_to_all.plan_choice.plan_memory", plan)
+    variant = VARIANTS["14b"]
+    fp8 = tmp_path / VARIANTS["14b-fp8"].folder
+    fp8.mkdir()
+    (fp8 / "model.safetensors.index.json").write_text("{}")
+    root = tmp_path / variant.folder
+    return RepositoryLayout(variant, root, root / "pretrained_models", root / "pretrained_models" / variant.wan_folder)
+
+
+def _plans(layout, free: list[float], parallel=THREE, host=None, **options):
+    devices = [f"cuda:{rank}" for rank in range(len(free))]
+    free_bytes = [round(count * GB) for count in free]
+    memory = MemoryOptions(**options)
+    return plan_ranks(layout, torch.bfloat16, parallel, devices, free_bytes, memory, SIZE, host_free_bytes=host)
+
+
+def test_what_ranks_compute():
+    assert [work_share(THREE, rank) for rank in range(3)] == [
+        WorkShare(leads=rank == 0, passes=1, context=1) for rank in range(3)
+    ]
+    two = ParallelPlan(guidance=2, context=2)
+    assert [work_share(two, rank).passes for rank in range(4)] == [1, 1, 2, 2]
+    assert {work_share(two, rank).context for rank in range(4)} == {2}
+    assert work_share(ParallelPlan(context=4), 0) == WorkShare(passes=3, context=4)
+
+
+def test_each_rank_follows_what_its_own_device_has_free(layout):
+    """One pass of the 14B needs 47 GB beside the text encoder's 11.4; only rank 0 holds that, and the VAE."""
+    ranks = _plans(layout, [54, 54, 24])
+    assert ranks.name == (
+        "rank 0: 14b: transformer resident, text encoder dropped after the prompt; rank 1: 14b: transformer resident; "
+        "rank 2: 14b: transformer offloaded"
+    )
+    assert ranks.plans[0].peak_bytes > ranks.plans[1].peak_bytes
+    assert ranks.resting_bytes(torch.device("cuda:1")) == ranks.plans[1].phases["sampling"]["transformer"]
+    assert ranks.resting_bytes(torch.device("cpu")) == ranks.host_bytes > ranks.plans[2].host_bytes > 0
+    text = ranks.describe()
+    for rank in range(3):
+        assert f"rank {rank} on cuda:{rank}: 14b: transformer" in text
+    assert list(ranks.summary()) == [f"rank {rank} on cuda:{rank}" for rank in range(3)]
+
+
+def test_neighbours_that_do_the_same_are_named_together(layout):
+    assert _plans(layout, [80, 80, 80]).name == (
+        "rank 0: 14b: transformer resident, text encoder resident; ranks 1 to 2: 14b: transformer resident"
+    )
+
+
+def test_all_ranks_take_the_same_weights(layout):
+    assert {plan.variant for plan in _plans(layout, [80, 80, 40]).plans} == {"14b"}
+    taken = _plans(layout, [80, 80, 40], allow_fp8=True)
+    assert {plan.variant for plan in taken.plans} == {"14b-fp8"}
+    assert {plan.transformer for plan in taken.plans} == {"resident"}
+    assert taken.changes == ("weights of 14b-fp8",)
+    exact = _plans(layout, [80, 80, 80], allow_fp8=True)
+    assert exact.changes == ()
+    assert exact.variant == "14b"
+    still_offloaded = _plans(layout, [80, 80, 16], allow_fp8=True)
+    assert still_offloaded.changes == (), "what would not help is not done"
+
+
+@pytest.mark.parametrize(("keyword", "others"), [("drop-text-encoder", "resident"), ("tiles", "offloaded")])
+def test_a_plan_that_is_named_holds_for_all(layout, keyword, others):
+    ranks = _plans(layout, [80, 80, 80], keyword=keyword)
+    assert ranks.plans[0].keyword == keyword
+    assert {plan.transformer for plan in ranks.plans} == {others}
+    assert ranks.changes == (("VAE in tiles",) if keyword == "tiles" else ())
+
+
+def test_ranks_that_share_tokens_need_less(layout):
+    shared = _plans(layout, [80, 80], parallel=ParallelPlan(context=2))
+    alone = _plans(layout, [80, 80], parallel=ParallelPlan(guidance=2))
+    assert shared.plans[1].peak_bytes < alone.plans[1].peak_bytes
+
+
+def test_this_machine_must_hold_what_all_ranks_keep_there(layout):
+    """Three times 36.3 GB of blocks, each rounded up to 2**30 bytes: main blocks have 0.81 GB."""
+    assert _plans(layout, [24, 24, 24], host=145 * GB).host_bytes == pytest.approx(144 * GB, rel=0.01)
+    with pytest.raises(DeviceError, match=r"guidance:3: 3 of 3 ranks would keep 14[45] GB .* and 140 GB are free"):
+        _plans(layout, [24, 24, 24], host=140 * GB)
+
+
+class PlayedEngine:
+    """Knows which plans it was given, and how much of each device it holds."""
+
+    def __init__(self, layout, device, dtype, plan, lora, speed, memory_plan):
+        self.layout, self.device, self.alive = layout, device, True
+        self.memory_plan, self.loras, self.moves = memory_plan, [lora], 0
+
+    def follow(self, plan):
+        self.memory_plan, self.moves = plan, self.moves + 1
+
+    def use_lora(self, lora):
+        self.loras.append(lora)
+
+    def bytes_on(self, device):
+        return self.memory_plan.resting_bytes(device)
+
+    def release_memory(self):
+        pass
+
+
+@pytest.fixture
+def cards(monkeypatch):
+    """Three cards whose free memory is that of ``cards``, less what engines hold."""
+    free = dict.fromkeys((torch.device("cuda", index) for index in range(3)), 80 * GB)
+    free[torch.device("cpu")] = 1000 * GB
+
+    def memory(device):
+        held = sum(kept.engine.bytes_on(device) for kept in warm._kept.values())
+        return DeviceMemory(free[device] - held, free[device])
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(warm, "device_memory", memory)
+    monkeypatch.setattr(warm, "weight_files", lambda layout: [])
+    monkeypatch.setattr(warm, "ParallelEngine", PlayedEngine)
+    warm.release_engines()
+    yield free
+    warm.release_engines()
+
+
+def test_the_warm_engine_of_ranks_is_moved_as_memory_changes(layout, cards, caplog):
+    def engine(**options):
+        return warm.warm_engine(layout, "cuda", parallel=THREE, clip=SIZE, **options)
+
+    with caplog.at_level("INFO"):
+        first, load = engine()
+    assert load.cold
+    assert [plan.transformer for plan in first.memory_plan.plans] == ["resident"] * 3
+    assert "rank 2 on cuda:2: 14b: transformer resident" in caplog.text
+    again, load = engine()
+    assert again is first
+    assert not load.cold
+    assert [plan.transformer for plan in first.memory_plan.plans] == ["resident"] * 3, "what it holds is its own"
+    cards[torch.device("cuda:1")] = 30 * GB
+    moved, load = engine()
+    assert moved is first
+    assert not load.cold
+    assert [plan.transformer for plan in first.memory_plan.plans] == ["resident", "offloaded", "resident"]
+    cards[torch.device("cpu")] = first.memory_plan.host_bytes
+    assert not engine()[1].cold, "what it keeps on the host is its own, too"
+    fp8, load = engine(memory=MemoryOptions(allow_fp8=True))
+    assert load.cold
+    assert fp8.layout.variant.name == "14b-fp8"
+    assert list(warm._kept) == [("14b-fp8", torch.device("cuda:0"))], "the other one made room on all cards"
+
+
+def test_too_little_memory_of_this_machine_is_said_before_anything_is_loaded(layout, cards, monkeypatch):
+    cards.update(dict.fromkeys(cards, 24 * GB))  # of the machine, too
+    monkeypatch.setattr(warm, "ParallelEngine", lambda *_: pytest.fail("something was loaded"))
+    with pytest.raises(DeviceError, match="divide the work among fewer ranks"):
+        warm.warm_engine(layout, "cuda", parallel=THREE, clip=SIZE)
+
+
+def test_ranks_change_their_lora(layout, cards, tmp_path):
+    lora = warm.LoraFile(tmp_path / "distilled.safetensors")
+    fp8 = replace(layout, variant=VARIANTS["14b-fp8"])
+    first, _ = warm.warm_engine(fp8, "cuda", parallel=THREE, clip=SIZE, lora=lora)
+    again, load = warm.warm_engine(fp8, "cuda", parallel=THREE, clip=SIZE)
+    assert again is first
+    assert not load.cold
+    assert first.loras == [lora, None]
+    other, load = warm.warm_engine(layout, "cuda", parallel=THREE, clip=SIZE, lora=lora)
+    assert load.cold, "fused into weights that are not FP8"
+    assert other.loras == [lora]
