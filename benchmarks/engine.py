@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan
+from measuring.beside import prompt_call, random_vae
+from measuring.ceilings import copied_bytes, product_flops
 from measuring.clock import Clock
 from measuring.left_out import measure_left_out
 from measuring.subject import Subject, make_subject
 from measuring.variants import exact_variants, fp8_variants
 from safetensors.torch import save_file
-from transformers import UMT5Config, UMT5EncoderModel
 
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.checkpoint import assign_checkpoint
@@ -102,13 +102,7 @@ def _print_head(subject: Subject, device: torch.device, size: tuple[int, int, in
 
 
 def _ceilings(clock: Clock, dtype: torch.dtype) -> float:
-    side, count = (8192, 2**29) if clock.device.type == "cuda" else (1024, 2**24)
-    a, b = (torch.randn(side, side, device=clock.device).to(dtype) for _ in range(2))
-    target = torch.empty_like(a)
-    flops = 2 * side**3 / clock.undisturbed(clock.timing(lambda: torch.mm(a, b, out=target)))
-    source = torch.zeros(count, dtype=torch.float32, device=clock.device)
-    copy = torch.empty_like(source)
-    traffic = 2 * source.nbytes / min(clock.timing(lambda: copy.copy_(source)).seconds)
+    flops, traffic = product_flops(clock, dtype), copied_bytes(clock)
     print(f"ceilings: matrix product {flops / 1e12:.3f} TFLOP/s, copy {traffic / 1e9:.1f} GB/s (read and written)\n")
     print(_COLUMNS)
     return flops
@@ -137,26 +131,12 @@ def _measure_load(clock: Clock, subject: Subject) -> None:
 
 
 def _measure_prompt(clock: Clock, small: bool, subject: Subject) -> None:
-    sizes = {"d_model": 256, "d_ff": 512, "num_layers": 2, "num_heads": 4, "vocab_size": 1000}
-    full = {"d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "vocab_size": 256384}
-    config = UMT5Config(**(sizes if small else full), d_kv=64, feed_forward_proj="gated-gelu")
-    with torch.device("meta"):
-        encoder = UMT5EncoderModel(config).to(subject.latents.dtype)
-    encoder = encoder.to_empty(device=clock.device).eval()
-    for parameter in encoder.parameters():
-        parameter.normal_(0, 0.02)
-    tokens = torch.arange(512, device=clock.device)[None]
-    mask = torch.ones_like(tokens)
-
-    def encode() -> object:
-        return encoder(tokens, mask)
-
+    encode = prompt_call(clock.device, subject.latents.dtype, small=small)
     _row("prompt", clock.timing(encode).median, peak=clock.peak(encode))
 
 
 def _measure_vae(clock: Clock, small: bool, subject: Subject) -> None:
-    vae = AutoencoderKLWan(base_dim=8 if small else 96, num_res_blocks=1 if small else 2)
-    vae = vae.to(clock.device, subject.latents.dtype).eval()
+    vae = random_vae(clock.device, subject.latents.dtype, small=small)
     picture = subject.clip.reference_pose
     overlap = subject.chunk.poses[:, :, :5].contiguous()
     video = decode_latents(vae, subject.latents)

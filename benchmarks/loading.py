@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -39,41 +40,61 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on the disk to measure")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="loading-benchmark-") as folder:
-        shards = _write_shards(Path(folder), arguments.gigabytes)
+    ways = measure(arguments.gigabytes, arguments.rounds, device, arguments.folder)
+    print(f"{arguments.gigabytes:.2f} GB in {_SHARDS} shards, {os.cpu_count()} processors, to {device}")
+    for name, way in ways.items():
+        shares = [f"{way.share_of(ways[base]):.2f} of {base}" for base in list(ways)[:3] if base != name]
+        print(
+            f"{name:24} {way.speed / 1e6:6.0f} MB/s, {median(way.processor):5.2f} s of a processor; {', '.join(shares)}"
+        )
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of reading ``size`` bytes: wall and processor seconds of each round."""
+
+    size: int
+    seconds: list[float]
+    processor: list[float]
+
+    @property
+    def speed(self) -> float:
+        """Bytes per second of a middling round."""
+        return self.size / median(self.seconds)
+
+    def share_of(self, base: "Way") -> float:
+        """Of the speed of ``base``, round by round."""
+        return median(b / own for b, own in zip(base.seconds, self.seconds, strict=True))
+
+
+def measure(gigabytes: float, rounds: int, device: torch.device, folder: Path | None) -> dict[str, Way]:
+    """All ways of reading, in turn; the files lie in ``folder`` meanwhile."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="loading-benchmark-") as place:
+        shards = _write_shards(Path(place), gigabytes)
         size = sum(path.stat().st_size for path in shards)
-        print(f"{size / 1e9:.2f} GB in {len(shards)} shards, {os.cpu_count()} processors, to {device}")
         sources = [
             WeightSource(name, path, tensor, torch.bfloat16)
             for path in shards
             for name, tensor in read_stored_tensors(path).items()
         ]
-        ways: dict[str, Callable[[], object]] = {
+        calls: dict[str, Callable[[], object]] = {
             "disk, into one buffer": lambda: _read(shards, fresh=False),
             "disk, into fresh memory": lambda: _read(shards, fresh=True),
             "plain": lambda: read_mapped(shards, device, torch.bfloat16),
             "ours": lambda: read_weights(sources, device),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        processor: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(arguments.rounds):
-            for name, read in ways.items():
+        ways = {name: Way(size, [], []) for name in calls}
+        for _ in range(rounds):
+            for name, read in calls.items():
                 forget_pages(shards)
                 wall, busy = time.perf_counter(), time.process_time()
                 kept = read()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                seconds[name].append(time.perf_counter() - wall)
-                processor[name].append(time.process_time() - busy)
+                ways[name].seconds.append(time.perf_counter() - wall)
+                ways[name].processor.append(time.process_time() - busy)
                 del kept
-    for name in ways:
-        shares = [
-            f"{median(b / own for b, own in zip(seconds[base], seconds[name], strict=True)):.2f} of {base}"
-            for base in list(ways)[:3]
-            if base != name
-        ]
-        speed = size / 1e6 / median(seconds[name])
-        print(f"{name:24} {speed:6.0f} MB/s, {median(processor[name]):5.2f} s of a processor; {', '.join(shares)}")
+    return ways
 
 
 def _write_shards(folder: Path, gigabytes: float) -> list[Path]:

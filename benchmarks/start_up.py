@@ -45,18 +45,9 @@ def main() -> None:
         _start(_layout(arguments.child, arguments.layers), arguments.device)
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="start-up-benchmark-") as folder:
-        layout = _layout(Path(folder), arguments.layers)
-        shards = _write_repository(layout)
+        shards = _write_repository(_layout(Path(folder), arguments.layers))
         size = sum(path.stat().st_size for path in shards)
         print(f"{size / 1e9:.2f} GB in {len(shards)} shards, {os.cpu_count()} processors, {arguments.device}")
-
-        def start() -> dict[str, float]:
-            options = ["--layers", str(arguments.layers), "--device", arguments.device, "--child", folder]
-            begun = time.time()
-            done = subprocess.run([sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True, check=True)
-            times = json.loads(done.stdout.splitlines()[-1])
-            return {"imports": times.pop("imported") - begun, **times}
-
         for label, before in (
             ("from the disk", lambda: forget_pages(shards)),
             ("from the cache", lambda: _read(shards)),
@@ -66,8 +57,27 @@ def main() -> None:
                 before()
                 speeds.append(size / _seconds(lambda: _read(shards)))
                 before()
-                starts.append(start())
+                starts.append(_start_process(Path(folder), arguments.layers, arguments.device))
             _print_start(label, median(speeds), size, starts)
+
+
+def measure_cold(layers: int, device: str, folder: Path | None) -> tuple[int, float, dict[str, float]]:
+    """Bytes of a checkpoint, the disk's bytes per second, and the times of one start from the disk."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="start-up-benchmark-") as place:
+        shards = _write_repository(_layout(Path(place), layers))
+        size = sum(path.stat().st_size for path in shards)
+        forget_pages(shards)
+        speed = size / _seconds(lambda: _read(shards))
+        forget_pages(shards)
+        return size, speed, _start_process(Path(place), layers, device)
+
+
+def _start_process(folder: Path, layers: int, device: str) -> dict[str, float]:
+    begun = time.time()
+    options = ["--layers", str(layers), "--device", device, "--child", str(folder)]
+    done = subprocess.run([sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True, check=True)
+    times = json.loads(done.stdout.splitlines()[-1])
+    return {"imports": times.pop("imported") - begun, **times}
 
 
 def _print_start(label: str, speed: float, size: int, starts: list[dict[str, float]]) -> None:

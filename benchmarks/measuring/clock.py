@@ -41,16 +41,25 @@ class Clock:
         if device.type == "cuda":
             torch.cuda.set_device(device)  # events and memory statistics are those of the current device
 
-    def timings(self, calls: Mapping[str, Call]) -> dict[str, Timing]:
-        """Each call's rounds; what disturbs the machine for a while disturbs all of them."""
-        for call in calls.values():
+    def timings(self, calls: Mapping[str, Call], *, warm: bool = False) -> dict[str, Timing]:
+        """Each call's rounds; what disturbs the machine for a while disturbs all of them.
+
+        ``warm`` says that all of them have just been made once.
+        """
+        for call in () if warm else calls.values():
             call()
         rounds = [{name: self._once(call) for name, call in calls.items()} for _ in range(self.rounds)]
         return {name: Timing(*zip(*(one[name] for one in rounds), strict=True)) for name in calls}
 
-    def timing(self, call: Call) -> Timing:
+    def timing(self, call: Call, *, warm: bool = False) -> Timing:
         """The rounds of one call alone."""
-        return self.timings({"": call})[""]
+        return self.timings({"": call}, warm=warm)[""]
+
+    def wall(self, call: Call) -> float:
+        """Seconds of one call that waits for its own result, the first one included."""
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
 
     def undisturbed(self, timing: Timing) -> float:
         """What shares and ratios are formed of: device seconds, on a CPU processor seconds."""

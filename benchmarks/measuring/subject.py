@@ -57,8 +57,8 @@ class Subject:
         return plain_velocity(self.transformer, self.guidance, self.clip, self.chunk, self.latents, self.timestep)
 
 
-def make_subject(network: NetworkConfig, grid: TokenGrid, device: torch.device, dtype: torch.dtype) -> Subject:
-    """Weights and inputs on ``device``: matrices keep the size of what they are applied to, as in a trained network."""
+def make_transformer(network: NetworkConfig, device: torch.device, dtype: torch.dtype) -> OneToAllTransformer3DModel:
+    """Weights on ``device``: matrices keep the size of what they are applied to, as in a trained network."""
     with torch.device("meta"):
         transformer = OneToAllTransformer3DModel(**asdict(network)).to(dtype)
     transformer = transformer.to_empty(device=device).eval().requires_grad_(False)
@@ -68,6 +68,19 @@ def make_subject(network: NetworkConfig, grid: TokenGrid, device: torch.device, 
             parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
         else:
             parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+    return transformer
+
+
+def make_subject(
+    network: NetworkConfig,
+    grid: TokenGrid,
+    device: torch.device,
+    dtype: torch.dtype,
+    transformer: OneToAllTransformer3DModel | None = None,
+) -> Subject:
+    """Inputs of one step on ``device``, and a network, unless one is given."""
+    transformer = transformer or make_transformer(network, device, dtype)
+    generator = torch.Generator(device).manual_seed(1)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)

@@ -16,6 +16,7 @@ from libs.one_to_all.cost import pass_cost, step_flops, weight_bytes
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.fp8 import compute_in_fp8
 from libs.one_to_all.speed_options import ATTENTION_BACKENDS
+from libs.one_to_all.transformer import OneToAllTransformer3DModel
 from measuring.clock import Clock
 from measuring.subject import Setting, Subject, attention_backend, compiled_blocks, fp8_copy, fp8_products
 
@@ -25,11 +26,12 @@ _FP8_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of making a step: ``setting`` is in force while ``step`` runs."""
+    """One way of making a step with ``transformer``: ``setting`` is in force while ``step`` runs."""
 
     name: str
     step: Callable[[], torch.Tensor]
     flops: int
+    transformer: OneToAllTransformer3DModel
     setting: Setting = nullcontext
 
     def run(self) -> torch.Tensor:
@@ -46,31 +48,43 @@ def exact_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Va
     def step() -> torch.Tensor:
         return subject.step(memo)
 
+    transformer = subject.transformer
     variants = [
-        Variant("plain", subject.plain_step, len(subject.guidance.passes) * cost.total),
-        Variant("ours", step, flops),
-        Variant("ours, nothing fused", step, flops, nothing_fused),
-        Variant("ours, rotation in float64", step, flops, lambda: plain_rotation(subject.transformer)),
+        Variant("plain", subject.plain_step, len(subject.guidance.passes) * cost.total, transformer),
+        Variant("ours", step, flops, transformer),
+        Variant("ours, nothing fused", step, flops, transformer, nothing_fused),
+        Variant("ours, rotation in float64", step, flops, transformer, lambda: plain_rotation(transformer)),
         Variant(
             "ours, attention not shared",
             lambda: subject.step(memo, share_attention=False),
             flops + cost.first_attention,
+            transformer,
         ),
     ]
     for name in ATTENTION_BACKENDS:
         probe = probe_attention(name, clock.device, subject.latents.dtype)
         print(f"attention {probe.describe()}")
         if probe.usable and name != "native":
-            variants.append(
-                Variant(f"ours, attention {name}", step, flops, attention_backend(subject.transformer, probe.backend))
-            )
+            setting = attention_backend(transformer, probe.backend)
+            variants.append(Variant(f"ours, attention {name}", step, flops, transformer, setting))
     if compiled:
         started = time.perf_counter()
-        variant = Variant("ours, compiled", step, flops, compiled_blocks(subject.transformer))
-        variant.run()
+        variants.append(compiled_variant(variants[1]))
+        variants[-1].run()
         print(f"compiling the blocks took {time.perf_counter() - started:.0f} s")
-        variants.append(variant)
     return variants
+
+
+def compiled_variant(one: Variant) -> Variant:
+    """The same with its network's blocks compiled."""
+    blocks = compiled_blocks(one.transformer)
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with one.setting(), blocks():
+            yield
+
+    return replace(one, name=f"{one.name}, compiled", setting=both)
 
 
 def fp8_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Variant]:
@@ -89,16 +103,9 @@ def fp8_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Vari
         return other.step(memo)
 
     variants = [
-        Variant("FP8 weights, de-quantized", step, flops),
-        Variant("FP8 compute", step, flops, products),
+        Variant("FP8 weights, de-quantized", step, flops, other.transformer),
+        Variant("FP8 compute", step, flops, other.transformer, products),
     ]
     if compiled and clock.device.type == "cuda":  # a CPU compiles for a minute, and gains nothing
-        blocks = compiled_blocks(other.transformer)
-
-        @contextmanager
-        def both() -> Iterator[None]:
-            with products(), blocks():
-                yield
-
-        variants.append(Variant("FP8 compute, compiled", step, flops, both))
+        variants.append(compiled_variant(variants[-1]))
     return variants
