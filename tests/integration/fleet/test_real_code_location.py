@@ -127,8 +127,9 @@ def test_a_clip_is_canceled_while_it_is_sampled_and_the_model_stays(real_fleet: 
 
 @pytest.mark.timeout(900)
 def test_a_backfill_is_canceled_and_the_ui_stays_usable(real_fleet: RealFleet) -> None:
-    seen = real_fleet.cancel_a_backfill(BACKFILL_KEYS, cancel_at=20, seconds=200)
+    seen = real_fleet.cancel_a_backfill(BACKFILL_KEYS, cancel_at=20, seconds=200, lost=1)
     print(seen)
+    assert seen.cancels >= 2, "a cancel that the daemon overwrites is asked for again"
     assert seen.runs < BACKFILL_KEYS, "canceled too late to show anything"
     assert seen.queues == {"gpu"}
     assert seen.median_answer < ANSWER_SECONDS
