@@ -64,6 +64,8 @@ class LoraBranches:
             if name.rpartition(".")[2] not in BRANCH_PARAMETERS
         }
         changes = {} if lora is None else self._read(lora, parameters)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # blocks on the host may still be on their way to the device
         self._take_away()
         if lora is not None:
             try:

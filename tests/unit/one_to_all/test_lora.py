@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
@@ -12,10 +13,13 @@ from safetensors.torch import save_file
 
 from libs.errors import InputError, ModelFilesError
 from libs.one_to_all import warm
-from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine import AnimationEngine, FramesReady
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.lora_names import owners_of, understand_names
+from libs.one_to_all.memory_options import ClipSize, MemoryOptions
+from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.plan_choice import choose_plan
 
 RANK = 3
 # this network's module -> Wan2.1's own name
@@ -239,6 +243,19 @@ def lora_in_place(own_repository, network) -> LoraFile:
     path.parent.mkdir()
     save_file(_lora(network, "wan", 1.0)[0], path)
     return LoraFile(path)
+
+
+def test_fused_where_blocks_stay_on_the_host(own_repository, lora_in_place, make_inputs):
+    plan = choose_plan(own_repository, torch.float32, 0, MemoryOptions(keyword="offload"), ClipSize(16, 16, 5))
+    options = SamplingOptions("a dancer", "blurred", 2, 1.0, 0.0)
+    clips = []
+    for lora, followed in ((None, None), (lora_in_place, None), (lora_in_place, plan)):
+        engine = AnimationEngine.load(own_repository, "cpu", lora=lora, plan=followed)
+        events = engine.animate(make_inputs(5, 16, 16), options)
+        clips.append(np.concatenate([event.frames for event in events if isinstance(event, FramesReady)]))
+    assert engine.memory_plan.transformer == "offloaded"
+    np.testing.assert_array_equal(clips[1], clips[2])
+    assert not np.array_equal(clips[0], clips[1])
 
 
 def test_an_engine_with_a_lora_is_kept_beside_the_one_without(own_repository, lora_in_place):

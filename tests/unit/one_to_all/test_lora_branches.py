@@ -269,6 +269,27 @@ def test_a_warm_engine_changes_its_lora(fp8_repository, make_inputs, tmp_path, c
     assert not load.cold, "a LoRA that cannot be used costs no engine"
 
 
+def test_fp8_weights_that_a_plan_chooses_take_a_lora(repository, fp8_repository, tmp_path, cold):
+    """The request names the plain variant, whose folder holds the LoRA; its FP8 repository lies beside it."""
+    layout = replace(repository, root=tmp_path / "plain")
+    layout.root.symlink_to(repository.root)
+    (tmp_path / fp8_repository.variant.folder).symlink_to(fp8_repository.root)
+    memory = MemoryOptions(limit_bytes=1, keyword="resident", allow_fp8=True)
+    engine, load = warm.warm_engine(layout, "cpu", memory=memory, clip=ClipSize(32, 32, 5))
+    assert load.cold
+    assert engine.precision == "torch.float32, weights of sandbox-fp8"
+    held = engine.bytes_on(CPU)
+    lora = _write_lora(tmp_path / "one.safetensors", engine.networks.transformer)
+    with_lora, load = warm.warm_engine(layout, "cpu", lora=lora, memory=memory, clip=ClipSize(32, 32, 5))
+    assert with_lora is engine
+    assert not load.cold
+    assert engine.bytes_on(CPU) > held
+    sampling = engine.memory_plan.phases["sampling"]["transformer"]
+    warm.warm_engine(layout, "cpu", memory=memory, clip=ClipSize(32, 32, 5))
+    assert engine.bytes_on(CPU) == held
+    assert engine.memory_plan.phases["sampling"]["transformer"] < sampling
+
+
 def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):
     layout = replace(fp8_repository, root=tmp_path)
     request = ResolvedRequest.model_construct(lora="distilled", model=layout.variant.name)
