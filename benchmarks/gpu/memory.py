@@ -3,6 +3,7 @@
 What does not belong here: text encoder and VAE (``beside``), whether results are equal (``agreement``, tests).
 """
 
+import gc
 import time
 from collections.abc import Iterator
 
@@ -38,8 +39,6 @@ class _Plans:
         started = time.perf_counter()
         offload = BlockOffload(subject.transformer, run.device)
         yield Figure("moving all blocks to page-locked memory", time.perf_counter() - started, "s")
-        if run.device.type == "cuda":
-            torch.cuda.empty_cache()
         one, blocks = block_bytes(subject.network)
         moving = min(2 * one, blocks)
         yield from self._measured(
@@ -59,6 +58,9 @@ class _Plans:
     def _measured(self, name: str, subject: Subject, beside: int, weights: int) -> Iterator[Figure]:
         """Step time, what a step adds to the weights at its peak, and what the caching allocator took in all."""
         clock, memo, run = self.run.clock, ForwardMemo(), self.run
+        gc.collect()
+        if run.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the placement before left reserved
         peak = clock.peak(lambda: subject.step(memo))
         timing = clock.timing(lambda: subject.step(memo), warm=True)
         seconds = clock.undisturbed(timing)
