@@ -8,6 +8,7 @@ from libs.errors import DeviceOutOfMemoryError, InputError
 from libs.one_to_all import engine as engine_module
 from libs.one_to_all.chunk_plan import ChunkLengths
 from libs.one_to_all.engine import AnimationEngine, ChunkStarted, FramesReady, StepFinished
+from libs.one_to_all.loading import LoadedNetworks
 from libs.one_to_all.options import SamplingOptions
 from libs.storage.chunks import StoredChunks
 from libs.storage.folder import FolderObjectStore
@@ -105,7 +106,7 @@ def test_a_killed_run_resumes_bit_for_bit(engine, make_inputs, tmp_path, stop_at
 def test_a_finished_run_needs_no_network(engine, make_inputs, tmp_path):
     inputs, options = make_inputs(14), _options()
     whole = _frames(engine.animate(inputs, options, _store(tmp_path)))
-    nothing = AnimationEngine(None, torch.device("cpu"), torch.float32)
+    nothing = AnimationEngine(LoadedNetworks(None, None, None, None), torch.device("cpu"), torch.float32)
     assert np.array_equal(_frames(nothing.animate(inputs, options, _store(tmp_path))), whole)
 
 
