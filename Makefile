@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+ON_WORKERS = $(if $(filter 1,$(WORKERS)),,-n $(or $(WORKERS),auto) --dist loadfile)
 SCREENSHOTS_DIR ?= assets
 # Models and data of the pictures, which show the paths; made for them, and removed afterwards.
 SCREENSHOTS_WORLD ?= /srv/one-to-all
@@ -31,10 +32,10 @@ fleet: $(INSTALLED) ## Redis, UI, daemon, a CPU worker and one worker per GPU on
 	$(BIN)/python -m orchestration.fleet.local_fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(DAGSTER_PORT),--port $(DAGSTER_PORT))
 
 test: $(INSTALLED) lint ## lint, types, import rules and all tests, on up to 4 CPUs (WORKERS=1 for one after the other)
-	$(BIN)/python -m pytest $(if $(filter 1,$(WORKERS)),,-n $(or $(WORKERS),auto) --dist loadfile)
+	$(BIN)/python -m pytest $(ON_WORKERS)
 
-test-fast: $(INSTALLED) ## the tests that take a minute together
-	$(BIN)/python -m pytest -m "not slow and not browser and not s3"
+test-fast: $(INSTALLED) ## unit and golden tests that take about a minute and a half together
+	$(BIN)/python -m pytest tests/unit tests/golden -m "not slow and not browser and not s3" $(ON_WORKERS)
 
 explore: $(INSTALLED) ## property tests with new random examples, many of them (make test repeats the same ones)
 	$(BIN)/python -m pytest $$(grep -rl '^from hypothesis' tests) --hypothesis-profile=explore --timeout=3600

@@ -74,6 +74,7 @@ def test_parts_run_in_order_and_once(part, tmp_path) -> None:
     assert (out / "second.md").read_text().splitlines()[-1] == rows[-1]
 
 
+@pytest.mark.slow
 def test_a_part_at_its_limit_keeps_what_it_measured_and_goes_on(part, tmp_path) -> None:
     slow = f"{ONE}\nif not Path({str(tmp_path / 'again')!r}).exists():\n    time.sleep(600)\n{TWO}"
     parts, out = [part("slow", slow, seconds=3.0), part("next", TWO)], tmp_path / "out"
@@ -93,6 +94,7 @@ def test_a_part_at_its_limit_keeps_what_it_measured_and_goes_on(part, tmp_path) 
     assert part.ran() == ["slow", "next", "slow"]
 
 
+@pytest.mark.slow
 def test_what_a_part_started_ends_with_it(part, tmp_path) -> None:
     child = "import subprocess\nprocess = subprocess.Popen(['sleep', '600'])\n"
     child += f"Path({str(tmp_path / 'pid')!r}).write_text(str(process.pid))\ntime.sleep(600)"

@@ -88,6 +88,7 @@ def test_attention_backend(transformer):
     transformer.set_attention_backend("native")
 
 
+@pytest.mark.slow
 def test_regional_compilation_has_no_graph_breaks(transformer):
     expected = transformer(**_inputs(transformer)).sample
     transformer.compile_repeated_blocks(backend="eager", fullgraph=True)

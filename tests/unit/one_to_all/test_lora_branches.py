@@ -246,6 +246,7 @@ def _clip(engine, inputs) -> np.ndarray:
     return np.concatenate([event.frames for event in events if isinstance(event, FramesReady)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [None, "offload"])
 def test_a_warm_engine_changes_its_lora(fp8_repository, make_inputs, tmp_path, cold, plan):
     layout, memory = fp8_repository, MemoryOptions(keyword=plan)

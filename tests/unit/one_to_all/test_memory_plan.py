@@ -118,6 +118,7 @@ def test_a_plan_shows_every_item_with_its_bytes():
         assert part in text
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(VARIANTS)), _SIZES, _FRAMES, st.booleans(), st.integers(0, 100), st.integers(0, 100))
 def test_more_memory_never_gives_a_smaller_plan(name, size, frames, allow_fp8, first, second):
     less, more = sorted((first, second))
@@ -137,6 +138,7 @@ def test_more_memory_never_gives_a_smaller_plan(name, size, frames, allow_fp8, f
         assert not plan.fits or plan.peak_bytes <= plan.free_bytes
 
 
+@pytest.mark.slow
 @given(_SIZES, st.integers(0, 30))
 def test_more_frames_never_need_less(size, groups):
     short, long = (plan_memory(10**12, VARIANT_14B, *size, 4 * k + 1) for k in (groups, groups + 1))
@@ -184,6 +186,7 @@ def _sampling_peak(variant, frames, *, replaced=False, mesh=None):
         return _peak(lambda: model(*inputs, token_replace=replaced, memo=ForwardMemo()), model, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize(("height", "width", "frames"), [(480, 832, 21), (576, 1024, 9)])
 def test_decoding_needs_what_is_estimated(height, width, frames, tiled):

@@ -113,6 +113,7 @@ def test_points_are_framed_like_pictures() -> None:
         np.testing.assert_allclose((x + 0.5, y + 0.5), expected, atol=0.6)
 
 
+@pytest.mark.slow
 def test_poses_asked_for_are_found_again_in_the_clip_that_shows_them(estimator: PoseEstimator, tmp_path: Path) -> None:
     """The driver itself stands in for a perfect clip; the same frames one second off for a bad one."""
     write_puppet_clip(tmp_path / "dance.mp4", frame_count=40)

@@ -41,6 +41,7 @@ def test_the_beat_is_deterministic_and_in_range():
     assert beat(0.5).shape == (2, SAMPLE_RATE // 2)
 
 
+@pytest.mark.slow
 def test_the_sample_request_is_valid_and_its_media_are_there(tmp_path):
     document = write_sample_request(tmp_path)
     request = parse_request(document.read_bytes(), source=document.name)
@@ -52,6 +53,7 @@ def test_the_sample_request_is_valid_and_its_media_are_there(tmp_path):
     assert info.has_audio
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_clip_byte_for_byte(tmp_path):
     contents = []
     for run in range(3):

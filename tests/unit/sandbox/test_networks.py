@@ -101,6 +101,7 @@ def test_without_a_pose_the_clip_shows_the_picture(transformer, autoencoder, pic
     assert decibels(frames[:, 0], picture[0, :, 0]) > 22
 
 
+@pytest.mark.slow
 def test_a_drawn_pose_shines_where_and_when_it_is_drawn(transformer, autoencoder, picture):
     poses = torch.full((1, 3, 5, HEIGHT, WIDTH), -1.0)
     dark = sampled(transformer, autoencoder, picture, poses, 2)

@@ -38,6 +38,7 @@ def test_joints_of_the_reference_picture(estimator, tmp_path):
     assert_found(found, drawn[None])
 
 
+@pytest.mark.slow
 def test_joints_of_every_frame_of_the_clip(estimator, tmp_path):
     """Through H.264, 4:2:0 and BT.709."""
     drawn = write_puppet_clip(tmp_path / "clip.mp4", frame_count=49)

@@ -38,6 +38,7 @@ def test_every_part_is_complete_for_the_verifier(empty_layout):
     assert report.warnings == ()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_here_and_in_another_process(sandbox_layout, empty_layout):
     root, pretrained = sandbox_layout.root, sandbox_layout.pretrained.relative_to(sandbox_layout.root)
     program = (
