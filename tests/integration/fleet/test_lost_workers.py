@@ -3,11 +3,14 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
 import psutil
 from redis import Redis
 
+from orchestration.fleet.processes import Process
 from orchestration.fleet.roll_call import RollCall
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
@@ -57,14 +60,13 @@ def test_a_killed_worker_a_hung_worker_and_a_lost_message(fleet) -> None:
     began = time.time()
     with fleet.gpu_slots(2):
         os.kill(fleet.fleet.processes["gpu-0"].pid, signal.SIGKILL)
-        fleet.fleet.processes["gpu-1"].signal_group(signal.SIGSTOP)
-        assert_retried(fleet, "slow-killed-worker", killed_pid, began)
-        assert_retried(fleet, "slow-hung-worker", hung_pid, began)
-        assert_retried(fleet, "lost-message", None, lost_at)
-    assert not psutil.pid_exists(killed_pid), "a killed worker left its process behind"
+        with _stopped(fleet.fleet.processes["gpu-1"]):
+            assert_retried(fleet, "slow-killed-worker", killed_pid, began)
+            assert_retried(fleet, "slow-hung-worker", hung_pid, began)
+            assert_retried(fleet, "lost-message", None, lost_at)
+            assert not psutil.pid_exists(killed_pid), "a killed worker left its process behind"
 
-    # The host comes back: its copy of the run must end, without harm to the run's status.
-    fleet.fleet.processes["gpu-1"].signal_group(signal.SIGCONT)
+    # The host is back: its copy of the run must end, without harm to the run's status.
     fleet.wait_for_workers()
     fleet.wait_until("the revived worker is idle", lambda: not any(fleet.active_tasks().values()), 15)
     assert fleet.run(hung_run).status == FAILURE
@@ -74,6 +76,16 @@ def test_a_killed_worker_a_hung_worker_and_a_lost_message(fleet) -> None:
         assert fleet.finish(after) == SUCCESS
     assert fleet.started(after)["pid"] == hung_pid
     assert fleet.started(after)["event"] == "warm"
+
+
+@contextmanager
+def _stopped(process: Process) -> Iterator[None]:
+    """A host that hangs, and comes back whatever happens meanwhile: other tests use it."""
+    process.signal_group(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.signal_group(signal.SIGCONT)
 
 
 def test_redis_restarts_in_the_middle(fleet) -> None:
