@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,8 +112,19 @@ def read_weights(sources: Sequence[WeightSource], device: torch.device) -> dict[
 
 
 def _pieces(sources: Iterable[WeightSource]) -> Iterator[_Piece]:
-    """In the order in which they lie in their files."""
+    """One of each file in turn, those of a file in the order in which they lie there.
+
+    So the threads read different files: several that jump about in one file disturb the system's reading ahead.
+    """
+    by_file: dict[Path, list[WeightSource]] = {}
     for source in sorted(sources, key=lambda source: (source.path, source.stored.first)):
+        by_file.setdefault(source.path, []).append(source)
+    for row in zip_longest(*map(_pieces_of_file, by_file.values())):
+        yield from (piece for piece in row if piece is not None)
+
+
+def _pieces_of_file(sources: Iterable[WeightSource]) -> Iterator[_Piece]:
+    for source in sources:
         count = (source.stored.last - source.stored.first) // source.stored_dtype.itemsize
         step = PIECE_BYTES // source.stored_dtype.itemsize
         for first in range(0, count, step):

@@ -53,6 +53,30 @@ def test_every_value_arrives(stored):
         assert torch.equal(read[name].double(), tensor.double())
 
 
+def test_files_are_read_in_turn_and_each_from_its_beginning_to_its_end(stored, monkeypatch):
+    folder, _ = stored
+    monkeypatch.setattr(weight_reading, "READERS", 1)
+    reads = []
+    preadv = os.preadv
+
+    def watched(descriptor, buffers, offset):
+        reads.append((descriptor, offset))
+        return preadv(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", watched)
+    read_weights(_sources(folder), CPU)
+    files = {
+        descriptor: [place for place, read in enumerate(reads) if read[0] == descriptor] for descriptor, _ in reads
+    }
+    assert len(files) == 2
+    for places in files.values():
+        offsets = [reads[place][1] for place in places]
+        assert offsets == sorted(offsets)
+    shorter = min(map(len, files.values()))
+    assert shorter > 2
+    assert all(reads[place][0] != reads[place + 1][0] for place in range(2 * shorter - 1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_values_are_converted_as_torch_converts_them(stored, dtype):
     folder, tensors = stored
