@@ -138,9 +138,14 @@ class AnimationEngine:
         if self._lora_branches.use(lora):
             self._placement.parameters_changed()
 
+    @property
+    def devices(self) -> frozenset[torch.device]:
+        """On which it computes."""
+        return frozenset({self.device})
+
     def bytes_on(self, device: torch.device) -> int:
-        """Of weights on ``device``, between two clips."""
-        return self._placement.bytes_on_device() if device == self.device else 0
+        """Of weights on ``device``, between two clips; the host is one, too."""
+        return self._placement.bytes_on(device)
 
     @property
     def precision(self) -> str:

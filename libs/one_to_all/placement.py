@@ -75,10 +75,11 @@ class Placement:
         """See :meth:`TransformerPlacement.parameters_changed`."""
         self._transformer.parameters_changed()
 
-    def bytes_on_device(self) -> int:
-        """Of weights, between two passes."""
+    def bytes_on(self, device: torch.device) -> int:
+        """Of weights on ``device``, between two passes."""
         networks = self._networks
         models = (networks.transformer, networks.vae, networks.prompt_encoder.text_encoder)
         tensors = [tensor for model in models if model is not None for tensor in model.parameters()]
-        moving = {id(tensor) for tensor in self._transformer.moving}
-        return sum(tensor.nbytes for tensor in tensors if tensor.device == self._device and id(tensor) not in moving)
+        # Where host and device are the same, only what does not move counts.
+        moving = {id(tensor) for tensor in self._transformer.moving} if device == self._device else set()
+        return sum(tensor.nbytes for tensor in tensors if tensor.device == device and id(tensor) not in moving)

@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,13 +120,15 @@ def release_engines() -> None:
 
 
 def release_other_engines(engine: AnimationEngine) -> list[str]:
-    """Drop every engine of ``engine``'s device but itself, for a clip whose tensors did not fit beside them.
+    """Drop every engine on devices of ``engine`` but itself, for a clip whose tensors did not fit beside them.
 
     Returns:
         The variants that were dropped; their next clip loads them again.
     """
     with _lock:
-        others = [place for place, kept in _kept.items() if place[1] == engine.device and kept.engine is not engine]
+        others = [
+            place for place, kept in _kept.items() if kept.engine is not engine and kept.engine.devices & engine.devices
+        ]
         for place in others:
             _logger.info("%s makes room for a clip on %s", place[0], engine.device)
             del _kept[place]
@@ -163,12 +165,12 @@ def _plan(
     if device.type == "cpu" and memory.keyword is None:
         return None
     _give_memory_back()
+    for kept in _kept.values():
+        kept.engine.release_memory()  # what other processes hold for their next clip would count as taken
     plan: MemoryPlan | RankPlans
     if parallel == ONE_PROCESS:
         plan = choose_plan(layout, dtype, _free(device), memory, clip, lora)
     else:
-        for kept in _kept.values():
-            kept.engine.release_memory()  # what other processes hold for their next clip would count as taken
         devices = devices_of_ranks(device, parallel)
         free = [_free(torch.device(one)) // devices.count(one) for one in devices]
         host = None if device.type == "cpu" else _free(HOST)
@@ -183,8 +185,8 @@ def _free(device: torch.device) -> int:
 
 
 def _peaks(plan: MemoryPlan | RankPlans, device: torch.device) -> dict[torch.device, int]:
-    """What a plan needs, by device."""
-    return {device: plan.peak_bytes} if isinstance(plan, MemoryPlan) else plan.peak_bytes()
+    """What a plan needs, by device, and of the host where that is none."""
+    return {HOST: plan.host_bytes, device: plan.peak_bytes} if isinstance(plan, MemoryPlan) else plan.peak_bytes()
 
 
 def _room_without_plan(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> dict[torch.device, int]:
@@ -192,15 +194,24 @@ def _room_without_plan(layout: RepositoryLayout, device: torch.device, dtype: to
 
 
 def _make_room(place: _Place, needed: Mapping[torch.device, int]) -> None:
-    """Drop engines of the device of ``place`` until ``needed`` bytes are free for it, or none is left."""
+    """Drop engines until ``needed`` bytes are free for that of ``place``, or none is left where they are not.
+
+    An engine of ranks lies on several devices, and each of them counts; so does this machine's memory.
+    """
     _give_memory_back()
-    name, device = place
-    for other in [other for other in _kept if other[1] == device]:
-        if all(count <= device_memory(one).free for one, count in needed.items()):
+    for other in list(_kept):
+        scarce = [device for device, count in needed.items() if count > device_memory(device).free]
+        if not scarce:
             return
-        _logger.info("%s makes room for %s on %s", other[0], name, device)
-        del _kept[other]
-        _give_memory_back()
+        if _lies_on(other, scarce):
+            _logger.info("%s makes room for %s on %s", other[0], place[0], ", ".join(map(str, scarce)))
+            del _kept[other]
+            _give_memory_back()
+
+
+def _lies_on(place: _Place, devices: Iterable[torch.device]) -> bool:
+    engine = _kept[place].engine
+    return any(device in engine.devices or engine.bytes_on(device) > 0 for device in devices)
 
 
 def _give_memory_back() -> None:

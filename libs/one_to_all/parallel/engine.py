@@ -92,6 +92,11 @@ class ParallelEngine(AnimationEngine):
         self._lora = lora
         self.ranks.tell([UseLora(lora)] * self.plan.ranks)
 
+    @property
+    def devices(self) -> frozenset[torch.device]:
+        """Those of all ranks."""
+        return frozenset(map(torch.device, self._devices))
+
     def bytes_on(self, device: torch.device) -> int:
         """Calculated bytes of weights on ``device``, between two clips; 0 where no plan is followed."""
         plan = self.memory_plan

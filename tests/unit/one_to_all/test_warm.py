@@ -125,11 +125,26 @@ def test_a_variant_that_never_fits_is_tried_on_an_empty_device(own_repository, m
         assert [kept for kept, _ in warm._kept] == [name]
 
 
+class OnACard:
+    """Stands for an engine of a device that this machine does not have."""
+
+    devices = frozenset({torch.device("cuda:0")})
+
+    def bytes_on(self, device: torch.device) -> int:
+        return GIGABYTE if device in self.devices else 0
+
+
+def move_to_a_card(name: str) -> tuple[str, torch.device]:
+    """Play that the engine of this name lies there."""
+    place = (name, torch.device("cuda:0"))
+    warm._kept[place] = replace(warm._kept.pop((name, torch.device("cpu"))), engine=OnACard())
+    return place
+
+
 def test_engines_of_another_device_are_left_alone(own_repository, monkeypatch):
     FakeMemory(monkeypatch, own_repository, engines_that_fit=0.5)
     warm.warm_engine(named(own_repository, "a"), "cpu")
-    elsewhere = ("a", torch.device("cuda:0"))
-    warm._kept[elsewhere] = warm._kept.pop(("a", torch.device("cpu")))
+    elsewhere = move_to_a_card("a")
     warm.warm_engine(named(own_repository, "b"), "cpu")
     assert elsewhere in warm._kept
 
@@ -138,8 +153,7 @@ def test_the_others_of_a_device_are_dropped_for_a_clip_that_did_not_fit(own_repo
     FakeMemory(monkeypatch, own_repository, engines_that_fit=9)
     for name in ("a", "b", "elsewhere"):
         warm.warm_engine(named(own_repository, name), "cpu")
-    elsewhere = ("elsewhere", torch.device("cuda:0"))
-    warm._kept[elsewhere] = warm._kept.pop(("elsewhere", torch.device("cpu")))
+    elsewhere = move_to_a_card("elsewhere")
     in_use, _ = warm.warm_engine(named(own_repository, "c"), "cpu")
     assert warm.release_other_engines(in_use) == ["a", "b"]
     assert list(warm._kept) == [elsewhere, ("c", torch.device("cpu"))]

@@ -13,8 +13,9 @@ from libs.one_to_all.intermediate_bytes import WorkShare
 from libs.one_to_all.memory import DeviceMemory
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.memory_plan import GB
-from libs.one_to_all.parallel.plan import ParallelPlan
-from libs.one_to_all.parallel.rank_plans import plan_ranks, work_share
+from libs.one_to_all.parallel.engine import devices_of_ranks
+from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
+from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks, work_share
 
 SIZE = ClipSize(480, 832, 81)
 THREE = ParallelPlan(guidance=3)
@@ -116,6 +117,11 @@ class PlayedEngine:
     def __init__(self, layout, device, dtype, plan, lora, speed, memory_plan):
         self.layout, self.device, self.alive = layout, device, True
         self.memory_plan, self.loras, self.moves = memory_plan, [lora], 0
+        self.devices = frozenset(map(torch.device, devices_of_ranks(device, plan)))
+
+    @classmethod
+    def load(cls, layout, device, dtype, *, lora, speed, plan):
+        return cls(layout, torch.device(device), dtype, ONE_PROCESS, lora, speed, plan)
 
     def follow(self, plan):
         self.memory_plan, self.moves = plan, self.moves + 1
@@ -124,7 +130,9 @@ class PlayedEngine:
         self.loras.append(lora)
 
     def bytes_on(self, device):
-        return self.memory_plan.resting_bytes(device)
+        if isinstance(self.memory_plan, RankPlans):
+            return self.memory_plan.resting_bytes(device)
+        return self.memory_plan.resting_bytes if device == self.device else 0
 
     def release_memory(self):
         pass
@@ -146,6 +154,7 @@ def cards(monkeypatch):
     monkeypatch.setattr(warm, "device_memory", memory)
     monkeypatch.setattr(warm, "weight_files", lambda layout: [])
     monkeypatch.setattr(warm, "ParallelEngine", PlayedEngine)
+    monkeypatch.setattr(warm, "AnimationEngine", PlayedEngine)
     warm.release_engines()
     yield free
     warm.release_engines()
@@ -175,6 +184,42 @@ def test_the_warm_engine_of_ranks_is_moved_as_memory_changes(layout, cards, capl
     assert load.cold
     assert fp8.layout.variant.name == "14b-fp8"
     assert list(warm._kept) == [("14b-fp8", torch.device("cuda:0"))], "the other one made room on all cards"
+
+
+def kept_places() -> list[tuple[str, str]]:
+    return [(name, str(device)) for name, device in warm._kept]
+
+
+def other_variant(layout: RepositoryLayout) -> RepositoryLayout:
+    """The same size under another name."""
+    return replace(layout, variant=replace(layout.variant, name="other"))
+
+
+@pytest.mark.parametrize(("card", "shared"), [("cuda:1", True), ("cuda:2", False)])
+def test_what_lies_on_a_card_of_any_rank_makes_room(layout, cards, card, shared):
+    warm.warm_engine(other_variant(layout), card, clip=SIZE)
+    warm.warm_engine(layout, "cuda", parallel=ParallelPlan(guidance=2), clip=SIZE)
+    expected = [] if shared else [("other", card)]
+    assert kept_places() == [*expected, ("14b", "cuda:0")]
+
+
+def test_ranks_make_room_for_an_engine_on_the_card_of_any_of_them(layout, cards):
+    warm.warm_engine(layout, "cuda", parallel=ParallelPlan(guidance=2), clip=SIZE)
+    warm.warm_engine(other_variant(layout), "cuda:2", clip=SIZE)
+    assert kept_places() == [("14b", "cuda:0"), ("other", "cuda:2")]
+    third = replace(layout, variant=replace(layout.variant, name="third"))
+    warm.warm_engine(third, "cuda:1", clip=SIZE)
+    assert kept_places() == [("other", "cuda:2"), ("third", "cuda:1")]
+
+
+def test_ranks_make_room_for_a_clip_on_the_card_of_any_of_them(layout, cards):
+    cards.update(dict.fromkeys(cards, 200 * GB))
+    warm.warm_engine(layout, "cuda", parallel=ParallelPlan(guidance=2), clip=SIZE)
+    warm.warm_engine(layout, "cuda:2", clip=SIZE)
+    engine, _ = warm.warm_engine(other_variant(layout), "cuda:1", clip=SIZE)
+    assert len(warm._kept) == 3
+    assert warm.release_other_engines(engine) == ["14b"]
+    assert kept_places() == [("14b", "cuda:2"), ("other", "cuda:1")]
 
 
 def test_too_little_memory_of_this_machine_is_said_before_anything_is_loaded(layout, cards, monkeypatch):
