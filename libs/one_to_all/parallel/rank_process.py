@@ -1,4 +1,4 @@
-"""One rank: ``python -m libs.one_to_all.parallel.rank_process FD``, started by the worker (``ranks``) and ended by it.
+"""One rank: ``python -m libs.one_to_all.parallel.rank_process FD FOLDER``, started and ended by the worker (``ranks``).
 
 A rank never recovers from an error: it says what happened and ends, and so do the others, since they wait for it in the
 midst of an exchange. What does not belong here: what a rank holds and does (``roles``), what the worker does about an
@@ -105,10 +105,10 @@ def join_ranks(setup: RankSetup, device: torch.device) -> DeviceMesh:
     return init_device_mesh(device.type, shape, mesh_dim_names=("guidance", "ring", "ulysses"))
 
 
-def serve(connection: Connection) -> None:
-    """Load, and take part in chunks until the worker is gone."""
+def serve(connection: Connection, folder: Path) -> None:
+    """Load, and take part in chunks until the worker is gone, and with it ``folder``."""
     setup: RankSetup = connection.recv()
-    inbox = Inbox(connection, setup.store.parent)
+    inbox = Inbox(connection, folder)
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
     device, dtype = torch.device(setup.device), getattr(torch, setup.dtype)
@@ -138,15 +138,21 @@ def serve(connection: Connection) -> None:
 
 
 def main() -> NoReturn:
-    """Serve on the connection whose file descriptor is the first argument."""
+    """Serve on the connection whose file descriptor is the first argument; the second is the ranks' folder."""
     for to_all in (signal.SIGINT, signal.SIGTERM):  # of the worker's terminal or session: they are for the worker,
         signal.signal(to_all, signal.SIG_IGN)  # which ends its ranks, or is gone
-    connection = Connection(int(sys.argv[1]))
+    connection, folder, worker = Connection(int(sys.argv[1])), Path(sys.argv[2]), os.getppid()
     try:
-        serve(connection)
+        serve(connection, folder)
     except BaseException as error:
         kind = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
-        connection.send(Failed(kind, str(error), traceback.format_exc()))
+        try:
+            connection.send(Failed(kind, str(error), traceback.format_exc()))
+            worker_is_gone = os.getppid() != worker
+        except OSError:
+            worker_is_gone = True
+        if worker_is_gone:  # most likely this rank fails for want of another one, which heard of it first
+            shutil.rmtree(folder, ignore_errors=True)
     # The others may wait for this rank inside a driver: nothing is left to them in good order.
     os._exit(1)
 

@@ -56,6 +56,7 @@ class Ranks:
         self._chunk_number = 0
         self._inside_message = False
         self._ended = False
+        self._nothing_is_left = False
 
     @classmethod
     def start(cls, setups: Sequence[RankSetup], folder: Path) -> "Ranks":
@@ -91,7 +92,7 @@ class Ranks:
             with theirs, self._log(setup.rank).open("wb") as log:
                 processes.append(
                     subprocess.Popen(
-                        [*command, str(theirs.fileno())],
+                        [*command, str(theirs.fileno()), str(self._folder)],
                         pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
@@ -167,7 +168,7 @@ class Ranks:
 
     def end(self) -> None:
         """Kill all ranks and wait for them; nothing of theirs is left. They hold nothing that must be saved."""
-        if self._ended or os.getpid() != self._owner:  # a process that the worker forked has no part in them
+        if self._nothing_is_left or os.getpid() != self._owner:  # a process that the worker forked has no part in them
             return
         self._ended = True
         self._busy, self._inside_message = set(), False
@@ -178,6 +179,7 @@ class Ranks:
         for connection in self._connections:
             connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._nothing_is_left = True  # else, after an interrupt, whoever ends them next does the rest
 
     def _wait_until_ready(self) -> None:
         waited_for = set(range(len(self._connections)))

@@ -15,6 +15,7 @@ import pytest
 from libs.errors import DeviceOutOfMemoryError, InputError, ModelFilesError, OneToAllError, RankError
 from libs.one_to_all.chunk_plan import Chunk
 from libs.one_to_all.events import StepFinished
+from libs.one_to_all.parallel import rank_process
 from libs.one_to_all.parallel import ranks as ranks_module
 from libs.one_to_all.parallel.messages import (
     ChunkMade,
@@ -194,3 +195,43 @@ def test_a_forked_process_does_not_end_them(played):
         os._exit(0)
     os.waitpid(child, 0)
     assert played.ranks.alive
+
+
+def test_an_interrupted_end_is_ended_by_whoever_ends_them_next(played, monkeypatch):
+    def interrupt(*_, **__):
+        monkeypatch.undo()
+        raise Interrupted
+
+    monkeypatch.setattr(ranks_module.shutil, "rmtree", interrupt)
+    with pytest.raises(Interrupted):
+        played.ranks.end()
+    played.ranks.end()
+    played.assert_nothing_is_left()
+
+
+class Exited(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("worker_listens", [True, False])
+def test_a_rank_that_fails_removes_the_folder_if_its_worker_cannot(tmp_path, monkeypatch, worker_listens):
+    """It fails because another rank ended, which noticed first that the worker is gone."""
+    folder = tmp_path / "ranks"
+    folder.mkdir()
+    ours, theirs = Pipe()
+
+    def fail(*_):
+        if not worker_listens:
+            ours.close()
+        raise RuntimeError("Connection closed by peer")
+
+    def leave(_code):
+        raise Exited
+
+    monkeypatch.setattr(rank_process, "serve", fail)
+    monkeypatch.setattr(rank_process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(rank_process.os, "_exit", leave)
+    monkeypatch.setattr(sys, "argv", ["rank_process", str(os.dup(theirs.fileno())), str(folder)])
+    with theirs, ours, pytest.raises(Exited):
+        rank_process.main()
+    assert folder.exists() == worker_listens
