@@ -23,6 +23,10 @@ _PRIMING_PACKETS = 2
 
 _TRANSCODED_BIT_RATE = 192_000
 
+_AAC_RATES = frozenset(av.Codec("aac", "w").audio_rates or ())
+_OTHER_RATES_BECOME = 48_000
+"""Samples per second; studio sound of 192 kHz, or the odd rates of old cards. PyAV resamples before it encodes."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +62,8 @@ class AudioTrack:
         else:
             _log.warning("%s: sound in %s cannot be played from mp4 in browsers; converted to AAC", self._path, codec)
             layout = "mono" if stream.channels == 1 else "stereo"
-            self._output = self._target.add_stream("aac", rate=stream.sample_rate, layout=layout)
+            rate = stream.sample_rate if stream.sample_rate in _AAC_RATES else _OTHER_RATES_BECOME
+            self._output = self._target.add_stream("aac", rate=rate, layout=layout)
             self._output.bit_rate = _TRANSCODED_BIT_RATE
             self._packets = self._transcoded(stream)
         self._next = next(self._packets, None)

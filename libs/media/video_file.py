@@ -22,8 +22,11 @@ from libs.media.matroska import declared_file_size
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,gif,asf,ogg,mpegvideo,h264,hevc,apng,webp_anim"
 _OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
-_MISSING_END_TOLERANCE = 500_000
-"""Microseconds that a container's declared length may exceed its last packet before it counts as cut off."""
+_MISSING_END_TOLERANCE = Fraction(1, 2)
+"""Seconds that a container's declared length may exceed its last packet before it counts as cut off."""
+
+_COMPUTED_LENGTH = frozenset({"mpegts", "mpeg"})
+"""Containers that declare no length: FFmpeg computes one from the packets that are there."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def scan_video(path: Path) -> VideoScan:
             raise _cut_off(path, f"its index reaches to byte {indexed_end}, the file has {file_size}")
         if (declared_file_size(path) or 0) > file_size:
             raise _cut_off(path, f"it declares {declared_file_size(path)} bytes and has {file_size}")
-        declared_end = container.duration + max(container.start_time or 0, 0) if container.duration else 0
+        declared_end = _declared_end(container, stream)
         last_end = Fraction(0)
         times: list[Fraction | None] = []
         durations: list[Fraction] = []
@@ -107,10 +110,8 @@ def scan_video(path: Path) -> VideoScan:
                 raise MediaError(f"{path}: more than {MAXIMUM_FRAME_COUNT} frames; cut it into shorter videos")
         if not times:
             raise MediaError(f"{path}: the video has no frames")
-        if declared_end and declared_end - last_end * av.time_base > _MISSING_END_TOLERANCE:
-            raise _cut_off(
-                path, f"it declares {declared_end / av.time_base:.2f} s and ends after {float(last_end):.2f} s"
-            )
+        if declared_end - last_end > _MISSING_END_TOLERANCE:
+            raise _cut_off(path, f"it declares {float(declared_end):.2f} s and ends after {float(last_end):.2f} s")
         return VideoScan(_plan(stream, times, durations), len(times))
 
 
@@ -146,6 +147,20 @@ def _decode(path: Path) -> Iterator[av.VideoFrame]:
             ) from error
         if count == 0:
             raise MediaError(f"{path}: the video has no frames that can be decoded")
+
+
+def _declared_end(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+    """Time in seconds at which the file says it ends, in the packets' own time; 0 where it does not say."""
+    if container.format.name == "avi" and stream.duration:
+        # Sound that begins later counts in the container's length, but AVI stores no time: its packets begin at 0.
+        return Fraction(stream.duration * stream.time_base)
+    if not container.duration or container.format.name in _COMPUTED_LENGTH:
+        return Fraction(0)
+    declared = Fraction(container.duration, av.time_base)
+    if "matroska" in container.format.name:
+        # Counted from 0 by some programs, from the first packet by others: taken for what claims less.
+        return declared
+    return declared + max(Fraction(container.start_time or 0, av.time_base), 0)
 
 
 def _demux(path: Path, container: av.container.InputContainer) -> Iterator[av.Packet]:

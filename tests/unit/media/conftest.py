@@ -49,6 +49,7 @@ def write_video(
     audio: np.ndarray | None = None,
     audio_codec: str = "aac",
     audio_rate: int = 48000,
+    audio_start: int = 0,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     pixel_format: str = "yuv420p",
@@ -85,7 +86,8 @@ def write_video(
         if track is not None:
             block = np.repeat(audio[None, :, None], 2, axis=2).reshape(1, -1)
             sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="s16", layout="stereo")
-            sound.sample_rate, sound.pts, sound.time_base = audio_rate, 0, Fraction(1, audio_rate)
+            sound.sample_rate, sound.pts = audio_rate, audio_start * audio_rate
+            sound.time_base = Fraction(1, audio_rate)
             resampler = av.AudioResampler(format=track.format, layout="stereo", rate=audio_rate)
             for part in [*resampler.resample(sound), *resampler.resample(None)]:
                 container.mux(track.encode(part))

@@ -157,6 +157,26 @@ def test_a_cut_off_file_is_refused_before_anything_is_used(make_video, name, par
         list(read_frames(path))
 
 
+@pytest.mark.parametrize("start", [4, 100])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.ts", "clip.flv"])
+def test_a_whole_file_whose_time_begins_late_is_not_taken_for_cut_off(make_video, number_of, tone, name, start):
+    pts = [start * 25 + index for index in range(30)]
+    path = make_video(name, 30, pts=pts, options={"bf": "0"})
+    assert probe_video(path).frame_count == 30
+    assert numbers(path, number_of) == list(range(30))
+
+
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mkv", "clip.mp4"])
+def test_sound_that_begins_after_the_picture_does_not_count_as_cut_off(make_video, number_of, tone, name):
+    path = make_video(name, 30, codec="mpeg4", audio=tone(1.2, 48000, 0.5), audio_start=4)
+    assert numbers(path, number_of) == list(range(30))
+
+
+def test_a_transport_stream_of_one_frame_in_a_while_is_whole(make_video, number_of):
+    path = make_video("clip.ts", 4, pts=[0, 2000, 4000, 7000], time_base=Fraction(1, 1000))
+    assert numbers(path, number_of) == [0, 1, 2, 3]
+
+
 def test_an_mp4_without_its_index_is_refused(make_video):
     path = make_video(count=30)
     whole = path.read_bytes()

@@ -204,6 +204,16 @@ def test_sound_that_browsers_cannot_play_becomes_aac_and_the_log_says_so(
     assert end - float(60 / NTSC) < 0.05
 
 
+@pytest.mark.parametrize("rate", [192_000, 22_255])
+def test_sound_of_a_rate_that_aac_does_not_have_is_resampled(tmp_path, frames, make_video, tone, rate):
+    driver = make_video(
+        "driver.mov", 60, rate=NTSC, audio=tone(2.0, rate, 1.0), audio_rate=rate, audio_codec="pcm_s16le"
+    )
+    path = write(tmp_path / "clip.mp4", frames, audio_from=driver)
+    assert probe_video(path).audio.sample_rate == 48_000
+    assert click_time(path)[0] == pytest.approx(1.0, abs=0.005)
+
+
 def test_a_silent_driver_is_fine_and_a_broken_one_is_not(tmp_path, frames, make_video):
     path = write(tmp_path / "clip.mp4", frames, audio_from=make_video("silent.mp4", 5))
     assert not probe_video(path).has_audio
