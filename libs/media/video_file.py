@@ -160,7 +160,7 @@ def _declared_end(container: av.container.InputContainer, stream: av.VideoStream
     if "matroska" in container.format.name:
         # Counted from 0 by some programs, from the first packet by others: taken for what claims less.
         return declared
-    return declared + max(Fraction(container.start_time or 0, av.time_base), 0)
+    return declared + max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
 
 
 def _demux(path: Path, container: av.container.InputContainer) -> Iterator[av.Packet]:
