@@ -40,7 +40,7 @@ def delete_stash_if_verified(
         verified = stored_verification(storage.artifacts(), config.variant)
         if verified is None:
             raise ModelFilesError(
-                f"{config.variant} was never verified: materialize model_verification for this partition first"
+                f"{config.variant} was never verified: run the job prepare_models for this partition first"
             )
         stash = Path(config.stash) if config.stash else loaded.models_dir / STASH_FOLDER
         layout = layout_of(config.variant, loaded)

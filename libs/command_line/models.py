@@ -20,7 +20,7 @@ from libs.command_line.options import (
     VariantArgument,
     examples,
 )
-from libs.command_line.terminal import console, shown_progress
+from libs.command_line.terminal import console, folded, shown_progress, whole
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import lock_repository, read_lock
@@ -203,17 +203,17 @@ def quantize(variant: VariantArgument) -> None:
 def status() -> None:
     """What is on this machine, without looking into any file: variants, sizes, locks, leftovers, third_party."""
     settings = load_settings()
-    table = Table("variant", "folder", *PARTS, "locked", "leftover")
+    table = Table(whole("variant"), *map(folded, (*PARTS, "locked", "leftover")), collapse_padding=True)
     for name in VARIANTS:
         layout = layout_of(name, settings)
         if not layout.root.is_dir():
-            table.add_row(name, layout.root.name, *("—" for _ in PARTS), "—", "—")
+            table.add_row(name, *("—" for _ in PARTS), "—", "—")
             continue
         sizes = [_file_sizes(layout, part) for part in PARTS]
         lock = read_lock(layout)
         leftover = sum(path.stat().st_size for path in files_below(layout.wan / LEFTOVER_TRANSFORMER).values())
         locked = f"{len(lock.files)} files" if lock else "no"
-        table.add_row(name, layout.root.name, *sizes, locked, show_bytes(leftover) if leftover else "—")
+        table.add_row(name, *sizes, locked, show_bytes(leftover) if leftover else "—")
     console.print(f"models: {settings.models_dir}")
     console.print(table)
     console.print(checkout_state().message)
@@ -272,7 +272,7 @@ def _file_sizes(layout: RepositoryLayout, part: Part) -> str:
 
 
 def _print_report(report: VerificationReport) -> None:
-    table = Table("file", "state", "size", "sha256")
+    table = Table(folded("file"), "state", "size", "sha256")
     for row in report.files:
         size = "—" if row.size is None else f"{row.size:,}"
         table.add_row(row.file, row.state, size, (row.sha256 or "not read")[:12])

@@ -10,12 +10,12 @@ from shutil import copyfileobj
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.atomic_write import atomic_write
 from libs.command_line.options import examples
-from libs.command_line.terminal import console
+from libs.command_line.terminal import console, whole
 from libs.errors import ArtifactMissingError, InputError
 from libs.inbox import Inbox
 from libs.request_states import ClipState, RequestStates, stored_clips
@@ -43,9 +43,11 @@ def submit(
     """Put requests and their media into the inbox: media first, and nothing that is there already."""
     inbox = Inbox(objects_from_settings(load_settings()))
     plan = plan_submission(files, inbox)
+    before = inbox.media(plan.media)
     sent = upload(plan, inbox)
     for name in plan.media:
-        console.print(f"{name}: {'sent' if name in sent else 'was there'}")
+        where = ", in place of another file of that name" if name in before else ""
+        console.print(f"{name}: sent{where}" if name in sent else f"{name}: was there")
     for name, submission in plan.submissions.items():
         count = len(submission.requests)
         console.print(f"{name}: submitted, {'1 request' if count == 1 else f'{count} requests'}")
@@ -59,13 +61,16 @@ def list_requests() -> None:
     store = store_from_settings(load_settings())
     inbox = Inbox(store.objects)
     requests = AcceptedRequests(store.objects)
-    table = Table(_whole("request"), "state", "priority")
+    table = Table(whole("request"), "state", "priority")
     for rejection in inbox.rejections():
         table.add_row(rejection.name, f"refused: {rejection.reason}", "")
     for document in inbox.documents():
         table.add_row(document.name, "in the inbox", "")
     ids = sorted(set(chain(requests.ids(), stored_clips(store.objects))))
-    for state in RequestStates(store).of(ids):
+    states = list(RequestStates(store).of(ids))
+    if any(state.clip == ClipState.OWED for state in states):
+        table.caption = f"{ClipState.OWED}: waits, is being made, or failed; the Dagster UI says which"
+    for state in states:
         priority = "" if state.clip == ClipState.STORED else str(state.priority)
         table.add_row(state.request_id, state.clip.value, priority)
     if table.row_count:
@@ -113,11 +118,6 @@ def add_to(app: typer.Typer) -> None:
     )(fetch)
 
 
-def _whole(header: str) -> Column:
-    """A column whose text is never cut or broken, however narrow the terminal: it is to be copied into a command."""
-    return Column(header, no_wrap=True)
-
-
 def _require_clip(store: ArtifactStore, request_id: str) -> None:
     if store.manifest("animation", request_id) is not None:
         return
@@ -127,7 +127,7 @@ def _require_clip(store: ArtifactStore, request_id: str) -> None:
 
 
 def _show_versions(store: ArtifactStore, request_id: str) -> None:
-    table = Table(_whole("digest"), "made", "content of the request")
+    table = Table(whole("digest"), "made", "content of the request")
     newest = store.manifest("animation", request_id)
     for manifest in store.history("animation", request_id):
         mark = " (newest)" if newest and manifest.digest == newest.digest else ""

@@ -10,10 +10,21 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from libs.model_repo.progress import Progress, progress_lines
 
 console = Console()
+
+
+def whole(header: str) -> Column:
+    """A column whose text is never cut or broken, however narrow the terminal: it is to be copied into a command."""
+    return Column(header, no_wrap=True)
+
+
+def folded(header: str) -> Column:
+    """A column whose text goes on in the next line where it is too long: what tells names apart is often their end."""
+    return Column(header, overflow="fold")
 
 
 @contextmanager

@@ -123,7 +123,10 @@ def validate_request(
     )
     yield folder_output(options_folder, {"options": dg.MetadataValue.json(options)}, output_name="pose_options")
     with failures_explained():
-        yield _model_files_check(context, resolved, loaded, storage.artifacts())
+        check = _model_files_check(context, resolved, loaded, storage.artifacts())
+        yield check
+        if not check.passed:  # Dagster would end the run with the name of the check alone
+            raise ModelFilesError(str(check.description))
 
 
 def _accepted_request(context: dg.AssetExecutionContext, objects: ObjectStore, settings: Settings) -> AcceptedRequest:
@@ -162,7 +165,10 @@ def _model_files_check(
     verified = stored_verification(store, request.model)
     problem = None
     if verified is None:
-        problem = f"{request.model} was never verified: materialize model_verification for partition {request.model!r}"
+        problem = (
+            f"{request.model} was never verified: run the job prepare_models for partition {request.model!r}, which "
+            "fetches what is missing and verifies it; then start this run again"
+        )
     else:
         try:
             lora = _complete_model_files(request, layout_of(request.model, settings))

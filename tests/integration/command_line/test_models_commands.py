@@ -11,6 +11,7 @@ import pytest
 
 from libs.command_line.main import main
 from libs.model_repo.layout import layout_of
+from libs.model_repo.variants import VARIANTS
 from libs.sandbox.repository import write_sandbox_repository
 from libs.settings import Settings
 
@@ -59,6 +60,8 @@ def test_lock_verify_damage_verify(run: Run, models: Path) -> None:
     done = run("verify", "sandbox", "--write-lock", "--level", "full")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sandbox: complete" in done.stdout
+    files = "".join(line.split("│")[1].strip() for line in done.stdout.splitlines() if line.startswith("│"))
+    assert "pretrained_models/DWPose/dw-ll_ucoco_384.onnx" in files, "names are broken, never cut"
     shard = sorted((models / "One-to-All-sandbox").glob("model-*.safetensors"))[0]
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
@@ -76,7 +79,8 @@ def test_quantize_makes_a_variant_that_verifies(run: Run, models: Path) -> None:
     done = run("quantize", "sandbox")
     assert done.returncode == 0, done.stderr
     assert run("verify", "sandbox-fp8", "--level", "full").returncode == 0
-    assert "sandbox-fp8" in run("status").stdout
+    shown = run("status").stdout
+    assert all(name in shown for name in VARIANTS), "names are to be copied: they are never cut"
 
 
 def test_dry_runs_change_nothing(run: Run, models: Path) -> None:

@@ -117,6 +117,8 @@ def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: 
         "inbox/videos/dance.mp4",
     ]
     assert "videos/dance.mp4: was there" in run("submit", desk / "spring.yaml").stdout
+    (desk / "videos/dance.mp4").write_bytes(b"another dance")
+    assert "videos/dance.mp4: sent, in place of another file" in run("submit", desk / "spring.yaml").stdout
     assert len(look(store).accepted) == 3
 
 

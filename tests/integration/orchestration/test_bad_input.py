@@ -242,6 +242,9 @@ def test_a_wrong_checkpoint_is_named_before_anything_starts(
     assert check.check_name == "model_files_complete"
     assert expected in str(check.description)
     assert "one-to-all models" in str(check.description), "the message shows no way out"
+    assert _explained_failure(result, "validate_request") == check.description, (
+        "the run ends with the check's name alone"
+    )
     _assert_nothing_is_left(world, MADE_OF_POSES)
 
     verification = world.prepare_models(raise_on_error=False)

@@ -185,7 +185,7 @@ def test_a_variant_that_was_never_verified_is_refused(unverified_world: Any, pup
     result = world.animate(submit_to(world, puppet_media), raise_on_error=False)
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
-    assert "materialize model_verification for partition 'sandbox'" in str(check.description)
+    assert "run the job prepare_models for partition 'sandbox'" in str(check.description)
     assert world.store.manifest("animation", "puppet") is None
 
 
