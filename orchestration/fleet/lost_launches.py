@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.events import JobFailureData, RunFailureReason
+from pydantic import TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     from orchestration.fleet.run_launcher import FleetRunLauncher
@@ -69,9 +70,13 @@ def fail_lost_launches(
     return still_missing, lost
 
 
-@dg.sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Fails launched runs that no worker will ever take, so that they are retried; idle without a fleet.",
+)
 def lost_launches(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Fails launched runs whose message was lost with a worker; idle on an instance without the fleet's launcher."""
+    """One look; the cursor holds since when runs are missing."""
     # Celery is loaded by the first tick, not by every process that loads the code location.
     from orchestration.fleet.roll_call import BROKER_ERRORS  # noqa: PLC0415
     from orchestration.fleet.run_launcher import FleetRunLauncher  # noqa: PLC0415
@@ -79,10 +84,18 @@ def lost_launches(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     launcher = context.instance.run_launcher
     if not isinstance(launcher, FleetRunLauncher):
         return dg.SkipReason("This instance does not launch runs through Redis.")
-    missing_since = json.loads(context.cursor) if context.cursor else {}
     try:
-        still_missing, lost = fail_lost_launches(context.instance, launcher, missing_since, time.time())
+        since = _missing_since(context.cursor)
+        still_missing, lost = fail_lost_launches(context.instance, launcher, since, time.time())
     except BROKER_ERRORS:
         return dg.SkipReason("Redis cannot be reached; nothing can be concluded.")
     context.update_cursor(json.dumps(still_missing))
     return dg.SkipReason(f"Failed {len(lost)} lost launches: {', '.join(lost)}" if lost else "No launch was lost.")
+
+
+def _missing_since(cursor: str | None) -> dict[str, float]:
+    """What the look before left; nothing where a person, or another version, wrote something else."""
+    try:
+        return TypeAdapter(dict[str, float]).validate_json(cursor or "{}")
+    except ValidationError:
+        return {}

@@ -57,11 +57,19 @@ class RollCall:
     def _ask(self, run_ids: frozenset[str]) -> dict[str, str]:
         # A connection of its own: one that is kept breaks when Redis restarts, just when the answer matters.
         with self._app.connection_for_write() as connection:
-            inspect = self._app.control.inspect(timeout=self._answer_seconds, connection=connection)
-            answers = inspect.query_task(*sorted(run_ids)) or {}
+            # Not `control.inspect`: of two workers with one name (cloned hosts) it keeps only the answer that came last,
+            # and the run of the other one would count as lost.
+            answers = self._app.control.broadcast(
+                "query_task",
+                arguments={"ids": sorted(run_ids)},
+                reply=True,
+                timeout=self._answer_seconds,
+                connection=connection,
+            )
         return {
             run_id: worker
-            for worker, tasks in answers.items()
+            for answer in answers or []
+            for worker, tasks in answer.items()
             for run_id, (state, _request) in tasks.items()
             if state in {"active", "reserved"}
         }

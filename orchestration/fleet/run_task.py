@@ -1,11 +1,13 @@
 """What a worker process does with a run: execute it here, in this long-lived process, and always bring it to an end.
 
-Based on what dagster-celery's own task does, with three additions: a run can be canceled and the process survives; a
-retry policy does not keep an interrupted run alive; a run that cannot even be loaded fails instead of staying STARTING.
+Based on what dagster-celery's own task does, with four additions: a run can be canceled and the process survives; a
+retry policy does not keep an interrupted run alive; a run that cannot even be loaded fails instead of staying STARTING;
+a process whose GPU was lost ends, and the run it was lost in counts as crashed, not as wrong.
 What does not belong here: Celery's settings and the start of workers.
 """
 
 import logging
+import os
 import signal
 import sys
 
@@ -16,7 +18,10 @@ from dagster._core.events import DagsterEventType, JobFailureData, RunFailureRea
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts
 
+from orchestration.fleet.device_loss import device_loss
 from orchestration.fleet.run_watch import RunWatch
+
+_FAILED_STEPS = frozenset({DagsterEventType.STEP_UP_FOR_RETRY, DagsterEventType.STEP_FAILURE})
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +29,22 @@ logger = logging.getLogger(__name__)
 def execute_run(run_id: str) -> str:
     """Execute a launched run to its end and return its final status.
 
-    Raises nothing on account of the run: its events and its status tell what happened.
+    Raises nothing on account of the run: its events and its status tell what happened. Does not return where the run
+    has cost this process its GPU: Celery starts another process for the next run.
     """
     sigterm = signal.getsignal(signal.SIGTERM)
     try:
         # Outside of the steps an interrupt is remembered, not raised: no event is left half reported.
         with dg.DagsterInstance.get() as instance, capture_interrupts():
             _execute(instance, run_id)
-            return _status(instance, run_id)
+            status = _status(instance, run_id)
     finally:
         # Dagster leaves SIGTERM as it found SIGINT, which Celery ignores in its processes.
         signal.signal(signal.SIGTERM, sigterm)
+    if status == dg.DagsterRunStatus.FAILURE.value and (loss := device_loss()):
+        logger.error("This process has lost its GPU and ends (%s)", loss)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return status
 
 
 def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -71,6 +81,10 @@ def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) 
         instance.report_run_canceling(run)
     if event.event_type == DagsterEventType.STEP_UP_FOR_RETRY and _is_interruption(event.step_retry_data.error):
         raise DagsterExecutionInterruptedError()
+    if event.event_type in _FAILED_STEPS and (loss := device_loss()):
+        message = f"The worker's process lost its GPU ({loss}): it ends, and another one makes this run again."
+        instance.report_engine_event(message, instance.get_run_by_id(run_id))
+        raise DagsterExecutionInterruptedError()  # no further attempt of this process can succeed
 
 
 def _was_asked_to_cancel(instance: dg.DagsterInstance, run_id: str) -> bool:

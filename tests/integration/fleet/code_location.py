@@ -5,8 +5,10 @@ Each execution appends a line to $FLEET_TEST_DIR/executions.jsonl: what ran wher
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 
@@ -47,10 +49,21 @@ def make_clip(context: dg.AssetExecutionContext, seconds: float) -> None:
     if context.partition_key.startswith("slow") and not first.exists():
         first.touch()
         seconds = 600
+    if context.partition_key.startswith("lost-gpu") and not first.exists():
+        first.touch()
+        lose_gpu()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.05)
     note(context, "done")
+
+
+def lose_gpu(*_: int) -> None:
+    """From now on torch's CUDA refuses every call of this process, as it does after an illegal memory access."""
+    refusing = {"memory_reserved": lambda _: 1, "synchronize": lose_gpu}
+    cuda = SimpleNamespace(is_initialized=lambda: True, device_count=lambda: 1, **refusing)
+    sys.modules["torch"] = SimpleNamespace(cuda=cuda)  # type: ignore[assignment]
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
 @dg.asset(partitions_def=CLIPS, pool="gpu")

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 import psutil
@@ -39,6 +41,35 @@ def test_a_killed_process_of_a_worker(fleet) -> None:
         os.kill(pid, signal.SIGKILL)
         assert_retried(fleet, "slow-child", pid, killed)
     assert "The worker's process died" in fleet.messages(run_id)
+
+
+def test_a_process_that_lost_its_gpu(fleet) -> None:
+    """Whatever a worker makes fails from then on: its process ends with the run, which another one makes."""
+    with fleet.only_worker("gpu-0"):
+        run_id = fleet.launch("lost-gpu", asset="stubborn_clip")
+        pid = fleet.started(run_id)["pid"]
+        assert_retried(fleet, "lost-gpu", pid, time.time())
+    assert "The worker's process lost its GPU (CUDA error: an illegal memory access" in fleet.messages(run_id)
+    assert len([line for line in fleet.executions("lost-gpu") if line["run"] == run_id]) == 1, "no attempt in vain"
+
+
+def test_two_workers_of_one_name_are_two(fleet, tmp_path: Path) -> None:
+    """On two hosts with one host name: each says what it holds, and neither answer hides the other."""
+    command = [sys.executable, "-m", "orchestration.fleet.worker", "--queue", "twins", "--name", "gpu-0"]
+    twin = Process("twin", command, fleet.fleet.environment, tmp_path / "twin.log")
+    roll_call = RollCall(fleet.fleet.app(), answer_seconds=1, valid_seconds=0)
+    try:
+        twin.start()
+        with fleet.gpu_slots(2), fleet.only_worker("gpu-0"):
+            queues = ("twins", "gpu")
+            ids = [fleet.launch(f"of-{name}", seconds=8, tags={"dagster-celery/queue": name}) for name in queues]
+            for run_id in ids:
+                fleet.started(run_id)
+            for _ in range(2):
+                assert roll_call.holders(ids).keys() == set(ids)
+            assert [fleet.finish(run_id) for run_id in ids] == [SUCCESS] * 2
+    finally:
+        twin.stop()
 
 
 def test_a_killed_worker_a_hung_worker_and_a_lost_message(fleet) -> None:

@@ -1,5 +1,6 @@
 """What the run launcher and the sensor conclude from the answers of workers, and from their silence."""
 
+import json
 from collections.abc import Collection, Iterator
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from dagster._core.test_utils import create_run_for_test
 from libs.errors import SettingsError
 from libs.settings import Settings
 from orchestration.fleet.fleet_plan import free_port
-from orchestration.fleet.lost_launches import MISSING_SECONDS, fail_lost_launches
+from orchestration.fleet.lost_launches import MISSING_SECONDS, fail_lost_launches, lost_launches
 from orchestration.fleet.run_launcher import FleetRunLauncher
 
 Status = dg.DagsterRunStatus
@@ -174,6 +175,15 @@ def test_a_launch_that_turns_up_again_is_forgotten(instance, launcher, answers) 
     answers.queued.add(run.run_id)
     missing, _ = fail_lost_launches(instance, launcher, missing, now=200)
     assert missing == {}
+
+
+@pytest.mark.parametrize("cursor", ["", "what a person typed", "[]", '{"run": "yesterday"}', '{"run": 100.5}'])
+def test_a_look_goes_on_whatever_the_cursor_says(instance, launcher, cursor: str, monkeypatch) -> None:
+    run = create_run_for_test(instance, status=Status.STARTING)
+    monkeypatch.setattr(instance, "_run_launcher", launcher)
+    context = dg.build_sensor_context(instance, cursor=cursor)
+    assert lost_launches(context).skip_message == "No launch was lost."
+    assert list(json.loads(context.cursor)) == [run.run_id]
 
 
 def test_without_an_address_the_error_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,15 @@ def test_every_asset_has_group_owner_kind_and_description(definitions: dg.Defini
         assert spec.description, spec.key
 
 
+def test_every_job_sensor_schedule_and_check_is_described(definitions: dg.Definitions) -> None:
+    repository = definitions.get_repository_def()
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    for definition in [*jobs, *repository.sensor_defs, *repository.schedule_defs]:
+        assert definition.description, definition.name
+    for key in repository.asset_graph.asset_check_keys:
+        assert repository.asset_graph.get(key).description, key
+
+
 def test_every_materializable_asset_has_a_code_version(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     for key in graph.materializable_asset_keys:
