@@ -57,7 +57,7 @@ class RollCall:
     def _ask(self, run_ids: frozenset[str]) -> dict[str, str]:
         # A connection of its own: one that is kept breaks when Redis restarts, just when the answer matters.
         with self._app.connection_for_write() as connection:
-            # Not `control.inspect`: of two workers with one name (cloned hosts) it keeps only the answer that came last,
+            # Not `control.inspect`: of two workers with one name (cloned hosts) it keeps only the last answer,
             # and the run of the other one would count as lost.
             answers = self._app.control.broadcast(
                 "query_task",
