@@ -38,13 +38,16 @@ GPU_OP_TAGS: Mapping[str, Any] = gpu_op_tags(load_kubernetes_settings())
 CONTENT_TAG = "one_to_all/content"
 """Tag of runs launched for one content of a request (``libs.accepted_requests``); runs started by hand have none."""
 
+MAKES_TAG = "one_to_all/makes"
+"""Tag of runs started by hand, once they know which content of the request they make."""
+
 # Raise a stage's number when its code changes what it computes from the same inputs; unchanged stages stay fresh.
 CODE_VERSIONS: Mapping[str, str] = {
     "model_files": "1",
     "model_verification": "1",
     "animation_request": "1",
-    "pose_tracks": "1",
-    "pose_conditioning": "1",
+    "pose_tracks": "2",
+    "pose_conditioning": "2",
     "animation": "1",
     "animation_review": "2",
 }

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from libs.atomic_write import atomic_write
 from libs.errors import MediaError
+from libs.media.colour_profile import to_srgb
 from libs.media.limits import MAXIMUM_PICTURE_PIXELS, check_size
 
 Frame = npt.NDArray[np.uint8]
@@ -18,16 +19,17 @@ Frame = npt.NDArray[np.uint8]
 READABLE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 """Pillow's names. Formats that start other programs (EPS) or fetch other files are left out on purpose."""
 
+_UNUSABLE_MODES = {"F": "floating-point numbers", "LAB": "CIELAB colours"}
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 
 
-def read_image(path: Path | str, apply_orientation: bool = True) -> Frame:
+def read_image(path: Path | str, as_people_see_it: bool = True) -> Frame:
     """A picture as uint8 RGB [H, W, 3]; of an animation its first frame.
 
     Transparency is dropped without compositing, as the reference implementation does (golden pose specification,
-    section 1). Unlike there, the EXIF orientation is applied, because people expect a phone's picture upright; pass
-    ``apply_orientation=False`` for the reference behaviour. 16-bit grey is reduced to 8 bits; colour profiles are
-    ignored.
+    section 1). Unlike there, the EXIF orientation is applied and colours are brought from the file's profile to sRGB,
+    because people expect a phone's picture upright and not pale; pass ``as_people_see_it=False`` for the reference
+    behaviour. 16-bit grey is reduced to 8 bits.
 
     Raises:
         MediaError: missing, not a picture of a known format, truncated or damaged, a side below 16 pixels, or more
@@ -37,9 +39,12 @@ def read_image(path: Path | str, apply_orientation: bool = True) -> Frame:
     try:
         with Image.open(path, formats=READABLE_FORMATS) as image:
             check_size(f"{path}: the picture", *image.size, MAXIMUM_PICTURE_PIXELS)
+            if image.mode in _UNUSABLE_MODES:
+                raise MediaError(
+                    f"{path}: the picture holds {_UNUSABLE_MODES[image.mode]}; save it as an ordinary 8-bit RGB picture"
+                )
             image.load()
-            upright = ImageOps.exif_transpose(image) if apply_orientation else image
-            return _to_rgb(upright)
+            return _to_rgb(to_srgb(ImageOps.exif_transpose(image), path) if as_people_see_it else image)
     except FileNotFoundError as error:
         raise MediaError(f"{path}: no such file") from error
     except Image.DecompressionBombError as error:
@@ -50,7 +55,7 @@ def read_image(path: Path | str, apply_orientation: bool = True) -> Frame:
         raise MediaError(
             f"{path}: not a picture, or of an unknown format; expected one of {', '.join(READABLE_FORMATS)}"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError) as error:  # the last from the AVIF decoder
         raise MediaError(f"{path}: the picture is truncated or damaged ({error}); copy it again") from error
 
 

@@ -4,6 +4,7 @@ What does not belong here: what the arrays mean.
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from libs.atomic_write import atomic_write
 from libs.errors import PoseError
 
 _FORMAT_KEY = "format"
+# What numpy lets through when bytes of an archive are wrong.
+_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, NotImplementedError)
 
 
 def write_arrays(path: Path, file_format: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -35,7 +38,7 @@ def read_arrays(path: Path, file_format: str) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise PoseError(f"{path}: does not exist") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise PoseError(f"{path}: cannot be read as arrays ({error}); make it again") from None
     found = str(arrays.pop(_FORMAT_KEY, np.array("nothing")))
     if found != file_format:

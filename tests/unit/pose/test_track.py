@@ -19,7 +19,7 @@ def test_saved_track_is_the_same_and_so_are_its_bytes(figure, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deeper", "one.npz"]
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "text", "pickle", "other format", "no body"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "wrong bytes", "text", "pickle", "other format", "no body"])
 def test_unusable_file_is_named(figure, tmp_path, damage):
     path = tmp_path / "track.npz"
     figure().save(path)
@@ -27,6 +27,11 @@ def test_unusable_file_is_named(figure, tmp_path, damage):
         path.unlink()
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:300])
+    elif damage == "wrong bytes":
+        whole = bytearray(path.read_bytes())
+        start = whole.index(b"body.npy") + 60
+        whole[start : start + 40] = bytes(range(40))
+        path.write_bytes(whole)
     elif damage == "text":
         path.write_text("not an archive")
     elif damage == "pickle":
