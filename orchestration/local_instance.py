@@ -4,9 +4,11 @@
 instances, which bring their own ``DAGSTER_HOME``.
 """
 
+import fcntl
 import os
 from pathlib import Path
 
+from libs.errors import SettingsError
 from libs.settings import REPOSITORY_ROOT, Settings, load_settings
 
 
@@ -23,6 +25,31 @@ def prepare_dagster_home(settings: Settings) -> Path:
         link.symlink_to(REPOSITORY_ROOT / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def claim_daemon(home: Path) -> int:
+    """Make this process the one whose daemon works on the database in ``home``; two would launch what waits twice.
+
+    The claim ends with the process, or when the descriptor is closed. It lasts when the process becomes another program
+    (``exec``); children do not inherit it from Python's ``subprocess``.
+
+    Returns:
+        The descriptor that holds the claim.
+
+    Raises:
+        SettingsError: another process has it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(home / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise SettingsError(
+            f"`make ui` or `make fleet` runs already on {home}: use that one, stop it first, or set another DATA_DIR"
+        ) from None
+    os.set_inheritable(descriptor, True)
+    return descriptor
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ Dagster's UI has no login; put a proxy before it before it leaves localhost. Wha
 """
 
 import os
+import socket
 import sys
 from pathlib import Path
 
+from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
-from orchestration.local_instance import prepare_dagster_home
+from orchestration.local_instance import claim_daemon, prepare_dagster_home
 
 HOST = "127.0.0.1"
 PORT = "3000"
@@ -16,13 +18,37 @@ PORT = "3000"
 
 def main() -> None:
     """Replace this process by ``dagster dev``; ``DAGSTER_PORT`` chooses another port."""
-    prepare_dagster_home(load_settings())
     port = os.environ.get("DAGSTER_PORT", PORT)
+    try:
+        claim_daemon(prepare_dagster_home(load_settings()))
+        _require_free(port)
+    except OneToAllError as error:
+        sys.exit(f"error: {error}")
     dagster = Path(sys.executable).with_name("dagster")
     workspace = REPOSITORY_ROOT / "workspace.yaml"
     print(f"Dagster UI: http://{HOST}:{port}  (Ctrl-C stops it)", flush=True)
     os.chdir(REPOSITORY_ROOT)
     os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", port])
+
+
+def _require_free(port: str) -> None:
+    """``dagster dev`` goes on with a daemon and no webserver where the port is taken.
+
+    Raises:
+        SettingsError: it is, or is no port.
+    """
+    with socket.socket() as listener:
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as the webserver: one just stopped is no hindrance
+        try:
+            listener.bind((HOST, int(port)))
+        except (ValueError, OverflowError):
+            raise SettingsError(f"DAGSTER_PORT={port} is no port: a number from 1 to 65535") from None
+        except OSError as error:
+            raise SettingsError(
+                f"port {port} cannot be used ({error.strerror}): try `DAGSTER_PORT=3001 make ui`"
+            ) from None
 
 
 if __name__ == "__main__":

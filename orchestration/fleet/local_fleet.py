@@ -1,10 +1,11 @@
 """``make fleet``: Redis, code server, webserver, daemon, a CPU worker and N GPU-queue workers on this machine.
 
-It shares the database of ``make ui`` and ``make demo`` (do not run them at the same time), starts again what dies, and
-stops everything on Ctrl-C or SIGTERM. What does not belong here: several hosts (docs/fleet.md).
+It shares the database of ``make ui`` (either runs, not both) and ``make demo``, starts again what dies, and stops
+everything on Ctrl-C or SIGTERM. What does not belong here: several hosts (docs/fleet.md).
 """
 
 import argparse
+import os
 import secrets
 import shutil
 import signal
@@ -35,6 +36,7 @@ from orchestration.fleet.instance_preparation import DatabaseNotReadyError, prep
 from orchestration.fleet.processes import Process
 from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.run_coordinator import CPU_QUEUE
+from orchestration.local_instance import claim_daemon
 from orchestration.policies import GPU_QUEUE
 
 TEMPLATE = REPOSITORY_ROOT / "infra" / "dagster.prod.yaml"
@@ -53,6 +55,7 @@ class LocalFleet:
         self.home = plan.folder / "dagster_home"
         self._say = say
         self._lock = FileLock(plan.folder / "fleet.lock")
+        self._daemon_claim: int | None = None
         password = secrets.token_hex(16)
         self._redis_port = free_port()
         self._redis_config = (
@@ -87,6 +90,8 @@ class LocalFleet:
         except Timeout:
             raise FleetError(f"Another fleet runs in {self.plan.folder}: stop it first") from None
         try:
+            if self.plan.storage is not None:
+                self._daemon_claim = claim_daemon(self.plan.storage)
             self._start()
         except BaseException:
             self.stop()
@@ -121,6 +126,9 @@ class LocalFleet:
                 process.ask_to_stop()
             for process in group:
                 process.stop()
+        if self._daemon_claim is not None:
+            os.close(self._daemon_claim)
+            self._daemon_claim = None
         self._lock.release()
 
     # --- start ---

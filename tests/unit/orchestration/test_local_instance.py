@@ -1,12 +1,17 @@
-"""The local instance's home lies in DATA_DIR and uses the repository's dagster.yaml."""
+"""The local instance: its home lies in DATA_DIR and uses the repository's dagster.yaml; one daemon at a time."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from libs.errors import SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
-from orchestration.local_instance import prepare_dagster_home
+from orchestration.local_instance import claim_daemon, prepare_dagster_home
 
 
 def test_the_home_lies_in_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +32,37 @@ def test_telemetry_and_nux_are_off() -> None:
     content = yaml.safe_load((REPOSITORY_ROOT / "dagster.yaml").read_text())
     assert content["telemetry"]["enabled"] is False
     assert content["nux"]["enabled"] is False
+
+
+def test_one_daemon_works_on_a_database(tmp_path: Path) -> None:
+    becomes_another = (
+        "import os, sys; from pathlib import Path; from orchestration.local_instance import claim_daemon;"
+        "claim_daemon(Path(sys.argv[1])); os.execvp('sh', ['sh', '-c', 'echo ready; read wait'])"
+    )
+    command = [sys.executable, "-c", becomes_another, str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout and other.stdout.readline() == "ready\n"
+        with pytest.raises(SettingsError, match="runs already"):
+            claim_daemon(tmp_path)
+        other.communicate("\n")
+    os.close(claim_daemon(tmp_path))
+
+
+@pytest.mark.parametrize("port", ["taken", "0x", "70000"])
+def test_the_ui_says_that_it_cannot_have_its_port(port: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environment = {
+            **os.environ,
+            "DATA_DIR": str(tmp_path),
+            "DAGSTER_HOME": "",
+            "DAGSTER_PORT": str(taken.getsockname()[1]) if port == "taken" else port,
+        }
+        command = [sys.executable, "-m", "orchestration.local_ui"]
+        done = subprocess.run(
+            command, cwd=REPOSITORY_ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert ("DAGSTER_PORT=3001 make ui" if port == "taken" else "is no port") in done.stderr
