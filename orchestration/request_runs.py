@@ -13,10 +13,16 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RE
 
 from libs.request_states import CLIP_ASSET
 from orchestration.jobs import ANIMATE
-from orchestration.policies import CONTENT_TAG
+from orchestration.policies import CONTENT_TAG, MAKES_TAG
 
 UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 """Statuses of runs that are going on or wait for their turn."""
+
+_NOT_STARTED = frozenset({
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+})  # fmt: skip
 
 RETRY_IS_DUE = timedelta(minutes=10)
 """How long a crashed run counts as going on: Dagster's daemon launches its retry within seconds, or never."""
@@ -34,6 +40,12 @@ def clip_run(request_id: str, run_key: str, *, priority: int, content: str | Non
     if content is not None:
         tags[CONTENT_TAG] = content
     return dg.RunRequest(run_key=run_key, partition_key=request_id, tags=tags)
+
+
+def note_content(context: dg.AssetExecutionContext, content: str | None) -> None:
+    """Note in the run's tags that it makes this ``content``: a run started by hand finds out on its way."""
+    if content is not None and CONTENT_TAG not in context.run.tags:
+        context.instance.add_run_tags(context.run_id, {MAKES_TAG: content})
 
 
 class RunsInProgress:
@@ -55,13 +67,13 @@ class RunsInProgress:
 
     def _note(self, run: dg.DagsterRun) -> None:
         if _makes_a_clip(run):
-            self._contents[run.tags[PARTITION_NAME_TAG]].add(run.tags.get(CONTENT_TAG))
+            self._contents[run.tags[PARTITION_NAME_TAG]].add(_content_of(run))
 
     def cover(self, request_id: str, content: str | None) -> bool:
         """True when a run in progress makes, or may make, the clip of this content.
 
-        A run started by hand takes the newest content, so it counts; one launched for a content that was replaced since
-        does not.
+        A run started by hand takes the newest content, so it counts until it has taken one; a run for a content that
+        was replaced since does not.
         """
         contents = self._contents.get(request_id, set())
         return bool(contents) if content is None else bool(contents & {content, None})
@@ -72,6 +84,15 @@ def _all_runs(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[d
     while runs := instance.get_runs(wanted, cursor=cursor, limit=_RUNS_AT_ONCE):
         yield from runs
         cursor = runs[-1].run_id
+
+
+def _content_of(run: dg.DagsterRun) -> str | None:
+    """What the run makes; None where it will take what is newest then.
+
+    A run that has not started yet may have the tags of the one it repeats.
+    """
+    found_out = None if run.status in _NOT_STARTED else run.tags.get(MAKES_TAG)
+    return run.tags.get(CONTENT_TAG, found_out)
 
 
 def _makes_a_clip(run: dg.DagsterRun) -> bool:

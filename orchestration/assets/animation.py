@@ -29,6 +29,7 @@ from orchestration.observed import FileVersion, observe_inputs
 from orchestration.outputs import SECONDS_ATTRIBUTE, folder_output
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
+from orchestration.request_runs import note_content
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 
 
@@ -72,6 +73,8 @@ def animation(
     loaded = settings.load()
     with failures_explained(), scratch.filled_folder("animation") as folder:
         request = ResolvedRequest.model_validate_json(animation_request.path(REQUEST_FILE).read_text())
+        content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
+        note_content(context, content)
         conditioning = PoseConditioning.load(pose_conditioning.folder)
         layout = layout_of(request.model, loaded)
         lora = requested_lora(request, layout)
@@ -141,7 +144,6 @@ def animation(
             },
         )
         draw_clip_beside_driver(media, conditioning, folder)
-    content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
 
     def clip_is_stored() -> None:
         AcceptedRequests(objects).close(request.id, content)

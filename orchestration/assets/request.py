@@ -38,6 +38,7 @@ from orchestration.observed import FileVersion, observe_inputs
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, CONTENT_TAG, OWNERS
+from orchestration.request_runs import note_content
 from orchestration.resources import ScratchResource, SettingsResource, StorageResource
 
 REQUEST_FILE = "request.json"
@@ -90,16 +91,16 @@ def validate_request(
     from libs.stages.request_media import fetch_request_media  # noqa: PLC0415
 
     started = time.monotonic()
-    loaded = settings.load()
     with (
         failures_explained(),
         scratch.filled_folder("animation_request") as request_folder,
         scratch.filled_folder("request_media") as media_folder,
         scratch.filled_folder("pose_options") as options_folder,
     ):
-        objects = storage.objects()
+        loaded, objects = settings.load(), storage.objects()
         inbox = Inbox(objects)
         accepted = _accepted_request(context, objects, loaded)
+        note_content(context, accepted.content)
         resolved = accepted.request
         media = fetch_request_media(inbox, resolved, media_folder)
         digests = {"reference": sha256_of_file(media.reference), "driver": sha256_of_file(media.driver)}

@@ -86,13 +86,15 @@ class Daemon:
         self.runs.append(self.start_run(request.tags))
         return request.partition_key
 
-    def start_run(self, tags: Mapping[str, str], *assets: str) -> dg.DagsterRun:
+    def start_run(
+        self, tags: Mapping[str, str], *assets: str, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED
+    ) -> dg.DagsterRun:
         """A run of the job in progress, of all its assets or of those named."""
         run = dg.DagsterRun(
             job_name=ANIMATE.name,
             run_id=make_new_run_id(),
             tags=tags,
-            status=dg.DagsterRunStatus.STARTED,
+            status=status,
             asset_selection=frozenset(dg.AssetKey(name) for name in assets) or None,
         )
         return self.world.instance.add_run(run)

@@ -18,6 +18,7 @@ from libs.settings import REPOSITORY_ROOT
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
+from orchestration.policies import MAKES_TAG
 from tests.integration.orchestration.small_requests import LARGER_WITH_SOUND, submit_small, write_small_media
 
 RATE = Fraction(30000, 1001)
@@ -67,6 +68,8 @@ def test_a_request_becomes_a_clip(world: Any, submitted: Callable[..., str]) -> 
     assert result.success
     assert all(checks_of(result).values()), result.get_asset_check_evaluations()
     assert len(checks_of(result)) == 5
+    tags = world.instance.get_run_by_id(result.run_id).tags
+    assert tags[MAKES_TAG] == world.requests.find("puppet").content, "a run started by hand says what it makes"
     clip = probe_video(world.artifact("animation", "puppet").path("clip.mp4"))
     assert (clip.width, clip.height, clip.frame_count, clip.frame_rate) == (64, 96, FRAMES, RATE)
     assert clip.has_audio
@@ -221,6 +224,16 @@ def test_bad_input_is_explained_and_stores_nothing(
     assert all(world.store.manifest(asset, "bad") is None for asset in REQUEST_ASSETS)
     scratch = world.data_dir / "one_to_all_animation_runtime" / "scratch"
     assert not scratch.exists() or not list(scratch.iterdir())
+
+
+def test_a_wrong_setting_ends_the_run_at_once(empty_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warm worker reads the settings anew for each run."""
+    job = build_defs().resolve_job_def(ANIMATE.name)
+    monkeypatch.setenv("ONE_TO_ALL_DEVICE", "gpu")
+    empty_world.instance.add_dynamic_partitions("animation_requests", ["any"])
+    result = job.execute_in_process(partition_key="any", instance=empty_world.instance, raise_on_error=False)
+    assert "must be auto, cpu, cuda or cuda:N" in failure_message(result, "validate_request")
+    assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
 
 
 MEDIA = REPOSITORY_ROOT.parent / "shared" / "media"

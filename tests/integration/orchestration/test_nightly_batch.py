@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 
@@ -12,6 +13,7 @@ from libs.settings import load_settings
 from orchestration import request_runs
 from orchestration.definitions import build_defs
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.policies import MAKES_TAG
 from orchestration.schedules.nightly import build_nightly_batch
 from tests.integration.orchestration.daemon import Daemon
 
@@ -110,6 +112,17 @@ def test_runs_started_by_hand_count_when_they_make_the_clip(daemon: Daemon) -> N
     daemon.start_run({"dagster/partition": "clip"}, "animation")
     daemon.start_run({"dagster/partition": "whole"})
     assert daemon.night() == ["poses"]
+
+
+def test_a_run_started_by_hand_counts_until_it_has_taken_another_content(daemon: Daemon) -> None:
+    submit(daemon, "waiting", "older", "newest", when="nightly")
+    content = {request_id: daemon.world.requests.find(request_id).content for request_id in ("waiting", "older")}
+    submit(daemon, "waiting", "older", prompt="new", when="nightly")
+    content["newest"] = daemon.world.requests.find("newest").content
+    for request_id, made in content.items():
+        status = dg.DagsterRunStatus.STARTING if request_id == "waiting" else dg.DagsterRunStatus.STARTED
+        daemon.start_run({"dagster/partition": request_id, MAKES_TAG: made}, status=status)
+    assert daemon.night() == ["older"], "one that waits, here the repetition of another run, takes the newest"
 
 
 def test_a_partition_added_by_hand_is_registered_too(daemon: Daemon) -> None:
