@@ -186,7 +186,9 @@ def _describe(problem: Any, known_fields: str) -> str:
     if kind == "missing":
         return f"{field}: is required"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if field == "id":
+    if kind == "string_type":
+        message = "must be text: put it into quotes"  # YAML reads 2026-11-23 as a date, 007 as a number, no as false
+    elif field == "id":
         message = "must be 1 to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit"
     return f"{field}: {message} (found {_shown(problem.get('input'))})"
 

@@ -102,7 +102,7 @@ class FolderObjectStore:
         keys = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
         for key in sorted(key for key in keys if key.startswith(prefix) and not key.startswith(f"{_INCOMING}/")):
             with suppress(FileNotFoundError):  # deleted since it was found
-                yield self._info(key, None)
+                yield _described(self.root / key, key, None)  # people put files there: any name may be listed
 
     def delete(self, key: str) -> None:
         """See the protocol."""
@@ -117,9 +117,7 @@ class FolderObjectStore:
         return self.root / check_key(key)
 
     def _info(self, key: str, sha256: str | None) -> ObjectInfo:
-        status = self._path(key).stat()
-        modified = datetime.fromtimestamp(status.st_mtime, UTC)
-        return ObjectInfo(key, status.st_size, modified, sha256, mimetypes.guess_type(key)[0])
+        return _described(self._path(key), key, sha256)
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
@@ -144,3 +142,9 @@ class FolderObjectStore:
             with suppress(FileNotFoundError):  # its writer finished
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+
+
+def _described(path: Path, key: str, sha256: str | None) -> ObjectInfo:
+    status = path.stat()
+    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    return ObjectInfo(key, status.st_size, modified, sha256, mimetypes.guess_type(key)[0])

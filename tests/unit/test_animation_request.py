@@ -120,6 +120,12 @@ def test_what_is_no_request_is_refused(document: bytes) -> None:
         parse_request(document, source="a.yaml")
 
 
+@pytest.mark.parametrize("bare", ["2026-11-23", "007", "no"])
+def test_what_yaml_does_not_read_as_text_wants_quotes(bare: str) -> None:
+    with pytest.raises(InputError, match="id: must be text: put it into quotes"):
+        parse_request(f"id: {bare}\nreference: r.png\ndriver: d.mp4", source="a.yaml")
+
+
 def test_an_enormous_document_is_refused_before_it_is_read() -> None:
     with pytest.raises(InputError, match="at most"):
         parse_request(b"#" * 2_000_000, source="a.yaml")

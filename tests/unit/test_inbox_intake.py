@@ -1,6 +1,7 @@
 """One look at the inbox after the other, on a real folder: what is accepted, refused, left, and in which order."""
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,17 @@ def test_a_list_under_any_name_and_hidden_files(desk: Desk) -> None:
     assert not intake.rejected
     desk.look()
     assert desk.names("requests/documents/") == ["team/monday.yaml"]
+
+
+@pytest.mark.parametrize("name", [b"two\nlines.yaml", b"folder\\of-windows.mp4", b"not-utf-8-\xe9.yaml"])
+def test_a_file_whose_name_cannot_be_a_key_stops_nobody(desk: Desk, name: bytes) -> None:
+    odd = bytes(desk.folder / "inbox") + b"/" + name
+    Path(os.fsdecode(odd)).write_bytes(b"junk")
+    desk.request("a")
+    intake = desk.look()
+    assert (ids(intake), intake.rejected, intake.unreadable) == (["a"], [], [])
+    assert len(list(desk.inbox.all_media())) >= 2
+    assert os.path.exists(odd)  # noqa: PTH110 - the name is bytes
 
 
 def test_a_bad_entry_refuses_the_whole_document(desk: Desk) -> None:
