@@ -29,6 +29,9 @@ DOCUMENT_SUFFIXES = (".yaml", ".yml", ".json")
 ERROR_SUFFIX = ".error.txt"
 
 _REJECTED = f"{INBOX_PREFIX}/rejected/"
+_LARGEST_MOVED = 50 * MAX_DOCUMENT_BYTES
+"""Bytes. What is larger is somebody's data (a capture of motion); moving it would take longer than a sensor may."""
+
 _ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 _log = logging.getLogger(__name__)
@@ -63,7 +66,7 @@ class Inbox:
         Going round means that documents which must wait never keep the others from their turn. Memory is bounded by
         ``limit``, however full the inbox is.
         """
-        waiting = (_waiting_document(info) for info in self._objects.list(f"{INBOX_PREFIX}/") if _is_document(info.key))
+        waiting = (_waiting_document(info) for info in self._objects.list(f"{INBOX_PREFIX}/") if _is_document(info))
 
         def turn(document: WaitingDocument) -> tuple[bool, str]:
             return (document.name <= after, document.name)
@@ -209,9 +212,12 @@ class Inbox:
             self.put(path.name, path)
 
 
-def _is_document(key: str) -> bool:
-    path = PurePosixPath(key)
+def _is_document(info: ObjectInfo) -> bool:
+    key, path = info.key, PurePosixPath(info.key)
     if path.suffix.lower() not in DOCUMENT_SUFFIXES or path.name.startswith(".") or key.startswith(_REJECTED):
+        return False
+    if info.size > _LARGEST_MOVED:
+        _log.warning("%r in the inbox is left alone: with %d bytes it is no request", key, info.size)
         return False
     try:
         check_key(key)

@@ -266,6 +266,17 @@ def test_a_file_whose_name_cannot_be_a_key_stops_nobody(desk: Desk, name: bytes)
     assert os.path.exists(odd)  # noqa: PTH110 - the name is bytes
 
 
+def test_data_of_many_megabytes_is_left_alone(desk: Desk) -> None:
+    """Refusing it means copying it, which a look has no time for."""
+    with (desk.folder / "inbox" / "capture.json").open("wb") as file:
+        file.truncate(3 << 30)
+    desk.put("large.json", b" " * 2_000_000)
+    desk.request("a")
+    intake = desk.look()
+    assert (ids(intake), [entry.name for entry in intake.rejected]) == (["a"], ["large.json"])
+    assert (desk.folder / "inbox" / "capture.json").stat().st_size == 3 << 30
+
+
 def test_a_bad_entry_refuses_the_whole_document(desk: Desk) -> None:
     desk.put("list.json", [request_fields("a"), request_fields("b", steps=0)])
     assert not desk.look().accepted
