@@ -18,6 +18,8 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import nn
 
+from libs.one_to_all.shared_host_memory import SharedHostMemory
+
 _HOOK = "one_to_all_block_offload"
 _ALIGNMENT = 256
 _SLOTS = 2
@@ -32,6 +34,11 @@ def block_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     }
 
 
+def names_in_blocks(model: nn.Module) -> list[str]:
+    """Of the parameters and buffers of all blocks, as the state dict of ``model`` has them."""
+    return [name for path, blocks in block_lists(model).items() for name in blocks.state_dict(prefix=f"{path}.")]
+
+
 class BlockOffload:
     """Keeps the blocks of ``model`` on the host until :meth:`remove`; everything else of it is moved to ``device``.
 
@@ -41,12 +48,16 @@ class BlockOffload:
     Args:
         model: with parameters anywhere; calls of it are passes, and ``conditioning_scale`` is their keyword.
         device: where it computes.
+        shared: takes all blocks, for several processes at once; their values are those that it holds already.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, shared: SharedHostMemory | None = None) -> None:
         self._model = model
         self._device = device
-        self._blocks = [_HostBlock(block, device) for blocks in block_lists(model).values() for block in blocks]
+        self._shared = shared
+        if shared is not None:
+            shared.begin()
+        self._blocks = [_HostBlock(block, device, shared) for blocks in block_lists(model).values() for block in blocks]
         in_blocks = {id(tensor) for tensor in self.tensors}
         for tensor in (*model.parameters(), *model.buffers()):
             if id(tensor) not in in_blocks:
@@ -79,7 +90,11 @@ class BlockOffload:
         return sum(block.byte_count for block in self._blocks)
 
     def repack(self) -> None:
-        """Between two passes, after parameters were added to layers of blocks or taken from them: these move, too."""
+        """Between two passes, after parameters were added to layers of blocks or taken from them: these move, too.
+
+        Blocks in shared memory do not change.
+        """
+        assert self._shared is None
         for block in self._blocks:
             if {id(tensor) for tensor in block.tensors} != {id(tensor) for tensor in block.present()}:
                 block.pack()
@@ -92,6 +107,8 @@ class BlockOffload:
         for block in self._blocks:
             HookRegistry.check_if_exists_or_initialize(block.module).remove_hook(_HOOK, recurse=False)
             block.stay_on(self._device)
+        if self._shared is not None:
+            self._shared.give_back()
 
     def bring(self, block: "_HostBlock") -> None:
         """Before ``block`` computes: it is on the device, and the one that will probably follow is on its way."""
@@ -154,9 +171,10 @@ class BlockOffload:
 class _HostBlock:
     """One block: its tensors packed into one piece of the host's memory, so that it is moved by one copy."""
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, shared: SharedHostMemory | None) -> None:
         self.module = module
         self._page_locked = device.type == "cuda"
+        self._shared = shared
         self.pack()
 
     def present(self) -> list[torch.Tensor]:
@@ -172,10 +190,14 @@ class _HostBlock:
             self._offsets.append(end)
             end += math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT
         self.byte_count = end
-        self.host = torch.zeros(end, dtype=torch.uint8, pin_memory=self._page_locked)
+        if self._shared is None:
+            self.host = torch.zeros(end, dtype=torch.uint8, pin_memory=self._page_locked)
+        else:
+            self.host = self._shared.take(end)
         self._at_rest = self._views(self.host)
         for tensor, view in zip(self.tensors, self._at_rest, strict=True):
-            view.copy_(tensor.data)
+            if self._shared is None or self._shared.copies:
+                view.copy_(tensor.data)
             tensor.data = view  # what it lay in is given back before the next block is packed
 
     def use(self, buffer: torch.Tensor | None) -> None:

@@ -36,6 +36,7 @@ from libs.one_to_all.parallel.rank_plans import RankPlans
 from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
 from libs.one_to_all.placement import Placement
 from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
+from libs.one_to_all.shared_host_memory import SharedHostMemory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.vae import decode_latents, encode_latents
 
@@ -64,13 +65,18 @@ class AnimationEngine:
     """Where the networks lie; None for wherever they were loaded to."""
 
     def __init__(
-        self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype, drop_text_encoder: bool = False
+        self,
+        networks: LoadedNetworks,
+        device: torch.device,
+        dtype: torch.dtype,
+        drop_text_encoder: bool = False,
+        shared: SharedHostMemory | None = None,
     ) -> None:
         self.networks = networks
         self.device = device
         self.dtype = dtype
         self.drop_text_encoder = drop_text_encoder
-        self._placement = Placement(networks, device)
+        self._placement = Placement(networks, device, shared)
         self._lora_branches = LoraBranches(networks.transformer, dtype)
         self.denoise: Denoise = denoise
         """How a chunk is denoised; the leader of several ranks replaces it by what they do together."""
@@ -85,6 +91,7 @@ class AnimationEngine:
         lora: LoraFile | None = None,
         speed: SpeedOptions = DEFAULT_SPEED,
         plan: MemoryPlan | None = None,
+        shared: SharedHostMemory | None = None,
     ) -> Self:
         """Load the networks of one model repository.
 
@@ -98,6 +105,7 @@ class AnimationEngine:
             speed: how the transformer computes.
             plan: where the networks lie, and how long; all on the device when left out, the text encoder on the CPU
                 where that is too small.
+            shared: where blocks that ``plan`` wants on the host lie, for several processes; its turn is held.
 
         Raises:
             ModelFilesError: a file is missing or wrong, or the LoRA is for another network.
@@ -107,8 +115,8 @@ class AnimationEngine:
         dtype = dtype or default_dtype(resolved)
         try:
             beside = takes_loras_beside_weights(layout)
-            networks = load_networks(layout, resolved, dtype, None if beside else lora, speed, plan)
-            engine = cls(networks, resolved, dtype, drop_text_encoder)
+            networks = load_networks(layout, resolved, dtype, None if beside else lora, speed, plan, shared)
+            engine = cls(networks, resolved, dtype, drop_text_encoder, shared)
             if beside:
                 engine.use_lora(lora)
             if plan is not None:

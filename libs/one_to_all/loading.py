@@ -17,6 +17,7 @@ from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.verify import mending_command
+from libs.one_to_all.block_offload import names_in_blocks
 from libs.one_to_all.checkpoint import assign_checkpoint, assign_shared_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
 from libs.one_to_all.finite import is_finite
@@ -25,6 +26,7 @@ from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.scheduler import TRAIN_TIMESTEPS, build_scheduler
+from libs.one_to_all.shared_host_memory import SharedHostMemory
 from libs.one_to_all.speed import apply_speed
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.text import PromptEncoder
@@ -50,10 +52,12 @@ def load_networks(
     lora: LoraFile | None = None,
     speed: SpeedOptions = DEFAULT_SPEED,
     plan: MemoryPlan | None = None,
+    shared: SharedHostMemory | None = None,
 ) -> LoadedNetworks:
     """Load everything of ``layout`` in ``dtype``, and fuse ``lora`` into the transformer, which then is not FP8.
 
     What ``plan`` wants on the host is loaded there; without one the text encoder is, where the device cannot hold all.
+    Blocks that ``shared`` holds already are not loaded.
 
     Raises:
         ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
@@ -66,9 +70,23 @@ def load_networks(
     else:
         prompt_encoder = load_prompt_encoder(layout, HOST if plan.text_encoder == "on the host" else device, dtype)
     vae = load_vae(layout, device, dtype)
-    home = HOST if plan is not None and plan.transformer == "offloaded" else device
-    transformer = load_transformer(layout, device, dtype, lora, speed, home)
+    transformer = load_planned_transformer(layout, device, dtype, lora, speed, plan, shared)
     return LoadedNetworks(transformer, vae, prompt_encoder, scheduler)
+
+
+def load_planned_transformer(
+    layout: RepositoryLayout,
+    device: torch.device,
+    dtype: torch.dtype,
+    lora: LoraFile | None,
+    speed: SpeedOptions,
+    plan: MemoryPlan | None,
+    shared: SharedHostMemory | None,
+) -> OneToAllTransformer3DModel:
+    """See :func:`load_transformer`; ready for a placement that follows ``plan``, and puts blocks into ``shared``."""
+    if plan is None or plan.transformer == "resident":
+        return load_transformer(layout, device, dtype, lora, speed)
+    return load_transformer(layout, device, dtype, lora, speed, HOST, shared is not None and shared.filled)
 
 
 def load_transformer(
@@ -78,10 +96,12 @@ def load_transformer(
     lora: LoraFile | None = None,
     speed: SpeedOptions = DEFAULT_SPEED,
     home: torch.device | None = None,
+    without_blocks: bool = False,
 ) -> OneToAllTransformer3DModel:
     """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
 
-    It will compute on ``device``; its weights are on ``home``, which is the same where it is left out.
+    It will compute on ``device``; its weights are on ``home``, which is the same where it is left out. Those of blocks
+    are not read for ``without_blocks``: they are NaN, take no memory, and wait for others to take their place.
 
     Raises:
         ModelFilesError: see ``assign_checkpoint`` and ``fuse_lora``.
@@ -99,10 +119,11 @@ def load_transformer(
             hold_weights_in_fp8(transformer, tensors)
         except ModelFilesError as error:
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
-    assign_checkpoint(transformer, layout.root, device if home is None else home, dtype, command)
+    left_out = frozenset(names_in_blocks(transformer)) if without_blocks else frozenset()
+    assign_checkpoint(transformer, layout.root, device if home is None else home, dtype, command, left_out)
     dequantize_other_layers(transformer, dtype)
     if lora is not None:
-        fuse_lora(transformer, lora)
+        fuse_lora(transformer, lora, left_out)
     apply_speed(transformer, speed, device, dtype)
     return transformer.eval()
 

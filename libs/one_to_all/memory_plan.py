@@ -17,6 +17,7 @@ from libs.settings import MemoryPlanName
 Transformer = Literal["resident", "offloaded"]
 TextEncoder = Literal["resident", "dropped after the prompt", "on the host", "on rank 0"]
 Phase = Literal["prompt", "sampling", "decoding"]
+HostItem = Literal["blocks", "text encoder"]
 
 GB = 10**9
 UMT5_XXL_BYTES = 2 * (256384 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10240))
@@ -52,7 +53,7 @@ class MemoryPlan:
         text_encoder: where it lies, and how long; on another rank where several make a clip, with the VAE.
         vae_tiling: decode in tiles; not exact at their seams.
         phases: bytes on the device by item, for each phase of a clip.
-        host_bytes: weights that lie in the host's memory.
+        host: bytes in the host's memory by item.
         free_bytes: what the plan was made for.
     """
 
@@ -62,7 +63,7 @@ class MemoryPlan:
     text_encoder: TextEncoder
     vae_tiling: bool
     phases: Mapping[Phase, Mapping[str, int]]
-    host_bytes: int
+    host: Mapping[HostItem, int]
     free_bytes: int
 
     @property
@@ -99,9 +100,20 @@ class MemoryPlan:
         return {phase: sum(items.values()) for phase, items in self.phases.items()}
 
     @property
+    def host_bytes(self) -> int:
+        """Of weights that lie in the host's memory."""
+        return sum(self.host.values())
+
+    @property
     def block_bytes(self) -> int:
         """Of the largest block that comes from the host; 0 where none does."""
         return self.phases["sampling"].get(_MOVING_ITEM, 0) // _OFFLOADED_BLOCKS
+
+    @property
+    def page_locked_bytes(self) -> int:
+        """What blocks take on the host as pieces of page-locked memory, each rounded up to a power of two."""
+        block, blocks = self.block_bytes, self.host["blocks"]
+        return round(blocks * 2 ** (block - 1).bit_length() / block) if block else blocks
 
     @property
     def resting_bytes(self) -> int:
@@ -206,7 +218,7 @@ def _plans(
                     "intermediate results": sampling_bytes(weights.variant.network, grid, share),
                 }
                 decoding = {"intermediate results": decoding_bytes(grid, tiled=tiled)} if share.leads else {}
-                at_rest, moving, dequantized, host = _transformer_bytes(weights, transformer, fp8)
+                at_rest, moving, dequantized, blocks = _transformer_bytes(weights, transformer, fp8)
                 at_rest |= {"VAE": weights.vae} if share.leads else {}
                 encoder = {"text encoder": weights.text_encoder}
                 kept = encoder if text_encoder == "resident" else {}
@@ -222,7 +234,10 @@ def _plans(
                     text_encoder=text_encoder,
                     vae_tiling=tiled,
                     phases=phases,
-                    host_bytes=host + (weights.text_encoder if text_encoder == "on the host" else 0),
+                    host={
+                        "blocks": blocks,
+                        "text encoder": weights.text_encoder if text_encoder == "on the host" else 0,
+                    },
                     free_bytes=free_bytes,
                 )
 

@@ -5,6 +5,7 @@ next chunk starts them again. What does not belong here: processes (``ranks``), 
 """
 
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 
@@ -25,6 +26,7 @@ from libs.one_to_all.parallel.messages import ClipStart, FollowPlan, MakeChunk, 
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
+from libs.one_to_all.shared_host_memory import open_shared_memory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
 
@@ -141,6 +143,8 @@ class ParallelEngine(AnimationEngine):
         if self.device.type == "cpu":
             threads = max(1, torch.get_num_threads() // self.plan.ranks)
         plans = self.memory_plan.plans if isinstance(self.memory_plan, RankPlans) else None
+        shared = isinstance(self.memory_plan, RankPlans) and self.memory_plan.shares_blocks
+        shared_memory = open_shared_memory() if shared else None
         setups = [
             RankSetup(
                 rank,
@@ -153,10 +157,15 @@ class ParallelEngine(AnimationEngine):
                 threads,
                 folder / "store",
                 plans[rank] if plans else None,
+                shared_memory,
             )
             for rank, device in enumerate(self._devices)
         ]
-        ranks = Ranks.start(setups, folder)
+        try:
+            ranks = Ranks.start(setups, folder)
+        finally:
+            if shared_memory is not None:
+                os.close(shared_memory)  # the ranks have it open, and it goes with them
         weakref.finalize(self, ranks.end)
         return ranks
 

@@ -14,21 +14,27 @@ import torch
 from libs.errors import DeviceError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.intermediate_bytes import MOST_PASSES, WorkShare
+from libs.one_to_all.lora_branches import takes_loras_beside_weights
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.memory_plan import GB, MemoryPlan
 from libs.one_to_all.parallel.messages import LEADER
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
 from libs.one_to_all.parallel.shares import share_of
-from libs.one_to_all.plan_choice import choose_plan, fp8_layout
+from libs.one_to_all.plan_choice import choose_plan, fp8_layout, layout_of_weights
+from libs.one_to_all.shared_host_memory import can_share_host_memory
 
 
 @dataclass(frozen=True)
 class RankPlans:
-    """A plan per rank, with its device; all take the weights of one variant."""
+    """A plan per rank, with its device; all take the weights of one variant.
+
+    Where ``shares_blocks``, there is one copy of those that lie on the host, whatever the number of ranks.
+    """
 
     devices: tuple[str, ...]
     plans: tuple[MemoryPlan, ...]
+    shares_blocks: bool
 
     @property
     def variant(self) -> str:
@@ -43,7 +49,10 @@ class RankPlans:
     @property
     def host_bytes(self) -> int:
         """What the weights of all ranks that lie in the host's memory take there."""
-        return sum(_page_locked_bytes(plan) for plan in self.plans)
+        blocks = [plan.host["blocks"] for plan in self.plans]
+        # Each rank's own are pieces of page-locked memory, and torch rounds these up to a power of two.
+        own = sum(plan.page_locked_bytes for plan in self.plans)
+        return (max(blocks) if self.shares_blocks else own) + sum(plan.host["text encoder"] for plan in self.plans)
 
     def resting_bytes(self, device: torch.device) -> int:
         """Of weights on ``device`` between two passes; of the host where the ranks have other devices."""
@@ -129,7 +138,11 @@ def plan_ranks(
     plans = plans_of(layout)
     if fp8 is not None:
         plans = min(plans, plans_of(fp8), key=_worst)  # the first of equals: exact weights
-    ranks = RankPlans(tuple(devices), plans)
+    # Nothing changes weights that are not FP8 once they are loaded; a LoRA is fused into them.
+    shares_blocks = can_share_host_memory() and not takes_loras_beside_weights(
+        layout_of_weights(layout, plans[LEADER].variant)
+    )
+    ranks = RankPlans(tuple(devices), plans, shares_blocks)
     if host_free_bytes is not None:
         _check_host(ranks, parallel, host_free_bytes)
     return ranks
@@ -147,18 +160,12 @@ def _worst(plans: tuple[MemoryPlan, ...]) -> tuple[bool, bool, bool]:
 
 
 def _check_host(ranks: RankPlans, parallel: ParallelPlan, free_bytes: int) -> None:
-    """Each rank keeps weights of its own there."""
     if ranks.host_bytes > free_bytes:
         offloading = sum(plan.host_bytes > 0 for plan in ranks.plans)
         needed = math.ceil(ranks.host_bytes / GB)
         raise DeviceError(
             f"{SETTING}={parallel}: {offloading} of {parallel.ranks} ranks would keep {needed} GB of weights in this "
-            f"machine's memory, each its own, and {free_bytes // GB} GB are free: divide the work among fewer ranks, "
-            "allow FP8 weights (ONE_TO_ALL_ALLOW_FP8), use a smaller variant, or devices with more memory"
+            f"machine's memory{'' if ranks.shares_blocks else ', each its own'}, and {free_bytes // GB} GB are free: "
+            "divide the work among fewer ranks, allow FP8 weights (ONE_TO_ALL_ALLOW_FP8), use a smaller variant, or "
+            "devices with more memory"
         )
-
-
-def _page_locked_bytes(plan: MemoryPlan) -> int:
-    """What the weights on the host take there: torch rounds each page-locked piece, a block, up to a power of two."""
-    block = plan.block_bytes
-    return round(plan.host_bytes * 2 ** (block - 1).bit_length() / block) if block else plan.host_bytes

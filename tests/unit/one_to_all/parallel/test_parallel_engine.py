@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 
 from libs.errors import RankError
 from libs.one_to_all import warm
+from libs.one_to_all.block_offload import block_lists
 from libs.one_to_all.engine import AnimationEngine, FramesReady, StepFinished
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.parallel.engine import ParallelEngine
 from libs.one_to_all.parallel.plan import ParallelPlan
+from libs.one_to_all.shared_host_memory import can_share_host_memory
 
 pytestmark = pytest.mark.slow
 
@@ -142,6 +144,46 @@ def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_i
         process_ids.add(tuple(engine.ranks.process_ids))
     assert len(process_ids) == 1
     del engine
+    warm.release_engines()
+    _assert_gone(list(*process_ids))
+
+
+def _shared_bytes(process_id: int) -> tuple[int, int]:
+    """Of the ranks' shared memory: what this process has before it, and its part of it if divided among all."""
+    sizes = {"Rss": 0, "Pss": 0}
+    inside = False
+    for line in Path(f"/proc/{process_id}/smaps").read_text().splitlines():
+        name, *words = line.split()
+        if not name.endswith(":"):
+            inside = any(word.startswith("/memfd:one-to-all-blocks") for word in words)
+        elif inside and name[:-1] in sizes:
+            sizes[name[:-1]] += 1024 * int(words[0])
+    return sizes["Rss"], sizes["Pss"]
+
+
+@pytest.mark.skipif(not can_share_host_memory(), reason="this system has no memory without a file")
+def test_ranks_share_one_copy_of_their_blocks(repository, engine, one_thread, make_inputs, make_options):
+    inputs, options = make_inputs(5, 16, 16), make_options()
+    expected = _frames(engine.animate(inputs, options))
+    blocks = sum(
+        parameter.nbytes
+        for blocks in block_lists(engine.networks.transformer).values()
+        for parameter in blocks.parameters()
+    )
+    process_ids = set()
+    for keyword in ("offload", "resident", "offload-all"):
+        memory = MemoryOptions(keyword=keyword)
+        ranks, _ = warm.warm_engine(repository, "cpu", parallel=TWO, memory=memory, clip=ClipSize(16, 16, 5))
+        np.testing.assert_array_equal(_frames(ranks.animate(inputs, options)), expected, err_msg=keyword)
+        process_ids.add(tuple(ranks.ranks.process_ids))
+        (first, first_part), (second, second_part) = map(_shared_bytes, ranks.ranks.process_ids)
+        if keyword == "resident":
+            assert max(first, second) < 0.1 * blocks
+        else:
+            assert blocks <= first == second < 1.5 * blocks  # blocks begin at pages
+            assert blocks <= first_part + second_part < 1.5 * blocks
+    assert len(process_ids) == 1
+    del ranks
     warm.release_engines()
     _assert_gone(list(*process_ids))
 

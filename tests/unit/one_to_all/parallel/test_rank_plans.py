@@ -16,6 +16,7 @@ from libs.one_to_all.memory_plan import GB
 from libs.one_to_all.parallel.engine import devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks, work_share
+from libs.one_to_all.plan_choice import fp8_layout
 
 SIZE = ClipSize(480, 832, 81)
 THREE = ParallelPlan(guidance=3)
@@ -64,7 +65,7 @@ def test_each_rank_follows_what_its_own_device_has_free(layout):
     )
     assert ranks.plans[0].peak_bytes > ranks.plans[1].peak_bytes
     assert ranks.resting_bytes(torch.device("cuda:1")) == ranks.plans[1].phases["sampling"]["transformer"]
-    assert ranks.resting_bytes(torch.device("cpu")) == ranks.host_bytes > ranks.plans[2].host_bytes > 0
+    assert ranks.resting_bytes(torch.device("cpu")) == ranks.host_bytes == ranks.plans[2].host_bytes > 0
     text = ranks.describe()
     for rank in range(3):
         assert f"rank {rank} on cuda:{rank}: 14b: transformer" in text
@@ -104,11 +105,21 @@ def test_ranks_that_share_tokens_need_less(layout):
     assert shared.plans[1].peak_bytes < alone.plans[1].peak_bytes
 
 
-def test_this_machine_must_hold_what_all_ranks_keep_there(layout):
-    """Three times 36.3 GB of blocks, each rounded up to 2**30 bytes: main blocks have 0.81 GB."""
-    assert _plans(layout, [24, 24, 24], host=145 * GB).host_bytes == pytest.approx(144 * GB, rel=0.01)
-    with pytest.raises(DeviceError, match=r"guidance:3: 3 of 3 ranks would keep 14[45] GB .* and 140 GB are free"):
-        _plans(layout, [24, 24, 24], host=140 * GB)
+def test_this_machine_must_hold_the_blocks_that_all_ranks_share(layout):
+    """36.3 GB, whatever the number of ranks; and the text encoder of rank 0."""
+    assert _plans(layout, [24, 24, 24], host=37 * GB).host_bytes == pytest.approx(36.3 * GB, rel=0.01)
+    with pytest.raises(DeviceError, match=r"guidance:3: 3 of 3 ranks would keep 37 GB of .* memory, and 36 GB are"):
+        _plans(layout, [24, 24, 24], host=36 * GB)
+    with pytest.raises(DeviceError, match="would keep 48 GB"):
+        _plans(layout, [12, 12, 12], host=47 * GB)
+
+
+def test_this_machine_must_hold_what_ranks_do_not_share(layout):
+    """FP8 blocks: three times 18.2 GB, each rounded up to 2**29 bytes: main blocks have 0.41 GB."""
+    fp8 = fp8_layout(layout)
+    assert _plans(fp8, [12, 12, 12], host=100 * GB).host_bytes == pytest.approx((3 * 24 + 11.4) * GB, rel=0.01)
+    with pytest.raises(DeviceError, match=r"3 of 3 ranks would keep 8\d GB of .* memory, each its own, and 80 GB"):
+        _plans(fp8, [12, 12, 12], host=80 * GB)
 
 
 class PlayedEngine:
