@@ -4,6 +4,7 @@ What does not belong here: how tracks are made (``estimator``), how poses are mo
 ``align_pose``, ``warp``) and drawn (``draw``). Source: golden pose specification, section 1.
 """
 
+import math
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from libs.pose.draw import DrawingStyle, draw_pose
 from libs.pose.framing import resize_crop, resize_crop_drawing
 from libs.pose.keypoints import DRAWN_BODY_COUNT
 from libs.pose.options import PoseOptions
-from libs.pose.parallel import ordered_map
+from libs.pose.parallel import ordered_map, worker_count
 from libs.pose.person_check import require_person
 from libs.pose.record import PoseRecord, record_of
 from libs.pose.track import PoseTrack
@@ -71,7 +72,8 @@ class PoseConditioning:
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"frames {start} to {stop} are not all within the {len(self)} frames of this clip")
         drawings = np.empty((stop - start, *self.size, 3), dtype=np.uint8)
-        for index, drawing in enumerate(ordered_map(self._draw_frame, range(start, stop))):
+        workers = worker_count(3 * math.prod(self.drawing_size))
+        for index, drawing in enumerate(ordered_map(self._draw_frame, range(start, stop), workers)):
             drawings[index] = drawing
         return drawings
 

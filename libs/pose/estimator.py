@@ -1,9 +1,9 @@
 """``PoseEstimator``: frames -> boxes -> key-points, in batches, streamed.
 
 Holds the two networks. Three steps overlap, each with a thread of its own: frames are decoded and sized, people are
-detected, key-points are found. Memory is bounded by five batches of frames and the networks' inputs, which are kept
-from batch to batch; a track holds key-points only. What does not belong here: reading or resizing frames
-(``libs.media``, ``framing``), and judging what was found (``person_check``).
+detected, key-points are found. Memory is bounded by five batches of frames (640 MiB, or five frames) and the networks'
+inputs, which are kept from batch to batch; a track holds key-points only. What does not belong here: reading or
+resizing frames (``libs.media``, ``framing``), and judging what was found (``person_check``).
 
 Source: golden pose specification, sections 3 to 5.
 """
@@ -25,6 +25,8 @@ from libs.pose.parallel import prefetched
 from libs.pose.sessions import NetworkSession
 from libs.pose.track import PoseTrack
 
+_BATCH_BYTES = 2**27
+"""Of the frames of a batch: they have the reference picture's size, which may be a camera's."""
 _HEATMAPS = (WHOLEBODY_COUNT, HEATMAP_HEIGHT, HEATMAP_WIDTH)
 
 
@@ -38,7 +40,8 @@ class PoseEstimator:
             detector: YOLOv10 ONNX file.
             pose_network: ViTPose whole-body ONNX file.
             device: ``cpu``, ``cuda`` or ``cuda:N``.
-            batch_size: frames per network run, where the graphs' batch axes are free; else frames run one by one.
+            batch_size: frames per network run, where the graphs' batch axes are free; else frames run one by one. Fewer
+                where so many frames would take more than 128 MiB.
 
         Raises:
             ModelFilesError: a file is missing or is not the network it should be.
@@ -127,9 +130,11 @@ class PoseEstimator:
 
 
 def _batches(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """At most ``size`` frames each, fewer where frames are large: one at a time when they are a camera's."""
     iterator = iter(frames)
-    while batch := list(islice(iterator, size)):
-        yield batch
+    for first in iterator:
+        fitting = max(1, min(size, _BATCH_BYTES // first.nbytes))
+        yield [first, *islice(iterator, fitting - 1)]
 
 
 def _checked(frames: Iterable[np.ndarray], subject: str) -> Iterator[np.ndarray]:

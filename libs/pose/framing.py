@@ -7,12 +7,13 @@ Source: golden pose specification, section 2; golden model specification, sectio
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from libs.errors import MediaError
 from libs.pose import bicubic
-from libs.pose.parallel import ordered_map
+from libs.pose.parallel import ordered_map, worker_count
 
 SIZE_MULTIPLE = 16
 PREPROCESS_SHORT_SIDE = 768
@@ -78,7 +79,13 @@ def resize_crop_frames(frames: Iterable[np.ndarray], height: int, width: int) ->
 
     The same bit for bit; the first frame of a new pair of sizes takes longer.
     """
-    return ordered_map(lambda frame: bicubic.resize(_cropped(frame, height, width), height, width), frames)
+    iterator = iter(frames)
+    for first in iterator:
+        workers = worker_count(first.nbytes + height * width * 3)
+        every = chain([first], iterator)
+        yield from ordered_map(
+            lambda frame: bicubic.resize(_cropped(frame, height, width), height, width), every, workers
+        )
 
 
 def resize_crop_drawing(drawing: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -15,11 +15,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MOST_WORKERS = 16
+_MOST_BYTES = 2**30
+"""Of all items that :func:`ordered_map` holds: pictures of a camera have 70 MB and more."""
 
 
-def worker_count() -> int:
-    """Threads for picture work: the CPUs this process may use, at most 16."""
-    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0))))
+def worker_count(item_bytes: int = 0) -> int:
+    """Threads for picture work: the CPUs this process may use, at most 16, and fewer where an item is large.
+
+    Two items for each of them stay below 1 GiB together, or there is one thread.
+    """
+    fitting = _MOST_BYTES // (2 * item_bytes) if item_bytes else _MOST_WORKERS
+    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)), fitting))
 
 
 def ordered_map(

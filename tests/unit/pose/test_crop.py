@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.errors import PoseError
+from libs.pose import crop
 from libs.pose.crop import crop_geometry, crop_image, pose_network_input
 
 COORDINATE = st.integers(-300, 900)
@@ -17,8 +18,8 @@ def test_any_box_gives_a_crop_of_the_right_shape(x, y, w, h, score):
     assert abs(size[0] * 4 / 3 - size[1]) <= 2
     first, last = geometry.overlap(320, 240)
     assert (first >= 0).all() and (last <= (320, 240)).all() and (first <= last).all()
-    crop = crop_image(np.full((240, 320, 3), 200, np.uint8), geometry)
-    assert crop.shape == (256, 192, 3) and crop.min() >= 0 and crop.max() <= 200
+    seen = crop_image(np.full((240, 320, 3), 200, np.uint8), geometry)
+    assert seen.shape == (256, 192, 3) and seen.min() >= 0 and seen.max() <= 200
 
 
 @pytest.mark.parametrize("box", [(50, 50, 59, 200, 0.9), (50, 50, 200, 59, 0.9), (50, 50, 200, 200, 0.0)])
@@ -31,6 +32,25 @@ def test_absurd_box_is_an_error_before_memory_is_taken():
     geometry = crop_geometry(np.array([-1e6, 0, 1e6, 1e6, 0.9]), 320, 240)
     with pytest.raises(PoseError, match="detector's file"):
         crop_image(np.zeros((240, 320, 3), np.uint8), geometry)
+
+
+@given(x=COORDINATE, y=COORDINATE, w=st.integers(160, 900), h=st.integers(220, 900))
+@settings(max_examples=30, deadline=None)
+def test_a_crop_that_is_looked_up_is_the_one_that_is_copied(x, y, w, h):
+    picture = np.random.default_rng(x % 7).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    geometry = crop_geometry(np.array([x, y, x + w, y + h, 0.9]), 320, 240)
+    copied = crop_image(picture, geometry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crop, "_LARGEST_COPY_PIXELS", 0)
+        np.testing.assert_allclose(crop_image(picture, geometry), copied, atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(6048, 8064), (8900, 8900), (4900, 16_000)])
+def test_whole_pictures_of_the_largest_sizes_are_seen(shape):
+    picture = np.broadcast_to(np.uint8(200), (*shape, 3))
+    seen = crop_image(picture, crop_geometry(np.array([0, 0, 0, 0, -1.0]), shape[1], shape[0]))
+    assert seen[128, 96].tolist() == [200, 200, 200]
+    assert seen[0, 0].tolist() == [0, 0, 0]
 
 
 def test_channels_reach_the_network_as_blue_green_red():

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from libs.errors import ModelFilesError, PoseError
+from libs.pose import estimator as estimator_module
+from libs.pose import parallel
 from libs.pose.estimator import PoseEstimator
 from libs.pose.framing import resize_crop_frames
 
@@ -88,6 +90,36 @@ def test_memory_does_not_grow_with_the_clip(networks, frames):
     peak(4)
     few, many = peak(12), peak(36)
     assert many - few < 24 * 3 * 1024 + 10 * frames[0].nbytes < 24 * frames[0].nbytes
+
+
+def test_batches_of_large_frames_are_small_and_change_nothing(networks, frames, monkeypatch):
+    whole = _estimator(networks).estimate(frames)
+    monkeypatch.setattr(estimator_module, "_BATCH_BYTES", 2 * frames[0].nbytes)
+    done = []
+    small = _estimator(networks).estimate(frames, progress=done.append)
+    assert done == [2, 4, 5]
+    monkeypatch.setattr(estimator_module, "_BATCH_BYTES", 1)
+    done.clear()
+    single = _estimator(networks).estimate(frames, progress=done.append)
+    assert done == [1, 2, 3, 4, 5]
+    for name in ("body", "left_hand", "right_hand", "face", "boxes"):
+        np.testing.assert_allclose(getattr(small, name), getattr(whole, name), atol=1e-5)
+        np.testing.assert_allclose(getattr(single, name), getattr(whole, name), atol=1e-5)
+
+
+def test_frames_of_a_cameras_size_are_resized_few_at_a_time(frames, monkeypatch):
+    monkeypatch.setattr(parallel, "_MOST_BYTES", 8 * (frames[0].nbytes + 32 * 24 * 3))
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: set(range(16)))
+    held = []
+
+    def stream():
+        for taken in range(100):
+            held.append(taken)
+            yield frames[0]
+
+    for done, _ in enumerate(resize_crop_frames(stream(), 32, 24), start=1):
+        assert len(held) - done <= 8
+    assert done == 100
 
 
 def test_looking_ahead_is_bounded(frames):

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -35,6 +36,13 @@ def test_error_reaches_the_caller_and_ends_the_work():
     with pytest.raises(RuntimeError, match="third"):
         list(ordered_map(work, range(1000), 2))
     assert len(started) < 20
+
+
+def test_large_items_get_fewer_workers(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert worker_count() == worker_count(3 * 1920 * 1080) == 16
+    assert worker_count(73_000_000) == 7
+    assert worker_count(2**30) == worker_count(2**34) == 1
 
 
 def test_there_is_at_least_one_worker():
