@@ -12,6 +12,7 @@ from typing import Protocol
 
 import dagster as dg
 
+from libs.errors import OneToAllError, StorageUnavailableError
 from libs.file_watch import SeenFiles
 from libs.storage.objects import ObjectInfo
 from orchestration.partitions import ANIMATION_REQUESTS
@@ -21,6 +22,8 @@ SECONDS_PER_TICK = 20.0
 
 OBSERVATIONS_PER_TICK = 500
 """A file that thousands of requests share must not keep the daemon from its other work."""
+
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -50,26 +53,40 @@ class WatchedFiles(Protocol):
 
 
 def look(instance: dg.DagsterInstance, watched: WatchedFiles, cursor: str | None) -> dg.SensorResult:
-    """One look; the cursor holds what was looked at, so that files left alone cost one listing."""
+    """One look; the cursor holds what was looked at, so that files left alone cost one listing.
+
+    A file that cannot be read is named, and looked at again the next time.
+
+    Raises:
+        StorageUnavailableError: the store did not answer; the next look starts where this one did.
+    """
     seen = SeenFiles.load(cursor)
     unseen = seen.unseen(watched.listing())
     uses = watched.uses(instance) if unseen else {}
     registered = set(instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name))) if unseen else set()
     deadline = time.monotonic() + SECONDS_PER_TICK
     observations: list[dg.AssetObservation] = []
+    unreadable: list[str] = []
     looked_at = 0
     for path, info in unseen.items():
         if time.monotonic() > deadline:
             break
         if of_requests := [use for use in uses.get(path, []) if use.request_id in registered]:
             room = OBSERVATIONS_PER_TICK - len(observations)
-            replaced = list(islice(_replaced(watched, path, of_requests), room + 1))
+            try:
+                replaced = list(islice(_replaced(watched, path, of_requests), room + 1))
+            except StorageUnavailableError:
+                raise
+            except (OneToAllError, OSError) as error:  # no permission, still being written: the others go on
+                unreadable.append(f"{path}: {error}")
+                continue
             observations.extend(replaced[:room])
             if len(replaced) > room:
                 break  # the next look finds the others: what was observed by then counts as seen
         seen.add(path, info)
         looked_at += 1
     left = f", {len(unseen) - looked_at} wait for the next look" if looked_at < len(unseen) else ""
+    left += f"; not readable: {'; '.join(unreadable[:_SHOWN])}" if unreadable else ""
     found = f"{len(observations)} replaced inputs" if observations else "nothing replaced"
     return dg.SensorResult(
         asset_events=observations,

@@ -1,0 +1,66 @@
+"""One look at files that clips were made from, whatever they are."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from libs.errors import StorageError, StorageUnavailableError
+from libs.storage.objects import ObjectInfo
+from orchestration.observed import observation
+from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.sensors.watched_files import FileUse, look
+
+
+class Files:
+    """Each file was used by the request named like it, when its digest was ``old``."""
+
+    def __init__(self, digests: dict[str, str | Exception]) -> None:
+        self.digests = digests
+
+    def listing(self) -> Iterable[tuple[str, ObjectInfo]]:
+        return [(path, ObjectInfo(path, 1, datetime(2026, 1, 1, tzinfo=UTC))) for path in self.digests]
+
+    def uses(self, instance: dg.DagsterInstance) -> Mapping[str, list[FileUse]]:
+        return {path: [FileUse("reference_picture", path, "old", "old")] for path in self.digests}
+
+    def digest(self, path: str) -> str | None:
+        found = self.digests[path]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def observation(self, use: FileUse, path: str, digest: str) -> dg.AssetObservation:
+        return observation(use.asset, use.request_id, digest)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), ["a", "b", "c"])
+        yield instance
+
+
+@pytest.mark.parametrize("error", [StorageError("access denied"), PermissionError("access denied")])
+def test_a_file_that_cannot_be_read_keeps_nobody_from_being_seen(
+    instance: dg.DagsterInstance, error: Exception
+) -> None:
+    files = Files({"a": "old", "b": error, "c": "new"})
+    found = look(instance, files, None)
+    assert [event.partition for event in found.asset_events] == ["c"]
+    assert "1 replaced inputs, 1 wait for the next look; not readable: b: access denied" in str(found.skip_reason)
+    files.digests["b"] = "new"
+    again = look(instance, files, found.cursor)
+    assert [event.partition for event in again.asset_events] == ["b"]
+    assert not look(instance, files, again.cursor).asset_events
+
+
+def test_a_store_that_does_not_answer_is_an_error_of_the_look(instance: dg.DagsterInstance) -> None:
+    with pytest.raises(StorageUnavailableError):
+        look(instance, Files({"a": StorageUnavailableError("away")}), None)
+
+
+@pytest.mark.parametrize("cursor", ["", "what a person typed", "AAAA", "{}", "é"])
+def test_any_cursor_of_another_kind_means_a_first_look(instance: dg.DagsterInstance, cursor: str) -> None:
+    assert [event.partition for event in look(instance, Files({"a": "new"}), cursor).asset_events] == ["a"]
