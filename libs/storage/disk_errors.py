@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from libs.errors import StorageError, StorageUnavailableError
 
-_WORTH_RETRYING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT})
+_DISK_IN_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
+_WORTH_RETRYING = _DISK_IN_TROUBLE | {errno.EAGAIN, errno.ETIMEDOUT}
 
 
 @contextmanager
@@ -25,7 +26,15 @@ def disk_errors_explained(place: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        file = f" ({error.filename})" if error.filename else ""
         if error.errno in _WORTH_RETRYING:
-            raise StorageUnavailableError(f"{place}: {error.strerror}{file}; free space or check the disk") from error
-        raise StorageError(f"{place}: {error.strerror}{file}; check the permissions below DATA_DIR") from error
+            raise StorageUnavailableError(f"{place}: {_said(error)}; free space or check the disk") from error
+        raise StorageError(f"{place}: {_said(error)}; check the permissions below DATA_DIR") from error
+
+
+def disk_in_trouble(error: OSError) -> str | None:
+    """What to do where ``error``, of any file, says that a disk is full or broken; None where it says something else."""
+    return f"{_said(error)}; free space or check the disk" if error.errno in _DISK_IN_TROUBLE else None
+
+
+def _said(error: OSError) -> str:
+    return f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
