@@ -32,7 +32,7 @@ def disk_errors_explained(place: str) -> Iterator[None]:
 
 
 def disk_in_trouble(error: OSError) -> str | None:
-    """What to do where ``error``, of any file, says that a disk is full or broken; None where it says something else."""
+    """What to do where ``error``, of any file, says that a disk is full or broken; None where it does not."""
     return f"{_said(error)}; free space or check the disk" if error.errno in _DISK_IN_TROUBLE else None
 
 
