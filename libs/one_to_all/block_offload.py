@@ -18,6 +18,7 @@ import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import nn
 
+from libs.one_to_all.memory_plan import page_locked_bytes
 from libs.one_to_all.shared_host_memory import SharedHostMemory
 
 _HOOK = "one_to_all_block_offload"
@@ -86,8 +87,8 @@ class BlockOffload:
 
     @property
     def host_bytes(self) -> int:
-        """Of page-locked memory that all blocks take."""
-        return sum(block.byte_count for block in self._blocks)
+        """Of the host's memory that all blocks take."""
+        return sum(block.host_bytes for block in self._blocks)
 
     def repack(self) -> None:
         """Between two passes, after parameters were added to layers of blocks or taken from them: these move, too.
@@ -199,6 +200,12 @@ class _HostBlock:
             if self._shared is None or self._shared.copies:
                 view.copy_(tensor.data)
             tensor.data = view  # what it lay in is given back before the next block is packed
+
+    @property
+    def host_bytes(self) -> int:
+        """Of the host's memory that it takes."""
+        own = self._page_locked and self._shared is None
+        return page_locked_bytes(self.byte_count) if own else self.byte_count
 
     def use(self, buffer: torch.Tensor | None) -> None:
         """Let the tensors be those in ``buffer``, a copy of ``host``; None for those on the host."""

@@ -9,6 +9,7 @@ What does not belong here: measuring (``benchmarks/engine.py``), how much memory
 Source of the structure: golden model specification, sections 1 to 5.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
@@ -128,9 +129,18 @@ def weight_bytes(network: NetworkConfig, *, fp8: bool = False) -> int:
 
 def block_bytes(network: NetworkConfig, *, fp8: bool = False) -> tuple[int, int]:
     """Bytes of the weights of one main block (the largest), and of all blocks of the three lists."""
-    parameters = [(name.split("."), _tensor_bytes(name, shape, fp8)) for name, shape in _tensors(network)]
-    one = sum(count for path, count in parameters if path[:2] == ["blocks", "0"])
-    return one, sum(count for path, count in parameters if "blocks" in path)
+    sizes = bytes_by_block(network, fp8=fp8)
+    return sizes["blocks.0"], sum(sizes.values())
+
+
+def bytes_by_block(network: NetworkConfig, *, fp8: bool = False) -> Counter[str]:
+    """The same of each block of the three lists, by its path; main blocks are ``blocks.0`` and so on."""
+    sizes: Counter[str] = Counter()
+    for name, shape in _tensors(network):
+        path = name.split(".")
+        if "blocks" in path:
+            sizes[".".join(path[: path.index("blocks") + 2])] += _tensor_bytes(name, shape, fp8)
+    return sizes
 
 
 def pass_bytes(network: NetworkConfig, grid: TokenGrid) -> int:

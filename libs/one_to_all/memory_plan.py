@@ -6,18 +6,18 @@ intermediate results (``intermediate_bytes``), how much is free (``memory``), wh
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from libs.model_repo.variants import ModelVariant, NetworkConfig
-from libs.one_to_all.cost import TokenGrid, block_bytes, weight_bytes
+from libs.one_to_all.cost import TokenGrid, bytes_by_block, weight_bytes
 from libs.one_to_all.intermediate_bytes import ALONE, WorkShare, decoding_bytes, kept_bytes, sampling_bytes
 from libs.settings import MemoryPlanName
 
 Transformer = Literal["resident", "offloaded"]
 TextEncoder = Literal["resident", "dropped after the prompt", "on the host", "on rank 0"]
 Phase = Literal["prompt", "sampling", "decoding"]
-HostItem = Literal["blocks", "text encoder"]
+HostItem = Literal["blocks", "page-locking", "text encoder"]
 
 GB = 10**9
 UMT5_XXL_BYTES = 2 * (256384 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10240))
@@ -53,8 +53,9 @@ class MemoryPlan:
         text_encoder: where it lies, and how long; on another rank where several make a clip, with the VAE.
         vae_tiling: decode in tiles; not exact at their seams.
         phases: bytes on the device by item, for each phase of a clip.
-        host: bytes in the host's memory by item.
+        host: bytes in the host's memory by item; those of page-locking are by how much torch rounds up blocks.
         free_bytes: what the plan was made for.
+        host_free_bytes: the same of the host's memory; None where that was not looked at.
     """
 
     requested: str
@@ -65,6 +66,7 @@ class MemoryPlan:
     phases: Mapping[Phase, Mapping[str, int]]
     host: Mapping[HostItem, int]
     free_bytes: int
+    host_free_bytes: int | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -75,7 +77,17 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """False where even this, the smallest plan, needs more than is free."""
+        return self.fits_device and self.fits_host
+
+    @property
+    def fits_device(self) -> bool:
+        """False where it needs more of the device's memory than is free."""
         return self.peak_bytes <= self.free_bytes
+
+    @property
+    def fits_host(self) -> bool:
+        """False where it needs more of the host's memory than is free."""
+        return self.host_free_bytes is None or self.host_bytes <= self.host_free_bytes
 
     @property
     def keyword(self) -> MemoryPlanName | None:
@@ -101,19 +113,8 @@ class MemoryPlan:
 
     @property
     def host_bytes(self) -> int:
-        """Of weights that lie in the host's memory."""
+        """What weights take in the host's memory."""
         return sum(self.host.values())
-
-    @property
-    def block_bytes(self) -> int:
-        """Of the largest block that comes from the host; 0 where none does."""
-        return self.phases["sampling"].get(_MOVING_ITEM, 0) // _OFFLOADED_BLOCKS
-
-    @property
-    def page_locked_bytes(self) -> int:
-        """What blocks take on the host as pieces of page-locked memory, each rounded up to a power of two."""
-        block, blocks = self.block_bytes, self.host["blocks"]
-        return round(blocks * 2 ** (block - 1).bit_length() / block) if block else blocks
 
     @property
     def resting_bytes(self) -> int:
@@ -145,7 +146,8 @@ class MemoryPlan:
             lines.append(f"  {phase}: {_gb(sum(items.values()))}")
             lines += [f"    {_gb(count):>9}  {item}" for item, count in items.items()]
         verdict = "fits" if self.fits else "DOES NOT FIT"
-        lines.append(f"  on the host: {_gb(self.host_bytes)}")
+        free = "" if self.host_free_bytes is None else f" of {_gb(self.host_free_bytes)} free"
+        lines.append(f"  on the host: {_gb(self.host_bytes)}{free}")
         lines.append(
             f"  calculated peak, with {_gb(_LIBRARIES)} for libraries and {_FRAGMENTATION:.0%} for fragmentation: "
             f"{_gb(self.peak_bytes)} of {_gb(self.free_bytes)} free, {verdict}"
@@ -167,8 +169,11 @@ def plan_memory(
     block_cache: bool = False,
     lora_bytes: int = 0,
     share: WorkShare = ALONE,
+    host_free_bytes: int | None = None,
 ) -> MemoryPlan:
-    """The first plan that fits, from the fastest to the smallest; the smallest where none fits.
+    """The first plan that fits, from the fastest to the smallest; the smallest on the device where none fits.
+
+    Where one fits the device, but none the host's memory as well, it is the first that fits the device.
 
     Args:
         free_bytes: free on the device before anything is loaded.
@@ -183,13 +188,17 @@ def plan_memory(
         block_cache: the clip's quality is an approximate one that remembers blocks' answers.
         lora_bytes: of a LoRA, which lies beside FP8 weights and moves with them; fused into others it takes nothing.
         share: of one of several processes that make the clip.
+        host_free_bytes: free in this machine's memory; None does not look.
     """
     grid = TokenGrid.of(height, width, frame_count)
     weights = _Weights(variant, text_encoder_bytes, vae_bytes, lora_bytes)
     kept = kept_bytes(variant.network, grid, share, block_cache=block_cache)
     every = _plans(free_bytes, weights, grid, allow_fp8, kept, share)
-    plans = [plan for plan in every if keyword is None or plan.is_called(keyword)]
-    return next((plan for plan in plans if plan.fits), plans[-1])
+    plans = [
+        replace(plan, host_free_bytes=host_free_bytes) for plan in every if keyword is None or plan.is_called(keyword)
+    ]
+    fastest = next((plan for plan in plans if plan.fits), None)
+    return fastest or next((plan for plan in plans if plan.fits_device), plans[-1])
 
 
 @dataclass(frozen=True)
@@ -218,9 +227,9 @@ def _plans(
                     "intermediate results": sampling_bytes(weights.variant.network, grid, share),
                 }
                 decoding = {"intermediate results": decoding_bytes(grid, tiled=tiled)} if share.leads else {}
-                at_rest, moving, dequantized, blocks = _transformer_bytes(weights, transformer, fp8)
+                at_rest, moving, dequantized, host = _transformer_bytes(weights, transformer, fp8)
                 at_rest |= {"VAE": weights.vae} if share.leads else {}
-                encoder = {"text encoder": weights.text_encoder}
+                encoder: dict[HostItem, int] = {"text encoder": weights.text_encoder}
                 kept = encoder if text_encoder == "resident" else {}
                 prompt = encoder if text_encoder in {"resident", "dropped after the prompt"} else {}
                 phases: dict[Phase, Mapping[str, int]] = {"prompt": at_rest | prompt} if share.leads else {}
@@ -234,29 +243,34 @@ def _plans(
                     text_encoder=text_encoder,
                     vae_tiling=tiled,
                     phases=phases,
-                    host={
-                        "blocks": blocks,
-                        "text encoder": weights.text_encoder if text_encoder == "on the host" else 0,
-                    },
+                    host=host | (encoder if text_encoder == "on the host" else {}),
                     free_bytes=free_bytes,
                 )
 
 
 def _transformer_bytes(
     weights: _Weights, transformer: Transformer, fp8: bool
-) -> tuple[dict[str, int], dict[str, int], dict[str, int], int]:
-    """Items on the device at rest, more of them in a pass (blocks; a de-quantized weight), and bytes on the host."""
+) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[HostItem, int]]:
+    """Items on the device at rest, more of them in a pass (blocks; a de-quantized weight), and items on the host."""
     network = weights.variant.network
     total = weight_bytes(network, fp8=fp8)
-    one, blocks = block_bytes(network, fp8=fp8)
+    sizes = bytes_by_block(network, fp8=fp8)
     if fp8:  # a LoRA concerns all main blocks alike, and hardly anything else
-        total, blocks = total + weights.lora, blocks + weights.lora
-        one += -(-weights.lora // network.num_layers)
+        total += weights.lora
+        for index in range(network.num_layers):
+            sizes[f"blocks.{index}"] += -(-weights.lora // network.num_layers)
+    blocks, one = sum(sizes.values()), sizes["blocks.0"]
     dequantized = {"one weight in bfloat16": 2 * _largest_weight(network)} if fp8 else {}
     if transformer == "resident":
-        return {"transformer": total}, {}, dequantized, 0
+        return {"transformer": total}, {}, dequantized, {}
     moving = {_MOVING_ITEM: min(blocks, _OFFLOADED_BLOCKS * one)}
-    return {"transformer": total - blocks}, moving, dequantized, blocks
+    page_locked = sum(map(page_locked_bytes, sizes.values()))
+    return (
+        {"transformer": total - blocks},
+        moving,
+        dequantized,
+        {"blocks": blocks, "page-locking": page_locked - blocks},
+    )
 
 
 def _text_encoder_placements(transformer: Transformer, share: WorkShare) -> tuple[TextEncoder, ...]:
@@ -266,6 +280,11 @@ def _text_encoder_placements(transformer: Transformer, share: WorkShare) -> tupl
     if transformer == "resident":
         return "resident", "dropped after the prompt", "on the host"
     return "dropped after the prompt", "on the host"
+
+
+def page_locked_bytes(byte_count: int) -> int:
+    """What torch takes of the host's memory for one page-locked tensor: it rounds up to a power of two."""
+    return 1 << max(0, byte_count - 1).bit_length()
 
 
 def _largest_weight(network: NetworkConfig) -> int:

@@ -49,6 +49,11 @@ class TransformerPlacement:
         """Parameters that come to the device only to compute."""
         return [] if self._offload is None else self._offload.tensors
 
+    @property
+    def host_bytes(self) -> int:
+        """What these take of the host's memory."""
+        return 0 if self._offload is None else self._offload.host_bytes
+
 
 class Placement:
     """Where the parts of one engine lie.
@@ -86,6 +91,6 @@ class Placement:
         networks = self._networks
         models = (networks.transformer, networks.vae, networks.prompt_encoder.text_encoder)
         tensors = [tensor for model in models if model is not None for tensor in model.parameters()]
-        # Where host and device are the same, only what does not move counts.
-        moving = {id(tensor) for tensor in self._transformer.moving} if device == self._device else set()
-        return sum(tensor.nbytes for tensor in tensors if tensor.device == device and id(tensor) not in moving)
+        moving = {id(tensor) for tensor in self._transformer.moving}
+        at_rest = sum(tensor.nbytes for tensor in tensors if tensor.device == device and id(tensor) not in moving)
+        return at_rest + (self._transformer.host_bytes if device == HOST != self._device else 0)

@@ -3,17 +3,19 @@
 What does not belong here: how a plan is found (``memory_plan``), dropping other engines for it (``warm``).
 """
 
+import math
 from dataclasses import replace
 
 import torch
 
+from libs.errors import DeviceError
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS, ModelVariant
 from libs.one_to_all.intermediate_bytes import ALONE, WorkShare
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_of_file, bytes_of_folder
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip
-from libs.one_to_all.memory_plan import MemoryPlan, plan_memory
+from libs.one_to_all.memory_plan import GB, MemoryPlan, plan_memory
 
 
 def choose_plan(
@@ -24,6 +26,7 @@ def choose_plan(
     clip: ClipSize | None,
     lora: LoraFile | None = None,
     share: WorkShare = ALONE,
+    host_free_bytes: int | None = None,
 ) -> MemoryPlan:
     """The fastest plan that fits; the smallest where none does, or the one that ``options`` name.
 
@@ -35,6 +38,7 @@ def choose_plan(
         clip: what is made; the largest usual clip of the variant if it is not known.
         lora: lies beside FP8 weights and takes room there; fused into others it takes none.
         share: of one of several processes that make the clip.
+        host_free_bytes: in this machine's memory, likewise; None does not look.
     """
     variant = layout.variant
     clip = clip or largest_usual_clip(variant)
@@ -51,7 +55,26 @@ def choose_plan(
         block_cache=clip.block_cache,
         lora_bytes=0 if lora is None else bytes_of_file(lora.path, dtype),
         share=share,
+        host_free_bytes=host_free_bytes,
     )
+
+
+def check_host(plan: MemoryPlan, device: torch.device) -> None:
+    """Raise where ``plan``, for ``device``, would keep more in this machine's memory than is free there.
+
+    Page-locked memory cannot be swapped: the system would end processes, and not by their size alone.
+
+    Raises:
+        DeviceError: says what to change.
+    """
+    if not plan.fits_host:
+        assert plan.host_free_bytes is not None
+        raise DeviceError(
+            f"on {device} no memory plan is smaller than this one ({plan.name}), which keeps "
+            f"{math.ceil(plan.host_bytes / GB)} GB of weights in this machine's memory, and "
+            f"{plan.host_free_bytes // GB} GB are free: free some, allow FP8 weights (ONE_TO_ALL_ALLOW_FP8), use a "
+            "smaller variant, or a device with more memory"
+        )
 
 
 def layout_of_weights(layout: RepositoryLayout, variant: str) -> RepositoryLayout:

@@ -29,7 +29,7 @@ from libs.one_to_all.memory_plan import MemoryPlan
 from libs.one_to_all.parallel.engine import ParallelEngine, devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks
-from libs.one_to_all.plan_choice import choose_plan, layout_of_weights
+from libs.one_to_all.plan_choice import check_host, choose_plan, layout_of_weights
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 
 CLIP_SHARE = 0.25
@@ -167,13 +167,14 @@ def _plan(
     _give_memory_back()
     for kept in _kept.values():
         kept.engine.release_memory()  # what other processes hold for their next clip would count as taken
+    host = None if device.type == "cpu" else _free(HOST)
     plan: MemoryPlan | RankPlans
     if parallel == ONE_PROCESS:
-        plan = choose_plan(layout, dtype, _free(device), memory, clip, lora)
+        plan = choose_plan(layout, dtype, _free(device), memory, clip, lora, host_free_bytes=host)
+        check_host(plan, device)
     else:
         devices = devices_of_ranks(device, parallel)
         free = [_free(torch.device(one)) // devices.count(one) for one in devices]
-        host = None if device.type == "cpu" else _free(HOST)
         plan = plan_ranks(layout, dtype, parallel, devices, free, memory, clip, lora, host)
     _logger.info("memory plan for %s: %s", device, plan.describe())
     return plan

@@ -49,10 +49,10 @@ class RankPlans:
     @property
     def host_bytes(self) -> int:
         """What the weights of all ranks that lie in the host's memory take there."""
-        blocks = [plan.host["blocks"] for plan in self.plans]
-        # Each rank's own are pieces of page-locked memory, and torch rounds these up to a power of two.
-        own = sum(plan.page_locked_bytes for plan in self.plans)
-        return (max(blocks) if self.shares_blocks else own) + sum(plan.host["text encoder"] for plan in self.plans)
+        if not self.shares_blocks:
+            return sum(plan.host_bytes for plan in self.plans)
+        encoders = sum(plan.host.get("text encoder", 0) for plan in self.plans)
+        return encoders + max(plan.host.get("blocks", 0) for plan in self.plans)  # nothing is rounded up there
 
     def resting_bytes(self, device: torch.device) -> int:
         """Of weights on ``device`` between two passes; of the host where the ranks have other devices."""

@@ -18,7 +18,7 @@ from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.cost import TokenGrid
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.intermediate_bytes import WorkShare, decoding_bytes, sampling_bytes
-from libs.one_to_all.memory_plan import GB, plan_memory
+from libs.one_to_all.memory_plan import GB, MemoryPlan, plan_memory
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
@@ -69,11 +69,29 @@ def test_a_lora_is_counted_beside_fp8_weights_only():
             plan_memory(0, get_variant(variant), *size, keyword=keyword, lora_bytes=count) for count in (lora, 0)
         )
         sampling = with_.phase_bytes["sampling"] - without.phase_bytes["sampling"]
-        return sampling, with_.host_bytes - without.host_bytes
+        return sampling, with_.host.get("blocks", 0) - without.host.get("blocks", 0)
 
     assert added("14b", "resident") == (0, 0)
     assert added("14b-fp8", "resident") == (lora, 0)
     assert added("14b-fp8", "offload") == (2 * lora // 40, lora)
+
+
+def test_the_host_must_hold_what_lies_there():
+    """36.3 GB of blocks, each rounded up to a power of two: 40 of 2**30 bytes, 8 of 2**29. Half of it in FP8."""
+
+    def plan(card: float, host: float, **options) -> MemoryPlan:
+        sizes = round(card * GB), VARIANT_14B, 480, 832, 81
+        return plan_memory(*sizes, host_free_bytes=round(host * GB), **options)
+
+    assert plan(24, 48).fits
+    assert plan(24, 48).host == {"blocks": 36_251_009_024, "page-locking": 48 * 2**30 - 4 * 2**30 - 36_251_009_024}
+    assert "on the host: 47.2 GB of 48.0 GB free" in plan(24, 48).describe()
+    assert not plan(24, 47).fits
+    assert not plan(24, 47, keyword="offload").fits_host
+    halved = plan(24, 47, allow_fp8=True)
+    assert halved.fits
+    assert (halved.variant, halved.transformer) == ("14b-fp8", "offloaded")
+    assert plan(80, 0).transformer == "resident"
 
 
 def test_what_a_rank_holds():
