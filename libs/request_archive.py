@@ -65,6 +65,12 @@ class RequestArchive:
             and max(clips[state.request_id], reviews[state.request_id]) < limit
         ]
 
+    def is_owed(self, request_id: str) -> bool:
+        """True while a clip of the request's newest content is owed, e.g. since somebody submitted it again."""
+        requests = AcceptedRequests(self._store.objects)
+        accepted = requests.find(request_id)
+        return accepted is not None and requests.is_open(accepted)
+
     def record(self, request_id: str, now: datetime | None = None) -> ArchivedRequest:
         """Write down what is stored of a finished request; the same clip archived again replaces its own record."""
         found = {asset: self._store.manifest(asset, request_id) for asset in REQUEST_ASSETS}

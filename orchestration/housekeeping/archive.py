@@ -25,14 +25,27 @@ def requests_to_archive(
     return [request_id for request_id in archive.finished(registered, older_than, now) if request_id not in busy]
 
 
-def archive_requests(instance: dg.DagsterInstance, archive: RequestArchive, request_ids: Sequence[str]) -> None:
+def archive_requests(instance: dg.DagsterInstance, archive: RequestArchive, request_ids: Sequence[str]) -> list[str]:
     """Record each request in the archive, then take it out of the partition set and out of the variants' index.
 
-    A request whose archiving was interrupted is still registered, and the next call does all of it again.
+    A request whose archiving was interrupted is still registered, and the next call does all of it again. With many
+    requests this takes minutes: one that was submitted or started again meanwhile stays.
+
+    Returns:
+        Those that were archived.
     """
+    archived = []
     for request_id in request_ids:
         archive.record(request_id)
-        forget_request(instance, request_id)
+        if not archive.is_owed(request_id) and not _is_busy(instance, request_id):
+            forget_request(instance, request_id)
+            archived.append(request_id)
+    return archived
+
+
+def _is_busy(instance: dg.DagsterInstance, request_id: str) -> bool:
+    of_request = dg.RunsFilter(statuses=UNFINISHED, tags={PARTITION_NAME_TAG: request_id})
+    return bool(instance.get_run_ids(of_request, limit=1))
 
 
 def _partitions_of_unfinished_runs(instance: dg.DagsterInstance) -> set[str]:

@@ -39,7 +39,7 @@ def archive_finished_requests(
         older_than = timedelta(days=settings.load().archive_after_days)
         finished = requests_to_archive(context.instance, archive, older_than)
         if not config.dry_run:
-            archive_requests(context.instance, archive, finished)
+            finished = archive_requests(context.instance, archive, finished)
     _tell(context, config, "requests archived", finished)
 
 

@@ -14,10 +14,11 @@ from libs.request_archive import REQUEST_ASSETS, RequestArchive
 from libs.storage.chunks import StoredChunks
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
-from orchestration.housekeeping.archive import requests_to_archive
+from orchestration.housekeeping.archive import archive_requests, requests_to_archive
 from orchestration.housekeeping.old_runs import superfluous_runs
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS, MODEL_VARIANTS, requests_of_variant
+from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import clip_of, submit_small, write_small_media
 
 VALIDATED_ASSETS = ["animation_request", "request_media", "pose_options"]
@@ -143,8 +144,16 @@ def test_a_request_that_a_run_is_busy_with_is_not_archived(world: Any, tmp_path:
     assert requests_to_archive(world.instance, archive, quarter) == []
     assert requests_to_archive(world.instance, archive, quarter, later) == ["again"]
     job = build_defs().resolve_job_def(ANIMATE.name)
-    world.instance.create_run_for_job(job, tags={"dagster/partition": "again"}, status=dg.DagsterRunStatus.NOT_STARTED)
+    tags = {"dagster/partition": "again"}
+    run = world.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.NOT_STARTED)
     assert requests_to_archive(world.instance, archive, quarter, later) == []
+    assert archive_requests(world.instance, archive, ["again"]) == [], "started between the look and the archiving"
+
+    world.instance.delete_run(run.run_id)
+    submit_small(world, tmp_path / "media", "again", prompt="new")
+    Daemon(world).look_at_inbox()
+    assert archive_requests(world.instance, archive, ["again"]) == [], "submitted again between the two"
+    assert registered(world) == ["again"]
 
 
 def test_the_run_that_verified_the_models_outlives_a_later_failed_one(world: Any) -> None:
