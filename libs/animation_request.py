@@ -62,6 +62,11 @@ class AnimationRequest(BaseModel):
     align: Literal["auto", "yes", "no"] = Field(
         "auto", description="retarget the motion to the character's proportions"
     )
+    anchor: Literal["auto"] | int = Field(
+        0,
+        description="the frame of the driver that is compared with the picture, counted after the frame interval",
+        exclude_if=lambda anchor: anchor == 0,  # requests from before there was a choice keep their digests
+    )
     face: Literal["full", "faded", "none"] = Field("faded", description="how strongly face key-points guide the clip")
     head: Literal["full", "faded", "none"] = Field("faded", description="how strongly head joints guide the clip")
     prompt: str = Field("", max_length=5000)
@@ -92,6 +97,13 @@ class AnimationRequest(BaseModel):
     def _yaml_booleans_are_words(cls, value: Any) -> Any:
         """YAML reads a bare ``yes`` as true; the person meant the word."""
         return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+    @field_validator("anchor", mode="before")
+    @classmethod
+    def _is_a_frame(cls, value: Any) -> Any:
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise ValueError("must be auto, or a frame of the driver, counted from 0")
+        return value
 
     @field_validator("reference", "driver")
     @classmethod

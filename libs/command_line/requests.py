@@ -68,13 +68,13 @@ def list_requests() -> None:
         table.add_row(document.name, "in the inbox", "")
     ids = sorted(set(chain(requests.ids(), stored_clips(store.objects))))
     states = list(RequestStates(store).of(ids))
-    if any(state.clip == ClipState.OWED for state in states):
-        table.caption = f"{ClipState.OWED}: waits, is being made, or failed; the Dagster UI says which"
     for state in states:
         priority = "" if state.clip == ClipState.STORED else str(state.priority)
         table.add_row(state.request_id, state.clip.value, priority)
     if table.row_count:
         console.print(table)
+        if any(state.clip == ClipState.OWED for state in states):
+            console.print(f"{ClipState.OWED}: waits, is being made, or failed; the Dagster UI says which")
     else:
         console.print("no requests: hand one in with `one-to-all submit`")
 

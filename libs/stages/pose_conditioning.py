@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,12 @@ class RequestedPoseOptions:
     face: str
     head: str
     size: OutputSize | None
+    anchor: Literal["auto"] | int = 0
+
+    @property
+    def anchor_frame(self) -> int | None:
+        """As the pose stage names it: None lets it choose."""
+        return None if self.anchor == "auto" else self.anchor
 
     @classmethod
     def load(cls, path: Path) -> "RequestedPoseOptions":
@@ -65,7 +71,13 @@ def condition_poses(
     picture = read_image(media.reference)
     reference, driver = PoseTrack.load(tracks / REFERENCE_TRACK), PoseTrack.load(tracks / DRIVER_TRACK)
     choice = _choose(requested, reference, driver)
-    options = PoseOptions(mode=choice.mode, align=choice.align, face=requested.face, head=requested.head)  # type: ignore[arg-type]
+    options = PoseOptions(
+        mode=choice.mode,
+        align=choice.align,
+        face=requested.face,  # type: ignore[arg-type]  # validated with the request
+        head=requested.head,  # type: ignore[arg-type]
+        anchor=requested.anchor_frame,
+    )
     height, width = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
     size = target_size(height, width, get_variant(requested.model).sampling.short_side_limit)
     conditioning = prepare_conditioning(picture, reference, driver, options, (size.height, size.width))
@@ -77,7 +89,7 @@ def condition_poses(
 
 def _choose(requested: RequestedPoseOptions, reference: PoseTrack, driver: PoseTrack) -> ModeChoice:
     """What was asked for, the rest as ``choose_mode`` suggests; ``mode: pose`` alone means without alignment."""
-    suggested = choose_mode(reference, driver)
+    suggested = choose_mode(reference, driver, requested.anchor_frame)
     mode = suggested.mode if requested.mode == "auto" else requested.mode
     if requested.align != "auto":
         align = requested.align == "yes"

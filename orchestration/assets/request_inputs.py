@@ -20,7 +20,7 @@ from orchestration.observed import FileVersion, observation, observed_versions
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, OWNERS
 
-POSE_OPTION_FIELDS = {"model", "mode", "align", "face", "head", "size"}
+POSE_OPTION_FIELDS = {"model", "mode", "align", "anchor", "face", "head", "size"}
 
 
 def _spec(name: str, description: str, kind: str) -> dg.AssetSpec:

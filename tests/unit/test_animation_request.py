@@ -42,7 +42,15 @@ def test_exact_is_the_default_and_leaves_stored_requests_as_they_were() -> None:
     exact = parse(quality="exact").resolve("14b")
     assert exact.clip_fields() == parse().resolve("14b").clip_fields()
     assert "quality" not in exact.model_dump() | exact.clip_fields()
+    assert "anchor" not in exact.model_dump() | exact.clip_fields()
     assert ResolvedRequest.model_validate(exact.clip_fields()) == exact
+
+
+@pytest.mark.parametrize("anchor", [3, "auto"])
+def test_another_anchor_is_another_clip(anchor: object) -> None:
+    other = parse(anchor=anchor).resolve("14b")
+    assert other.clip_fields() == parse(anchor=0).resolve("14b").clip_fields() | {"anchor": anchor}
+    assert ResolvedRequest.model_validate_json(other.model_dump_json()) == other
 
 
 def test_another_quality_is_another_clip() -> None:
@@ -80,6 +88,10 @@ def test_yaml_words_are_words() -> None:
         ({"model": "15b"}, "model"),
         ({"mode": "fast"}, "mode"),
         ({"align": "maybe"}, "align"),
+        ({"anchor": -1}, "anchor"),
+        ({"anchor": "first"}, "anchor"),
+        ({"anchor": True}, "anchor"),
+        ({"anchor": 1.0}, "anchor"),
         ({"face": "half"}, "face"),
         ({"head": 1}, "head"),
         ({"steps": 0}, "steps"),
@@ -149,6 +161,7 @@ requests = st.builds(
     image_guidance=st.none() | st.floats(0, 20),
     pose_guidance=st.none() | st.floats(0, 20),
     prompt=st.text(max_size=40),
+    anchor=st.just("auto") | st.integers(0, 10**6),
     quality=st.sampled_from(["exact", "fast", "draft"]),
     seed=st.integers(0, 2**63 - 1),
 )

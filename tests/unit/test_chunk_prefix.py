@@ -34,6 +34,7 @@ CONDITIONING: dict[str, Any] = {
     "driver": "renamed.mp4",
     "mode": "pose",
     "align": "no",
+    "anchor": "auto",
     "face": "none",
     "head": "none",
     "frame_interval": 2,

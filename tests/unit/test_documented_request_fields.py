@@ -94,7 +94,7 @@ def test_size_limits_are_the_variants_own() -> None:
         assert f"{limit}" in ROWS["size"][2]
 
 
-@pytest.mark.parametrize("page", ["docs/requests.md", "docs/batch.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/requests.md", "docs/batch.md", "docs/first-clip.md", "README.md"])
 def test_every_example_is_a_request(page: str) -> None:
     text = (REPOSITORY_ROOT / page).read_text()
     examples = re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)

@@ -137,6 +137,15 @@ def test_nobody_in_the_picture_or_the_clip(
     _assert_nothing_is_left(world, MADE_OF_POSES)
 
 
+@pytest.mark.slow
+def test_an_anchor_outside_the_driver(world: Any, good_media: Path) -> None:
+    _submit(world, good_media, anchor=5)
+    result = world.animate(REQUEST, raise_on_error=False)
+    assert _explained_failure(result, "pose_conditioning").startswith("anchor: there is no frame 5 in a driver of 5")
+    _submit(world, good_media, anchor=4)
+    assert world.animate(REQUEST, review=False).success
+
+
 def test_names_that_no_file_can_have_are_errors_of_their_field(world: Any, good_media: Path) -> None:
     for name in (".", "../secret.png", "/etc/passwd", "a\\b.png", "a\x7f.png"):
         _submit(world, good_media, reference=name)
