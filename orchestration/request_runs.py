@@ -66,7 +66,7 @@ class RunsInProgress:
             self._note(run)
 
     def _note(self, run: dg.DagsterRun) -> None:
-        if _makes_a_clip(run):
+        if makes_a_clip(run):
             self._contents[run.tags[PARTITION_NAME_TAG]].add(_content_of(run))
 
     def cover(self, request_id: str, content: str | None) -> bool:
@@ -95,8 +95,11 @@ def _content_of(run: dg.DagsterRun) -> str | None:
     return run.tags.get(CONTENT_TAG, found_out)
 
 
-def _makes_a_clip(run: dg.DagsterRun) -> bool:
+def makes_a_clip(run: dg.DagsterRun) -> bool:
+    """True for a run of one request whose steps include the clip; repeating its review, say, does not."""
     if PARTITION_NAME_TAG not in run.tags:
+        return False
+    if run.step_keys_to_execute is not None and CLIP_ASSET not in run.step_keys_to_execute:
         return False
     if run.asset_selection is None:
         return run.job_name == ANIMATE.name

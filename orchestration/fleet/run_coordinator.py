@@ -10,6 +10,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
 from orchestration.policies import CONTENT_TAG, GPU_POOL, GPU_QUEUE
+from orchestration.request_runs import makes_a_clip
 
 CPU_QUEUE = "cpu"
 """The queue of runs that hold no slot of the GPU pool: model files, requests, reviews."""
@@ -47,9 +48,9 @@ class FleetRunCoordinator(QueuedRunCoordinator):
         return super().submit_run(context)
 
     def _twin_of(self, run: dg.DagsterRun) -> dg.DagsterRun | None:
-        """Another run that was queued for the same content of the same request, and has not ended."""
-        if not {PARTITION_NAME_TAG, CONTENT_TAG} <= run.tags.keys():
+        """Another run that was queued to make the same clip, and has not ended; None if ``run`` makes none."""
+        if CONTENT_TAG not in run.tags or not makes_a_clip(run):
             return None
         same = {name: run.tags[name] for name in (PARTITION_NAME_TAG, CONTENT_TAG)}
-        going_on = self._instance.get_runs(dg.RunsFilter(tags=same, statuses=GOING_ON), limit=2)
-        return next((other for other in going_on if other.run_id != run.run_id), None)
+        going_on = self._instance.get_runs(dg.RunsFilter(tags=same, statuses=GOING_ON))
+        return next((other for other in going_on if other.run_id != run.run_id and makes_a_clip(other)), None)

@@ -1,5 +1,6 @@
 """Which queue a run goes to, and which run is not queued."""
 
+from typing import Any
 from unittest.mock import Mock
 
 import dagster as dg
@@ -14,11 +15,21 @@ from orchestration.policies import CONTENT_TAG
 
 Status = dg.DagsterRunStatus
 LOCATION = GrpcServerCodeLocationOrigin(host="localhost", port=4266, location_name="one_to_all")
-ORIGIN = RemoteJobOrigin(RemoteRepositoryOrigin(LOCATION, "__repository__"), "job")
+ORIGIN = RemoteJobOrigin(RemoteRepositoryOrigin(LOCATION, "__repository__"), "animate")
 
 
-def new_run(status: dg.DagsterRunStatus = Status.NOT_STARTED, **tags: str) -> dg.DagsterRun:
-    return dg.DagsterRun("job", make_new_run_id(), tags=tags, status=status, remote_job_origin=ORIGIN)
+def new_run(
+    status: dg.DagsterRunStatus = Status.NOT_STARTED, selection: dict[str, Any] | None = None, **tags: str
+) -> dg.DagsterRun:
+    return dg.DagsterRun(
+        "animate", make_new_run_id(), tags=tags, status=status, remote_job_origin=ORIGIN, **(selection or {})
+    )
+
+
+REVIEW_AGAIN: list[dict[str, Any]] = [
+    {"asset_selection": {dg.AssetKey("animation_review")}},
+    {"step_keys_to_execute": ["animation_review"]},  # as a retry does
+]
 
 
 def run_in_pools(*pools: str, tags: dict[str, str] | None = None) -> dg.DagsterRun:
@@ -73,3 +84,17 @@ def test_a_run_whose_clip_is_on_its_way_is_not_queued(
         by_hand = new_run(**{"dagster/partition": "anna"})
         instance.add_run(by_hand)
         assert coordinator.submit_run(SubmitRunContext(by_hand, workspace=Mock())).status == Status.QUEUED
+
+
+@pytest.mark.parametrize("selection", REVIEW_AGAIN)
+def test_a_run_that_repeats_another_part_of_the_request_drops_no_clip_and_is_not_dropped(
+    selection: dict[str, Any],
+) -> None:
+    tags = {"dagster/partition": "anna", CONTENT_TAG: "new"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        coordinator = FleetRunCoordinator()
+        coordinator.register_instance(instance)
+        instance.add_run(new_run(Status.STARTED, selection, **tags))
+        for run in (new_run(**tags), new_run(selection=selection, **tags)):
+            instance.add_run(run)
+            assert coordinator.submit_run(SubmitRunContext(run, workspace=Mock())).status == Status.QUEUED
