@@ -131,6 +131,8 @@ class InboxIntake:
     def accept_waiting(self, request_id: str) -> AcceptedRequest | None:
         """Accept the document named ``request_id`` at once, for a run that a person started; None if none waits.
 
+        A batch of that name is left to :meth:`look`: its other requests need their partitions and runs.
+
         Raises:
             InputError: the document is wrong, or a file it names is not there; it stays in the inbox.
         """
@@ -141,12 +143,14 @@ class InboxIntake:
             entry = self._parse(document)
         except ArtifactMissingError:  # the sensor took it meanwhile
             return None
+        if [request.id for request in entry.submission.requests] != [request_id]:
+            return None
         media = self._inbox.media(path for request in entry.submission.requests for path in _media_of(request))
         if missing := self._missing(entry.submission, media):
             raise InputError(f"{document.name}: {missing[0]}")
-        accepted = [self._accept_one(request, media, document.name) for request in entry.submission.requests]
+        accepted = self._accept_one(entry.submission.requests[0], media, document.name)
         self._inbox.file_away(document.name, entry.sha256)
-        return accepted[0]
+        return accepted
 
     def _file_away(self, name: str, sha256: str, intake: Intake) -> None:
         try:

@@ -329,6 +329,16 @@ def test_a_run_started_by_hand_accepts_the_document_of_its_name(desk: Desk) -> N
         intake.accept_waiting("b")
 
 
+def test_a_run_started_by_hand_leaves_a_batch_of_its_name_to_the_look(desk: Desk) -> None:
+    desk.request("monday")
+    desk.look()
+    desk.look()
+    desk.put("monday.yaml", [request_fields("a"), request_fields("b")])
+    assert InboxIntake(desk.inbox, desk.requests, "sandbox").accept_waiting("monday") is None
+    assert desk.requests.find("a") is None
+    assert ids(desk.look()) == ["a", "b"]
+
+
 def test_a_state_of_another_version_is_put_aside() -> None:
     assert IntakeState.load('{"unknown": 1}') == IntakeState()
     assert IntakeState.load("junk") == IntakeState()
