@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
-from libs.errors import ArtifactMissingError, StorageError
+from libs.errors import ArtifactCorruptError, ArtifactMissingError
 from libs.storage.objects import ObjectStore
 
 ACCEPTED_PREFIX = "requests/accepted"
@@ -72,7 +72,7 @@ class AcceptedRequests:
         """The request as it was accepted last; None when it never was.
 
         Raises:
-            StorageError: what is stored is damaged, or was written by a newer version.
+            ArtifactCorruptError: what is stored is damaged, or was written by a newer version.
         """
         key = _accepted_key(request_id)
         try:
@@ -84,7 +84,7 @@ class AcceptedRequests:
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(str(part) for part in problem["loc"])
-            raise StorageError(
+            raise ArtifactCorruptError(
                 f"{self._objects.uri(key)}: not a readable request ({field}: {problem['msg']}); delete it and submit "
                 "the request again"
             ) from None

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.accepted_requests import AcceptedRequest, AcceptedRequests
 from libs.animation_request import AnimationRequest
-from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
+from libs.errors import ArtifactCorruptError, ArtifactMissingError, InputError, StorageError, StorageUnavailableError
 from libs.inbox import Inbox, Rejection, WaitingDocument
 from libs.request_batch import Submission, parse_submission
 from libs.storage.objects import ObjectInfo
@@ -68,7 +68,8 @@ class IntakeState(BaseModel):
 
 @dataclass
 class Intake:
-    """What one look found. ``unreadable`` are documents that the store would not give: left alone, tried again."""
+    """What one look found. ``unreadable`` are documents that the store would not give, or whose ids it has something
+    damaged for: left alone, tried again."""
 
     state: IntakeState
     accepted: list[AcceptedRequest] = field(default_factory=list)
@@ -262,7 +263,12 @@ class InboxIntake:
         done = state.partial[2] if state.partial and state.partial[:2] == (name, entry.sha256) else 0
         begun = done
         for request in requests[begun : begun + room]:
-            intake.accepted.append(self._accept_one(request, media, name))
+            try:
+                intake.accepted.append(self._accept_one(request, media, name))
+            except ArtifactCorruptError as error:  # what was accepted before under this id
+                intake.unreadable.append(f"{name}: {error}")
+                intake.state.after = name
+                return done - begun
             done += 1
             if time.monotonic() > deadline:
                 break

@@ -4,18 +4,22 @@ Two listings answer for any number of requests; documents are read only where a 
 there is one. What does not belong here: runs, which only Dagster knows (``orchestration.schedules.nightly``).
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
+from libs.errors import StorageError, StorageUnavailableError
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.objects import ObjectStore
 
 CLIP_ASSET = "animation"
 
 _NEWEST_MANIFEST = "/manifest.json"
+
+_log = logging.getLogger(__name__)
 
 
 class ClipState(StrEnum):
@@ -57,7 +61,12 @@ class RequestStates:
     def _state(self, request_id: str, marks: list[OpenRequest], clips: set[str]) -> RequestState:
         has_clip = request_id in clips
         if marks and (has_clip or len(marks) > 1):
-            marks = self._true_marks(request_id, marks, has_clip=has_clip)
+            try:
+                marks = self._true_marks(request_id, marks, has_clip=has_clip)
+            except StorageUnavailableError:
+                raise
+            except StorageError as error:  # one damaged request, or clip, must not hide the state of the others
+                _log.warning("the clip of %s counts as owed: %s", request_id, error)
         if not marks:
             return RequestState(request_id, ClipState.STORED if has_clip else ClipState.OWED)
         clip = ClipState.OUTDATED if has_clip else ClipState.OWED

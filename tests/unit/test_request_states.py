@@ -142,3 +142,14 @@ def test_scheduling_is_not_part_of_what_determines_the_clip(shelf: Shelf) -> Non
     assert (nightly.content, nightly.run_key) == (now.content, now.run_key)
     assert nightly.request.clip_fields() == now.request.clip_fields()
     assert nightly.request.when == "nightly"
+
+
+@pytest.mark.parametrize("damaged", ["requests/accepted/a.json", f"{CLIP_ASSET}/a/manifest.json"])
+def test_one_damaged_request_does_not_hide_the_others(shelf: Shelf, damaged: str) -> None:
+    shelf.make_clip(shelf.accept("a"))
+    shelf.accept("a", prompt="new")
+    shelf.accept("b")
+    shelf.store.objects.put_bytes(damaged, b"half")
+    states = RequestStates(shelf.store).of(["a", "b"])
+    assert [state.clip for state in states] == [ClipState.OUTDATED, ClipState.OWED]
+    assert len(shelf.marks()) == 2
