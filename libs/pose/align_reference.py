@@ -105,10 +105,15 @@ def plan_retargeting(reference: PoseTrack, anchor: PoseTrack, anchor_index: int 
     """Scale, proportions and offset from the reference and the anchor frame (tracks of one frame each).
 
     Raises:
-        PoseError: a skeleton collapsed to one point; ``anchor_index`` names the frame in the message.
+        PoseError: a skeleton collapsed to one point or without a size; ``anchor_index`` names the frame in the message.
     """
     driver_size, reference_size = _size(anchor), _size(reference)
     scale = _figure_scale(reference, anchor)
+    if not 0 < scale < np.inf:
+        raise PoseError(
+            f"driver, frame {anchor_index}: its figure cannot be measured against the reference's (scale {scale:.3g}); "
+            "choose another anchor frame, or switch align off"
+        )
     canvas = (int(reference_size[0] * scale), int(reference_size[1] * scale))
     reference_pixels = _pixels(reference.body[0], np.array(canvas))
     anchor_pixels = _pixels(anchor.body[0], driver_size)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from libs.errors import PoseError
+from libs.pose.keypoints import DRAWN_BODY_COUNT, LEFT_SHOULDER, RIGHT_SHOULDER
+from libs.pose.person_check import LEAST_BODY_SCORE
 
 _MIRRORED_BONES = (
     ((2, 3), (5, 6)),  # upper arms
@@ -80,6 +82,26 @@ def choose_anchor(reference: np.ndarray, driver: np.ndarray) -> int:
         if rank > best_rank or (rank == best_rank and scores.angle[frame] < scores.angle[best]):
             best = frame
     return best
+
+
+def clear_frames(driver: np.ndarray) -> np.ndarray:
+    """The frames that can be an anchor, ascending, at least one: both shoulders are seen inside the picture.
+
+    Upstream compares frame 0 whatever it shows (section 7). Where nobody is there yet, or half of the figure is still
+    outside, that spoils the proportions of the whole clip. Where no frame shows both shoulders these are the frames
+    that show anything of a body; where none does, all.
+
+    Args:
+        driver: [T, J, 3] normalised body coordinates and scores, J >= 18; T >= 1.
+    """
+    points, score = driver[:, :DRAWN_BODY_COUNT, :2], driver[:, :DRAWN_BODY_COUNT, 2]
+    seen = score >= LEAST_BODY_SCORE
+    inside = ((points >= 0) & (points <= 1)).all(axis=-1)
+    shoulders = (seen & inside)[:, [RIGHT_SHOULDER, LEFT_SHOULDER]].all(axis=1)
+    for suitable in (shoulders, seen.any(axis=1)):
+        if suitable.any():
+            return np.flatnonzero(suitable)
+    return np.arange(len(driver))
 
 
 def resolve_anchor(anchor: int | None, reference: np.ndarray, driver: np.ndarray) -> int:

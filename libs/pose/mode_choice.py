@@ -123,7 +123,7 @@ def _length(track: PoseTrack, first: int, second: int) -> float | None:
 
 def _usable(vector: np.ndarray) -> float | None:
     length = float(np.linalg.norm(vector))
-    return length if length >= _SHORTEST_PIXELS else None
+    return length if _SHORTEST_PIXELS <= length < np.inf else None
 
 
 def _seen(track: PoseTrack, *joints: int) -> bool:

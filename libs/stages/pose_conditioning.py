@@ -16,6 +16,7 @@ from libs.media.image import read_image
 from libs.media.preview import write_comparison
 from libs.media.reader import read_frames
 from libs.model_repo.variants import get_variant
+from libs.pose.anchor import choose_anchor, clear_frames
 from libs.pose.conditioning import PoseConditioning, prepare_conditioning
 from libs.pose.framing import resize_crop_frames, target_size
 from libs.pose.mode_choice import ModeChoice, choose_mode
@@ -44,10 +45,13 @@ class RequestedPoseOptions:
     size: OutputSize | None
     anchor: Literal["auto"] | int = 0
 
-    @property
-    def anchor_frame(self) -> int | None:
-        """As the pose stage names it: None lets it choose."""
-        return None if self.anchor == "auto" else self.anchor
+    def anchor_frame(self, reference: PoseTrack, driver: PoseTrack) -> int:
+        """The frame to compare: the best, or the one named; for 0 the first that shows the figure well enough."""
+        if isinstance(self.anchor, int) and self.anchor > 0:
+            return self.anchor
+        clear = clear_frames(driver.body)
+        best = choose_anchor(reference.body[0, :, :2], driver.body[clear, :, :2]) if self.anchor == "auto" else 0
+        return int(clear[best])
 
     @classmethod
     def load(cls, path: Path) -> "RequestedPoseOptions":
@@ -70,13 +74,14 @@ def condition_poses(
     """
     picture = read_image(media.reference)
     reference, driver = PoseTrack.load(tracks / REFERENCE_TRACK), PoseTrack.load(tracks / DRIVER_TRACK)
-    choice = _choose(requested, reference, driver)
+    anchor = requested.anchor_frame(reference, driver)
+    choice = _choose(requested, reference, driver, anchor)
     options = PoseOptions(
         mode=choice.mode,
         align=choice.align,
         face=requested.face,  # type: ignore[arg-type]  # validated with the request
         head=requested.head,  # type: ignore[arg-type]
-        anchor=requested.anchor_frame,
+        anchor=anchor,
     )
     height, width = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
     size = target_size(height, width, get_variant(requested.model).sampling.short_side_limit)
@@ -87,17 +92,18 @@ def condition_poses(
     return conditioning, choice
 
 
-def _choose(requested: RequestedPoseOptions, reference: PoseTrack, driver: PoseTrack) -> ModeChoice:
+def _choose(requested: RequestedPoseOptions, reference: PoseTrack, driver: PoseTrack, anchor: int) -> ModeChoice:
     """What was asked for, the rest as ``choose_mode`` suggests; ``mode: pose`` alone means without alignment."""
-    suggested = choose_mode(reference, driver, requested.anchor_frame)
+    suggested = choose_mode(reference, driver, anchor)
     mode = suggested.mode if requested.mode == "auto" else requested.mode
     if requested.align != "auto":
         align = requested.align == "yes"
     else:
         align = suggested.align if mode == suggested.mode else mode == "ref"
-    if requested.mode == requested.align == "auto":
-        return suggested
-    return ModeChoice(mode, align, "As the request says.")  # type: ignore[arg-type]  # validated with the request
+    reason = suggested.reason if requested.mode == requested.align == "auto" else "As the request says."
+    if anchor != requested.anchor:
+        reason += f" Compared in frame {anchor} of the driver."
+    return ModeChoice(mode, align, reason)  # type: ignore[arg-type]  # validated with the request
 
 
 def _write_preview(media: RequestMedia, conditioning: PoseConditioning, path: Path, on_frame: FrameCallback) -> None:

@@ -9,6 +9,7 @@ from libs.pose.align_reference import BodyFlag, align_to_reference, body_flag, p
 from libs.pose.anchor import choose_anchor, resolve_anchor
 from libs.pose.faces import rescale_faces
 from libs.pose.keypoints import RETARGET_BONES
+from libs.pose.mode_choice import choose_mode
 from libs.pose.record import record_of
 
 
@@ -139,3 +140,12 @@ def test_face_of_no_width_keeps_its_size():
     reference = np.random.default_rng(0).random((68, 2))
     moved = rescale_faces(driver, reference, np.array([[0.5, 0.6]]))
     np.testing.assert_allclose(moved[0], np.broadcast_to([0.5, 0.6], (68, 2)))
+
+
+@pytest.mark.parametrize("side", ["reference", "driver"])
+def test_a_figure_of_no_finite_size_is_named(figure, side):
+    tracks = {"reference": figure(), "driver": figure(frames=2)}
+    tracks[side].body[0, [10, 13], 1] = np.inf
+    with pytest.raises(PoseError, match=r"frame 0: .*measured"):
+        align_to_reference(tracks["reference"], tracks["driver"])
+    choose_mode(tracks["reference"], tracks["driver"])
