@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo`, `make test`, `make ui`. Each installs what is missing first.
+# Everything a newcomer needs: `make demo`, `make ui`, `make test`. Each installs what is missing first.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -25,7 +25,7 @@ install: $(INSTALLED) ## create .venv and install the pinned dependencies
 demo: $(INSTALLED) ## sandbox models, a puppet and its dance: the whole graph, in about a minute (AGAIN=1 redoes it)
 	$(BIN)/python -m orchestration.demo $(if $(AGAIN),--again)
 
-ui: $(INSTALLED) ## the Dagster UI on http://127.0.0.1:3000, on the same state
+ui: $(INSTALLED) ## the Dagster UI on http://127.0.0.1:3000, on the same state (DAGSTER_PORT=3001 for another port)
 	$(BIN)/python -m orchestration.local_ui
 
 fleet: $(INSTALLED) ## Redis, UI, daemon, a CPU worker and one worker per GPU on this machine (WORKERS=N for another number)

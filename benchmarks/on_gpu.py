@@ -43,7 +43,7 @@ def parts(device: str, *, small: bool) -> list[Part]:
     """All parts, the most valuable first."""
     options = ("--device", device, *(["--small"] if small else []))
     return [
-        Part(name, title, (sys.executable, "-m", f"gpu.{name}", *options), seconds, needs, devices)
+        Part(name, title, (sys.executable, "-m", "gpu", name, *options), seconds, needs, devices)
         for name, title, seconds, needs, devices in _PARTS
     ]
 

@@ -30,17 +30,14 @@ CPU = torch.device("cpu")
 _GRID = TokenGrid.of(96, 128, 9)
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Compare and record."""
-    run = PartRun.from_arguments(__doc__ or "")
     torch.backends.cudnn.allow_tf32 = False  # here float32 means float32
-    with torch.no_grad():
-        subject = make_subject(replace(run, small=True).network(), _GRID, CPU, torch.float32)
-        run.record.take("a step in float32", lambda: _step(run, subject))
-        run.record.take("blocks on the host", lambda: _blocks_on_the_host(run, subject))
-        run.record.take("weights read from a file", lambda: _weights(run))
-        run.record.take("frames", lambda: _frames(run))
-    run.record.finish()
+    subject = make_subject(replace(run, small=True).network(), _GRID, CPU, torch.float32)
+    run.record.take("a step in float32", lambda: _step(run, subject))
+    run.record.take("blocks on the host", lambda: _blocks_on_the_host(run, subject))
+    run.record.take("weights read from a file", lambda: _weights(run))
+    run.record.take("frames", lambda: _frames(run))
 
 
 def _on(subject: Subject, device: torch.device, dtype: torch.dtype) -> Subject:
@@ -102,7 +99,3 @@ def _frames(run: PartRun) -> list[Figure]:
     found = uint8_from_signed(decode_latents(vae, latents.to(run.device))).astype(int)
     largest = float(abs(found - expected).max())
     return [Figure("decoded frames against the CPU's, largest difference", largest, "levels", 1.0, at_most=True)]
-
-
-if __name__ == "__main__":
-    main()

@@ -18,6 +18,8 @@ from libs.one_to_all.guidance import Guidance
 from libs.one_to_all.speed import apply_speed
 from libs.one_to_all.speed_options import SpeedOptions
 
+ROUNDS = 1
+
 
 def _step(subject: Subject, memo: ForwardMemo, guidance: Guidance) -> torch.Tensor:
     """As the sampler makes it, each pass with a cache of its own."""
@@ -52,13 +54,6 @@ def _figures(run: PartRun) -> Iterator[Figure]:
     use_block_cache(subject.transformer, None)
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "", rounds=1)
-    with torch.no_grad():
-        run.record.take("steps", lambda: _figures(run))
-    run.record.finish()
-
-
-if __name__ == "__main__":
-    main()
+    run.record.take("steps", lambda: _figures(run))

@@ -16,16 +16,13 @@ from libs.one_to_all.pixels import uint8_from_signed
 from libs.one_to_all.vae import decode_latents, encode_latents
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "")
-    with torch.no_grad():
-        run.record.take("prompt", lambda: _prompt(run))
-        vae = random_vae(run.device, run.dtype, small=run.small)
-        for size in run.sizes:
-            run.record.take(f"VAE at {size[0]}x{size[1]}", lambda: _vae(run, vae, size))  # noqa: B023
-        run.record.take("VAE in tiles", lambda: _tiles(run, vae))
-    run.record.finish()
+    run.record.take("prompt", lambda: _prompt(run))
+    vae = random_vae(run.device, run.dtype, small=run.small)
+    for size in run.sizes:
+        run.record.take(f"VAE at {size[0]}x{size[1]}", lambda: _vae(run, vae, size))  # noqa: B023
+    run.record.take("VAE in tiles", lambda: _tiles(run, vae))
 
 
 def _prompt(run: PartRun) -> list[Figure]:
@@ -74,7 +71,3 @@ def _decoding(run: PartRun, vae: torch.nn.Module, latents: torch.Tensor, name: s
 
 def _seconds(run: PartRun, name: str, call: Callable[[], object]) -> Figure:
     return Figure(name, run.clock.timing(call).median, "s")
-
-
-if __name__ == "__main__":
-    main()

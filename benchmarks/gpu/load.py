@@ -23,12 +23,6 @@ def _figures(run: PartRun) -> Iterator[Figure]:
     yield Figure("ours over plain", ours.share_of(ways["plain"]), "times")
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "")
     run.record.take("load", lambda: _figures(run))
-    run.record.finish()
-
-
-if __name__ == "__main__":
-    main()

@@ -90,14 +90,7 @@ class _Plans:
             )
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "")
-    with torch.no_grad():
-        plans = _Plans(run)
-        run.record.take("plans", plans.all)
-    run.record.finish()
-
-
-if __name__ == "__main__":
-    main()
+    plans = _Plans(run)
+    run.record.take("plans", plans.all)

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from libs.pose.sessions import NetworkSession
 
+ROUNDS = 5
 _BATCH = 8
 _VIT = {"blocks": 32, "width": 1280, "heads": 16, "channels": 256}
 _SMALL_VIT = {"blocks": 2, "width": 32, "heads": 2, "channels": 16}
@@ -140,14 +141,8 @@ def _network(run: PartRun, name: str, content: bytes, side: tuple[int, int]) -> 
     yield Figure(f"… largest difference, of the largest value, {name}", float(different) / largest)
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "", rounds=5)
     vit, scale = (_SMALL_VIT, 0.1) if run.small else (_VIT, 1.0)
     run.record.take("ViTPose-H", lambda: _network(run, "ViTPose-H", vitpose(**vit), (256, 192)))
     run.record.take("detector", lambda: _network(run, "detector", detector(scale), (640, 640)))
-    run.record.finish()
-
-
-if __name__ == "__main__":
-    main()

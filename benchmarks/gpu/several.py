@@ -32,12 +32,6 @@ def _figures(run: PartRun) -> Iterator[Figure]:
             yield Figure(f"one process over {plan}", seconds[ONE_PROCESS] / seconds[plan], "times")
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "")
     run.record.take("plans", lambda: _figures(run))
-    run.record.finish()
-
-
-if __name__ == "__main__":
-    main()

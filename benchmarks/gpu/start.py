@@ -24,12 +24,6 @@ def _figures(run: PartRun) -> Iterator[Figure]:
     yield Figure("the engine again, warm", times["warm"], "s", run.goal(_GOAL_WARM), at_most=True)
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "")
     run.record.take("start", lambda: _figures(run))
-    run.record.finish()
-
-
-if __name__ == "__main__":
-    main()

@@ -77,18 +77,11 @@ class _Steps:
         return [Figure(what, plain / ours, "times", run.goal(_GOAL_RATIO), note=f"{plain:.2f} s plain")]
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "")
-    with torch.no_grad():
-        steps = _Steps(run)
-        run.record.take("ceilings", steps.ceilings)
-        run.record.take("step at the first size", lambda: steps.step(run.sizes[0]))
-        run.record.take("plain", steps.plain)
-        for size in run.sizes[1:]:
-            run.record.take(f"step at {size[0]}x{size[1]}", lambda: steps.step(size))  # noqa: B023 - called at once
-    run.record.finish()
-
-
-if __name__ == "__main__":
-    main()
+    steps = _Steps(run)
+    run.record.take("ceilings", steps.ceilings)
+    run.record.take("step at the first size", lambda: steps.step(run.sizes[0]))
+    run.record.take("plain", steps.plain)
+    for size in run.sizes[1:]:
+        run.record.take(f"step at {size[0]}x{size[1]}", lambda: steps.step(size))  # noqa: B023 - called at once

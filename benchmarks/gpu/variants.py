@@ -18,23 +18,20 @@ _LAYERS = 6
 _GOAL_FP8 = 1.3
 
 
-def main() -> None:
+def take_figures(run: PartRun) -> None:
     """Measure and record."""
-    run = PartRun.from_arguments(__doc__ or "")
-    with torch.no_grad():
-        subject = make_subject(run.network(_LAYERS), run.grid(run.sizes[0]), run.device, run.dtype)
-        plain, ours, *others = exact_variants(run.clock, subject, compiled=False)
-        for one in (plain, *others):
-            run.record.take(one.name, lambda: _against(run, ours, one, "ours with torch's attention"))  # noqa: B023
-        in_fp8 = fp8_variants(run.clock, subject, compiled=False)
-        backend, _ = choose_attention("auto", run.device, run.dtype)
-        for transformer in (subject.transformer, *(one.transformer for one in in_fp8[:1])):
-            transformer.set_attention_backend(backend)
-        for one in in_fp8:
-            run.record.take(one.name, lambda: _against(run, ours, one, "bfloat16", run.goal(_GOAL_FP8)))  # noqa: B023
-        if run.device.type == "cuda":  # a CPU compiles for minutes
-            run.record.take("compiled", lambda: _compiled(run, ours, in_fp8))
-    run.record.finish()
+    subject = make_subject(run.network(_LAYERS), run.grid(run.sizes[0]), run.device, run.dtype)
+    plain, ours, *others = exact_variants(run.clock, subject, compiled=False)
+    for one in (plain, *others):
+        run.record.take(one.name, lambda: _against(run, ours, one, "ours with torch's attention"))  # noqa: B023
+    in_fp8 = fp8_variants(run.clock, subject, compiled=False)
+    backend, _ = choose_attention("auto", run.device, run.dtype)
+    for transformer in (subject.transformer, *(one.transformer for one in in_fp8[:1])):
+        transformer.set_attention_backend(backend)
+    for one in in_fp8:
+        run.record.take(one.name, lambda: _against(run, ours, one, "bfloat16", run.goal(_GOAL_FP8)))  # noqa: B023
+    if run.device.type == "cuda":  # a CPU compiles for minutes
+        run.record.take("compiled", lambda: _compiled(run, ours, in_fp8))
 
 
 def _against(run: PartRun, base: Variant, one: Variant, name: str, goal: float | None = None) -> list[Figure]:
@@ -59,7 +56,3 @@ def _compiled(run: PartRun, ours: Variant, in_fp8: list[Variant]) -> list[Figure
         in_fp8_compiled = compiled_variant(one)
         figures += _against(run, compiled, in_fp8_compiled, "bfloat16 compiled", run.goal(_GOAL_FP8))
     return figures
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,7 @@ What does not belong here: the parts (``gpu``), the order in which they run (``p
 import argparse
 import logging
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,24 +44,24 @@ class PartRun:
     record: Record
 
     @classmethod
-    def from_arguments(cls, description: str, rounds: int = 2) -> Self:
-        """As the command line says."""
+    def from_arguments(cls, arguments: Sequence[str], description: str, rounds: int) -> Self:
+        """As the command line says; ``rounds`` of each call, one where everything is scaled down."""
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--device", default="cuda")
         parser.add_argument("--small", action="store_true", help="scaled down: only to see that it runs")
         parser.add_argument("--record", type=Path, required=True, help="a .json file, continued where it exists")
-        arguments = parser.parse_args()
+        options = parser.parse_args(arguments)
         logging.getLogger("diffusers").setLevel(logging.ERROR)
-        device = resolve_device(arguments.device)
+        device = resolve_device(options.device)
         about = {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "device": device_name(device),
             "torch": f"torch {torch.__version__}",
             "machine": platform.machine(),
-            "size": "scaled down: no figures" if arguments.small else "14B, 81 frames, random weights, bfloat16",
+            "size": "scaled down: no figures" if options.small else "14B, 81 frames, random weights, bfloat16",
         }
-        rounds = 1 if arguments.small else rounds
-        return cls(device, arguments.small, Clock(device, rounds), Record(arguments.record, about))
+        rounds = 1 if options.small else rounds
+        return cls(device, options.small, Clock(device, rounds), Record(options.record, about))
 
     @property
     def dtype(self) -> torch.dtype:
