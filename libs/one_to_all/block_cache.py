@@ -5,6 +5,8 @@ answers are added *inside* the main blocks (``blocks``), so they are part of wha
 belong here: thresholds (``approximation``).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from diffusers import FirstBlockCacheConfig
@@ -32,6 +34,18 @@ def use_block_cache(transformer: "OneToAllTransformer3DModel", threshold: float 
     if getattr(transformer, "_parallel_config", None) is not None:
         raise InputError("a block cache does not work with a network divided among processes: ask for quality: exact")
     transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+
+
+@contextmanager
+def block_cache(transformer: "OneToAllTransformer3DModel", threshold: float | None) -> Iterator[None]:
+    """An empty cache within, see :func:`use_block_cache`; afterwards none, however that ends."""
+    use_block_cache(transformer, threshold)
+    own = transformer._cache_config
+    try:
+        yield
+    finally:
+        if own is not None and transformer._cache_config is own:  # else another chunk was begun meanwhile
+            transformer.disable_cache()
 
 
 def replays_other_blocks(first_block: nn.Module) -> bool:

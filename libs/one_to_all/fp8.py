@@ -6,6 +6,7 @@ here: making such files (``libs.model_repo.quantize``), reading shards (``checkp
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from typing import Self
 
 import torch
@@ -134,6 +135,27 @@ def hold_weights_in_fp8(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> 
             layer.register_parameter(SCALE_SUFFIX[1:], nn.Parameter(torch.empty(scale.shape, device="meta"), False))
     if _MARKER in tensors:
         model.register_buffer(_MARKER, torch.empty(tensors[_MARKER].shape, device="meta"))
+
+
+def problem_of_scales(tensors: Mapping[str, TensorInfo]) -> str | None:
+    """What is wrong with the scales of an FP8 checkpoint; None where all its FP8 weights have one that fits, or none.
+
+    Taken without its scale, a weight is hundreds of times too large.
+    """
+    if not any(name.endswith(SCALE_SUFFIX) for name in tensors):
+        return None
+    for name, weight in tensors.items():
+        if weight.dtype not in FP8_DTYPES or not name.endswith(WEIGHT_SUFFIX):
+            continue
+        scale = tensors.get(scale_name(name))
+        if scale is None:
+            return f"{name} is in FP8 and has no {scale_name(name)}, as other weights have"
+        if prod(scale.shape) not in {1, weight.shape[0]}:
+            return (
+                f"{scale_name(name)} has shape {list(scale.shape)}; expected one number, or one for each of the "
+                f"{weight.shape[0]} output channels"
+            )
+    return None
 
 
 def compute_in_fp8(model: nn.Module, blocks: Iterable[str], device: torch.device) -> str:

@@ -21,7 +21,7 @@ from libs.one_to_all.block_offload import names_in_blocks
 from libs.one_to_all.checkpoint import assign_checkpoint, assign_shared_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.device import text_encoder_device
 from libs.one_to_all.finite import is_finite
-from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8
+from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8, problem_of_scales
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_plan import MemoryPlan
@@ -116,6 +116,9 @@ def load_transformer(
             tensors = tensors_of_checkpoint(layout.root)
             if not any(tensor.dtype in FP8_DTYPES for tensor in tensors.values()):
                 raise ModelFilesError(f"{layout.root}: holds no weight in FP8, as {variant.name} should")
+            problem = problem_of_scales(tensors)
+            if problem is not None:
+                raise ModelFilesError(f"{layout.root}: {problem}")
             hold_weights_in_fp8(transformer, tensors)
         except ModelFilesError as error:
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None

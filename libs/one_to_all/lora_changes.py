@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from libs.errors import ModelFilesError
+from libs.one_to_all.finite import is_finite
 from libs.one_to_all.lora_file import lora_is_missing
 from libs.one_to_all.lora_names import Part, owners_of, understand_names
 
@@ -92,7 +93,7 @@ def _read(path: Path, parameters: Mapping[str, nn.Parameter]) -> dict[str, Chang
             for name, (owner, part) in known.items():
                 if part in changes[owner].tensors:
                     raise ModelFilesError(f"{path}: holds the {part} of {owner} twice, the second time as {name}")
-                changes[owner].tensors[part] = _finite(file.get_tensor(name), name, path)
+                changes[owner].tensors[part] = _checked(file.get_tensor(name), part, name, path)
             metadata = file.metadata() or {}
     except FileNotFoundError:
         raise lora_is_missing(path) from None
@@ -100,13 +101,27 @@ def _read(path: Path, parameters: Mapping[str, nn.Parameter]) -> dict[str, Chang
         raise ModelFilesError(f"{path}: cannot be read as safetensors ({error}); fetch the LoRA again") from error
     configuration = _adapter_configuration(metadata, path)
     for owner, change in changes.items():
-        change.scale = _scale(owner, change, configuration)
+        try:
+            change.scale = _scale(owner, change, configuration)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ModelFilesError(
+                f"{path}: its {_ADAPTER_METADATA} says something else than numbers of alpha ({error}); fetch the LoRA "
+                "again"
+            ) from None
     return dict(changes)
 
 
-def _finite(tensor: torch.Tensor, name: str, path: Path) -> torch.Tensor:
-    if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+def _checked(tensor: torch.Tensor, part: Part, name: str, path: Path) -> torch.Tensor:
+    if part == "alpha":
+        if tensor.numel() != 1:
+            raise ModelFilesError(f"{path}: {name} is not one number; fetch the LoRA again")
+        tensor = tensor.to(torch.float32)  # some programs write an integer
+    if not tensor.is_floating_point() or not is_finite(tensor):
         raise ModelFilesError(f"{path}: {name} holds values that are not finite numbers; fetch the LoRA again")
+    if part in {"down", "up"} and (tensor.dim() < 2 or not tensor.numel()):
+        raise ModelFilesError(
+            f"{path}: {name} has shape {list(tensor.shape)}, which is no matrix; fetch the LoRA again"
+        )
     return tensor
 
 
@@ -150,8 +165,6 @@ def _check(path: Path, owner: str, change: Change, parameters: Mapping[str, nn.P
     if ("down" in parts) != ("up" in parts):
         there, lacking = ("down", "up") if "down" in parts else ("up", "down")
         raise ModelFilesError(f"{path}: has the {there} part of {owner}, but not the {lacking} part")
-    if "alpha" in parts and parts["alpha"].numel() != 1:
-        raise ModelFilesError(f"{path}: alpha of {owner} is not one number")
     expected: dict[Part, torch.Size | None] = {
         "weight difference": None if weight is None else weight.shape,
         "bias difference": None if bias is None else bias.shape,

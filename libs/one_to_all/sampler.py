@@ -15,7 +15,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from libs.one_to_all.approximation import EXACT, Approximation
-from libs.one_to_all.block_cache import use_block_cache
+from libs.one_to_all.block_cache import block_cache
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.guidance import Guidance, GuidancePass, PassName
 from libs.one_to_all.transformer import REPLACED_LATENT_FRAMES, OneToAllTransformer3DModel
@@ -107,7 +107,6 @@ def denoise(
     """
     memo = ForwardMemo() if memo is None else memo
     memo.start_chunk()
-    use_block_cache(transformer, approximation.block_cache_threshold)  # a new one: it must not see another chunk
     guided_steps, unguided = approximation.guided_steps(num_inference_steps), guidance.unguided()
     poses = _Poses(clip.reference_pose, chunk.poses)
 
@@ -116,30 +115,30 @@ def denoise(
     known = chunk.previous_latents
     latents = noise if known is None else torch.cat((known, noise[:, :, REPLACED_LATENT_FRAMES:]), dim=2)
     timesteps = scheduler.timesteps.to(latents.device)  # once: a copy waits for all that the device has been given
-    for index, time in enumerate(scheduler.timesteps):
-        memo.start_step()
-        timestep = timesteps[index].expand(latents.shape[0])
-        velocities: dict[PassName, torch.Tensor] = {}
-        step_guidance = guidance if index < guided_steps else unguided
-        passes = step_guidance.passes
-        own_passes = passes if sharing is None else sharing.own(passes)
-        memo.passes_share_images = len({one.black_image for one in own_passes}) < len(own_passes)
-        for guidance_pass in own_passes:
-            with transformer.cache_context(guidance_pass.name):
-                velocities[guidance_pass.name] = _run_pass(
-                    transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo
-                )
-        if sharing is not None:
-            sharing.exchange(passes, velocities, latents)
-        velocity = step_guidance.combine(velocities)
-        if known is None:
-            latents = scheduler.step(velocity, time, latents, return_dict=False)[0]
-        else:
-            unknown = slice(REPLACED_LATENT_FRAMES, None)
-            stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
-            latents = torch.cat((known, stepped), dim=2)
-        yield DenoisingStep(index + 1, num_inference_steps, latents)
-    use_block_cache(transformer, None)  # what decoding needs is memory
+    with block_cache(transformer, approximation.block_cache_threshold):  # of its own; what decoding needs is memory
+        for index, time in enumerate(scheduler.timesteps):
+            memo.start_step()
+            timestep = timesteps[index].expand(latents.shape[0])
+            velocities: dict[PassName, torch.Tensor] = {}
+            step_guidance = guidance if index < guided_steps else unguided
+            passes = step_guidance.passes
+            own_passes = passes if sharing is None else sharing.own(passes)
+            memo.passes_share_images = len({one.black_image for one in own_passes}) < len(own_passes)
+            for guidance_pass in own_passes:
+                with transformer.cache_context(guidance_pass.name):
+                    velocities[guidance_pass.name] = _run_pass(
+                        transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo
+                    )
+            if sharing is not None:
+                sharing.exchange(passes, velocities, latents)
+            velocity = step_guidance.combine(velocities)
+            if known is None:
+                latents = scheduler.step(velocity, time, latents, return_dict=False)[0]
+            else:
+                unknown = slice(REPLACED_LATENT_FRAMES, None)
+                stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
+                latents = torch.cat((known, stepped), dim=2)
+            yield DenoisingStep(index + 1, num_inference_steps, latents)
     memo.start_chunk()
 
 

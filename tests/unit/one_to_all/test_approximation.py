@@ -105,6 +105,35 @@ def test_nothing_is_left_for_an_exact_clip(transformer):
     assert all(_equal(_latents(transformer), exact))
 
 
+def test_nothing_is_left_of_a_chunk_that_is_left_or_fails(transformer):
+    left = _denoise(transformer, REPLAY_ALWAYS)
+    next(left)
+    assert transformer.is_cache_enabled
+    left.close()
+    assert not transformer.is_cache_enabled
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = transformer.blocks[1].ffn.register_forward_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        _latents(transformer, REPLAY_ALWAYS)
+    handle.remove()
+    assert not transformer.is_cache_enabled
+
+
+def test_a_chunk_that_ends_late_does_not_end_the_cache_of_the_next(transformer):
+    """A traceback can keep it for a while."""
+    expected = _latents(transformer, REPLAY_ALWAYS)
+    abandoned, following = _denoise(transformer, REPLAY_ALWAYS), _denoise(transformer, REPLAY_ALWAYS)
+    next(abandoned)
+    first = next(following).latents
+    abandoned.close()
+    assert transformer.is_cache_enabled
+    assert all(_equal([first, *(step.latents for step in following)], expected))
+    assert not transformer.is_cache_enabled
+
+
 def test_each_pass_has_a_state_of_its_own(transformer):
     common = {
         "hidden_states": _random(1, 16, 3, LATENT, LATENT),

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -225,6 +226,33 @@ def test_the_token_embedding_may_be_stored_once_or_twice(own_repository, dropped
 def test_a_format_that_cannot_be_loaded(repository):
     layout = type(repository)(VARIANTS["sandbox-fp8"], repository.root, repository.pretrained, repository.wan)
     with pytest.raises(ModelFilesError, match=r"no weight in FP8.*quantize sandbox"):
+        _load(layout)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (None, r"to_q\.weight is in FP8 and has no \S*to_q\.scale_weight, as other weights have"),
+        (torch.ones(3), r"to_q\.scale_weight has shape \[3\]; expected one number, or one for each of the \d+ output"),
+    ],
+)
+def test_a_scale_that_is_missing_or_does_not_fit(fp8_repository, tmp_path, scale, message):
+    """The clip would be noise, or fail in its first step."""
+    layout = replace(fp8_repository, root=tmp_path / "fp8")
+    shutil.copytree(fp8_repository.root, layout.root)
+    name = "blocks.0.attn1.to_q.scale_weight"
+    index = json.loads(layout.index.read_text())
+
+    def change(state):
+        del state[name]
+        if scale is not None:
+            state[name] = scale
+
+    _rewrite(layout.root / index["weight_map"][name], change)
+    if scale is None:
+        del index["weight_map"][name]
+        layout.index.write_text(json.dumps(index))
+    with pytest.raises(ModelFilesError, match=rf"fp8: .*{message}.*quantize sandbox"):
         _load(layout)
 
 

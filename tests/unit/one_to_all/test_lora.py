@@ -177,6 +177,21 @@ def _with_first(tensors, end, change):
     return tensors | {name: change(tensors[name])}
 
 
+def test_integer_alphas_and_factors_in_fp8(network, tmp_path):
+    tensors, _ = _lora(network, "wan", 6.0)
+    factors = {name: one.to(torch.float8_e4m3fn) for name, one in tensors.items() if one.dim()}
+    before = _before(network)
+    fuse_lora(
+        network, LoraFile(_file(tmp_path, {**factors, **{n: a.int() for n, a in tensors.items() if not a.dim()}}))
+    )
+    down, up = _names("proj_out", "wan")[:2]
+    expected = before["proj_out.weight"] + 6.0 / RANK * factors[up].float() @ factors[down].float()
+    torch.testing.assert_close(network.proj_out.weight, expected)
+    factors[up].view(torch.uint8)[0, 0] = 0x7F  # NaN
+    with pytest.raises(ModelFilesError, match="not finite"):
+        fuse_lora(network, LoraFile(_file(tmp_path, factors)))
+
+
 BROKEN = {
     "another network": (lambda lora: lora | {"blocks.0.cross_attn.k_img.diff": torch.ones(2)}, "k_img"),
     "a block too many": (lambda lora: lora | {"blocks.99.ffn.0.diff_b": torch.ones(2)}, "blocks.99"),
@@ -188,6 +203,16 @@ BROKEN = {
     "not finite": (lambda lora: _with_first(lora, "lora_up.weight", lambda x: x / 0), "not finite"),
     "twice": (lambda lora: lora | {"blocks.1.attn1.to_q.alpha": torch.tensor(1.0)}, "twice"),
     "empty": (lambda lora: {}, "no tensors"),
+    "of rank 0": (
+        lambda lora: _with_first(
+            _with_first(lora, "q.lora_down.weight", lambda x: x[:0]), "q.lora_up.weight", lambda x: x[:, :0].clone()
+        ),
+        r"shape \[0, \d+\], which is no matrix",
+    ),
+    "no matrix": (lambda lora: _with_first(lora, "lora_down.weight", lambda x: x.sum()), r"shape \[\], which is no"),
+    "two alphas": (lambda lora: _with_first(lora, ".alpha", lambda x: torch.ones(2)), "is not one number"),
+    "no alpha": (lambda lora: _with_first(lora, ".alpha", lambda x: torch.ones(0)), "is not one number"),
+    "integers": (lambda lora: _with_first(lora, "lora_down.weight", lambda x: x.int()), "not finite"),
 }
 
 
@@ -213,9 +238,10 @@ def test_files_that_cannot_be_read(network, tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ModelFilesError, match="cannot be read"):
         fuse_lora(network, LoraFile(path))
-    path = _file(tmp_path, _lora(network, "wan", 1.0)[0], {"lora_adapter_metadata": "[1]"})
-    with pytest.raises(ModelFilesError, match="lora_adapter_metadata"):
-        fuse_lora(network, LoraFile(path))
+    for metadata in ("[1]", '{"lora_alpha": "many"}', '{"lora_alpha": null}', '{"alpha_pattern": [1]}'):
+        path = _file(tmp_path, _lora(network, "bare", None)[0], {"lora_adapter_metadata": metadata})
+        with pytest.raises(ModelFilesError, match="lora_adapter_metadata"):
+            fuse_lora(network, LoraFile(path))
     with pytest.raises(InputError, match="strength=nan"):
         LoraFile(path, float("nan"))
 
