@@ -59,13 +59,17 @@ class Retargeting:
     ground_x: float
 
 
-def align_to_reference(reference: PoseTrack, driver: PoseTrack, anchor: int | None = 0) -> PoseRecord:
+def align_to_reference(
+    reference: PoseTrack, driver: PoseTrack, anchor: int | None = 0, first_frame_apart: bool = True
+) -> PoseRecord:
     """The driver's frames with the reference's proportions, in the reference's frame.
 
     Args:
         reference: a track of one frame.
         driver: the motion.
         anchor: the frame to compare with the reference; None chooses the best.
+        first_frame_apart: put frame 0 where the anchor frame stands, as upstream does. It only ever uses anchor 0,
+            where that changes nothing; with another anchor the figure would jump between frames 0 and 1.
 
     Returns:
         T frames; bodies of 20 joints and hands in float64, hands in the order [left, right].
@@ -80,9 +84,9 @@ def align_to_reference(reference: PoseTrack, driver: PoseTrack, anchor: int | No
     points = _pixels(driver.body, driver_size)  # [T, 20, 2]
     rebuilt = rebuild(points, plan.bone_ratios, limit_feet=True)
     offset = np.tile(plan.offset, (len(driver), 1))
-    if plan.flag is BodyFlag.FULL:
+    if first_frame_apart and plan.flag is BodyFlag.FULL:
         offset[0, 0] += (rebuilt[0, RIGHT_HIP, 0] + rebuilt[0, LEFT_HIP, 0]) / 2 - plan.ground_x
-    elif plan.flag is BodyFlag.HALF:
+    elif first_frame_apart and plan.flag is BodyFlag.HALF:
         offset[0, 0] += rebuilt[0, NECK, 0] - plan.ground_x
     body_pixels = (rebuilt - offset[:, None]) / plan.scale
 

@@ -144,7 +144,9 @@ def prepare_conditioning(
         image = reference_image
         pose = draw_pose(reference_record, 0, height, width, DrawingStyle(face="none"))
         mask = np.zeros((height, width), dtype=np.uint8)
-        fitted = align_to_reference(reference, driver, options.anchor) if options.align else driver_record
+        fitted = driver_record
+        if options.align:
+            fitted = align_to_reference(reference, driver, options.anchor, first_frame_apart=False)
     _require_inside(fitted, options)
 
     to_size = partial(resize_crop, height=size[0], width=size[1])

@@ -54,6 +54,18 @@ def test_best_anchor_can_be_chosen_in_every_mode(picture, figure, options):
     assert len(_prepare(picture, figure, replace(options, anchor=None))) == 6
 
 
+@pytest.mark.parametrize("score", [0.95, 0.35], ids=["full", "half"])
+@pytest.mark.parametrize("anchor", [0, 2])
+def test_the_figure_does_not_jump_after_the_first_frame(picture, figure, anchor, score):
+    driver = figure(frames=5)
+    driver.body[..., 0] += np.linspace(0, 0.2, 5, dtype=np.float32)[:, None]  # walks to the right
+    reference = figure()
+    for track in (driver, reference):
+        track.body[:, 8:14, 2] = score
+    fitted = prepare_conditioning(picture, reference, driver, PoseOptions("ref", anchor=anchor), (128, 96)).driver
+    np.testing.assert_allclose(np.diff(fitted.body[:, 1, 0]), 0.05, atol=1e-4)
+
+
 def test_anchor_that_is_not_there(picture, figure):
     for mode in ("ref", "pose"):
         with pytest.raises(PoseError, match="no frame 6"):
