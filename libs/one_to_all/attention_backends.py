@@ -68,7 +68,11 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 
 @cache
 def probe_attention(name: str, device: torch.device, dtype: torch.dtype) -> AttentionProbe:
-    """Run back-end ``name`` (of ``ATTENTION_BACKENDS``) once and compare it with float64."""
+    """Run back-end ``name`` (of ``ATTENTION_BACKENDS``) once and compare it with float64.
+
+    Raises:
+        torch.OutOfMemoryError: the device is full, which says nothing of the back-end and is not remembered.
+    """
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(1, count, _HEADS, _HEAD_DIM, generator=generator).to(device, dtype)
@@ -79,6 +83,8 @@ def probe_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atte
             found = dispatch_attention_fn(query, key, value)
         if found.shape != query.shape:
             raise RuntimeError(f"gave shape {list(found.shape)}")
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # each library has errors of its own
         return AttentionProbe(name, None, " ".join(str(error).split())[:200] or type(error).__name__)
     q, k, v = (one.double().transpose(1, 2) for one in (query, key, value))

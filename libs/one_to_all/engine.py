@@ -6,6 +6,7 @@ Belongs here: joining the parts of this package for one clip. Does not: any of t
 import gc
 import logging
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -110,10 +111,11 @@ class AnimationEngine:
         Raises:
             ModelFilesError: a file is missing or wrong, or the LoRA is for another network.
             DeviceError: there is no such device, or it cannot do what ``speed`` asks for.
+            DeviceOutOfMemoryError: the device cannot hold the weights.
         """
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
-        try:
+        with _weights_fit(resolved):
             beside = takes_loras_beside_weights(layout)
             networks = load_networks(layout, resolved, dtype, None if beside else lora, speed, plan, shared)
             engine = cls(networks, resolved, dtype, drop_text_encoder, shared)
@@ -122,17 +124,17 @@ class AnimationEngine:
             if plan is not None:
                 engine.follow(plan)
             return engine
-        except torch.OutOfMemoryError as error:
-            raise DeviceOutOfMemoryError(
-                f"the weights of {layout.variant.name} do not fit into the memory of {resolved}: use a smaller model "
-                "variant, or a device with more memory"
-            ) from error
 
     def follow(self, plan: MemoryPlan | RankPlans) -> None:
-        """Move the networks to where ``plan`` wants them, between two clips; it must be for their variant."""
+        """Move the networks to where ``plan`` wants them, between two clips; it must be for their variant.
+
+        Raises:
+            DeviceOutOfMemoryError: the device cannot hold them; the engine is of no use any more.
+        """
         if isinstance(plan, RankPlans):
             raise ValueError("plans of several ranks are for the engine of these")
-        self._placement.follow(plan)
+        with _weights_fit(self.device):
+            self._placement.follow(plan)
         self.drop_text_encoder = plan.text_encoder == "dropped after the prompt"
         self.memory_plan = plan
         self.release_memory()
@@ -142,8 +144,11 @@ class AnimationEngine:
 
         Raises:
             ModelFilesError: see :meth:`LoraBranches.use`; the engine is as it was.
+            DeviceOutOfMemoryError: the device cannot hold it; the engine has no LoRA.
         """
-        if self._lora_branches.use(lora):
+        with _weights_fit(self.device):
+            changed = self._lora_branches.use(lora)
+        if changed:
             self._placement.parameters_changed()
 
     @property
@@ -203,6 +208,17 @@ class AnimationEngine:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def _weights_fit(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceOutOfMemoryError(
+            f"the weights do not fit into the memory of {device}: use a smaller model variant, or a device with more "
+            "memory"
+        ) from error
 
 
 class _Clip:

@@ -83,3 +83,16 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(SettingsError, match="ONE_TO_ALL_ATTENTION='sage' must be auto or one of flash_3"):
         SpeedOptions(attention="sage")
     assert "sage" not in ATTENTION_BACKENDS
+
+
+def test_a_full_device_says_nothing_of_a_back_end(monkeypatch) -> None:
+    dispatch = attention_backends.dispatch_attention_fn
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(attention_backends, "dispatch_attention_fn", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_attention("auto", CPU, torch.float32)
+    monkeypatch.setattr(attention_backends, "dispatch_attention_fn", dispatch)
+    assert choose_attention("auto", CPU, torch.float32)[0] == "native"

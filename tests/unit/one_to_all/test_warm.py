@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from libs.errors import ModelFilesError
+from libs.errors import DeviceOutOfMemoryError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all import memory, warm
+from libs.one_to_all import block_offload, memory, warm
+from libs.one_to_all.memory_options import MemoryOptions
 from libs.one_to_all.speed_options import SpeedOptions
 
 GIGABYTE = 10**9
@@ -168,6 +169,21 @@ def test_a_model_that_cannot_be_loaded_is_not_kept(own_repository):
     with pytest.raises(ModelFilesError, match=shard.name):
         warm.warm_engine(own_repository, "cpu")
     assert not warm._kept
+
+
+def test_an_engine_that_cannot_be_moved_is_not_kept(own_repository, monkeypatch):
+    engine, _ = warm.warm_engine(own_repository, "cpu", memory=MemoryOptions(keyword="offload"))
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(block_offload.BlockOffload, "remove", full)
+    with pytest.raises(DeviceOutOfMemoryError, match="the weights do not fit into the memory of cpu"):
+        warm.warm_engine(own_repository, "cpu", memory=MemoryOptions(keyword="resident"))
+    assert not warm._kept
+    monkeypatch.undo()
+    again, load = warm.warm_engine(own_repository, "cpu", memory=MemoryOptions(keyword="resident"))
+    assert load.cold and again is not engine
 
 
 def test_the_estimate_is_what_the_networks_take(own_repository):
