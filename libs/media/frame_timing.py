@@ -79,7 +79,7 @@ def plan_frame_timing(
     seconds = np.array([float(time - times[0]) for time in times])
     mean = (len(times) - 1) / (times[-1] - times[0])
     standard = sorted(STANDARD_RATES, key=lambda rate: abs(rate - mean))[:4]
-    means = [mean.limit_denominator(limit) for limit in (1001, 100_000) if mean <= MAXIMUM_FRAME_RATE]
+    means = [mean.limit_denominator(limit) for limit in (1001, 100_000) if 1 / limit <= mean <= MAXIMUM_FRAME_RATE]
     for rate in (*declared, *standard, *means):
         if _deviation(seconds, rate) <= min(_ROUNDING_TOLERANCE, 0.5 / rate):
             return FrameTiming(times[0], rate, False, 1 / rate)

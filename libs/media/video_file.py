@@ -13,7 +13,13 @@ from pathlib import Path
 import av
 
 from libs.errors import MediaError
-from libs.media.frame_timing import FrameTiming, declared_rate, on_constant_grid, plan_frame_timing
+from libs.media.frame_timing import (
+    FrameTiming,
+    declared_rate,
+    grid_length,
+    on_constant_grid,
+    plan_frame_timing,
+)
 from libs.media.limits import MAXIMUM_FRAME_COUNT, MAXIMUM_FRAME_PIXELS, check_size
 from libs.media.matroska import declared_file_size
 
@@ -24,6 +30,9 @@ _OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 _MISSING_END_TOLERANCE = Fraction(1, 2)
 """Seconds that a container's declared length may exceed its last packet before it counts as cut off."""
+
+_LARGEST_STEP_BACK = Fraction(1, 2)
+"""Seconds; frames of a decoder come in order, but for the jitter of broken clocks."""
 
 _COMPUTED_LENGTH = frozenset({"mpegts", "mpeg"})
 """Containers that declare no length: FFmpeg computes one from the packets that are there."""
@@ -112,7 +121,14 @@ def scan_video(path: Path) -> VideoScan:
             raise MediaError(f"{path}: the video has no frames")
         if declared_end - last_end > _MISSING_END_TOLERANCE:
             raise _cut_off(path, f"it declares {float(declared_end):.2f} s and ends after {float(last_end):.2f} s")
-        return VideoScan(_plan(stream, times, durations), len(times))
+        timing = _plan(stream, times, durations)
+        known = sorted(time for time in times if time is not None)
+        if timing.variable and grid_length(timing, known) > MAXIMUM_FRAME_COUNT:
+            raise MediaError(
+                f"{path}: its frames are spread over {float(known[-1] - known[0]):.0f} s, more than "
+                f"{MAXIMUM_FRAME_COUNT} frames at {timing.frame_rate} a second: cut out the part that moves"
+            )
+        return VideoScan(timing, len(times))
 
 
 def decode_frames(path: Path, scan: VideoScan) -> Iterator[tuple[av.VideoFrame, bool]]:
@@ -125,10 +141,23 @@ def decode_frames(path: Path, scan: VideoScan) -> Iterator[tuple[av.VideoFrame, 
     """
     frames = _decode(path)
     if scan.timing.variable:
-        timed = ((scan.timing.start if frame.pts is None else frame.pts * frame.time_base, frame) for frame in frames)
-        yield from on_constant_grid(scan.timing, timed)
+        yield from on_constant_grid(scan.timing, _timed(path, scan.timing.start, frames))
     else:
         yield from ((frame, False) for frame in frames)
+
+
+def _timed(path: Path, start: Fraction, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[Fraction, av.VideoFrame]]:
+    """Frames with their times; an error where the clock starts again, because those frames would be lost."""
+    latest = start
+    for index, frame in enumerate(frames):
+        time = latest if frame.pts is None else frame.pts * frame.time_base
+        if latest - time > _LARGEST_STEP_BACK:
+            raise MediaError(
+                f"{path}: its clock goes back from {float(latest):.2f} s to {float(time):.2f} s at frame {index}, as "
+                "in recordings put one behind the other; convert it to mp4 first, or use one part"
+            )
+        latest = max(latest, time)
+        yield time, frame
 
 
 def _decode(path: Path) -> Iterator[av.VideoFrame]:

@@ -58,3 +58,8 @@ def test_the_grid_keeps_timing_and_order(steps):
         moment = position / timing.frame_rate
         assert times[index] <= moment + half
         assert index == len(times) - 1 or times[index + 1] > moment - half
+
+
+def test_two_frames_hours_apart_have_a_rate():
+    timing = plan_frame_timing([Fraction(0), Fraction(36_000)], [])
+    assert timing.frame_rate > 0

@@ -177,6 +177,25 @@ def test_a_transport_stream_of_one_frame_in_a_while_is_whole(make_video, number_
     assert numbers(path, number_of) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("name", "hours"), [("clip.mp4", 5), ("clip.mkv", 300)])
+def test_a_pause_that_would_fill_the_clip_is_refused_at_once(make_video, name, hours):
+    pts = [*range(0, 400, 40), *range(hours * 3_600_000, hours * 3_600_000 + 400, 40)]
+    path = make_video(name, 20, pts=pts, time_base=Fraction(1, 1000))
+    with pytest.raises(MediaError, match=rf"spread over {hours * 3600} s, more than 216000 frames"):
+        probe_video(path)
+    with pytest.raises(MediaError, match="spread over"):
+        next(read_frames(path))
+
+
+def test_recordings_one_behind_the_other_do_not_lose_the_second(make_video):
+    first = make_video("one.ts", 60, options={"g": "12"}).read_bytes()
+    second = make_video("two.ts", 30).read_bytes()
+    path = make_video("both.ts", 1)
+    path.write_bytes(first + second)
+    with pytest.raises(MediaError, match=r"both\.ts: its clock goes back from 2\.\d+ s to 0\.\d+ s at frame \d+"):
+        probe_video(path)
+
+
 def test_an_mp4_without_its_index_is_refused(make_video):
     path = make_video(count=30)
     whole = path.read_bytes()
