@@ -96,7 +96,8 @@ def animation(
         lora_sha256 = None if lora is None else lora_digest(lora, layout)
         if lora and lora_sha256 and verified:
             version = FileVersion(lora_sha256, path_of_lora(lora.path, layout))
-            observe_inputs(context, observe_replaced_lora(context.instance, request.id, verified.versions, version))
+            replaced = observe_replaced_lora(context.instance, request.id, request.model, verified.versions, version)
+            observe_inputs(context, replaced)
         objects = storage.objects()
         prefix = chunk_prefix(
             request,

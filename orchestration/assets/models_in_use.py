@@ -100,21 +100,24 @@ def path_of_lora(file: Path, layout: RepositoryLayout) -> str:
 
 
 def observe_models_of_request(
-    request_id: str, versions: Mapping[str, str], lora: FileVersion | None
+    request_id: str, variant: str, versions: Mapping[str, str], lora: FileVersion | None
 ) -> Iterator[dg.AssetObservation]:
-    """What ``request_id`` is made with: one observation per asset of ``versions``."""
+    """What ``request_id`` is made with: one observation per asset of ``versions``, which are those of ``variant``."""
     for asset, version in versions.items():
-        of_clip = asset == _MODEL_OF_CLIP
-        yield observation(asset, request_id, str(ModelVersion(version, lora)) if of_clip else version)
+        used = lora if asset == _MODEL_OF_CLIP else None
+        shown: dict[str, dg.MetadataValue] = {"model": dg.MetadataValue.text(variant)}
+        if used:
+            shown["lora"] = dg.MetadataValue.text(used.path)
+        yield observation(asset, request_id, str(ModelVersion(version, used)), shown)
 
 
 def observe_replaced_lora(
-    instance: dg.DagsterInstance, request_id: str, versions: Mapping[str, str], lora: FileVersion
+    instance: dg.DagsterInstance, request_id: str, variant: str, versions: Mapping[str, str], lora: FileVersion
 ) -> Iterator[dg.AssetObservation]:
     """What the clip is made with, where the LoRA is another one than when the request was validated."""
-    version = str(ModelVersion(versions[_MODEL_OF_CLIP], lora))
-    if observed_versions(instance, _MODEL_OF_CLIP, [request_id]).get(request_id) != version:
-        yield observation(_MODEL_OF_CLIP, request_id, version)
+    files = versions[_MODEL_OF_CLIP]
+    if observed_versions(instance, _MODEL_OF_CLIP, [request_id]).get(request_id) != str(ModelVersion(files, lora)):
+        yield from observe_models_of_request(request_id, variant, {_MODEL_OF_CLIP: files}, lora)
 
 
 def observe_models_of_variant(
@@ -128,4 +131,5 @@ def observe_models_of_variant(
     observed = observed_versions(instance, _MODEL_OF_CLIP, requests)
     for request_id in requests:
         before = observed.get(request_id)
-        yield from observe_models_of_request(request_id, changed, ModelVersion.parse(before).lora if before else None)
+        lora = ModelVersion.parse(before).lora if before else None
+        yield from observe_models_of_request(request_id, variant, changed, lora)

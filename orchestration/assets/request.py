@@ -177,7 +177,7 @@ def _model_files_check(
             problem = str(error)
         else:
             remember_variant_of_request(context.instance, request.id, request.model)
-            for observation in observe_models_of_request(request.id, verified.versions, lora):
+            for observation in observe_models_of_request(request.id, request.model, verified.versions, lora):
                 context.log_event(observation)
     return dg.AssetCheckResult(
         check_name=MODEL_FILES_CHECK,

@@ -69,6 +69,9 @@ def test_a_request_becomes_a_clip(world: Any, submitted: Callable[..., str]) -> 
     assert all(checks_of(result).values()), result.get_asset_check_evaluations()
     assert len(checks_of(result)) == 5
     tags = world.instance.get_run_by_id(result.run_id).tags
+    for asset in ("pose_networks", "animation_model"):
+        (record,) = world.instance.fetch_observations(dg.AssetKey(asset), limit=1).records
+        assert record.asset_observation.metadata["model"].value == "sandbox", "not only a digest is shown"
     assert tags[MAKES_TAG] == world.requests.find("puppet").content, "a run started by hand says what it makes"
     clip = probe_video(world.artifact("animation", "puppet").path("clip.mp4"))
     assert (clip.width, clip.height, clip.frame_count, clip.frame_rate) == (64, 96, FRAMES, RATE)
