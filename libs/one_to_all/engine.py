@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from libs.errors import DeviceOutOfMemoryError
+from libs.errors import DeviceError, DeviceOutOfMemoryError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.chunk_plan import Chunk, plan_chunks
 from libs.one_to_all.device import default_dtype, resolve_device
@@ -24,6 +24,7 @@ from libs.one_to_all.events import (
     FramesReady,
     StepFinished,
 )
+from libs.one_to_all.finite import is_finite
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.fp8 import computes_in_fp8
 from libs.one_to_all.guidance import Guidance, plan_guidance
@@ -184,6 +185,7 @@ class AnimationEngine:
 
         Raises:
             InputError: the clip cannot be planned, or stored chunks belong to another clip.
+            DeviceError: what the network computed is no number.
             DeviceOutOfMemoryError: a chunk of this size does not fit.
         """
         plan = plan_chunks(inputs.frame_count, options.chunk_lengths)
@@ -264,6 +266,11 @@ class _Clip:
         latents = noise
         for step in steps:
             latents = step.latents
+            if step.step in {1, step.step_count} and not is_finite(latents):  # not each: looking waits for the device
+                raise DeviceError(
+                    f"chunk {chunk.index} is not finite (NaN or infinity) after step {step.step}, and would be black: "
+                    "try without the LoRA if there is one, with ONE_TO_ALL_FP8_COMPUTE=false, or on another device"
+                )
             yield StepFinished(chunk.index, step.step, step.step_count)
         yield uint8_from_signed(decode_latents(networks.vae, latents))
 

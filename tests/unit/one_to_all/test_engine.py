@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from libs.errors import DeviceOutOfMemoryError, InputError
+from libs.errors import DeviceError, DeviceOutOfMemoryError, InputError
 from libs.one_to_all import engine as engine_module
 from libs.one_to_all.chunk_plan import ChunkLengths
 from libs.one_to_all.engine import AnimationEngine, ChunkStarted, FramesReady, StepFinished
@@ -127,6 +127,24 @@ def test_bfloat16_is_near_float32(repository, engine, make_inputs):
     assert frames.shape == expected.shape
     difference = np.abs(frames - expected)
     assert 0 < difference.mean() < 4  # of 255 levels: rounding shows, and no more than rounding
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_clip_of_nan_is_an_error_and_not_black(engine, make_inputs, monkeypatch, step):
+    """As a LoRA of absurd strength makes it, or a card at fault. Nothing of the chunk is stored."""
+    make_steps, made = engine.denoise, []
+
+    def spoil(*arguments, **options):
+        for state in make_steps(*arguments, **options):
+            made.append(state.step)
+            if state.step >= step:
+                state.latents[0, 0, -1, 0, 0] = float("nan")
+            yield state
+
+    monkeypatch.setattr(engine, "denoise", spoil)
+    with pytest.raises(DeviceError, match=rf"chunk 0 is not finite .* after step {step}, and would be black"):
+        list(engine.animate(make_inputs(5), _options(num_inference_steps=3)))
+    assert made[-1] == step
 
 
 def test_out_of_memory_says_what_to_change(engine, make_inputs, monkeypatch):
