@@ -15,7 +15,7 @@ REFUSED_WITHOUT_REASON_CODES = frozenset({"400", "401", "403"})
 """Where the answer had no body, botocore takes the HTTP status for a code."""
 
 _ADVICE = {
-    "NoSuchBucket": "the bucket does not exist: `one-to-all storage prepare --apply` creates it, or correct S3_BUCKET_NAME",
+    "NoSuchBucket": "no such bucket: `one-to-all storage prepare --apply` creates it, or correct S3_BUCKET_NAME",
     "InvalidBucketName": "this is no valid bucket name: correct S3_BUCKET_NAME",
     "InvalidAccessKeyId": "the server does not know this access key: correct S3_ACCESS_KEY",
     "SignatureDoesNotMatch": "the secret key does not fit the access key: correct S3_SECRET_KEY",

@@ -153,7 +153,7 @@ def test_refusals_name_what_to_change_and_are_final(faulty_server, status, code,
 def test_a_missing_bucket_is_named(s3_server, tmp_path):
     objects = S3ObjectStore(client(s3_server.endpoint, s3_server.access_key, s3_server.secret_key), "no-such-bucket")
     assert_every_call_raises(
-        objects, tmp_path, StorageError, r"s3://no-such-bucket.*create it, or correct S3_BUCKET_NAME"
+        objects, tmp_path, StorageError, r"s3://no-such-bucket.*creates it, or correct S3_BUCKET_NAME"
     )
     with pytest.raises(StorageError, match="S3_BUCKET_NAME"):
         ArtifactStore(objects, tmp_path / "cache").fetch("a", "p")
