@@ -73,6 +73,11 @@ class Settings(BaseSettings):
 
     archive_after_days: float = Field(90, ge=0, description="finished requests older than this leave the UI's list")
     prune_runs_after_days: float = Field(90, ge=0, description="runs older than this that nothing needs are deleted")
+    prune_artifacts_after_days: float = Field(
+        90,
+        ge=2,
+        description="older contents are removed when they were replaced this long ago (one-to-all storage prune)",
+    )
     chunk_max_age_days: float = Field(7, ge=0, description="how long a killed run's chunks and scratch are kept")
     artifact_cache_max_gb: float = Field(100, ge=0, description="size of DATA_DIR/artifact_cache after housekeeping")
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from libs.command_line.durations import parse_duration
 from libs.command_line.options import ApplyOption, examples
+from libs.command_line.prune import prune
 from libs.command_line.terminal import console, shown_progress
 from libs.errors import InputError
 from libs.settings import Settings, get_settings
@@ -121,6 +122,13 @@ def allow_previews(apply: ApplyOption = False) -> None:
     typer.echo(json.dumps(policy, indent=2))
     if not apply:
         typer.echo("This would be added to the bucket's policy; run again with --apply.", err=True)
+
+
+app.command(
+    epilog=examples(
+        "one-to-all storage prune", "one-to-all storage prune --apply", "one-to-all storage prune --older-than 30d"
+    )
+)(prune)
 
 
 def _require_bucket(settings: Settings) -> "S3ObjectStore":

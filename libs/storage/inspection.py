@@ -5,7 +5,7 @@ Looks only, apart from the mark it leaves on what it finds corrupt. What does no
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -83,7 +83,7 @@ def inspect(objects: ObjectStore, *, full: bool = False, report: Report | None =
     """
     everything = list(objects.list())
     listed = {info.key: info for info in everything if info.key.split("/")[0] not in OTHER_PREFIXES}
-    manifests, unreadable = _read_manifests(objects, listed)
+    manifests, unreadable = read_manifests(objects, listed)
     wanted = _wanted_files(manifests)
     problems = [_unreadable(key, error) for key, error in unreadable.items()]
     found: list[tuple[StoredFile, Manifest, bool]] = []
@@ -99,8 +99,8 @@ def inspect(objects: ObjectStore, *, full: bool = False, report: Report | None =
     if full:
         problems += _read_files(objects, found, report)
     rest = [info for key, info in listed.items() if key not in manifests and key not in unreadable]
-    undecided = tuple(f"{_place_of(key)}/" for key in unreadable)  # these manifests may name what lies beside them
-    unnamed = [info for info in rest if _artifact_key(info.key) not in wanted]
+    undecided = tuple(f"{place_of(key)}/" for key in unreadable)  # these manifests may name what lies beside them
+    unnamed = [info for info in rest if artifact_key(info.key) not in wanted]
     return Inspection(
         objects=len(everything),
         bytes=sum(info.size for info in everything),
@@ -110,19 +110,17 @@ def inspect(objects: ObjectStore, *, full: bool = False, report: Report | None =
         orphans=tuple(
             info
             for info in unnamed
-            if _FILE.fullmatch(_artifact_key(info.key)) and not _artifact_key(info.key).startswith(undecided)
+            if _FILE.fullmatch(artifact_key(info.key)) and not artifact_key(info.key).startswith(undecided)
         ),
-        unknown=tuple(info for info in unnamed if not _FILE.fullmatch(_artifact_key(info.key))),
+        unknown=tuple(info for info in unnamed if not _FILE.fullmatch(artifact_key(info.key))),
     )
 
 
-def _read_manifests(
-    objects: ObjectStore, listed: dict[str, ObjectInfo]
-) -> tuple[dict[str, Manifest], dict[str, StorageError]]:
-    """Manifests by key, and the errors of those that cannot be read."""
+def read_manifests(objects: ObjectStore, listed: Iterable[str]) -> tuple[dict[str, Manifest], dict[str, StorageError]]:
+    """Those of the keys ``listed`` that hold manifests, by key, and the errors of those that cannot be read."""
     manifests: dict[str, Manifest] = {}
     unreadable: dict[str, StorageError] = {}
-    for key in filter(_MANIFEST.fullmatch, listed):
+    for key in filter(is_manifest_key, listed):
         try:
             data = objects.get_bytes(key)
         except ArtifactMissingError:
@@ -183,7 +181,7 @@ def _problem(kind: ProblemKind, file: StoredFile, manifest: Manifest, newest: bo
 
 
 def _unreadable(key: str, error: StorageError) -> Problem:
-    asset, _, partition = _place_of(key).rpartition("/")
+    asset, _, partition = place_of(key).rpartition("/")
     return Problem(
         ProblemKind.UNREADABLE,
         key,
@@ -194,13 +192,23 @@ def _unreadable(key: str, error: StorageError) -> Problem:
     )
 
 
-def _place_of(manifest_key: str) -> str:
-    """Asset and partition as they stand in a manifest's key."""
+def place_of(manifest_key: str) -> str:
+    """Asset and partition as they stand in a manifest's key.
+
+    Raises:
+        ValueError: it is no manifest's key (``is_manifest_key``).
+    """
     match = _MANIFEST.fullmatch(manifest_key)
-    assert match is not None
+    if match is None:
+        raise ValueError(f"{manifest_key} is no manifest's key")
     return f"{match['asset']}/{match['partition']}"
 
 
-def _artifact_key(key: str) -> str:
+def is_manifest_key(key: str) -> bool:
+    """True where a manifest may lie at ``key``; a file of an artifact may be called like one."""
+    return _MANIFEST.fullmatch(key) is not None
+
+
+def artifact_key(key: str) -> str:
     """The key whose fate decides over ``key``: a preview belongs to the file it is a copy of."""
     return key.removeprefix(f"{PREVIEWS_PREFIX}/")

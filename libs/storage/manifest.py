@@ -5,10 +5,9 @@ What does not belong here: storing it (``artifacts``), where things are (``keys`
 
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from libs.errors import ArtifactMissingError, StorageError
 from libs.storage.keys import check_file_name, check_key
@@ -55,7 +54,7 @@ class Manifest(BaseModel):
     files: tuple[StoredFile, ...]
     digest: Sha256
     attributes: dict[str, Any] = Field(default_factory=dict)
-    created: datetime
+    created: AwareDatetime
 
     @property
     def size(self) -> int:

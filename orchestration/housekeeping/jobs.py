@@ -12,6 +12,7 @@ from libs.request_archive import RequestArchive
 from orchestration.failures import failures_explained
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive
 from orchestration.housekeeping.local_files import old_scratch, remove_old_scratch
+from orchestration.housekeeping.old_artifacts import is_latest_in_catalogue
 from orchestration.housekeeping.old_runs import delete_runs, superfluous_runs
 from orchestration.resources import ScratchResource, SettingsResource, StorageResource
 
@@ -24,6 +25,12 @@ class HousekeepingConfig(dg.Config):
     """Look first: what would be removed is listed, and stays."""
 
     dry_run: bool = False
+
+
+class CautiousConfig(HousekeepingConfig):
+    """Where what goes cannot be made again: only looks, unless it is told not to."""
+
+    dry_run: bool = True
 
 
 @dg.op
@@ -96,6 +103,26 @@ def remove_chunks_nobody_needs(
     context.add_output_metadata({"bytes": sum(chunks.bytes for chunks in old)})
 
 
+@dg.op
+def prune_superseded_artifacts(
+    context: dg.OpExecutionContext,
+    config: CautiousConfig,
+    settings: SettingsResource,
+    storage: StorageResource,
+) -> None:
+    """Contents replaced PRUNE_ARTIFACTS_AFTER_DAYS ago leave the store, and files as old that no manifest names."""
+    from libs.superseded_artifacts import find_prunable, remove_prunable  # noqa: PLC0415 - loads the media libraries
+
+    age, store = timedelta(days=settings.load().prune_artifacts_after_days), storage.artifacts()
+    with failures_explained():
+        found = find_prunable(store, age, lambda manifest: is_latest_in_catalogue(context.instance, manifest))
+        if not config.dry_run:
+            found = remove_prunable(store, found, age)
+    names = [superseded.content.name for superseded in found.superseded]
+    _tell(context, config, "older contents and orphans removed", [*names, *(info.key for info in found.orphans)])
+    context.add_output_metadata({"bytes": found.bytes})
+
+
 def _tell(context: dg.OpExecutionContext, config: HousekeepingConfig, what: str, names: Iterable[str]) -> None:
     listed = list(names)
     if config.dry_run:
@@ -124,7 +151,13 @@ def remove_old_chunks() -> None:
     remove_chunks_nobody_needs()
 
 
-HOUSEKEEPING_JOBS = [housekeeping, prune_this_machine, remove_old_chunks]
+@dg.job(description="Remove contents that were replaced long ago from the store. A dry run, unless dry_run is false.")
+def prune_artifacts() -> None:
+    """One op."""
+    prune_superseded_artifacts()
+
+
+HOUSEKEEPING_JOBS = [housekeeping, prune_this_machine, remove_old_chunks, prune_artifacts]
 
 HOUSEKEEPING_SCHEDULES = [
     dg.ScheduleDefinition(
@@ -140,5 +173,13 @@ HOUSEKEEPING_SCHEDULES = [
         cron_schedule="0 4 * * *",
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Removes old chunks every day at 04:00 UTC; not needed where the bucket has a lifecycle rule.",
+    ),
+    dg.ScheduleDefinition(
+        name="prune_artifacts_weekly",
+        job=prune_artifacts,
+        cron_schedule="0 5 * * 0",
+        run_config={"ops": {"prune_superseded_artifacts": {"config": {"dry_run": False}}}},
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Removes contents that were replaced PRUNE_ARTIFACTS_AFTER_DAYS ago, on Sundays at 05:00 UTC.",
     ),
 ]

@@ -102,6 +102,40 @@ def test_orphans_go_only_with_an_age_limit(store: ArtifactStore, tmp_path: Path)
     assert store.fetch("animation", "dance-1").path("clip.mp4").read_bytes() == b"moving pictures"
 
 
+def test_older_contents_are_shown_and_go_only_when_asked(store: ArtifactStore, tmp_path: Path) -> None:
+    old_key = published(store, tmp_path / "scratch")
+    (tmp_path / "scratch" / "clip.mp4").write_bytes(b"newer pictures")
+    newest = store.publish("animation", "dance-1", ArtifactFiles(tmp_path / "scratch"))
+    nothing = one_to_all(tmp_path, "storage", "prune", "--apply")
+    assert (nothing.returncode, nothing.stdout) == (0, "older contents: 0, files that no manifest names: 0, together 0.0 MB: removed\n")
+    history = tmp_path / "artifacts" / "animation" / "dance-1" / "manifests"
+    long_ago = time.time() - 91 * 86400
+    for path in (tmp_path / "artifacts").rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    for path in (*history.iterdir(), history.parent / "manifest.json"):
+        document = json.loads(path.read_bytes())
+        document["created"] = f"2020-01-0{2 if document['digest'] == newest.digest else 1}T00:00:00Z"
+        path.write_text(json.dumps(document))
+        os.utime(path, (long_ago, long_ago))
+    store.objects.put_bytes(ORPHAN, b"x")
+    os.utime(tmp_path / "artifacts" / ORPHAN, (long_ago, long_ago))
+
+    looked = one_to_all(tmp_path, "storage", "prune")
+    assert looked.returncode == 0, looked.stderr
+    assert "older contents: 1, files that no manifest names: 1, together 0.0 MB: would be removed" in looked.stdout
+    assert "dance-1" in looked.stdout
+    assert "run again with --apply" in looked.stderr
+    assert "older contents: 0" in one_to_all(tmp_path, "storage", "prune", "--older-than", "92d").stdout
+    assert "at least 2 days" in one_to_all(tmp_path, "storage", "prune", "--older-than", "0s").stderr
+    assert store.objects.exists(old_key)
+    document = json.loads(one_to_all(tmp_path, "storage", "prune", "--apply", "--json").stdout)
+    assert [one["keys"] for one in document["superseded"]] == [[old_key]]
+    assert (document["orphans"], document["applied"]) == ([ORPHAN], True)
+    assert not store.objects.exists(old_key)
+    assert one_to_all(tmp_path, "storage", "check", "--full").returncode == 0
+    assert store.fetch("animation", "dance-1").path("clip.mp4").read_bytes() == b"newer pictures"
+
+
 def test_sharing_from_a_folder_prints_the_path(store: ArtifactStore, tmp_path: Path) -> None:
     key = published(store, tmp_path / "scratch")
     assert one_to_all(tmp_path, "share", "dance-1").stdout == f"{tmp_path / 'artifacts' / key}\n"

@@ -1,6 +1,7 @@
 """Housekeeping on a real instance: what is done with goes, and what the present rests on stays."""
 
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from libs.request_archive import REQUEST_ASSETS, RequestArchive
+from libs.storage.artifacts import ArtifactFiles
 from libs.storage.chunks import StoredChunks
+from libs.storage.inspection import inspect
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive
@@ -208,6 +211,36 @@ def test_old_chunks_are_removed_by_a_job(world: Any) -> None:
     assert {info.key.split("/")[1] for info in world.objects.list("chunks/")} == {"going-on"}
 
 
+def test_contents_replaced_long_ago_are_removed_by_a_job(world: Any, tmp_path: Path) -> None:
+    """Three contents of one asset: the newest, one that Dagster still shows, and one that nothing needs."""
+    shown = world.store.fetch("model_verification", "sandbox").manifest
+    for content in (b"unneeded", b"newest"):
+        (tmp_path / "files").mkdir(exist_ok=True)
+        (tmp_path / "files" / "report.json").write_bytes(content)
+        newest = world.store.publish("model_verification", "sandbox", ArtifactFiles(tmp_path / "files"))
+    for path in (world.objects.root / "model_verification").rglob("*.json"):
+        if path.parent.name == "manifests" or path.name == "manifest.json":
+            path.write_bytes(re.sub(rb'"created": "20', b'"created": "19', path.read_bytes()))
+    make_old(world.objects.root, days=91)
+
+    def prune(**config: Any) -> dict[str, Any]:
+        job = build_defs().resolve_job_def("prune_artifacts")
+        run_config = {"ops": {"prune_superseded_artifacts": {"config": config}}}
+        result = job.execute_in_process(instance=world.instance, run_config=run_config)
+        (output,) = (event for event in result.all_node_events if event.event_type_value == "STEP_OUTPUT")
+        return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+    history = {manifest.digest for manifest in world.store.history("model_verification", "sandbox")}
+    assert len(history) == 3
+    looked = prune()
+    assert looked["older contents and orphans removed (dry run: nothing was)"] == 1, looked
+    assert {manifest.digest for manifest in world.store.history("model_verification", "sandbox")} == history
+    assert prune(dry_run=False)["older contents and orphans removed"] == 1
+    left = {manifest.digest for manifest in world.store.history("model_verification", "sandbox")}
+    assert left == {newest.digest, shown.digest}
+    assert inspect(world.objects, full=True).problems == ()
+
+
 def test_the_archive_knows_all_assets_of_a_request() -> None:
     graph = build_defs().resolve_asset_graph()
     keys = graph.materializable_asset_keys
@@ -217,7 +250,11 @@ def test_the_archive_knows_all_assets_of_a_request() -> None:
 
 def test_the_schedules_wait_until_a_person_switches_them_on() -> None:
     schedules = {schedule.name: schedule for schedule in build_defs().schedules or []}
-    for name, job in (("housekeeping_daily", "housekeeping"), ("remove_old_chunks_daily", "remove_old_chunks")):
+    for name, job in (
+        ("housekeeping_daily", "housekeeping"),
+        ("remove_old_chunks_daily", "remove_old_chunks"),
+        ("prune_artifacts_weekly", "prune_artifacts"),
+    ):
         schedule = schedules[name]
         assert isinstance(schedule, dg.ScheduleDefinition)
         assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
