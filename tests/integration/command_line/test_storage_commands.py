@@ -107,7 +107,10 @@ def test_older_contents_are_shown_and_go_only_when_asked(store: ArtifactStore, t
     (tmp_path / "scratch" / "clip.mp4").write_bytes(b"newer pictures")
     newest = store.publish("animation", "dance-1", ArtifactFiles(tmp_path / "scratch"))
     nothing = one_to_all(tmp_path, "storage", "prune", "--apply")
-    assert (nothing.returncode, nothing.stdout) == (0, "older contents: 0, files that no manifest names: 0, together 0.0 MB: removed\n")
+    assert (nothing.returncode, nothing.stdout) == (
+        0,
+        "older contents: 0, files that no manifest names: 0, together 0.0 MB: removed\n",
+    )
     history = tmp_path / "artifacts" / "animation" / "dance-1" / "manifests"
     long_ago = time.time() - 91 * 86400
     for path in (tmp_path / "artifacts").rglob("*"):
