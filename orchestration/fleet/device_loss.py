@@ -14,7 +14,11 @@ def device_loss() -> str | None:
     Waits for what runs on it. Only devices that hold tensors of this process are asked: asking takes memory there.
     """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    if torch is None:
+        return None
+    # The pose networks run on the GPU without torch, which begins to use it here: that fails if they have lost it.
+    by_others = "onnxruntime" in sys.modules and torch.cuda.is_available()
+    if not (torch.cuda.is_initialized() or by_others):
         return None
     try:
         used = [index for index in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(index)]

@@ -60,7 +60,7 @@ def make_clip(context: dg.AssetExecutionContext, seconds: float) -> None:
 
 def lose_gpu(*_: int) -> None:
     """From now on torch's CUDA refuses every call of this process, as it does after an illegal memory access."""
-    refusing = {"memory_reserved": lambda _: 1, "synchronize": lose_gpu}
+    refusing = {"is_available": lambda: True, "memory_reserved": lambda _: 1, "synchronize": lose_gpu}
     cuda = SimpleNamespace(is_initialized=lambda: True, device_count=lambda: 1, **refusing)
     sys.modules["torch"] = SimpleNamespace(cuda=cuda)  # type: ignore[assignment]
     raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -12,9 +12,12 @@ from orchestration.fleet.device_loss import device_loss
 ANSWER = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later\n"
 
 
-def pretend_cuda(patch: pytest.MonkeyPatch, answer: Callable[[int], None], reserved: tuple[int, ...]) -> None:
+def pretend_cuda(
+    patch: pytest.MonkeyPatch, answer: Callable[[int], None], reserved: tuple[int, ...], *, by_torch: bool = True
+) -> None:
     cuda = SimpleNamespace(
-        is_initialized=lambda: True,
+        is_initialized=lambda: by_torch,
+        is_available=lambda: True,
         device_count=lambda: len(reserved),
         memory_reserved=lambda index: reserved[index],
         current_device=lambda: 0,
@@ -36,6 +39,17 @@ def test_a_gpu_that_refuses_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 
     pretend_cuda(monkeypatch, refuse, (1 << 30,))
     assert device_loss() == "CUDA error: an illegal memory access was encountered"
+
+
+def test_a_gpu_that_only_the_pose_networks_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(index: int) -> None:
+        raise RuntimeError("CUDA driver initialization failed")
+
+    pretend_cuda(monkeypatch, refuse, (0,), by_torch=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace())
+    assert device_loss() == "CUDA driver initialization failed"
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    assert device_loss() is None, "nobody used it"
 
 
 @pytest.mark.parametrize(("reserved", "asked"), [((0, 5, 0), [1]), ((0, 0), [0])])
