@@ -10,7 +10,7 @@ SCREENSHOTS_DIR ?= assets
 SCREENSHOTS_WORLD ?= /srv/one-to-all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark gpu pictures screenshots clean
+.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark gpu pictures screenshots clean clean-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ screenshots: $(INSTALLED) ## the pictures of README and docs: the browser test, 
 	SCREENSHOTS_DIR=$(SCREENSHOTS_DIR) SCREENSHOTS_WORLD=$(SCREENSHOTS_WORLD) \
 		$(BIN)/python -m pytest tests/integration/orchestration/test_browser.py
 
-clean: ## remove what tests and demo wrote; weights and .venv stay
-	rm -rf data/artifacts data/artifact_cache data/dagster_home data/one_to_all_animation_runtime
+clean: ## remove the caches of Python and of the checking tools; clips, weights and .venv stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-data: ## delete everything in data/: clips, inbox, history of runs, caches; weights and .venv stay
+	find data -mindepth 1 -maxdepth 1 -not -name README.md -exec rm -rf {} +
