@@ -19,6 +19,8 @@ from orchestration.partitions import ANIMATION_REQUESTS, variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 
+_FRAMES_LISTED = 20
+
 
 @dg.asset(
     partitions_def=ANIMATION_REQUESTS,
@@ -40,6 +42,7 @@ def pose_tracks(
     progress: ProgressResource,
 ) -> dg.Output:
     """Key-points of the reference and of every driver frame used, found by the detector and the pose network."""
+    from libs.pose.followed_person import changes_of_person  # noqa: PLC0415
     from libs.stages.pose_track_store import SharedPoseTracks  # noqa: PLC0415 - loads the pose networks' runtime
     from libs.stages.pose_tracks import load_estimator, sources_of, track_poses  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
@@ -67,6 +70,7 @@ def pose_tracks(
         {
             "frames": len(tracked.driver),
             "frames without a detection": int((tracked.driver.boxes[:, 4] < 0).sum()),
+            "another person may be followed from frame": _listed(changes_of_person(tracked.driver)),
             "mean body score of the reference": float(tracked.reference.body[..., 2].mean()),
             "mean body score of the driver": float(tracked.driver.body[..., 2].mean()),
             "reference reused": tracked.reference_reused,
@@ -76,3 +80,9 @@ def pose_tracks(
         },
         attributes={SECONDS_ATTRIBUTE: seconds},
     )
+
+
+def _listed(frames: list[int]) -> str:
+    """The first few, as text; an event with all its metadata stays small."""
+    shown = ", ".join(str(frame) for frame in frames[:_FRAMES_LISTED]) or "none"
+    return shown if len(frames) <= _FRAMES_LISTED else f"{shown} and {len(frames) - _FRAMES_LISTED} more"
