@@ -4,6 +4,7 @@ What does not belong here: deciding what to drop (``warm``), and where a single 
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.safetensors_header import read_header
 from libs.one_to_all.loading import weight_files
 
+_GROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+
 
 class DeviceMemory(NamedTuple):
     """Memory of a device in bytes: what may be taken now, and all of it."""
@@ -25,11 +29,33 @@ class DeviceMemory(NamedTuple):
 
 
 def device_memory(device: torch.device) -> DeviceMemory:
-    """The memory of a CUDA device, or of this machine for the CPU."""
+    """The memory of a CUDA device, or for the CPU that of this machine, within the limits of a container."""
     if device.type == "cuda":
         return DeviceMemory(*torch.cuda.mem_get_info(device))
     machine = psutil.virtual_memory()
-    return DeviceMemory(machine.available, machine.total)
+    everything = [DeviceMemory(machine.available, machine.total), *_limits_of_container()]
+    return DeviceMemory(min(one.free for one in everything), min(one.total for one in everything))
+
+
+def _limits_of_container() -> Iterator[DeviceMemory]:
+    """What the control groups (version 2) of this process leave it, from the innermost to the outermost."""
+    own = next((line for line in _read(_OWN_GROUPS).splitlines() if line.startswith("0::")), None)
+    if own is None:
+        return
+    group = _GROUPS / own.removeprefix("0::").lstrip("/")
+    for folder in (group, *group.parents):
+        limit = _read(folder / "memory.max").strip()
+        if limit.isdigit():
+            # Pages of files that were read count as used, but are given up for whoever needs memory.
+            pages = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+            kept = int(_read(folder / "memory.current")) - int(pages["inactive_file"]) - int(pages["active_file"])
+            yield DeviceMemory(max(0, int(limit) - kept), int(limit))
+        if folder == _GROUPS:
+            return
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 def bytes_when_loaded(layout: RepositoryLayout, dtype: torch.dtype) -> int:

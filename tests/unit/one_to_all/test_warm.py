@@ -205,3 +205,27 @@ def test_memory_of_the_machine_and_of_a_gpu(monkeypatch):
     assert 0 < machine.free < machine.total
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * GIGABYTE, 80 * GIGABYTE))
     assert memory.device_memory(torch.device("cuda:1")) == (30 * GIGABYTE, 80 * GIGABYTE)
+
+
+def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
+    """A limit of 60 MB, 10 MB of it in use and 20 MB read from files; one around it of 45 MB, unused."""
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    group, mega = tmp_path / "pods" / "worker", 10**6
+
+    def limit(folder, most, current, inactive, active):
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text(f"{current}\n")
+        (folder / "memory.stat").write_text(f"anon 5\ninactive_file {inactive}\nactive_file {active}\n")
+
+    group.mkdir(parents=True)
+    machine = memory.device_memory(torch.device("cpu"))  # as where there are no control groups
+    assert machine.free > 60 * mega
+    (tmp_path / "own").write_text("4:memory:/old\n0::/pods/worker\n")
+    limit(group, 60 * mega, 30 * mega, 15 * mega, 5 * mega)
+    assert memory.device_memory(torch.device("cpu")) == (50 * mega, 60 * mega)
+    limit(group.parent, 45 * mega, 0, 0, 0)
+    assert memory.device_memory(torch.device("cpu")) == (45 * mega, 45 * mega)
+    limit(group, "max", 0, 0, 0)
+    limit(group.parent, 45 * mega, 99 * mega, 0, 0)
+    assert memory.device_memory(torch.device("cpu")) == (0, 45 * mega)
