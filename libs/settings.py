@@ -5,22 +5,27 @@ never appear in ``repr``, logs or Dagster configuration. What does not belong he
 folders, and settings of a single request (``libs.animation_request``).
 """
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libs.default_passwords import password_in, why_refused
+from libs.dotenv_file import require_readable
 from libs.errors import SettingsError
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 
 MEMORY_LIMIT_PATTERN = r"(\d+(?:\.\d+)?) ?GB"
 _FP8_SUFFIX = "-FP8"
+_CENTURY = 36_500
+"""In days: longer than anything is kept, and no date before the first."""
 
 AttentionName = Literal["auto", "flash_3", "cudnn", "flash", "native_flash", "native"]
 HubName = Literal["modelscope", "huggingface"]
@@ -71,15 +76,21 @@ class Settings(BaseSettings):
     nightly_cron: str = Field("0 1 * * *", description="when the nightly batch starts: a cron line of five fields")
     nightly_timezone: str = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
 
-    archive_after_days: float = Field(90, ge=0, description="finished requests older than this leave the UI's list")
-    prune_runs_after_days: float = Field(90, ge=0, description="runs older than this that nothing needs are deleted")
-    prune_artifacts_after_days: float = Field(
-        90,
-        ge=2,
-        description="older contents are removed when they were replaced this long ago (one-to-all storage prune)",
+    archive_after_days: float = Field(
+        90, ge=0, le=_CENTURY, description="finished requests older than this leave the UI's list"
     )
-    chunk_max_age_days: float = Field(7, ge=0, description="how long a killed run's chunks and scratch are kept")
-    artifact_cache_max_gb: float = Field(100, ge=0, description="size of DATA_DIR/artifact_cache after housekeeping")
+    prune_runs_after_days: float = Field(
+        90, ge=0, le=_CENTURY, description="runs older than this that nothing needs are deleted"
+    )
+    prune_artifacts_after_days: float = Field(
+        90, ge=2, le=_CENTURY, description="older contents of artifacts go when they were replaced this long ago"
+    )
+    chunk_max_age_days: float = Field(
+        7, ge=0, le=_CENTURY, description="how long a killed run's chunks and scratch are kept"
+    )
+    artifact_cache_max_gb: float = Field(
+        100, ge=0, le=10**9, description="size of DATA_DIR/artifact_cache after housekeeping"
+    )
 
     redis_url: SecretStr | None = Field(None, description="broker of the fleet: redis://[:password@]host:port/database")
 
@@ -87,7 +98,8 @@ class Settings(BaseSettings):
     @classmethod
     def _derive_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Defaults that follow from other settings, and all relative paths made absolute."""
-        values = dict(values)
+        values = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        values = {name: value for name, value in values.items() if value != ""}  # nothing but blanks: not set
         models = _absolute(values.get("models_dir") or "models")
         data = _absolute(values.get("data_dir") or "data")
         model_folder = str(values.get("one_to_all_model_dir") or "One-to-All-14b")
@@ -106,6 +118,22 @@ class Settings(BaseSettings):
         if values.get("log_dir"):
             values["log_dir"] = _absolute(values["log_dir"])
         return values
+
+    @field_validator("models_dir", "data_dir")
+    @classmethod
+    def _may_be_a_folder(cls, value: Path) -> Path:
+        existing = next((path for path in (value, *value.parents) if os.path.lexists(path)), value)
+        if not existing.is_dir():
+            raise ValueError(f"{value} cannot be a folder: {existing} is none")
+        return value
+
+    @field_validator("model_hub_token", "s3_access_key")
+    @classmethod
+    def _is_printable(cls, value: SecretStr | None) -> SecretStr | None:
+        """What cannot be sent in a header would be shown in the client's complaint about it."""
+        if value and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("must be one word of ASCII letters, digits and signs; it holds a blank or something else")
+        return value
 
     @field_validator("one_to_all_model_dir")
     @classmethod
@@ -167,9 +195,18 @@ class Settings(BaseSettings):
 
     @field_validator("s3_endpoint", "s3_public_endpoint")
     @classmethod
-    def _is_an_address_without_credentials(cls, value: str | None) -> str | None:
+    def _is_an_address_without_credentials(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value and "@" in value.partition("://")[2].partition("/")[0]:
             raise ValueError("must not hold a user or password, it is shown in messages: use S3_ACCESS_KEY")
+        if value and not _is_http_address(value):
+            raise ValueError(f"{str(info.field_name).upper()}={value!r} is not an address; expected http://host:port")
+        return value
+
+    @field_validator("s3_region")
+    @classmethod
+    def _is_a_region(cls, value: str) -> str:
+        if not re.fullmatch(r"(?!-)[a-zA-Z\d-]{1,63}(?<!-)", value):
+            raise ValueError(f"S3_REGION={value!r} must be letters, digits and hyphens, e.g. us-east-1")
         return value
 
     @field_validator("redis_url")
@@ -184,7 +221,10 @@ class Settings(BaseSettings):
     def _prefix_without_outer_slashes(cls, value: str) -> str:
         if set(value) & set("*?$"):
             raise ValueError(f"S3_PREFIX={value!r} must not hold *, ? or $: bucket policies take them for patterns")
-        return value.strip("/")
+        value = value.strip("/")
+        if value and any(part in {"", ".", ".."} for part in value.split("/")):
+            raise ValueError(f"S3_PREFIX={value!r} must be names joined by single slashes, without '.' and '..'")
+        return value
 
     @model_validator(mode="after")
     def _s3_is_whole(self) -> Self:
@@ -258,12 +298,23 @@ def _absolute(path: str | Path) -> Path:
     return REPOSITORY_ROOT / Path(path).expanduser()
 
 
+def _is_http_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # the port is no number, or too large
+        return False
+
+
 def load_settings() -> Settings:
     """Read environment and ``.env`` now.
 
     Raises:
-        SettingsError: names each wrong variable and what is expected; never shows a secret.
+        SettingsError: names each wrong variable and what is expected, or the line of ``.env``; never shows a secret.
     """
+    dotenv = Settings.model_config.get("env_file")
+    if isinstance(dotenv, str | Path):
+        require_readable(Path(dotenv))
     try:
         return Settings()  # type: ignore[call-arg]  # the values come from the environment
     except ValidationError as error:

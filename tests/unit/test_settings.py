@@ -156,12 +156,72 @@ def test_half_an_s3_names_exactly_what_is_missing(monkeypatch: pytest.MonkeyPatc
         ("NIGHTLY_CRON", "0 1 * *"),
         ("NIGHTLY_TIMEZONE", "Mars/Olympus"),
         ("NIGHTLY_TIMEZONE", "/etc/passwd"),
+        ("S3_ENDPOINT", "localhost:9000"),
+        ("S3_ENDPOINT", "http://minio:port"),
+        ("S3_PUBLIC_ENDPOINT", "http://"),
+        ("S3_REGION", "eu west"),
+        ("S3_PREFIX", "a/../b"),
+        ("S3_PREFIX", "a//b"),
+        ("DATA_DIR", __file__),
+        ("MODELS_DIR", f"{__file__}/models"),
     ],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=variable):
         load_settings()
+
+
+def test_blanks_around_a_value_do_not_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets that are mounted as files, and lines of shell scripts, often end with one."""
+    monkeypatch.setenv("DATA_DIR", " /scratch\t")
+    monkeypatch.setenv("MODEL_HUB_TOKEN", "a-token\n")
+    for name, value in S3.items():
+        monkeypatch.setenv(name, f" {value}\n")
+    settings = load_settings()
+    assert settings.data_dir == Path("/scratch")
+    assert settings.s3_endpoint == S3["S3_ENDPOINT"]
+    assert settings.model_hub_token is not None
+    assert settings.model_hub_token.get_secret_value() == "a-token"
+    assert settings.s3_secret_key is not None
+    assert settings.s3_secret_key.get_secret_value() == S3["S3_SECRET_KEY"]
+    for name in S3:
+        monkeypatch.setenv(name, "  ")
+    assert not load_settings().uses_s3
+
+
+@pytest.mark.parametrize("variable", ["MODEL_HUB_TOKEN", "S3_ACCESS_KEY"])
+def test_what_no_header_can_hold_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """The clients' own complaints would show it."""
+    for name, value in S3.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(variable, "a-long\nsecret")
+    with pytest.raises(SettingsError, match=variable) as caught:
+        load_settings()
+    assert "a-long" not in str(caught.value)
+    assert "secret" not in str(caught.value).lower().replace("s3_secret", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"DATA_DIR=/a\nS3_ENDPOINT='http://minio:9000\nMODELS_DIR=/b\n", "line 2: expected NAME=value"),
+        (b"DATA_DIR=/a\nsecret words here\n", "line 2: expected NAME=value"),
+        ("DATA_DIR=/a".encode("utf-16"), "not a text in UTF-8"),
+    ],
+)
+def test_a_dotenv_file_that_cannot_be_read_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    dotenv = tmp_path / ".env"
+    monkeypatch.setitem(Settings.model_config, "env_file", dotenv)
+    dotenv.write_bytes(b"\xef\xbb\xbf# a comment\n\nexport DATA_DIR=/a # another\nMODELS_DIR='/b c'\nEMPTY=\n")
+    assert load_settings().models_dir == Path("/b c")
+    dotenv.write_bytes(content)
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings()
+    assert str(dotenv) in str(caught.value)
+    assert "secret words" not in str(caught.value)
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
