@@ -81,11 +81,12 @@ def quantize_checkpoint(
         plans = {shard: _plan_shard(read_header(source.root / shard)) for shard in shards}
         _check_room(target, plans)
         written, kept = [], []
+        damaged = _damaged(target, shards)
         done, total = 0, sum((source.root / shard).stat().st_size for shard in shards)
         for shard in shards:
             progress(STAGE, done, total, shard)
             digest = locked.files[shard].sha256
-            if _is_made_from(target.root / shard, digest):
+            if shard not in damaged and _is_made_from(target.root / shard, digest):
                 kept.append(shard)
             else:
                 _write_shard(source.root / shard, target.root / shard, plans[shard], digest)
@@ -94,7 +95,7 @@ def quantize_checkpoint(
         progress(STAGE, done, total, INDEX_NAME)
         size_after = _write_index(target, plans)
         if (source.root / CONFIGURATION_NAME).is_file():
-            hard_link(source.root / CONFIGURATION_NAME, target.root / CONFIGURATION_NAME)
+            _link_or_copy(source.root / CONFIGURATION_NAME, target.root / CONFIGURATION_NAME)
         linked = _link_pretrained(source, target)
         _remove_strangers(target, shards)
         _write_lock(source, target, locked)
@@ -156,6 +157,18 @@ def _is_made_from(path: Path, digest: str) -> bool:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         return bool(json.loads(file.read(length)).get("__metadata__", {}).get(_SOURCE_DIGEST) == digest)
+
+
+def _damaged(target: RepositoryLayout, shards: list[str]) -> set[str]:
+    """Shards that an earlier run finished and locked, and that have changed since."""
+    try:
+        locked = read_lock(target)
+    except ModelFilesError:  # it is written anew at the end
+        return set()
+    paths = {shard: target.root / shard for shard in shards if locked and shard in locked.files}
+    there = {shard: path for shard, path in paths.items() if path.is_file()}
+    digests = sha256_of_files(there.values(), DigestCache.beside(target))
+    return {shard for shard, path in there.items() if locked and digests[path] != locked.files[shard].sha256}
 
 
 def _write_shard(source: Path, target: Path, outputs: list[_Output], digest: str) -> None:
@@ -251,11 +264,15 @@ def _link_pretrained(source: RepositoryLayout, target: RepositoryLayout) -> int:
             place = path_of(target, name)
             if place.exists() and place.samefile(path):
                 continue
-            if not hard_link(path, place):
-                with atomic_write(place) as temporary:
-                    shutil.copy2(path, temporary)
+            _link_or_copy(path, place)
             count += 1
     return count
+
+
+def _link_or_copy(path: Path, place: Path) -> None:
+    if not hard_link(path, place):
+        with atomic_write(place) as temporary:
+            shutil.copy2(path, temporary)
 
 
 def _remove_strangers(target: RepositoryLayout, shards: list[str]) -> None:
@@ -273,7 +290,6 @@ def _write_lock(source: RepositoryLayout, target: RepositoryLayout, locked: Repo
     made = f"quantized from {source.variant.name}"
     entries = {name: LockedFile(path.stat().st_size, digests[path], made) for name, path in own.items()}
     for name, path in linked.items():
-        before = locked.files.get(name)
-        same = before is not None and before.sha256 == digests[path]
-        entries[name] = before if before is not None and same else LockedFile(path.stat().st_size, digests[path], made)
+        # What the source's lock says holds here too: a damaged file is not declared right by linking it.
+        entries[name] = locked.files.get(name) or LockedFile(path.stat().st_size, digests[path], made)
     write_lock(target, RepositoryLock(target.variant.name, dict(sorted(entries.items()))))

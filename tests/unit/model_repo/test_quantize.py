@@ -16,6 +16,7 @@ from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import lock_repository, read_lock
 from libs.model_repo.parameters import expected_parameters, is_quantized, scale_name
 from libs.model_repo.quantize import quantize_checkpoint, quantize_weight
+from libs.model_repo.repository_files import CONFIGURATION_NAME
 from libs.model_repo.verify import verify_repository
 from libs.settings import Settings
 
@@ -118,6 +119,35 @@ def test_another_source_is_quantized_anew(source: RepositoryLayout, target: Repo
     shards[0].write_bytes(content)
     lock_repository(source, replace_entries=True)
     assert quantize_checkpoint(source, target).written == (_SHARD,)
+
+
+def test_a_damaged_shard_is_made_again_and_not_declared_right(
+    source: RepositoryLayout, target: RepositoryLayout
+) -> None:
+    quantize_checkpoint(source, target)
+    whole = (target.root / _SHARD).read_bytes()
+    (target.root / _SHARD).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    found = verify_repository(target, "full").part("checkpoint")
+    assert (found.state, found.command) == ("mismatch", "one-to-all models quantize sandbox")
+    assert quantize_checkpoint(source, target).written == (_SHARD,)
+    assert (target.root / _SHARD).read_bytes() == whole
+    assert verify_repository(target, "full").state == "complete"
+
+
+def test_a_damaged_pretrained_file_is_not_declared_right(source: RepositoryLayout, target: RepositoryLayout) -> None:
+    content = source.detector.read_bytes()
+    source.detector.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    quantize_checkpoint(source, target)
+    assert verify_repository(target, "full").part("pose_models").state == "mismatch"
+
+
+def test_a_repository_on_another_disk_gets_copies(
+    source: RepositoryLayout, target: RepositoryLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "hard_link", lambda *_: False)
+    quantize_checkpoint(source, target)
+    assert (target.root / CONFIGURATION_NAME).read_bytes() == (source.root / CONFIGURATION_NAME).read_bytes()
+    assert verify_repository(target, "full").state == "complete"
 
 
 def test_an_unverified_source_is_refused(source: RepositoryLayout, target: RepositoryLayout) -> None:
