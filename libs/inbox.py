@@ -32,6 +32,9 @@ _REJECTED = f"{INBOX_PREFIX}/rejected/"
 _LARGEST_MOVED = 50 * MAX_DOCUMENT_BYTES
 """Bytes. What is larger is somebody's data (a capture of motion); moving it would take longer than a sensor may."""
 
+_LONGEST_NAME = 200
+"""Bytes of a document's file name; a file system takes 255, with what is added where it is refused."""
+
 _ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 _log = logging.getLogger(__name__)
@@ -221,7 +224,10 @@ def _is_document(info: ObjectInfo) -> bool:
         return False
     try:
         check_key(key)
+        fits = len(path.name.encode()) <= _LONGEST_NAME
     except (StorageError, UnicodeError):  # it can be neither read nor moved
+        fits = False
+    if not fits:
         _log.warning("%r in the inbox is ignored: its name cannot be a key", key)
         return False
     return True

@@ -4,6 +4,7 @@ For a laptop, tests, or a shared disk. Written atomically and flushed to disk. W
 (``s3``).
 """
 
+import errno
 import hashlib
 import mimetypes
 import time
@@ -94,7 +95,7 @@ class FolderObjectStore:
 
     def exists(self, key: str) -> bool:
         """See the protocol."""
-        return self._path(key).is_file()
+        return _is_file(self._path(key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See the protocol."""
@@ -106,8 +107,10 @@ class FolderObjectStore:
 
     def delete(self, key: str) -> None:
         """See the protocol."""
+        path = self._path(key)
         with disk_errors_explained(self.uri(key)):
-            self._path(key).unlink(missing_ok=True)
+            if _is_file(path):
+                path.unlink(missing_ok=True)
 
     def uri(self, key: str) -> str:
         """A ``file://`` address."""
@@ -123,7 +126,7 @@ class FolderObjectStore:
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._path(key)
         with disk_errors_explained(self.uri(key)):
-            if not path.is_file():
+            if not _is_file(path):
                 raise ArtifactMissingError(f"no object at {self.uri(key)}")
             yield path
 
@@ -142,6 +145,16 @@ class FolderObjectStore:
             with suppress(FileNotFoundError):  # its writer finished
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+
+
+def _is_file(path: Path) -> bool:
+    """False also for a name that no file can have: ``inbox/rejected/<name>.error.txt`` of a document's longest name."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def _described(path: Path, key: str, sha256: str | None) -> ObjectInfo:

@@ -266,6 +266,18 @@ def test_a_file_whose_name_cannot_be_a_key_stops_nobody(desk: Desk, name: bytes)
     assert os.path.exists(odd)  # noqa: PTH110 - the name is bytes
 
 
+@pytest.mark.parametrize(("length", "accepted"), [(200, ["a", "b"]), (201, ["b"])])
+def test_a_document_whose_name_is_too_long_to_be_moved_is_left_alone(
+    desk: Desk, length: int, accepted: list[str]
+) -> None:
+    name = f"{'x' * (length - 5)}.yaml"
+    (desk.folder / "inbox" / name).write_text(json.dumps([request_fields("a")]))
+    desk.request("b")
+    assert sorted(ids(desk.look())) == accepted
+    assert not desk.look().unreadable
+    assert (name in desk.names("inbox/")) == (accepted == ["b"])
+
+
 def test_data_of_many_megabytes_is_left_alone(desk: Desk) -> None:
     """Refusing it means copying it, which a look has no time for."""
     with (desk.folder / "inbox" / "capture.json").open("wb") as file:

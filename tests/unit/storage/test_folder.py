@@ -67,3 +67,10 @@ def test_digests_tell_the_truth_about_what_is_there(objects, tmp_path):
     objects.put_bytes("k", b"1")
     (tmp_path / "store" / "k").write_bytes(b"2")
     assert objects.head("k").sha256 == sha256_of_file(tmp_path / "store" / "k")
+
+
+def test_a_name_that_no_file_can_have_is_no_object(objects):
+    key = f"inbox/{'x' * 300}"
+    assert not objects.exists(key)
+    assert objects.head(key) is None
+    objects.delete(key)
