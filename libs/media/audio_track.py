@@ -30,6 +30,17 @@ _OTHER_RATES_BECOME = 48_000
 _log = logging.getLogger(__name__)
 
 
+def usable_sound(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The first sound track that can be decoded; None without one.
+
+    A transport stream may announce a track that only begins later, or never: it has neither rate nor channels yet.
+    """
+    for stream in container.streams.audio:
+        if stream.codec_context is not None and stream.sample_rate and stream.channels:
+            return stream
+    return None
+
+
 class AudioTrack:
     """The sound track of ``source``, put into ``target`` piece by piece as the clip grows.
 
@@ -46,12 +57,11 @@ class AudioTrack:
         self._target = target
         self._path = source
         self.present = False
-        for stream in self._source.streams.audio:
-            if stream.codec_context is not None:
-                self._open_track(stream)
-                break
+        stream = usable_sound(self._source)
+        if stream is not None:
+            self._open_track(stream)
         else:
-            _log.info("%s has no sound; the clip gets none", source)
+            _log.info("%s has no sound that can be used; the clip gets none", source)
 
     def _open_track(self, stream: av.AudioStream) -> None:
         self.present = True
@@ -74,7 +84,12 @@ class AudioTrack:
             time, packet = self._next
             if time >= seconds:
                 return
-            self._target.mux(packet)
+            try:
+                self._target.mux(packet)
+            except av.FFmpegError as error:
+                raise MediaError(
+                    f"{self._path}: its sound cannot be put into an mp4 ({error.strerror}); convert it to AAC first"
+                ) from error
             self._next = next(self._packets, None)
 
     def close(self) -> None:

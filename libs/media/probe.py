@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 
+from libs.media.audio_track import usable_sound
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, check_size
 from libs.media.reader import DisplayGeometry
 from libs.media.video_file import decode_frames, open_video, scan_video
@@ -16,7 +17,7 @@ from libs.media.video_file import decode_frames, open_video, scan_video
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The first sound track: FFmpeg's codec name, samples per second, channels."""
+    """The first usable sound track: FFmpeg's codec name, samples per second, channels."""
 
     codec: str
     sample_rate: int
@@ -87,8 +88,7 @@ def probe_video(path: Path | str) -> VideoInfo:
 
 
 def _audio_info(container: av.container.InputContainer) -> AudioInfo | None:
-    for stream in container.streams.audio:
-        context = stream.codec_context
-        if context is not None:
-            return AudioInfo(context.codec.canonical_name, stream.sample_rate, stream.channels)
-    return None
+    stream = usable_sound(container)
+    if stream is None:
+        return None
+    return AudioInfo(stream.codec_context.codec.canonical_name, stream.sample_rate, stream.channels)

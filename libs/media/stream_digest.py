@@ -8,8 +8,7 @@ from pathlib import Path
 
 import av
 
-from libs.errors import MediaError
-from libs.media.video_file import open_container
+from libs.media.video_file import open_container, packets_of
 
 
 def stream_digest(path: Path | str) -> str:
@@ -24,12 +23,9 @@ def stream_digest(path: Path | str) -> str:
     path = Path(path)
     with open_container(path) as container:
         streams = {stream.index: _beginning(stream) for stream in container.streams}
-        try:
-            for packet in container.demux():
-                times = [_seconds(packet, value) for value in (packet.pts, packet.dts, packet.duration)]
-                streams[packet.stream_index].update(f"{times} {packet.size} ".encode() + bytes(packet))
-        except av.FFmpegError as error:
-            raise MediaError(f"{path}: the file is cut off or damaged ({error.strerror}); copy it again") from error
+        for packet in packets_of(path, container):
+            times = [_seconds(packet, value) for value in (packet.pts, packet.dts, packet.duration)]
+            streams[packet.stream_index].update(f"{times} {packet.size} ".encode() + bytes(packet))
     whole = hashlib.sha256()
     for index in sorted(streams):
         whole.update(streams[index].digest())

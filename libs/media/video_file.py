@@ -85,6 +85,23 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
         yield container, stream
 
 
+def packets_of(path: Path, container: av.container.InputContainer) -> Iterator[av.Packet]:
+    """All packets of all streams, in the order of the file.
+
+    Raises:
+        MediaError: the file is cut off or damaged, or a stream begins that was not there when it was opened.
+    """
+    try:
+        yield from container.demux()
+    except av.FFmpegError as error:
+        raise _cut_off(path, _reason(error)) from error
+    except IndexError as error:  # PyAV knows the streams of the beginning only
+        raise MediaError(
+            f"{path}: a further stream begins in the middle of it, as in recordings put one behind the other; convert "
+            "it to mp4 first, or use one part"
+        ) from error
+
+
 def scan_video(path: Path) -> VideoScan:
     """Read all packets (fast: nothing is decoded), plan the frame timing and detect a cut-off file.
 
@@ -102,7 +119,7 @@ def scan_video(path: Path) -> VideoScan:
         last_end = Fraction(0)
         times: list[Fraction | None] = []
         durations: list[Fraction] = []
-        for packet in _demux(path, container):
+        for packet in packets_of(path, container):
             if packet.size == 0 or packet.time_base is None:
                 continue
             time = packet.pts if packet.pts is not None else packet.dts
@@ -190,13 +207,6 @@ def _declared_end(container: av.container.InputContainer, stream: av.VideoStream
         # Counted from 0 by some programs, from the first packet by others: taken for what claims less.
         return declared
     return declared + max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
-
-
-def _demux(path: Path, container: av.container.InputContainer) -> Iterator[av.Packet]:
-    try:
-        yield from container.demux()
-    except av.FFmpegError as error:
-        raise _cut_off(path, _reason(error)) from error
 
 
 def _plan(stream: av.VideoStream, times: list[Fraction | None], durations: list[Fraction]) -> FrameTiming:

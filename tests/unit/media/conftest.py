@@ -95,6 +95,17 @@ def write_video(
     return path
 
 
+def join_transport_streams(*parts: bytes) -> bytes:
+    """Recordings one behind the other, packet counters going on so that none counts as lost (ISO 13818-1, 2.4.3)."""
+    whole, counters = bytearray(b"".join(parts)), {}
+    for at in range(0, len(whole), 188):
+        identifier = (whole[at + 1] & 31) << 8 | whole[at + 2]
+        if whole[at + 3] & 16:
+            counters[identifier] = (counters.get(identifier, -1) + 1) % 16
+        whole[at + 3] = whole[at + 3] & 0xF0 | counters.get(identifier, 0)
+    return bytes(whole)
+
+
 @pytest.fixture
 def make_video(tmp_path: Path) -> Callable[..., Path]:
     """``make_video(name, count, **options)``: a video of numbered frames below the test's folder."""
@@ -115,6 +126,11 @@ def _number_of() -> Callable[[np.ndarray], int]:
 @pytest.fixture(name="numbered_frame")
 def _numbered_frame() -> Callable[..., np.ndarray]:
     return numbered_frame
+
+
+@pytest.fixture(name="join_transport_streams")
+def _join_transport_streams() -> Callable[..., bytes]:
+    return join_transport_streams
 
 
 @pytest.fixture(name="tone")

@@ -1,14 +1,17 @@
 """The digest of a video's streams: tags do not count, everything seen or heard does."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from libs.errors import MediaError
 from libs.media.stream_digest import stream_digest
 from libs.media.tags import read_tags
+from libs.media.video_file import packets_of
 from libs.media.writer import VideoWriter
 from libs.sandbox.media import write_puppet_clip
 
@@ -48,3 +51,17 @@ def test_what_is_no_video_has_no_digest(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(MediaError):
         stream_digest(tmp_path / "text.mp4")
+
+
+def test_a_stream_that_begins_in_the_middle_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    class LikePyAv:
+        """What PyAV does when FFmpeg meets a stream that was not there when the file was opened."""
+
+        def demux(self) -> Iterator[av.Packet]:
+            yield av.Packet()
+            raise IndexError("list index out of range")
+
+    packets = packets_of(tmp_path / "tv.ts", LikePyAv())  # type: ignore[arg-type]
+    next(packets)
+    with pytest.raises(MediaError, match=r"tv\.ts: a further stream begins .* convert it to mp4"):
+        next(packets)

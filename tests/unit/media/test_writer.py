@@ -214,6 +214,19 @@ def test_sound_of_a_rate_that_aac_does_not_have_is_resampled(tmp_path, frames, m
     assert click_time(path)[0] == pytest.approx(1.0, abs=0.005)
 
 
+def test_sound_that_only_begins_in_the_middle_of_a_recording_is_left_out(
+    tmp_path, frames, make_video, tone, join_transport_streams
+):
+    noise = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), dtype=np.uint8) for seed in range(60)]
+    silent = make_video("1.ts", frames=noise, options={"crf": "1", "bf": "0"}).read_bytes()
+    sounding = make_video("2.ts", 20, pts=range(60, 80), audio=tone(0.8, 48000, 0.5)).read_bytes()
+    driver = tmp_path / "driver.ts"
+    driver.write_bytes(join_transport_streams(silent, sounding))
+    assert not probe_video(driver).has_audio
+    path = write(tmp_path / "clip.mp4", frames, audio_from=driver)
+    assert probe_video(path).frame_count == 60
+
+
 def test_a_silent_driver_is_fine_and_a_broken_one_is_not(tmp_path, frames, make_video):
     path = write(tmp_path / "clip.mp4", frames, audio_from=make_video("silent.mp4", 5))
     assert not probe_video(path).has_audio
