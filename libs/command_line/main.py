@@ -30,12 +30,19 @@ app.add_typer(storage.app, name="storage")
 
 
 def main() -> None:
-    """Entry point of the console script: a known error is one line on standard error and exit status 1."""
+    """Entry point of the console script: a known error is one line on standard error and exit status 1.
+
+    So is what the operating system refuses: a full disk, a folder without permission.
+    """
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress display is enough
     try:
         app()
     except OneToAllError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {place}{error.strerror or error}", err=True)
         sys.exit(1)
 
 

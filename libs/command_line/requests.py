@@ -150,6 +150,9 @@ def _save(
             raise
         console.print(f"{asset}: not there (yet)")
         return
-    with source, atomic_write(target) as temporary, temporary.open("wb") as written:
-        copyfileobj(source, written)
+    try:
+        with source, atomic_write(target) as temporary, temporary.open("wb") as written:
+            copyfileobj(source, written)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}); name a folder with room by --to") from error
     console.print(str(target), soft_wrap=True)

@@ -14,7 +14,8 @@ from rich.table import Column
 
 from libs.model_repo.progress import Progress, progress_lines
 
-console = Console()
+console = Console(soft_wrap=not sys.stdout.isatty())
+"""Where the output is no terminal a line is one line: what searches it, or copies a command from it, finds it whole."""
 
 
 def whole(header: str) -> Column:

@@ -174,7 +174,8 @@ class ArtifactStore:
             data = self.objects.get_bytes(key)
         except ArtifactMissingError:
             newest = None if digest is None else self.manifest(asset, partition)
-            return newest if newest and newest.digest == digest else None  # its copy in the history may be lost
+            is_meant = newest is not None and key == keys.manifest_history_key(asset, partition, newest.digest)
+            return newest if is_meant else None  # its copy in the history may be lost
         return parse_manifest(data, self.objects.uri(key))
 
     def fetch(self, asset: str, partition: str | None, digest: str | None = None) -> LocalArtifact:

@@ -206,6 +206,18 @@ def test_fetch_brings_the_results(run: Callable[..., Done], store: ArtifactStore
     assert str(tmp_path / "clips" / "solo.mp4") in done.stdout
 
 
+def test_a_place_that_cannot_be_written_is_named(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
+) -> None:
+    run("submit", desk / "first-try.yaml")
+    publish(store, look(store).accepted[0], tmp_path / "made")
+    (tmp_path / "file").write_text("1")
+    refused = run("fetch", "solo", "--to", tmp_path / "file")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {tmp_path / 'file' / 'solo.mp4'}: cannot be written (")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_older_clips_stay_reachable(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
     run("submit", desk / "first-try.yaml")
     publish(store, look(store).accepted[0], tmp_path / "made")

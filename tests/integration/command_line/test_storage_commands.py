@@ -139,6 +139,17 @@ def test_older_contents_are_shown_and_go_only_when_asked(store: ArtifactStore, t
     assert store.fetch("animation", "dance-1").path("clip.mp4").read_bytes() == b"newer pictures"
 
 
+def test_lines_for_a_pipe_are_not_broken_and_a_full_disk_behind_it_is_one_line(tmp_path: Path) -> None:
+    environment = {"COLUMNS": "60", "MODELS_DIR": str(tmp_path / "models")}
+    verified = one_to_all(tmp_path, "models", "verify", "sandbox", **environment)
+    line = next(line for line in verified.stdout.splitlines() if line.startswith("wan_resources: "))
+    assert line.endswith("Mend it with `one-to-all models download sandbox`.")
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", PROGRAM, "models", "status"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
 def test_sharing_from_a_folder_prints_the_path(store: ArtifactStore, tmp_path: Path) -> None:
     key = published(store, tmp_path / "scratch")
     assert one_to_all(tmp_path, "share", "dance-1").stdout == f"{tmp_path / 'artifacts' / key}\n"

@@ -141,6 +141,7 @@ def test_the_newest_is_found_by_its_digest_even_without_its_copy_in_the_history(
     newest = publish("animation", {"clip.mp4": b"1"})
     store.objects.delete(manifest_history_key("animation", "p", newest.digest))
     assert store.fetch("animation", "p", newest.digest).manifest == newest
+    assert store.manifest("animation", "p", newest.digest[:16]) == newest, "as people type it"
     assert store.manifest("animation", "p", "0" * 64) is None
     assert is_sound(store)
 
