@@ -6,6 +6,8 @@ the same library, which is what it uses itself. What does not belong here: what 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -133,4 +135,13 @@ def _translate(what: str, error: HfHubHTTPError) -> HubError:
 
 
 def _seconds(value: str | None) -> float | None:
-    return float(value) if value and value.isdigit() else None
+    """What ``Retry-After`` says: seconds, or a date (RFC 9110, section 10.2.3); None where it says neither."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max((until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)

@@ -24,11 +24,15 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often to try without receiving a byte, and the pause before the second try (doubled each time)."""
+    """How often to try without receiving a byte, and the pause before the second try (doubled each time).
+
+    A hub that asks for a pause gets it, up to ``longest_asked_seconds``: nobody waits for hours without a word.
+    """
 
     attempts: int = 5
     first_pause_seconds: float = 1.0
     longest_pause_seconds: float = 120.0
+    longest_asked_seconds: float = 900.0
 
 
 class Patience:
@@ -41,14 +45,18 @@ class Patience:
         """Wait as long as the hub asks, at least as long as the policy says.
 
         Raises:
-            HubUnavailableError: ``error`` itself, after too many tries in a row without progress.
+            HubUnavailableError: ``error`` itself, after too many tries in a row without progress; or the hub asks for
+                more patience than the policy has, which the message says.
             DownloadCancelledError: another file failed for good meanwhile.
         """
         self._failures = 1 if progressed else self._failures + 1
         if self._failures >= self._policy.attempts:
             raise error
+        asked = error.retry_after or 0.0
+        if asked > self._policy.longest_asked_seconds:
+            raise HubUnavailableError(f"{error} (it asks to wait {asked / 60:,.0f} minutes)", asked) from error
         pause = self._policy.first_pause_seconds * 2 ** (self._failures - 1)
-        pause = max(min(pause, self._policy.longest_pause_seconds), error.retry_after or 0.0)
+        pause = max(min(pause, self._policy.longest_pause_seconds), asked)
         if self._cancelled.wait(pause):
             raise DownloadCancelledError
 

@@ -7,6 +7,7 @@ For a laptop, tests, or a shared disk. Written atomically and flushed to disk. W
 import errno
 import hashlib
 import mimetypes
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -100,7 +101,8 @@ class FolderObjectStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See the protocol."""
         folder = self.root / prefix.rpartition("/")[0]
-        keys = (path.relative_to(self.root).as_posix() for path in folder.rglob("*") if path.is_file())
+        with disk_errors_explained(folder.absolute().as_uri()):
+            keys = [path.relative_to(self.root).as_posix() for path in _files_below(folder)]
         for key in sorted(key for key in keys if key.startswith(prefix) and not key.startswith(f"{_INCOMING}/")):
             with suppress(FileNotFoundError):  # deleted since it was found
                 yield _described(self.root / key, key, None)  # people put files there: any name may be listed
@@ -155,6 +157,21 @@ def _is_file(path: Path) -> bool:
         if error.errno == errno.ENAMETOOLONG:
             return False
         raise
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files; a folder that cannot be read is an error: its files would look as if they were gone.
+
+    Raises:
+        OSError: no permission, or the disk does not answer. A folder that is not there, or goes meanwhile, is none.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from filter(Path.is_file, (Path(parent, name) for name in names))
 
 
 def _described(path: Path, key: str, sha256: str | None) -> ObjectInfo:

@@ -121,11 +121,18 @@ class S3ObjectStore:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=f"{self.prefix}/{prefix}" if self.prefix else prefix
         )
-        with explained(f"s3://{self.bucket}/{self.prefix}", self.endpoint):
-            for page in pages:
-                for entry in page.get("Contents", ()):
-                    if not entry["Key"].endswith("/"):  # some servers list folders
-                        yield ObjectInfo(entry["Key"][start:], entry["Size"], entry["LastModified"])
+        place = f"s3://{self.bucket}/{self.prefix}"
+        try:
+            with explained(place, self.endpoint):
+                for page in pages:
+                    for entry in page.get("Contents", ()):
+                        if not entry["Key"].endswith("/"):  # some servers list folders
+                            yield ObjectInfo(entry["Key"][start:], entry["Size"], entry["LastModified"])
+        except ArtifactMissingError as error:  # the answer to a listing never is that there is no such object
+            raise StorageError(
+                f"{place} at {self.endpoint}: cannot be listed (404); check that S3_ENDPOINT is an S3 server, and no "
+                "proxy answers in its place, and that the bucket exists"
+            ) from error
 
     def delete(self, key: str) -> None:
         """See the protocol."""

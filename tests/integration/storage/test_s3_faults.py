@@ -108,6 +108,16 @@ def test_a_full_disk_of_the_server_is_worth_trying_again(faulty_server):
         objects.put_bytes("k", b"x")
 
 
+def test_a_listing_that_is_not_found_is_no_missing_object(faulty_server):
+    """A web server, or a proxy, in the place of an S3 server."""
+    objects = S3ObjectStore(client(faulty_server(status=404, code="NotFound")), "bucket")
+    with pytest.raises(
+        StorageError, match=r"cannot be listed \(404\); check that S3_ENDPOINT is an S3 server"
+    ) as caught:
+        list(objects.list("animation/"))
+    assert not isinstance(caught.value, ArtifactMissingError)
+
+
 def test_no_server_is_worth_trying_again_and_names_the_setting(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -74,3 +74,20 @@ def test_a_name_that_no_file_can_have_is_no_object(objects):
     assert not objects.exists(key)
     assert objects.head(key) is None
     objects.delete(key)
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(objects, monkeypatch):
+    """What it holds would look missing, and files whose manifest lies there like orphans."""
+    objects.put_bytes("animation/p/manifest.json", b"{}")
+    objects.put_bytes("animation/p/0123456789abcdef/clip.mp4", b"1")
+    listing = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("0123456789abcdef"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StorageError, match=r"Permission denied .*0123456789abcdef.*; check the permissions"):
+        list(objects.list("animation/"))
+    assert list(objects.list("nothing/here/")) == []
