@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         90, ge=2, le=_CENTURY, description="older contents of artifacts go when they were replaced this long ago"
     )
     chunk_max_age_days: float = Field(
-        7, ge=0, le=_CENTURY, description="how long a killed run's chunks and scratch are kept"
+        7, ge=1, le=_CENTURY, description="how long a killed run's chunks and scratch are kept"
     )
     artifact_cache_max_gb: float = Field(
         100, ge=0, le=10**9, description="size of DATA_DIR/artifact_cache after housekeeping"

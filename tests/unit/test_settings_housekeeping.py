@@ -44,3 +44,9 @@ def test_artifacts_are_kept_for_as_long_as_a_run_may_rely_on_them(monkeypatch: p
     with pytest.raises(SettingsError, match=r"^PRUNE_ARTIFACTS_AFTER_DAYS: .*2"):
         load_settings()
     assert Settings.model_fields["prune_artifacts_after_days"].metadata[0].ge == MINIMUM_AGE / timedelta(days=1)
+
+
+def test_scratch_of_a_run_in_progress_is_never_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHUNK_MAX_AGE_DAYS", "0")
+    with pytest.raises(SettingsError, match=r"^CHUNK_MAX_AGE_DAYS: .*1"):
+        load_settings()

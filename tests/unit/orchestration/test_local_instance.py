@@ -34,6 +34,14 @@ def test_telemetry_and_nux_are_off() -> None:
     assert content["nux"]["enabled"] is False
 
 
+def test_killed_runs_are_retried_as_on_a_fleet_and_failed_ones_are_not() -> None:
+    local, fleet = (
+        yaml.safe_load((REPOSITORY_ROOT / name).read_text()) for name in ("dagster.yaml", "infra/dagster.prod.yaml")
+    )
+    assert local["run_retries"] == fleet["run_retries"]
+    assert local["run_retries"]["retry_on_asset_or_op_failure"] is False
+
+
 def test_one_daemon_works_on_a_database(tmp_path: Path) -> None:
     becomes_another = (
         "import os, sys; from pathlib import Path; from orchestration.local_instance import claim_daemon;"
