@@ -2,34 +2,42 @@
 
 Relative paths resolve against the repository root, never against the working directory. Secrets are ``SecretStr``: they
 never appear in ``repr``, logs or Dagster configuration. What does not belong here: reading or creating any of these
-folders, and settings of a single request (``libs.animation_request``).
+folders, what a single value may be (``setting_values``), and settings of a single request (``animation_request``).
 """
 
-import os
-import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libs.default_passwords import password_in, why_refused
 from libs.dotenv_file import require_readable
 from libs.errors import SettingsError
+from libs.setting_values import (
+    AttentionName,
+    CronLine,
+    Device,
+    Folder,
+    FolderName,
+    HeaderWord,
+    HubAddress,
+    HubName,
+    MemoryChoice,
+    ObjectPrefix,
+    ParallelPlanText,
+    RedisAddress,
+    Region,
+    ServerAddress,
+    TimeZoneName,
+)
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 
-MEMORY_LIMIT_PATTERN = r"(\d+(?:\.\d+)?) ?GB"
 _FP8_SUFFIX = "-FP8"
 _CENTURY = 36_500
 """In days: longer than anything is kept, and no date before the first."""
-
-AttentionName = Literal["auto", "flash_3", "cudnn", "flash", "native_flash", "native"]
-HubName = Literal["modelscope", "huggingface"]
-MemoryPlanName = Literal["resident", "drop-text-encoder", "text-encoder-on-host", "offload", "offload-all", "tiles"]
 
 
 class Settings(BaseSettings):
@@ -39,42 +47,48 @@ class Settings(BaseSettings):
         env_file=REPOSITORY_ROOT / ".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
     )
 
-    models_dir: Path = Field(Path("models"), description="weights, one folder per variant")
-    data_dir: Path = Field(Path("data"), description="everything written at run time")
+    models_dir: Folder = Field(Path("models"), description="weights, one folder per variant")
+    data_dir: Folder = Field(Path("data"), description="everything written at run time")
     log_dir: Path | None = Field(None, description="folder for log files; standard output otherwise")
 
-    one_to_all_model_dir: str = Field("One-to-All-14b", description="folder below MODELS_DIR used by default")
+    one_to_all_model_dir: FolderName = Field("One-to-All-14b", description="folder below MODELS_DIR used by default")
     one_to_all_pretrained_dir: Path = Field(Path(), description="pretrained files of that model")
     wan_t2v_14b_diffusers_dir: Path = Field(Path(), description="Wan resources of that model")
     one_to_all_runtime_dir: Path = Field(Path(), description="scratch of running animations")
-    one_to_all_device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    one_to_all_parallel: str | None = Field(
+    one_to_all_device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
+    one_to_all_parallel: ParallelPlanText | None = Field(
         None, description="devices for one clip: guidance:N, context:N, or both, e.g. guidance:3,context:2"
     )
     one_to_all_attention: AttentionName = Field("auto", description="auto takes the fastest that works")
     one_to_all_compile: bool = Field(False, description="compile the network's blocks when they first run")
     one_to_all_fp8_compute: bool = Field(False, description="products of FP8 weights in FP8, where the GPU can")
-    one_to_all_memory: str = Field("auto", description="auto, a limit such as 24GB, or the name of a memory plan")
+    one_to_all_memory: MemoryChoice = Field(
+        "auto", description="auto, a limit such as 24GB, or the name of a memory plan"
+    )
     one_to_all_allow_fp8: bool = Field(False, description="take FP8 weights where bfloat16 ones do not fit")
 
     model_hub: HubName = Field("modelscope", description="where weights come from: modelscope or huggingface")
-    model_hub_endpoint: str | None = Field(None, description="address of a mirror; the hub's own by default")
-    model_hub_token: SecretStr | None = Field(None, description="for gated or private repositories")
+    model_hub_endpoint: HubAddress | None = Field(None, description="address of a mirror; the hub's own by default")
+    model_hub_token: HeaderWord | None = Field(None, description="for gated or private repositories")
     model_hub_revision: str | None = Field(None, description="branch, tag or commit; that of the lock file by default")
 
-    s3_endpoint: str | None = Field(None, description="address of MinIO or S3; a folder below DATA_DIR without it")
-    s3_access_key: SecretStr | None = None
+    s3_endpoint: ServerAddress | None = Field(
+        None, description="address of MinIO or S3; a folder below DATA_DIR without it"
+    )
+    s3_access_key: HeaderWord | None = None
     s3_secret_key: SecretStr | None = None
     s3_bucket_name: str | None = None
-    s3_region: str = "us-east-1"
-    s3_prefix: str = ""
-    s3_public_endpoint: str | None = Field(None, description="where browsers reach S3_ENDPOINT; turns previews on")
+    s3_region: Region = "us-east-1"
+    s3_prefix: ObjectPrefix = ""
+    s3_public_endpoint: ServerAddress | None = Field(
+        None, description="where browsers reach S3_ENDPOINT; turns previews on"
+    )
 
     minio_root_user: str | None = Field(None, description="MinIO's administrator, who prepares bucket and user")
     minio_root_password: SecretStr | None = None
 
-    nightly_cron: str = Field("0 1 * * *", description="when the nightly batch starts: a cron line of five fields")
-    nightly_timezone: str = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
+    nightly_cron: CronLine = Field("0 1 * * *", description="when the nightly batch starts: a cron line of five fields")
+    nightly_timezone: TimeZoneName = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
 
     archive_after_days: float = Field(
         90, ge=0, le=_CENTURY, description="finished requests older than this leave the UI's list"
@@ -92,7 +106,9 @@ class Settings(BaseSettings):
         100, ge=0, le=10**9, description="size of DATA_DIR/artifact_cache after housekeeping"
     )
 
-    redis_url: SecretStr | None = Field(None, description="broker of the fleet: redis://[:password@]host:port/database")
+    redis_url: RedisAddress | None = Field(
+        None, description="broker of the fleet: redis://[:password@]host:port/database"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -118,113 +134,6 @@ class Settings(BaseSettings):
         if values.get("log_dir"):
             values["log_dir"] = _absolute(values["log_dir"])
         return values
-
-    @field_validator("models_dir", "data_dir")
-    @classmethod
-    def _may_be_a_folder(cls, value: Path) -> Path:
-        existing = next((path for path in (value, *value.parents) if os.path.lexists(path)), value)
-        if not existing.is_dir():
-            raise ValueError(f"{value} cannot be a folder: {existing} is none")
-        return value
-
-    @field_validator("model_hub_token", "s3_access_key")
-    @classmethod
-    def _is_printable(cls, value: SecretStr | None) -> SecretStr | None:
-        """What cannot be sent in a header would be shown in the client's complaint about it."""
-        if value and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-            raise ValueError("must be one word of ASCII letters, digits and signs; it holds a blank or something else")
-        return value
-
-    @field_validator("one_to_all_model_dir")
-    @classmethod
-    def _is_a_plain_folder_name(cls, value: str) -> str:
-        if value in {".", ".."} or "/" in value or "\\" in value:
-            raise ValueError(f"ONE_TO_ALL_MODEL_DIR={value!r} must name a folder below MODELS_DIR, not a path")
-        return value
-
-    @field_validator("one_to_all_device")
-    @classmethod
-    def _is_a_device(cls, value: str) -> str:
-        kind, _, index = value.partition(":")
-        if value in {"auto", "cpu", "cuda"} or (kind == "cuda" and index.isdigit()):
-            return value
-        raise ValueError(f"ONE_TO_ALL_DEVICE={value!r} must be auto, cpu, cuda or cuda:N")
-
-    @field_validator("one_to_all_memory")
-    @classmethod
-    def _is_a_limit_or_a_plan(cls, value: str) -> str:
-        names = get_args(MemoryPlanName)
-        if value == "auto" or value in names or re.fullmatch(MEMORY_LIMIT_PATTERN, value):
-            return value
-        raise ValueError(
-            f"ONE_TO_ALL_MEMORY={value!r} must be auto, a limit such as 24GB, or one of {', '.join(names)}"
-        )
-
-    @field_validator("one_to_all_parallel")
-    @classmethod
-    def _is_a_parallel_plan(cls, value: str | None) -> str | None:
-        part = "(guidance|context):[1-9][0-9]?"
-        if value is None or re.fullmatch(rf"{part}( *, *(?!\1){part})?", value.strip()):
-            return value and value.strip()
-        raise ValueError(
-            f"ONE_TO_ALL_PARALLEL={value!r} must be guidance:N, context:N, or both with a comma between them"
-        )
-
-    @field_validator("model_hub_endpoint")
-    @classmethod
-    def _is_an_address_of_a_hub(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError(f"MODEL_HUB_ENDPOINT={value!r} must start with https:// or http://")
-        return value.rstrip("/") if value else value
-
-    @field_validator("nightly_cron")
-    @classmethod
-    def _is_a_cron_line(cls, value: str) -> str:
-        if not re.fullmatch(r"\S+( +\S+){4}", value.strip()):
-            raise ValueError(f"NIGHTLY_CRON={value!r} must be minute, hour, day, month and weekday, e.g. '0 1 * * *'")
-        return value.strip()
-
-    @field_validator("nightly_timezone")
-    @classmethod
-    def _is_a_time_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError(f"NIGHTLY_TIMEZONE={value!r} must be an IANA time zone, e.g. Europe/Berlin") from None
-        return value
-
-    @field_validator("s3_endpoint", "s3_public_endpoint")
-    @classmethod
-    def _is_an_address_without_credentials(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value and "@" in value.partition("://")[2].partition("/")[0]:
-            raise ValueError("must not hold a user or password, it is shown in messages: use S3_ACCESS_KEY")
-        if value and not _is_http_address(value):
-            raise ValueError(f"{str(info.field_name).upper()}={value!r} is not an address; expected http://host:port")
-        return value
-
-    @field_validator("s3_region")
-    @classmethod
-    def _is_a_region(cls, value: str) -> str:
-        if not re.fullmatch(r"(?!-)[a-zA-Z\d-]{1,63}(?<!-)", value):
-            raise ValueError(f"S3_REGION={value!r} must be letters, digits and hyphens, e.g. us-east-1")
-        return value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _is_an_address_of_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("REDIS_URL must start with redis:// or rediss://, e.g. redis://127.0.0.1:6379/0")
-        return value
-
-    @field_validator("s3_prefix")
-    @classmethod
-    def _prefix_without_outer_slashes(cls, value: str) -> str:
-        if set(value) & set("*?$"):
-            raise ValueError(f"S3_PREFIX={value!r} must not hold *, ? or $: bucket policies take them for patterns")
-        value = value.strip("/")
-        if value and any(part in {"", ".", ".."} for part in value.split("/")):
-            raise ValueError(f"S3_PREFIX={value!r} must be names joined by single slashes, without '.' and '..'")
-        return value
 
     @model_validator(mode="after")
     def _s3_is_whole(self) -> Self:
@@ -296,14 +205,6 @@ class Settings(BaseSettings):
 def _absolute(path: str | Path) -> Path:
     """``path`` with ``~`` expanded, below the repository root if it is relative."""
     return REPOSITORY_ROOT / Path(path).expanduser()
-
-
-def _is_http_address(value: str) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # the port is no number, or too large
-        return False
 
 
 def load_settings() -> Settings:

@@ -33,7 +33,8 @@ from libs.model_repo.stash import delete_stash as delete_old_stash
 from libs.model_repo.third_party import checkout_state
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS
 from libs.model_repo.verify import verify_repository
-from libs.settings import HubName, Settings, load_settings
+from libs.setting_values import HubName
+from libs.settings import Settings, load_settings
 
 app = typer.Typer(help="Weights: fetch, migrate, slim, verify, quantize.", no_args_is_help=True)
 

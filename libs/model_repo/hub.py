@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from libs.settings import HubName, Settings
+from libs.setting_values import HubName
+from libs.settings import Settings
 
 Advance = Callable[[int], None]
 """Called with the bytes just received; negative when received bytes had to be thrown away."""

@@ -19,7 +19,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from libs.errors import HubError, HubUnavailableError
 from libs.model_repo.hub import Advance, Listing, RemoteFile, partial_path
-from libs.settings import HubName
+from libs.setting_values import HubName
 
 _LIBRARY = "one-to-all-pipeline"
 _WORTH_A_RETRY = {408, 429}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from libs.errors import HubError, HubUnavailableError
 from libs.model_repo.hub import Advance, Listing, RemoteFile
-from libs.settings import HubName
+from libs.setting_values import HubName
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # the client draws its own bars otherwise, between the lines of a log
 

@@ -11,7 +11,8 @@ from libs.model_repo.variants import ModelVariant
 from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.one_to_all.events import SIZE_MULTIPLE
 from libs.one_to_all.memory_plan import GB
-from libs.settings import MEMORY_LIMIT_PATTERN, MemoryPlanName, Settings
+from libs.setting_values import MEMORY_LIMIT_PATTERN, MemoryPlanName
+from libs.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from libs.model_repo.variants import ModelVariant, NetworkConfig
 from libs.one_to_all.cost import TokenGrid, bytes_by_block, weight_bytes
 from libs.one_to_all.intermediate_bytes import ALONE, WorkShare, decoding_bytes, kept_bytes, sampling_bytes
-from libs.settings import MemoryPlanName
+from libs.setting_values import MemoryPlanName
 
 Transformer = Literal["resident", "offloaded"]
 TextEncoder = Literal["resident", "dropped after the prompt", "on the host", "on rank 0"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from libs.errors import SettingsError
-from libs.settings import AttentionName, Settings
+from libs.setting_values import AttentionName
+from libs.settings import Settings
 
 ATTENTION_SETTING = "ONE_TO_ALL_ATTENTION"
 ATTENTION_BACKENDS = tuple(name for name in get_args(AttentionName) if name != "auto")

@@ -30,7 +30,7 @@ from libs.model_repo.slim import slim_wan_resources
 from libs.model_repo.transfer import RetryPolicy
 from libs.model_repo.variants import DWPOSE_SOURCE, POSE_NETWORKS_SOURCE, HubRepository, get_variant
 from libs.model_repo.verify import verify_repository
-from libs.settings import HubName
+from libs.setting_values import HubName
 
 _VARIANT = replace(get_variant("sandbox"), checkpoint=HubRepository("test/checkpoint"), wan=HubRepository("test/wan"))
 _TRANSFORMER = "transformer/weights.safetensors"

@@ -33,7 +33,7 @@ from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise
 from libs.one_to_all.scheduler import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
-from libs.settings import MemoryPlanName
+from libs.setting_values import MemoryPlanName
 
 CPU = torch.device("cpu")
 STEPS = 2
