@@ -62,10 +62,10 @@ class AnimationRequest(BaseModel):
     align: Literal["auto", "yes", "no"] = Field(
         "auto", description="retarget the motion to the character's proportions"
     )
-    anchor: Literal["auto"] | int = Field(
-        0,
+    anchor: Literal["first", "auto"] | int = Field(
+        "first",
         description="the frame of the driver that is compared with the picture, counted after the frame interval",
-        exclude_if=lambda anchor: anchor == 0,  # requests from before there was a choice keep their digests
+        exclude_if=lambda anchor: anchor == "first",  # requests from before there was a choice keep their digests
     )
     face: Literal["full", "faded", "none"] = Field("faded", description="how strongly face key-points guide the clip")
     head: Literal["full", "faded", "none"] = Field("faded", description="how strongly head joints guide the clip")
@@ -101,8 +101,8 @@ class AnimationRequest(BaseModel):
     @field_validator("anchor", mode="before")
     @classmethod
     def _is_a_frame(cls, value: Any) -> Any:
-        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise ValueError("must be auto, or a frame of the driver, counted from 0")
+        if value not in ("first", "auto") and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise ValueError("must be first, auto, or a frame of the driver, counted from 0")
         return value
 
     @field_validator("reference", "driver")

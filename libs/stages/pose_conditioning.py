@@ -43,11 +43,11 @@ class RequestedPoseOptions:
     face: str
     head: str
     size: OutputSize | None
-    anchor: Literal["auto"] | int = 0
+    anchor: Literal["first", "auto"] | int = "first"
 
     def anchor_frame(self, reference: PoseTrack, driver: PoseTrack) -> int:
-        """The frame to compare: the best, or the one named; for 0 the first that shows the figure well enough."""
-        if isinstance(self.anchor, int) and self.anchor > 0:
+        """The frame to compare: the one named, or of those that show the figure well enough the first or the best."""
+        if isinstance(self.anchor, int):
             return self.anchor
         clear = clear_frames(driver.body)
         best = choose_anchor(reference.body[0, :, :2], driver.body[clear, :, :2]) if self.anchor == "auto" else 0
@@ -101,7 +101,7 @@ def _choose(requested: RequestedPoseOptions, reference: PoseTrack, driver: PoseT
     else:
         align = suggested.align if mode == suggested.mode else mode == "ref"
     reason = suggested.reason if requested.mode == requested.align == "auto" else "As the request says."
-    if anchor != requested.anchor:
+    if requested.anchor == "auto" or (requested.anchor == "first" and anchor != 0):
         reason += f" Compared in frame {anchor} of the driver."
     return ModeChoice(mode, align, reason)  # type: ignore[arg-type]  # validated with the request
 

@@ -11,10 +11,10 @@ from libs.stages.pose_conditioning import RequestedPoseOptions
 from orchestration.assets.request_inputs import POSE_OPTION_FIELDS
 
 
-@pytest.mark.parametrize("fields", [{}, {"anchor": 7}, {"anchor": "auto"}])
+@pytest.mark.parametrize("fields", [{}, {"anchor": 0}, {"anchor": 7}, {"anchor": "auto"}])
 def test_the_anchor_is_handed_on(fields: dict[str, Any], tmp_path: Path) -> None:
     request = AnimationRequest(id="a", reference="a.png", driver="a.mp4", **fields).resolve("sandbox")
     path = tmp_path / "options.json"
     path.write_text(json.dumps(request.model_dump(include=POSE_OPTION_FIELDS)))
-    assert ("anchor" in json.loads(path.read_text())) == bool(fields), "0 is left out, as before there was a choice"
-    assert RequestedPoseOptions.load(path).anchor == fields.get("anchor", 0)
+    assert ("anchor" in json.loads(path.read_text())) == bool(fields), "the default is left out, as it was at first"
+    assert RequestedPoseOptions.load(path).anchor == fields.get("anchor", "first")
