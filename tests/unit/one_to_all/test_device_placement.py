@@ -31,7 +31,7 @@ from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
 CUDA = torch.device("cuda:0")
 CHUNK = Chunk(0, 0, 5)
-STEPS = 2
+STEPS = 4
 
 
 class Crossings(TorchDispatchMode):
@@ -94,7 +94,20 @@ def fake(_device_guard) -> Iterator[FakeTensorMode]:
 
 
 @pytest.fixture
-def engine(repository, fake, monkeypatch) -> AnimationEngine:
+def looks(monkeypatch) -> list[torch.Tensor]:
+    """The latents of which the engine asked whether they are finite: a wait for the device, which fakes cannot answer."""
+    looked: list[torch.Tensor] = []
+
+    def is_finite(latents: torch.Tensor) -> bool:
+        looked.append(latents)
+        return True
+
+    monkeypatch.setattr("libs.one_to_all.engine.is_finite", is_finite)
+    return looked
+
+
+@pytest.fixture
+def engine(repository, fake, looks, monkeypatch) -> AnimationEngine:
     """The engine of the tiny repository, in bfloat16, on a card that is not there."""
     with torch.utils._python_dispatch._disable_current_modes():
         loaded = AnimationEngine.load(repository, "cpu", torch.bfloat16).networks
@@ -117,7 +130,7 @@ def _options(approximation: Approximation = EXACT, **changes) -> SamplingOptions
 
 @pytest.mark.parametrize(("intermediate", "goes_on"), [("without_image", True), ("without_pose", False)])
 def test_a_chunk_from_pixels_to_frames_copies_only_before_and_behind_the_steps(
-    engine, make_inputs, intermediate, goes_on
+    engine, looks, make_inputs, intermediate, goes_on
 ) -> None:
     previous = np.zeros((5, 32, 32, 3), np.uint8) if goes_on else None
     chunk, options = Chunk(0, 0, 9), _options(intermediate_pass=intermediate)
@@ -126,9 +139,11 @@ def test_a_chunk_from_pixels_to_frames_copies_only_before_and_behind_the_steps(
         assert isinstance(next(results), StepFinished)
         assert crossings.found  # the pictures, the noise, the timesteps
         crossings.found.clear()
-        for _ in range(STEPS - 1):
+        assert len(looks) == 1
+        for step in range(2, STEPS + 1):
             assert isinstance(next(results), StepFinished)
             assert crossings.found == []  # each would wait for all that the device has been given to do
+            assert len(looks) == (2 if step == STEPS else 1)  # so would this
         (frames,) = results
         assert any("to cpu" in one for one in crossings.found)
     assert frames.shape == (9, 32, 32, 3)
