@@ -95,7 +95,7 @@ def fake(_device_guard) -> Iterator[FakeTensorMode]:
 
 @pytest.fixture
 def looks(monkeypatch) -> list[torch.Tensor]:
-    """The latents of which the engine asked whether they are finite: a wait for the device, which fakes cannot answer."""
+    """The latents of which the engine asked whether they are finite, a wait for the device; fakes cannot answer."""
     looked: list[torch.Tensor] = []
 
     def is_finite(latents: torch.Tensor) -> bool:
