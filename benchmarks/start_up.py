@@ -1,8 +1,8 @@
 """How long a worker takes from the start of its process to the first denoising step, cold and warm.
 
-    python benchmarks/start_up.py                  5 GB in matrices of the 14B's size, about three minutes
-    python benchmarks/start_up.py --layers 40      30 GB, as many as the 14B has
-    python benchmarks/start_up.py --heads 8        a fifth as wide: 0.4 GB, much of its loading is Python
+    python benchmarks/start_up.py                  5 GB in matrices of the 14B's size, about four minutes
+    python benchmarks/start_up.py --layers 40      38 GB, as many blocks as the 14B has
+    python benchmarks/start_up.py --heads 8        a fifth as wide: 0.2 GB, much of its loading is Python
 
 The weights are random, in the real layout. They are read from the disk (their pages are dropped from the cache before),
 then from the cache; loading is compared with the disk's own speed, measured on the same files in the same run. The warm
@@ -40,7 +40,7 @@ _SHARDS = 4
 _BLOCK = 16 * 2**20
 _PAGE = 4096
 _GOAL_SHARE, _GOAL_WARM = 0.8, 1.0
-_HEADS_OF_14B = 40
+_WHOLE = get_variant("14b").network
 _TOUCHED_SHARE = 2.2
 """Of the weights' size: they, the cached pages of their files, and a little more."""
 
@@ -63,14 +63,14 @@ class Start:
         return layout_of(self._variant(), settings)
 
     def _variant(self) -> ModelVariant:
-        row, whole = get_variant("sandbox"), get_variant("14b").network
+        row = get_variant("sandbox")
         network = replace(
             row.network,
             num_attention_heads=self.heads,
-            ffn_dim=whole.ffn_dim * self.heads // _HEADS_OF_14B,
+            ffn_dim=_WHOLE.ffn_dim * self.heads // _WHOLE.num_attention_heads,
             num_layers=self.layers,
             num_control_layers=1,
-            num_reference_layers=max(1, whole.num_reference_layers * self.layers // whole.num_layers),
+            num_reference_layers=max(1, _WHOLE.num_reference_layers * self.layers // _WHOLE.num_layers),
         )
         return replace(row, network=network)
 
@@ -79,7 +79,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=_HEADS_OF_14B, help="the width, 128 per head")
+    parser.add_argument("--heads", type=int, default=_WHOLE.num_attention_heads, help="the width, 128 per head")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="on the disk to measure")

@@ -17,6 +17,9 @@ AttentionName = Literal["auto", "flash_3", "cudnn", "flash", "native_flash", "na
 HubName = Literal["modelscope", "huggingface"]
 MemoryPlanName = Literal["resident", "drop-text-encoder", "text-encoder-on-host", "offload", "offload-all", "tiles"]
 
+LONGEST_AGE_DAYS = 36_500
+"""A century: longer than anything is kept, and no date before the first."""
+
 MEMORY_LIMIT_PATTERN = r"(\d+(?:\.\d+)?) ?GB"
 
 

@@ -16,6 +16,7 @@ from libs.default_passwords import password_in, why_refused
 from libs.dotenv_file import require_readable
 from libs.errors import SettingsError
 from libs.setting_values import (
+    LONGEST_AGE_DAYS,
     AttentionName,
     CronLine,
     Device,
@@ -36,8 +37,6 @@ from libs.setting_values import (
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 
 _FP8_SUFFIX = "-FP8"
-_CENTURY = 36_500
-"""In days: longer than anything is kept, and no date before the first."""
 
 
 class Settings(BaseSettings):
@@ -91,16 +90,19 @@ class Settings(BaseSettings):
     nightly_timezone: TimeZoneName = Field("UTC", description="IANA time zone of that line, e.g. Europe/Berlin")
 
     archive_after_days: float = Field(
-        90, ge=0, le=_CENTURY, description="finished requests older than this leave the UI's list"
+        90, ge=0, le=LONGEST_AGE_DAYS, description="finished requests older than this leave the UI's list"
     )
     prune_runs_after_days: float = Field(
-        90, ge=0, le=_CENTURY, description="runs older than this that nothing needs are deleted"
+        90, ge=0, le=LONGEST_AGE_DAYS, description="runs older than this that nothing needs are deleted"
     )
     prune_artifacts_after_days: float = Field(
-        90, ge=2, le=_CENTURY, description="older contents of artifacts go when they were replaced this long ago"
+        90,
+        ge=2,
+        le=LONGEST_AGE_DAYS,
+        description="older contents of artifacts go when they were replaced this long ago",
     )
     chunk_max_age_days: float = Field(
-        7, ge=1, le=_CENTURY, description="how long a killed run's chunks and scratch are kept"
+        7, ge=1, le=LONGEST_AGE_DAYS, description="how long a killed run's chunks and scratch are kept"
     )
     artifact_cache_max_gb: float = Field(
         100, ge=0, le=10**9, description="size of DATA_DIR/artifact_cache after housekeeping"

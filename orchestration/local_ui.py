@@ -38,9 +38,8 @@ def _require_free(port: str) -> None:
         SettingsError: it is, or is no port.
     """
     with socket.socket() as listener:
-        listener.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as the webserver: one just stopped is no hindrance
+        # As the webserver does: one that was just stopped is no hindrance.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, int(port)))
         except (ValueError, OverflowError):

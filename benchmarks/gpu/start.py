@@ -1,6 +1,6 @@
 """From the start of a worker's process to its first step, weights straight to the card.
 
-Matrices of the 14B's size, a third of its blocks, 13 GB in all. What does not belong here: loading alone (``load``).
+Matrices of the 14B's size, two fifths of its blocks, 15 GB in all. What does not belong here: loading alone (``load``).
 """
 
 from collections.abc import Iterator

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 import typer
 
+from libs.setting_values import LONGEST_AGE_DAYS
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_LONGEST = timedelta(days=36_500)
-"""No date that far back is before the first."""
+_LONGEST = timedelta(days=LONGEST_AGE_DAYS)
 
 
 def parse_duration(text: str) -> timedelta:

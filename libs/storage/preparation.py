@@ -61,8 +61,8 @@ def create_bucket(objects: S3ObjectStore, region: str) -> bool:
 
 
 def chunk_days(settings: Settings) -> int:
-    """``CHUNK_MAX_AGE_DAYS`` in whole days, as rules want them; at least one."""
-    return max(1, ceil(settings.chunk_max_age_days))
+    """``CHUNK_MAX_AGE_DAYS`` in whole days, as rules want them."""
+    return ceil(settings.chunk_max_age_days)
 
 
 def chunk_rule(objects: S3ObjectStore, days: int) -> dict[str, Any]:
