@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.pictures import caption
+from orchestration.shown_values import as_shown
 
 # In beta in the pinned version of Dagster; what it promises (staleness by content) is tested.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
@@ -34,7 +35,7 @@ def folder_output(
 
     Args:
         folder: holds exactly the files to store.
-        metadata: shown in the UI.
+        metadata: shown in the UI, numbers rounded, what is None left out.
         output_name: for assets with several outputs.
         data_version: the digest of all names and contents but the previews when left out; staleness follows it.
         attributes: stored in the manifest beside the files, e.g. what they were made from.
@@ -56,5 +57,5 @@ def folder_output(
         files,
         output_name=output_name,
         data_version=dg.DataVersion(data_version or files.data_digest),
-        metadata={**first, **(metadata or {})},
+        metadata={**first, **as_shown(metadata or {})},
     )

@@ -16,6 +16,7 @@ from libs.storage.artifacts import LocalArtifact
 from orchestration.assets.request import REQUEST_FILE
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.shown_values import as_shown
 
 # A preview in the pinned version of Dagster; that it works on single-key runs, the only kind here, is tested.
 warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")
@@ -91,7 +92,7 @@ def _timing(rate: Fraction, duration: Fraction) -> str:
 
 
 def _result(passed: bool, description: str, metadata: dict[str, int | float | bool]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=passed, description=description, metadata=metadata)
+    return dg.AssetCheckResult(passed=passed, description=description, metadata=as_shown(metadata))
 
 
 CLIP_CHECKS = [

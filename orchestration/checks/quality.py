@@ -14,6 +14,7 @@ import dagster as dg
 from libs.storage.artifacts import LocalArtifact
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.shown_values import as_shown
 
 _ASSET = "animation_review"
 
@@ -101,9 +102,7 @@ def judge(threshold: Threshold, numbers: Mapping[str, float]) -> dg.AssetCheckRe
         passed=value is None or threshold.accepts(value),
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{found}, expected {threshold.words}",
-        metadata={
-            name: dg.MetadataValue.float(number) for name, number in {**shown, "threshold": limit or 0.0}.items()
-        },
+        metadata=as_shown({**shown, "threshold": limit or 0.0}),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from libs.stages.quality import ClipQuality
 from orchestration.checks.quality import THRESHOLDS, judge
+from orchestration.shown_values import as_shown
 from tests.integration.orchestration.small_requests import metadata_of, submit_small, write_small_media
 
 
@@ -25,14 +26,15 @@ def test_a_clip_gets_numbers_and_at_most_warnings(world: Any, tmp_path: Path) ->
         if check.asset_key == dg.AssetKey("animation_review")
     }
     assert set(checks) == set(THRESHOLDS)
+    numbers = as_shown(quality.numbers())
     for name, check in checks.items():
         assert check.severity == dg.AssetCheckSeverity.WARN
-        value = quality.numbers().get(THRESHOLDS[name].measure)
+        value = numbers.get(THRESHOLDS[name].measure)
         if value is not None:
             assert check.metadata[THRESHOLDS[name].measure].value == value
             assert isinstance(check.metadata[THRESHOLDS[name].measure], dg.FloatMetadataValue)
     shown = metadata_of(world, "animation_review", "puppet")
-    assert {name: shown[name] for name in quality.numbers()} == quality.numbers()
+    assert {name: shown[name] for name in numbers} == numbers
     assert shown["seconds of measuring"] > 0
     assert quality.pose_correct_share is not None
     assert len(quality.colour_drift_per_chunk) == 1
