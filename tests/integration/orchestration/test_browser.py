@@ -48,6 +48,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[Any]:
 def request_id(world: Any, tmp_path: Path) -> str:
     """A request that waits to be started by hand: the sensor registers what is for the night, and does not run it."""
     if SCREENSHOTS:
+        make_earlier_clips(world, tmp_path / "earlier")
         looks = {
             "size": None,
             "steps": 4,
@@ -102,6 +103,14 @@ def test_a_request_is_made_judged_and_traced_in_the_browser(world: Any, tour: Ui
     tour.show_partition("model_verification", "sandbox")
     if SCREENSHOTS:
         keep_pictures_of_the_clip(world, request_id, REPOSITORY_ROOT / SCREENSHOTS)
+
+
+def make_earlier_clips(world: Any, folder: Path) -> None:
+    """Some clips of other sizes and lengths, so that charts have something to show."""
+    for number, (frames, height) in enumerate([(9, 64), (17, 96), (25, 96), (33, 128), (41, 128)], start=1):
+        media = write_small_media(folder / str(number), frames, audio=False)
+        name = submit_small(world, media, f"dance-{number}", size={"height": height, "width": height * 3 // 4}, steps=4)
+        world.animate(name)
 
 
 def keep_pictures_of_the_clip(world: Any, request_id: str, folder: Path) -> None:
