@@ -22,7 +22,7 @@ from libs.model_repo.digests import CACHE_NAME
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import lock_repository
 from libs.model_repo.parameters import expected_parameters
-from libs.model_repo.progress import show_bytes
+from libs.progress import show_bytes
 from libs.settings import Settings
 
 _VARIANT = "1.3b_1"

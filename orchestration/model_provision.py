@@ -8,8 +8,8 @@ import dagster as dg
 
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import LockedFile, lock_repository, read_lock
-from libs.model_repo.progress import Progress
 from libs.model_repo.repository_files import Part
+from libs.progress import Progress
 from libs.settings import Settings
 
 

@@ -14,10 +14,8 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from libs.model_repo.progress import Progress as BytesProgress
-from libs.model_repo.progress import progress_lines
+from libs.progress import Progress, progress_lines
 from libs.settings import Settings, load_settings
-from orchestration.progress import Progress, log_progress
 
 if TYPE_CHECKING:
     from libs.storage.artifacts import ArtifactStore
@@ -128,8 +126,8 @@ class ProgressResource(dg.ConfigurableResource):
 
     def of(self, context: dg.AssetExecutionContext) -> Progress:
         """The progress of this step, written to the run's log at most every few seconds."""
-        return log_progress(context.log.info)
-
-    def of_bytes(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> BytesProgress:
-        """The progress of work on model files, as log lines with rate and time left."""
         return progress_lines(context.log.info)
+
+    def of_bytes(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Progress:
+        """The progress of work on model files, as log lines with rate and time left."""
+        return progress_lines(context.log.info, in_bytes=True)

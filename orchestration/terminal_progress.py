@@ -11,15 +11,14 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 
-from libs.model_repo.progress import Progress as BytesProgress
-from orchestration.progress import Progress as ReportProgress
+from libs.progress import Progress
 from orchestration.resources import ProgressResource
 
 _bars: "_StageBars | None" = None
@@ -27,7 +26,7 @@ _bars: "_StageBars | None" = None
 
 class _StageBars:
     def __init__(self, console: Console) -> None:
-        self.display = Progress(
+        self.display = Bars(
             TextColumn("  {task.description:<24}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
@@ -59,11 +58,11 @@ def terminal_progress(console: Console) -> Iterator[None]:
 class TerminalProgress(ProgressResource):
     """Stands in for :class:`ProgressResource` where a person watches a terminal."""
 
-    def of(self, context: dg.AssetExecutionContext) -> ReportProgress:  # noqa: ARG002 - the log is not used
+    def of(self, context: dg.AssetExecutionContext) -> Progress:  # noqa: ARG002 - the log is not used
         """The progress bar of the stage that reports."""
         return _report
 
-    def of_bytes(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> BytesProgress:  # noqa: ARG002
+    def of_bytes(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Progress:  # noqa: ARG002
         """The same, counted in bytes."""
         return _report
 

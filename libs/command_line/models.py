@@ -25,7 +25,6 @@ from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import lock_repository, read_lock
 from libs.model_repo.migrate import STASH_FOLDER, apply_migration, plan_migration
-from libs.model_repo.progress import show_bytes
 from libs.model_repo.report import VerificationReport
 from libs.model_repo.repository_files import LEFTOVER_TRANSFORMER, PARTS, Part, files_below, files_of_part
 from libs.model_repo.slim import slim_wan_resources
@@ -33,6 +32,7 @@ from libs.model_repo.stash import delete_stash as delete_old_stash
 from libs.model_repo.third_party import checkout_state
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS
 from libs.model_repo.verify import verify_repository
+from libs.progress import show_bytes
 from libs.setting_values import HubName
 from libs.settings import Settings, load_settings
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from libs.command_line.durations import parse_duration
 from libs.command_line.options import ApplyOption
 from libs.command_line.terminal import console, folded
+from libs.progress import show_bytes
 from libs.settings import load_settings
 from libs.storage.factory import store_from_settings
 from libs.storage.orphans import require_safe_age
@@ -56,10 +57,10 @@ def prune(
         for superseded in found.superseded:
             manifest, replaced = superseded.content.manifest, superseded.content.replaced
             row = (manifest.asset, manifest.partition or "", manifest.digest[:16], f"{replaced:%Y-%m-%d}")
-            table.add_row(*row, _size(superseded.bytes))
+            table.add_row(*row, show_bytes(superseded.bytes))
         console.print(table)
     what = f"older contents: {len(found.superseded)}, files that no manifest names: {len(found.orphans)}"
-    what += f", together {_size(found.bytes)}"
+    what += f", together {show_bytes(found.bytes)}"
     console.print(f"{what}: {'removed' if apply else 'would be removed'}", highlight=False, soft_wrap=True)
     if not apply and (found.superseded or found.orphans):
         typer.echo("Nothing was changed; run again with --apply.", err=True)
@@ -79,7 +80,3 @@ def _document(found: "Pruned", *, applied: bool) -> dict[str, object]:
     ]
     orphans = [info.key for info in found.orphans]
     return {"applied": applied, "bytes": found.bytes, "superseded": superseded, "orphans": orphans}
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"

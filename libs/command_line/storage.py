@@ -16,6 +16,7 @@ from libs.command_line.options import ApplyOption, examples
 from libs.command_line.prune import prune
 from libs.command_line.terminal import console, shown_progress
 from libs.errors import InputError
+from libs.progress import show_bytes
 from libs.settings import Settings, get_settings
 from libs.storage.factory import objects_from_settings
 from libs.storage.inspection import Inspection, Problem, inspect
@@ -140,7 +141,7 @@ def _require_bucket(settings: Settings) -> "S3ObjectStore":
 
 
 def _print(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> None:
-    console.print(f"{found.objects} objects, {_megabytes(found.bytes)}, {found.manifests} manifests", highlight=False)
+    console.print(f"{found.objects} objects, {show_bytes(found.bytes)}, {found.manifests} manifests", highlight=False)
     for problem in found.problems[:_SHOWN]:
         console.print(f"[red]{problem.kind}[/red]  {escape(str(problem))}", highlight=False, soft_wrap=True)
         console.print(f"  run: {escape(_way_out(problem))}", highlight=False, soft_wrap=True)
@@ -148,14 +149,14 @@ def _print(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -
     kept = [orphan for orphan in found.orphans if orphan.key not in {info.key for info in removed}]
     for title, infos in (("removed", removed), ("orphaned", kept), ("not ours", found.unknown)):
         if infos:
-            total = _megabytes(sum(info.size for info in infos))
+            total = show_bytes(sum(info.size for info in infos))
             console.print(f"[yellow]{title}[/yellow]  {len(infos)} objects, {total}", highlight=False)
             for info in infos[:_SHOWN]:
                 age = f"{info.modified:%Y-%m-%d %H:%M}"
                 console.print(f"  {age}  {escape(objects.uri(info.key))}", highlight=False, soft_wrap=True)
             _print_rest(len(infos))
     if not found.problems:
-        read = f"all {_megabytes(found.bytes_read)} read and intact" if found.bytes_read else "nothing is missing"
+        read = f"all {show_bytes(found.bytes_read)} read and intact" if found.bytes_read else "nothing is missing"
         console.print(f"[green]ok[/green]  {read}", highlight=False)
 
 
@@ -203,7 +204,3 @@ def _way_out(problem: Problem) -> str:
     if problem.asset == SHARED_TRACKS:
         return "nothing; it is made again when a request needs it"
     return problem.command
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRem
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-from libs.model_repo.progress import Progress, progress_lines
+from libs.progress import Progress, progress_lines
 
 console = Console(soft_wrap=not sys.stdout.isatty())
 """Where the output is no terminal a line is one line: what searches it, or copies a command from it, finds it whole."""
@@ -33,7 +33,7 @@ def shown_progress() -> Iterator[Progress]:
     """A bar per stage with bytes, rate and time left, on standard error; lines where that is not a terminal."""
     stream = Console(stderr=True)
     if not stream.is_terminal:
-        yield progress_lines(lambda line: print(line, file=sys.stderr, flush=True))
+        yield progress_lines(lambda line: print(line, file=sys.stderr, flush=True), in_bytes=True)
         return
     columns = (
         TextColumn("{task.description:<12}"),

@@ -23,7 +23,7 @@ from filelock import FileLock
 from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.progress import Progress, no_progress
+from libs.progress import Progress, no_progress
 
 CACHE_NAME = ".digest_cache.json"
 

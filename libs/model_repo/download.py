@@ -18,11 +18,11 @@ from libs.model_repo.download_plan import WantedFile, check_disk, git_blob_diges
 from libs.model_repo.hub import OFFLINE_VARIABLE, Hub, Listing, is_offline, partial_path
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import LockedFile, RepositoryLock, hold_repository, read_lock, write_lock
-from libs.model_repo.progress import Progress, no_progress
 from libs.model_repo.repository_files import LEFTOVER_TRANSFORMER, STAGING_NAME, Part, part_of, path_of, wan_name
 from libs.model_repo.shared_files import link_shared, locked_elsewhere
 from libs.model_repo.sources import PartSource, sources_of
 from libs.model_repo.transfer import STAGE, Patience, RetryPolicy, Transfer
+from libs.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
 from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.progress import Progress, no_progress
 from libs.model_repo.repository_files import LOCK_NAME, PARTS, Part, files_of_part, part_of, safe_parts
+from libs.progress import Progress, no_progress
 
 _FORMAT = 1
 _SHA256_LENGTH = 64

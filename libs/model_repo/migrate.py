@@ -17,9 +17,9 @@ from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.download_plan import check_disk
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import LockedFile, RepositoryLock, hold_repository, read_lock, write_lock
-from libs.model_repo.progress import Progress, no_progress
 from libs.model_repo.repository_files import is_leftover, path_of, pretrained_name
 from libs.model_repo.shared_files import hard_link
+from libs.progress import Progress, no_progress
 
 STASH_FOLDER = Path("One-to-All-Animation/pretrained_models")
 """Where, below MODELS_DIR, the old workflow kept its pretrained files."""

@@ -24,11 +24,11 @@ from libs.model_repo.download_plan import check_disk
 from libs.model_repo.layout import INDEX_NAME, RepositoryLayout
 from libs.model_repo.lock import LockedFile, RepositoryLock, hold_repository, read_lock, write_lock
 from libs.model_repo.parameters import TensorInfo, is_quantized, scale_name
-from libs.model_repo.progress import Progress, no_progress
 from libs.model_repo.repository_files import CONFIGURATION_NAME, files_of_part, path_of
 from libs.model_repo.safetensors_header import read_header, read_index
 from libs.model_repo.shared_files import hard_link
 from libs.model_repo.verify import verify_repository
+from libs.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     import torch

@@ -15,9 +15,9 @@ from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import hold_repository
 from libs.model_repo.migrate import files_of_stash, is_skipped
-from libs.model_repo.progress import Progress, no_progress
 from libs.model_repo.report import VerificationReport
 from libs.model_repo.repository_files import PARTS, files_of_part, path_of, pretrained_name
+from libs.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)

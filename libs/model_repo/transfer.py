@@ -16,7 +16,7 @@ from libs.errors import DiskFullError, HubError, HubUnavailableError
 from libs.model_repo.digests import sha256_of_file
 from libs.model_repo.download_plan import WantedFile, git_blob_digest
 from libs.model_repo.hub import DownloadCancelledError, Hub, partial_path
-from libs.model_repo.progress import Progress
+from libs.progress import Progress
 
 STAGE = "downloading"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}

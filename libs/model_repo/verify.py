@@ -19,7 +19,6 @@ from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import LockedFile, RepositoryLock, read_lock
 from libs.model_repo.pose_model_files import check_pose_models
-from libs.model_repo.progress import Progress, no_progress
 from libs.model_repo.report import (
     FileResult,
     Level,
@@ -41,6 +40,7 @@ from libs.model_repo.repository_files import (
 )
 from libs.model_repo.variants import ModelVariant
 from libs.model_repo.wan_resources import check_wan_resources
+from libs.progress import Progress, no_progress
 
 _CHECKS = {"checkpoint": check_checkpoint, "pose_models": check_pose_models, "wan_resources": check_wan_resources}
 _HASHED_EVEN_IF_FAST = 16 * 1024 * 1024

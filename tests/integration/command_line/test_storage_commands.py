@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 def test_a_damaged_store_from_report_to_repair(store: ArtifactStore, tmp_path: Path) -> None:
     key = published(store, tmp_path / "scratch")
     sound = one_to_all(tmp_path, "storage", "check", "--full")
-    assert (sound.returncode, "all 0.0 MB read and intact" in sound.stdout) == (0, True), sound.stderr
+    assert (sound.returncode, "all 15 bytes read and intact" in sound.stdout) == (0, True), sound.stderr
     assert "3 objects" in sound.stdout
     (store.objects.root / key).write_bytes(b"moving pictureZ")  # type: ignore[attr-defined]
     assert one_to_all(tmp_path, "storage", "check").returncode == 0
@@ -109,7 +109,7 @@ def test_older_contents_are_shown_and_go_only_when_asked(store: ArtifactStore, t
     nothing = one_to_all(tmp_path, "storage", "prune", "--apply")
     assert (nothing.returncode, nothing.stdout) == (
         0,
-        "older contents: 0, files that no manifest names: 0, together 0.0 MB: removed\n",
+        "older contents: 0, files that no manifest names: 0, together 0 bytes: removed\n",
     )
     history = tmp_path / "artifacts" / "animation" / "dance-1" / "manifests"
     long_ago = time.time() - 91 * 86400
@@ -125,7 +125,7 @@ def test_older_contents_are_shown_and_go_only_when_asked(store: ArtifactStore, t
 
     looked = one_to_all(tmp_path, "storage", "prune")
     assert looked.returncode == 0, looked.stderr
-    assert "older contents: 1, files that no manifest names: 1, together 0.0 MB: would be removed" in looked.stdout
+    assert "older contents: 1, files that no manifest names: 1, together 16 bytes: would be removed" in looked.stdout
     assert "dance-1" in looked.stdout
     assert "run again with --apply" in looked.stderr
     assert "older contents: 0" in one_to_all(tmp_path, "storage", "prune", "--older-than", "92d").stdout

@@ -1,0 +1,75 @@
+"""How far a long operation is: the function that callers hand in, and one that writes lines.
+
+What does not belong here: drawing bars in a terminal (``libs.command_line``, ``orchestration.terminal_progress``).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+SECONDS_BETWEEN_LINES = 5.0
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+class Progress(Protocol):
+    """Called as work is done; cheap, may be called from several threads, never concurrently for one operation."""
+
+    def __call__(self, stage: str, done: int, total: int | None, detail: str = "") -> None:
+        """``done`` of ``total`` (bytes, frames, steps) of ``stage`` are finished; ``detail`` is what is at hand."""
+
+
+def no_progress(stage: str, done: int, total: int | None, detail: str = "") -> None:
+    """The progress of a caller who does not want to know."""
+
+
+def progress_lines(
+    write: Callable[[str], None], *, in_bytes: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Progress:
+    """Progress as log lines: the first and the last of a stage, and one every few seconds, with the time left."""
+    started: dict[str, tuple[float, int]] = {}
+    written: dict[str, float] = {}
+
+    def report(stage: str, done: int, total: int | None, detail: str = "") -> None:
+        now = clock()
+        begin, before = started.setdefault(stage, (now, done))
+        if done != total and now - written.get(stage, float("-inf")) < SECONDS_BETWEEN_LINES:
+            return
+        written[stage] = now
+        rate = (done - before) / (now - begin) if now > begin else 0.0
+        write(describe_progress(stage, done, total, rate, detail, in_bytes=in_bytes))
+
+    return report
+
+
+def describe_progress(
+    stage: str, done: int, total: int | None, rate: float, detail: str = "", *, in_bytes: bool = False
+) -> str:
+    """One line, e.g. ``sampling: 12 of 30, 40 %, 18 s left (chunk 1 of 2)``.
+
+    Args:
+        stage: what is going on.
+        done: units.
+        total: units; None when unknown.
+        rate: units per second; 0 when unknown.
+        detail: what is at hand.
+        in_bytes: say ``1.2 GB of 4.4 GB, 27 %, 85.0 MB/s``.
+    """
+    show = show_bytes if in_bytes else str
+    line = f"{stage}: {show(done)}"
+    if total:
+        line += f" of {show(total)}, {100 * done // total} %"
+    if rate > 0 and in_bytes:
+        line += f", {show_bytes(rate)}/s"
+    if rate > 0 and total and done < total:
+        line += f", {(total - done) / rate:.0f} s left"
+    return f"{line} ({detail})" if detail else line
+
+
+def show_bytes(count: float) -> str:
+    """``count`` in decimal units, as disks are sold: ``4.4 GB``."""
+    value, unit = float(count), _UNITS[0]
+    for unit in _UNITS:
+        if value < 1000 or unit == _UNITS[-1]:
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == _UNITS[0] else f"{value:.1f} {unit}"
