@@ -16,6 +16,9 @@ RUN_TASK_NAME = "one_to_all.execute_run"
 VISIBILITY_TIMEOUT_SECONDS = 24 * 60 * 60
 """Longer than any clip takes: a message that waits for its acknowledgement longer than this is delivered twice."""
 
+SEND_RETRY_POLICY = {"max_retries": 40, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
+"""Sending survives more than a minute without Redis; after that the run fails, and run_retries queues it again."""
+
 
 def celery_settings() -> dict[str, Any]:
     """Settings of both sides; a fresh dictionary, since Celery keeps what it is given."""
@@ -57,6 +60,22 @@ def make_celery_app(redis_url: str, *, with_results: bool = True) -> Celery:
         backend=redis_url if with_results else None,
         config_source=celery_settings(),
         set_as_current=False,
+    )
+
+
+def send_run(outbox: Celery, run_id: str, queue: str) -> None:
+    """Send the message "execute run ``run_id``" to ``queue``; the task's id is the run's.
+
+    Raises:
+        kombu.exceptions.OperationalError: Redis stayed away for more than a minute.
+    """
+    outbox.send_task(
+        RUN_TASK_NAME,
+        args=[run_id],
+        task_id=run_id,
+        queue=queue,
+        retry=True,
+        retry_policy=SEND_RETRY_POLICY,
     )
 
 

@@ -5,7 +5,10 @@ run it takes, within seconds each. Light: looks at torch only where a run has lo
 follows from a loss (``run_task``), and a full memory, which is none (``libs.stages.memory_retry``).
 """
 
+import os
 import sys
+
+from orchestration.fleet.gpu_requirement import DEVICE_VARIABLE
 
 
 def device_loss() -> str | None:
@@ -17,7 +20,10 @@ def device_loss() -> str | None:
     if torch is None:
         return None
     # The pose networks run on the GPU without torch, which begins to use it here: that fails if they have lost it.
-    by_others = "onnxruntime" in sys.modules and torch.cuda.is_available()
+    available = torch.cuda.is_initialized() or torch.cuda.is_available()
+    if not available and _needs_a_gpu():
+        return "CUDA finds no device any more"  # it answered before the run was begun (``run_gate``)
+    by_others = "onnxruntime" in sys.modules and available
     if not (torch.cuda.is_initialized() or by_others):
         return None
     try:
@@ -27,3 +33,8 @@ def device_loss() -> str | None:
     except RuntimeError as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None
+
+
+def _needs_a_gpu() -> bool:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    return visible and os.environ.get(DEVICE_VARIABLE, "").startswith("cuda")

@@ -17,15 +17,12 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
+from orchestration.fleet.celery_app import make_celery_app, require_redis_url, send_run
 from orchestration.fleet.roll_call import BROKER_ERRORS, RollCall
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 
 SILENCE_SECONDS = 20.0
 """How long no worker may know a started run before it counts as lost; a restart of Redis is over sooner."""
-
-SEND_RETRY_POLICY = {"max_retries": 40, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
-"""Sending survives more than a minute without Redis; after that the run fails, and run_retries queues it again."""
 
 LOST_TASK_STATES = frozenset({"FAILURE", "REVOKED"})
 
@@ -73,14 +70,7 @@ class FleetRunLauncher(CeleryRunLauncher):
         run = context.dagster_run
         queue = self.queue_of(run)
         self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: run.run_id})
-        self._outbox.send_task(
-            RUN_TASK_NAME,
-            args=[run.run_id],
-            task_id=run.run_id,
-            queue=queue,
-            retry=True,
-            retry_policy=SEND_RETRY_POLICY,
-        )
+        send_run(self._outbox, run.run_id, queue)
         self._instance.report_engine_event(
             f"Sent the run to the queue {queue}.", run, EngineEventData({"queue": queue}), cls=self.__class__
         )

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import dagster as dg
 from dagster._cli.api import _execute_run_command_body
@@ -26,11 +27,12 @@ _FAILED_STEPS = frozenset({DagsterEventType.STEP_UP_FOR_RETRY, DagsterEventType.
 logger = logging.getLogger(__name__)
 
 
-def execute_run(run_id: str) -> str:
+def execute_run(run_id: str, report_loss: Callable[[str], None] = lambda _: None) -> str:
     """Execute a launched run to its end and return its final status.
 
     Raises nothing on account of the run: its events and its status tell what happened. Does not return where the run
-    has cost this process its GPU: Celery starts another process for the next run.
+    has cost this process its GPU: ``report_loss`` is told what the GPU answers, the process ends, and Celery starts
+    another one for the next run.
     """
     sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -43,6 +45,7 @@ def execute_run(run_id: str) -> str:
         signal.signal(signal.SIGTERM, sigterm)
     if status == dg.DagsterRunStatus.FAILURE.value and (loss := device_loss()):
         logger.error("This process has lost its GPU and ends (%s)", loss)
+        report_loss(loss)
         os.kill(os.getpid(), signal.SIGKILL)
     return status
 

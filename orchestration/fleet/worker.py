@@ -1,43 +1,83 @@
 """A fleet worker: ``python -m orchestration.fleet.worker --queue gpu --gpu 0``, one per GPU, or one for CPU work.
 
 The main process talks to Redis and never imports the engine; its one child per slot executes runs and keeps the model
-loaded. SIGTERM stops it: no new run is taken, a run in progress has ``--grace`` seconds, then it is interrupted,
-reported as failed, and retried by Dagster on another worker. What does not belong here: starting several workers.
+loaded. While its GPU does not answer it takes no runs (``gpu_watch``). SIGTERM stops it: no new run is taken, a run in
+progress has ``--grace`` seconds, then it is interrupted, reported as failed, and retried by Dagster on another worker.
+What does not belong here: starting several workers.
 """
 
 import argparse
+import logging
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Sequence
 
 import psutil
 from celery import Celery
+from celery.exceptions import Ignore
 from celery.signals import worker_shutting_down
 
 from libs.settings import load_settings
 from orchestration.fleet.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
+from orchestration.fleet.gpu_check import GpuCheck, UsedGpus
+from orchestration.fleet.gpu_requirement import DEVICE_VARIABLE, required_gpus
+from orchestration.fleet.gpu_watch import GpuWatch
+from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.run_coordinator import CPU_QUEUE
+from orchestration.fleet.run_gate import RunGate
 from orchestration.fleet.run_task import execute_run
 from orchestration.fleet.worker_identity import announce_worker
+from orchestration.fleet.worker_panel import open_panel
 from orchestration.policies import GPU_QUEUE
 
 GRACE_SECONDS = 5.0
+BROKER_PAUSE_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
-def make_worker_app(redis_url: str) -> Celery:
-    """The app of a worker: the one task it knows executes a run in the process that receives it."""
+def make_worker_app(redis_url: str, gate: RunGate | None = None) -> Celery:
+    """The app of a worker: the one task it knows executes a run in the process that receives it.
+
+    With a ``gate`` a run that it does not admit is back in the queue, and Celery notes no result.
+    """
     app = make_celery_app(redis_url)
     # A run that begins or ends while Redis restarts waits for it, rather than being lost.
     app.conf.result_backend_always_retry = True
 
     @app.task(name=RUN_TASK_NAME, track_started=True)
     def execute(run_id: str) -> str:
-        return execute_run(run_id)
+        if gate is None:
+            return execute_run(run_id)
+        if not gate.admits(run_id):
+            raise Ignore()
+        status = execute_run(run_id, gate.report_loss)
+        gate.note_end(status)
+        return status
 
     app.set_current()
     return app
+
+
+def watch_gpus(gpus: UsedGpus, redis_url: str, node: str, queue: str) -> tuple[GpuWatch, RunGate]:
+    """The parts of main process and of its children that keep runs from a worker whose GPUs do not answer."""
+    outbox = make_celery_app(redis_url, with_results=False)
+
+    def read_on() -> None:
+        while True:
+            try:
+                with outbox.connection_for_write() as connection:
+                    outbox.control.add_consumer(queue, destination=[node], connection=connection)
+                return
+            except BROKER_ERRORS:
+                logger.exception("Redis is away; the worker takes runs once it is back")
+                time.sleep(BROKER_PAUSE_SECONDS)
+
+    watch = GpuWatch(GpuCheck(gpus).why_silent, read_on)
+    return watch, RunGate(GpuCheck(gpus), outbox, node, queue, had_troubles=lambda: watch.troubles > 0)
 
 
 def visible_devices(queue: str, gpu: str | None) -> str | None:
@@ -72,13 +112,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     devices = visible_devices(options.queue, options.gpu)
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
-    app = make_worker_app(require_redis_url(load_settings()))
-    interrupt_runs_after(options.grace)
+    settings = load_settings()
+    redis_url = require_redis_url(settings)
     name = options.name or f"{options.queue}-{(options.gpu or str(os.getpid())).replace(',', '-')}"
+    node = f"{name}@{socket.gethostname()}"
+    watch = gate = None
+    if gpus := required_gpus(settings, options.queue, os.environ, named=bool(options.gpu)):
+        # What `auto` means is settled: a clip that finds no GPU later fails, rather than going to the CPU.
+        os.environ[DEVICE_VARIABLE] = settings.one_to_all_device.replace("auto", "cuda")
+        watch, gate = watch_gpus(gpus, redis_url, node, options.queue)
+    open_panel(options.queue, watch)
+    app = make_worker_app(redis_url, gate)
+    interrupt_runs_after(options.grace)
     announce_worker(name, options.queue)
     app.worker_main([
         "worker",
-        f"--hostname={name}@{socket.gethostname()}",
+        f"--hostname={node}",
         f"--queues={options.queue}",
         "--pool=prefork",
         f"--concurrency={options.concurrency}",

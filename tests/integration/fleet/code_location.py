@@ -29,6 +29,7 @@ def note(context: dg.AssetExecutionContext, event: str) -> None:
         "run": context.run_id,
         "time": time.time(),
         "cuda": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "device": os.environ.get("ONE_TO_ALL_DEVICE"),
     }
     with (FOLDER / "executions.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
@@ -52,6 +53,8 @@ def make_clip(context: dg.AssetExecutionContext, seconds: float) -> None:
     if context.partition_key.startswith("lost-gpu") and not first.exists():
         first.touch()
         lose_gpu()
+    if context.partition_key.startswith("on-gpu"):
+        use_gpu()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(0.05)
@@ -64,6 +67,13 @@ def lose_gpu(*_: int) -> None:
     cuda = SimpleNamespace(is_initialized=lambda: True, device_count=lambda: 1, **refusing)
     sys.modules["torch"] = SimpleNamespace(cuda=cuda)  # type: ignore[assignment]
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def use_gpu() -> None:
+    """Fails where CUDA does not answer; with the stand-in for torch of ``test_dead_gpu``."""
+    import torch
+
+    torch.ones(1, device="cuda:0").sum().item()
 
 
 @dg.asset(partitions_def=CLIPS, pool="gpu")

@@ -1,0 +1,83 @@
+"""A worker whose GPU does not answer takes no runs, so that they go to other GPUs, until its GPU answers again.
+
+This is the main process's part, which reads the queue: it stops reading when one of its processes says so, asks the GPU
+in fresh processes at growing intervals (``gpu_check``), and reads on. What does not belong here: noticing a loss
+(``device_loss``), and what a process does with the run it holds (``run_gate``).
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+PAUSES_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+"""Before each look since the last clip was made, the last one for ever.
+
+The first is none: after most losses all that is needed is a new process.
+"""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a worker takes no runs."""
+
+    reason: str
+    """What the GPU answered last."""
+    since: float
+    """Seconds since the epoch."""
+
+
+class GpuWatch:
+    """Whether this worker may take runs; ``troubles`` counts losses and silent looks since the last clip was made."""
+
+    def __init__(
+        self,
+        why_silent: Callable[[], str | None],
+        read_on: Callable[[], None],
+        pauses: tuple[float, ...] = PAUSES_SECONDS,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """``why_silent`` asks the GPU; ``read_on`` lets the worker read its queue again, and must not raise."""
+        self.troubles = 0
+        self._why_silent = why_silent
+        self._read_on = read_on
+        self._pauses = pauses
+        self._wait = wait
+        self._trouble: Trouble | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why no runs are taken now; None while they are."""
+        return self._trouble
+
+    def report_loss(self, reason: str) -> None:
+        """From now on the GPU is asked until it answers, by a thread; returns at once. The caller stops reading."""
+        with self._lock:
+            self.troubles += 1
+            known, self._trouble = self._trouble, Trouble(reason, self._trouble.since if self._trouble else time.time())
+        logger.error("The GPU of this worker does not work (%s): it takes no runs until the GPU answers", reason)
+        if known is None:
+            threading.Thread(target=self._wait_for_gpu, name="gpu-watch", daemon=True).start()
+
+    def report_success(self) -> None:
+        """A clip was made: whatever happened before is over."""
+        self.troubles = 0
+
+    def _wait_for_gpu(self) -> None:
+        while (trouble := self._trouble) is not None:
+            self._wait(self._pauses[min(max(self.troubles, 1), len(self._pauses)) - 1])
+            losses = self.troubles
+            reason = self._why_silent()
+            with self._lock:
+                if reason is not None:
+                    self.troubles += 1
+                    self._trouble = Trouble(reason, trouble.since)
+                    logger.error("The GPU of this worker still does not answer: %s", reason)
+                elif self.troubles <= losses:  # no other loss was reported while it was asked
+                    self._trouble = None
+        logger.warning("The GPU of this worker answers again: it takes runs")
+        self._read_on()
