@@ -244,9 +244,8 @@ class InboxIntake:
         return [self._inbox.missing_media(name, path) for path, name in named.items() if path not in media]
 
     def _still_arriving(self, entry: _Readable, media: dict[str, ObjectInfo], now: datetime) -> bool:
-        """True when a media file is younger than its document and may still grow."""
-        paths = {path for request in entry.submission.requests for path in _media_of(request)}
-        newest = max((media[path].modified for path in paths if path in media), default=entry.document.modified)
+        """True when one of the media, all of which are there, is younger than the document and may still grow."""
+        newest = max(media[path].modified for request in entry.submission.requests for path in _media_of(request))
         return newest > entry.document.modified and (now - newest).total_seconds() < self._limits.settled_after
 
     def _accept(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libs import inbox_intake
 from libs.accepted_requests import AcceptedRequests
 from libs.errors import InputError, StorageError, StorageUnavailableError
 from libs.inbox import Inbox
@@ -192,13 +193,44 @@ def test_missing_media_are_waited_for_and_then_named(desk: Desk) -> None:
     assert [rejection.name for rejection in intake.rejected] == ["b.json"]
     assert "reference: there is no file 'never.png'" in intake.rejected[0].reason
     assert "driver: there is no file 'gone.mp4'" in intake.rejected[0].reason
+    assert " more" not in intake.rejected[0].reason
 
 
-def test_a_document_with_an_old_date_gets_the_same_grace(desk: Desk) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(20, "20.mp4"), (21, "and 1 more")])
+def test_twenty_missing_media_are_named_and_the_others_counted(desk: Desk, count: int, expected: str) -> None:
+    desk.put("list.json", [request_fields(f"a{n}", driver=f"{n}.mp4") for n in range(1, count + 1)])
+    desk.look(MUCH_LATER)
+    (rejection,) = desk.look(2 * MUCH_LATER).rejected
+    *lines, last = rejection.reason.splitlines()
+    assert expected in lines[-1]
+    assert (sum("there is no file" in line for line in lines), len(lines)) == (20, count)
+    assert last == "It waited 10 minutes for that."
+
+
+def test_a_document_with_an_old_date_gets_the_same_grace_each_time_it_is_sent(desk: Desk) -> None:
+    late = 10 * MUCH_LATER
     desk.request("a", driver="late.mp4")
-    assert desk.look(10 * MUCH_LATER).waiting == ["a.json"]
+    assert desk.look(late).waiting == ["a.json"]
+    assert desk.look(late + timedelta(seconds=599)).waiting == ["a.json"]
+    assert [rejection.name for rejection in desk.look(late + timedelta(seconds=601)).rejected] == ["a.json"]
+    desk.request("a", driver="late.mp4")
+    assert desk.look(late + timedelta(seconds=602)).waiting == ["a.json"]
     desk.put("late.mp4", b"video")
-    assert ids(desk.look(10 * MUCH_LATER + LATER)) == ["a"]
+    assert ids(desk.look(late + timedelta(seconds=603) + LATER)) == ["a"]
+
+
+def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of_use(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC).timestamp()
+    desk.state.seen = {"taken-back": now - 1210, "soon": now - 1150}
+    desk.look(timedelta())
+    assert set(desk.state.seen) == {"soon"}
+    monkeypatch.setattr(inbox_intake, "_MAX_SEEN", 2)
+    for name in "abc":
+        desk.request(name, driver="late.mp4")
+    assert desk.look(10 * MUCH_LATER).waiting == ["a.json", "b.json", "c.json"]
+    assert set(desk.state.seen) == {"a.json", "b.json"}
 
 
 def test_media_that_arrive_after_their_document_may_still_grow(desk: Desk) -> None:
@@ -206,6 +238,17 @@ def test_media_that_arrive_after_their_document_may_still_grow(desk: Desk) -> No
     desk.put("late.mp4", b"half a vid")
     assert desk.look(timedelta(seconds=1)).waiting == ["a.json"]
     assert ids(desk.look(LATER)) == ["a"]
+
+
+def test_media_that_take_long_to_arrive_are_waited_for(desk: Desk) -> None:
+    desk.request("a", driver="large.mp4")
+    desk.put("large.mp4", b"half a vid")
+    for minutes in (20, 35, 50):
+        later = timedelta(minutes=minutes)
+        written = (datetime.now(UTC) + later).timestamp()
+        os.utime(desk.folder / "inbox" / "large.mp4", (written, written))
+        assert desk.look(later).waiting == ["a.json"]
+    assert ids(desk.look(timedelta(minutes=51))) == ["a"]
 
 
 def test_waiting_documents_do_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -238,6 +281,16 @@ def test_an_unfinished_batch_that_changes_starts_again(tmp_path: Path) -> None:
     found = [*desk.look().accepted, *desk.look().accepted]
     assert len({entry.request.id for entry in found}) == 4
     assert {entry.request.prompt for entry in found} == {"new"}
+
+
+def test_a_batch_that_was_begun_goes_on_before_what_came_meanwhile(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, requests=3)
+    desk.put("grid.json", {"batch": "grid", "references": ["r.png"], "drivers": ["d.mp4"], "settings": settings_(4)})
+    desk.look()
+    for name in "abc":
+        desk.request(name)
+    assert [entry.document for entry in desk.look().accepted] == ["grid.json"]
+    assert ids(desk.look()) == ["a", "b", "c"]
 
 
 def settings_(count: int) -> dict[str, Any]:

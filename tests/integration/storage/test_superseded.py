@@ -1,6 +1,8 @@
 """Contents that newer ones replaced long ago go; what is the newest, was lately, or is referred to, stays whole."""
 
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from libs.provenance.run_record import PROVENANCE_FILE
 from libs.request_archive import RequestArchive
 from libs.storage import artifacts
 from libs.storage.artifacts import ArtifactStore
+from libs.storage.folder import FolderObjectStore
 from libs.storage.inspection import inspect
 from libs.storage.keys import manifest_history_key, manifest_key, suspect_key
 from libs.storage.superseded import find_superseded, remove_superseded
-from libs.superseded_artifacts import find_prunable, remove_prunable
+from libs.superseded_artifacts import Pruned, find_prunable, remove_prunable
 
 QUARTER = timedelta(days=90)
 
@@ -71,8 +74,49 @@ def test_what_was_replaced_long_ago_goes_and_the_newest_stays(store: ArtifactSto
     fresh = ArtifactStore(store.objects, store.cache.folder.with_name("fresh"))
     assert fresh.fetch("animation", "p").path("clip.mp4").read_bytes() == b"new"
     assert find_superseded(store.objects, QUARTER, now=in_days(1000)) == []
+
+
+def test_an_age_that_is_not_safe_removes_nothing(store: ArtifactStore, publish: Any) -> None:
+    publish("animation", {"clip.mp4": b"1"})
+    publish("animation", {"clip.mp4": b"2"}, after=1)
+    found = find_superseded(store.objects, QUARTER, now=in_days(100))
+    before = keys_of(store)
+    assert find_superseded(store.objects, QUARTER) == [], "the time is now where nobody says another"
     with pytest.raises(InputError, match="at least 2 days"):
         find_superseded(store.objects, timedelta(hours=47))
+    with pytest.raises(InputError, match="at least 2 days"):
+        remove_superseded(store.objects, found, timedelta(hours=47), in_days(100))
+    assert keys_of(store) == before
+
+
+def test_only_the_last_contents_of_a_busy_partition_were_replaced_lately(tmp_path: Path, make_files: Any) -> None:
+    store = ArtifactStore(FolderObjectStore(tmp_path / "store"), tmp_path / "cache")
+    for days in (200, 150):
+        long_ago = datetime.now(UTC) - timedelta(days=days)
+        manifest = store.publish("animation", "p", make_files({"clip.mp4": f"{days}".encode()}))
+        document = manifest.model_copy(update={"created": long_ago}).to_json()
+        history = manifest_history_key("animation", "p", manifest.digest)
+        store.objects.put_bytes(history, document)
+        os.utime(store.objects.root / history, (long_ago.timestamp(), long_ago.timestamp()))
+    store.publish("animation", "p", make_files({"clip.mp4": b"newest"}))
+    (found,) = find_superseded(store.objects, QUARTER)
+    assert store.fetch("animation", "p", found.content.manifest.digest).path("clip.mp4").read_bytes() == b"200"
+
+
+def test_a_file_that_several_older_contents_name_is_counted_once(store: ArtifactStore, publish: Any) -> None:
+    for day, clip in enumerate((b"1", b"2")):
+        publish("animation", {"clip.mp4": clip, "summary.json": b"as before"}, after=day)
+    publish("animation", {"clip.mp4": b"3"}, after=2)
+    found = find_superseded(store.objects, QUARTER, now=in_days(100))
+    assert [len(one.files) for one in found] == [2, 1]
+    assert sum(one.bytes for one in found) == len(b"12as before")
+
+
+def test_what_people_put_into_the_inbox_is_never_judged(store: ArtifactStore, publish: Any) -> None:
+    """Whatever it looks like: a folder of artifacts that somebody copied there is not ours."""
+    publish("inbox", {"clip.mp4": b"1"})
+    publish("inbox", {"clip.mp4": b"2"}, after=1)
+    assert find_prunable(store, QUARTER, now=in_days(100)) == Pruned([], [])
 
 
 def test_what_was_the_newest_lately_stays_however_old_it_is(store: ArtifactStore, publish: Any) -> None:
@@ -132,6 +176,25 @@ def test_a_content_published_again_since_it_was_found_stays(store: ArtifactStore
     assert remove_superseded(store.objects, found, QUARTER, then) == []
     assert keys_of(store) == before
     assert is_sound(store)
+    publish("animation", {"clip.mp4": b"2"}, after=3)
+    assert remove_superseded(store.objects, found, QUARTER, then) == [], "it was the newest until now"
+    assert keys_of(store) == before
+
+
+def test_a_partition_that_cannot_be_judged_since_it_was_found_loses_no_file(store: ArtifactStore, publish: Any) -> None:
+    old = publish("animation", {"clip.mp4": b"1"})
+    publish("animation", {"clip.mp4": b"2"}, after=1)
+    found = find_superseded(store.objects, QUARTER, now=in_days(100))
+    newest = store.objects.get_bytes(manifest_key("animation", "p"))
+    store.objects.delete(manifest_key("animation", "p"))
+    before = keys_of(store)
+    assert remove_superseded(store.objects, found, QUARTER, in_days(100)) == []
+    assert keys_of(store) == before
+    store.objects.put_bytes(manifest_key("animation", "p"), newest)
+    store.objects.put_bytes("animation/p/manifests/0123456789abcdef.json", b"{")
+    (removed,) = remove_superseded(store.objects, found, QUARTER, in_days(100))
+    assert removed.files == (), "the damaged one may name them"
+    assert store.objects.exists(old.files[0].key)
 
 
 def test_the_newest_is_found_by_its_digest_even_without_its_copy_in_the_history(
@@ -159,16 +222,17 @@ def test_a_file_that_another_content_names_by_now_stays(store: ArtifactStore, pu
 
 def test_partitions_that_cannot_be_judged_are_left_alone(store: ArtifactStore, publish: Any) -> None:
     old = publish("animation", {"clip.mp4": b"1"})
-    publish("animation", {"clip.mp4": b"2"}, after=1)
+    between = publish("animation", {"clip.mp4": b"2"}, after=0.5)
+    publish("animation", {"clip.mp4": b"3"}, after=1)
     newest = store.objects.get_bytes(manifest_key("animation", "p"))
     store.objects.put_bytes(manifest_key("animation", "p"), newest[:-20])
     assert find_superseded(store.objects, QUARTER, now=in_days(100)) == []
     store.objects.delete(manifest_key("animation", "p"))
     assert find_superseded(store.objects, QUARTER, now=in_days(100)) == []
     store.objects.put_bytes(manifest_key("animation", "p"), newest)
-    (found,) = find_superseded(store.objects, QUARTER, now=in_days(100))
+    found = find_superseded(store.objects, QUARTER, now=in_days(100))
+    assert {one.content.manifest.digest for one in found} == {old.digest, between.digest}
     store.objects.put_bytes("animation/p/manifests/0123456789abcdef.json", b"{")
-    assert found.content.manifest == old
     assert find_superseded(store.objects, QUARTER, now=in_days(100)) == []
 
 
