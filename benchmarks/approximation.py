@@ -31,9 +31,11 @@ from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, FramesReady
 from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory_options import memory_options
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.sampler import DenoisingStep
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.warm import warm_engine
 from libs.pose.conditioning import PoseConditioning
 from libs.pose.draw import DrawingStyle, draw_pose
 from libs.pose.estimator import PoseEstimator
@@ -101,12 +103,12 @@ def _stored_request(request_id: str, frames: int | None, lora: str | None, lora_
     conditioning = PoseConditioning.load(store.fetch("pose_conditioning", request_id).folder)
     inputs = _inputs(conditioning, min(frames or len(conditioning), len(conditioning)))
     layout = layout_of(request.model, settings)
-    engine = AnimationEngine.load(layout, settings.one_to_all_device)
+    memory = memory_options(settings)
+    engine, _ = warm_engine(layout, settings.one_to_all_device, memory=memory)
     options = sampling_options(request.model_copy(update={"quality": "exact"}), DEFAULT_CHUNK_LENGTHS)
     exact = _compare(f"{request.model}, {request_id}", engine, inputs, options)
     if lora:
-        del engine.networks
-        engine = AnimationEngine.load(layout, settings.one_to_all_device, lora=LoraFile(layout.lora(lora)))
+        engine, _ = warm_engine(layout, settings.one_to_all_device, lora=LoraFile(layout.lora(lora)), memory=memory)
         few = replace(options, num_inference_steps=lora_steps, image_guidance_scale=1.0, pose_guidance_scale=1.0)
         _print_row(f"LoRA {lora}, {lora_steps} steps, no guidance", _make(engine, inputs, few), exact)
 

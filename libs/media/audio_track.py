@@ -52,7 +52,7 @@ class AudioTrack:
     """
 
     def __init__(self, source: Path, target: av.container.OutputContainer) -> None:
-        self._start = scan_video(source).timing.start
+        self._start = scan_video(source).start
         self._source = open_container(source)
         self._target = target
         self._path = source

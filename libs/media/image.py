@@ -71,9 +71,3 @@ def write_png(path: Path | str, frame: Frame) -> None:
     """Write uint8 RGB [H, W, 3] or grey [H, W] without loss, atomically."""
     with atomic_write(Path(path)) as temporary:
         Image.fromarray(np.ascontiguousarray(frame)).save(temporary, format="PNG")
-
-
-def write_jpeg(path: Path | str, frame: Frame, quality: int = 92) -> None:
-    """Write uint8 RGB [H, W, 3] or grey [H, W] with loss (``quality`` 1 to 95), atomically."""
-    with atomic_write(Path(path)) as temporary:
-        Image.fromarray(np.ascontiguousarray(frame)).save(temporary, format="JPEG", quality=quality, subsampling=0)

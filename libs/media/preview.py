@@ -43,7 +43,6 @@ def write_comparison(
     columns: Mapping[str, Frame | Iterable[Frame]],
     frame_rate: Fraction,
     height: int = 480,
-    audio_from: Path | str | None = None,
 ) -> int:
     """Write an mp4 that shows several videos side by side, each below its caption; returns the number of frames.
 
@@ -61,7 +60,7 @@ def write_comparison(
     first = next(composed, None)
     if first is None:
         raise MediaError(f"{path}: a column of the comparison has no frames")
-    with VideoWriter(path, first.shape[1], first.shape[0], frame_rate, audio_from=audio_from) as writer:
+    with VideoWriter(path, first.shape[1], first.shape[0], frame_rate) as writer:
         writer.write(first)
         for frame in composed:
             writer.write(frame)

@@ -60,19 +60,19 @@ def probe_video(path: Path | str) -> VideoInfo:
         MediaError: unreadable, cut off, damaged, no video stream, no frames, a side below 16 pixels, or an absurd size.
     """
     path = Path(path)
-    scan = scan_video(path)
+    timing = scan_video(path)
     with open_video(path) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         audio = _audio_info(container)
     frame_count = 0
-    for frame, _ in decode_frames(path, scan):
+    for frame, _ in decode_frames(path, timing):
         if frame_count == 0:
             geometry = DisplayGeometry.of(path, frame)
             pixel_format = frame.format.name
         frame_count += 1
     width, height = geometry.upright_size
     check_size(f"{path}: the video", width, height, MAXIMUM_FRAME_PIXELS)
-    rate = scan.timing.frame_rate
+    rate = timing.frame_rate
     return VideoInfo(
         width=width,
         height=height,
@@ -82,7 +82,7 @@ def probe_video(path: Path | str) -> VideoInfo:
         rotation=geometry.orientation.rotation,
         codec=codec,
         pixel_format=pixel_format,
-        variable_frame_rate=scan.timing.variable,
+        variable_frame_rate=timing.variable,
         audio=audio,
     )
 

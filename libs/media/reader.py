@@ -65,11 +65,11 @@ def read_frames(path: Path | str, interval: int = 1) -> Iterator[Frame]:
 
 
 def _read(path: Path, interval: int) -> Iterator[Frame]:
-    scan = scan_video(path)
+    timing = scan_video(path)
     convert = RgbConverter()
     geometry: DisplayGeometry | None = None
     converted: Frame | None = None
-    for index, (frame, repeated) in enumerate(decode_frames(path, scan)):
+    for index, (frame, repeated) in enumerate(decode_frames(path, timing)):
         if geometry is None:
             geometry = DisplayGeometry.of(path, frame)
             check_size(f"{path}: the video", *geometry.upright_size, MAXIMUM_FRAME_PIXELS)
@@ -79,4 +79,4 @@ def _read(path: Path, interval: int) -> Iterator[Frame]:
             continue
         if converted is None:
             converted = geometry.orientation.apply(convert(frame, geometry.width, geometry.height))
-        yield converted.copy() if scan.timing.variable else converted
+        yield converted.copy() if timing.variable else converted

@@ -6,7 +6,6 @@ belong here: RGB and orientation (``reader``), what people want to know about a 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,14 +35,6 @@ _LARGEST_STEP_BACK = Fraction(1, 2)
 
 _COMPUTED_LENGTH = frozenset({"mpegts", "mpeg"})
 """Containers that declare no length: FFmpeg computes one from the packets that are there."""
-
-
-@dataclass(frozen=True)
-class VideoScan:
-    """What the packets of a video tell without decoding them."""
-
-    timing: FrameTiming
-    packet_count: int
 
 
 def open_container(path: Path) -> av.container.InputContainer:
@@ -102,7 +93,7 @@ def packets_of(path: Path, container: av.container.InputContainer) -> Iterator[a
         ) from error
 
 
-def scan_video(path: Path) -> VideoScan:
+def scan_video(path: Path) -> FrameTiming:
     """Read all packets (fast: nothing is decoded), plan the frame timing and detect a cut-off file.
 
     Raises:
@@ -145,10 +136,10 @@ def scan_video(path: Path) -> VideoScan:
                 f"{path}: its frames are spread over {float(known[-1] - known[0]):.0f} s, more than "
                 f"{MAXIMUM_FRAME_COUNT} frames at {timing.frame_rate} a second: cut out the part that moves"
             )
-        return VideoScan(timing, len(times))
+        return timing
 
 
-def decode_frames(path: Path, scan: VideoScan) -> Iterator[tuple[av.VideoFrame, bool]]:
+def decode_frames(path: Path, timing: FrameTiming) -> Iterator[tuple[av.VideoFrame, bool]]:
     """Decode a video onto its constant grid: frames in order, each with whether it repeats the one before.
 
     A video of constant rate gives every decoded frame once. Memory: a few frames.
@@ -157,8 +148,8 @@ def decode_frames(path: Path, scan: VideoScan) -> Iterator[tuple[av.VideoFrame, 
         MediaError: a frame cannot be decoded or is damaged, or there is not a single one.
     """
     frames = _decode(path)
-    if scan.timing.variable:
-        yield from on_constant_grid(scan.timing, _timed(path, scan.timing.start, frames))
+    if timing.variable:
+        yield from on_constant_grid(timing, _timed(path, timing.start, frames))
     else:
         yield from ((frame, False) for frame in frames)
 

@@ -1,4 +1,4 @@
-"""Which device to run on, and what fits onto it.
+"""Which device to run on, and in which dtype.
 
 What does not belong here: loading anything.
 """
@@ -8,7 +8,6 @@ import torch
 from libs.errors import DeviceError
 
 SETTING = "ONE_TO_ALL_DEVICE"
-_USABLE_SHARE = 0.85  # of free memory; the rest is for activations
 
 
 def resolve_device(name: str) -> torch.device:
@@ -46,18 +45,3 @@ def default_dtype(device: torch.device) -> torch.dtype:
 def device_name(device: torch.device) -> str:
     """The accelerator's name, as its driver has it; ``cpu`` for the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def text_encoder_device(device: torch.device, weight_bytes: int) -> torch.device:
-    """Where the text encoder goes: beside the network, or to the CPU where the device cannot hold all weights.
-
-    It runs once per prompt, so the CPU costs seconds per clip, not per step.
-
-    Args:
-        device: where the network runs.
-        weight_bytes: of all networks together.
-    """
-    if device.type != "cuda":
-        return device
-    free, _ = torch.cuda.mem_get_info(device)
-    return device if weight_bytes <= free * _USABLE_SHARE else torch.device("cpu")

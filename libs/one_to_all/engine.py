@@ -71,13 +71,13 @@ class AnimationEngine:
         networks: LoadedNetworks,
         device: torch.device,
         dtype: torch.dtype,
-        drop_text_encoder: bool = False,
         shared: SharedHostMemory | None = None,
     ) -> None:
         self.networks = networks
         self.device = device
         self.dtype = dtype
-        self.drop_text_encoder = drop_text_encoder
+        self.drop_text_encoder = False
+        """Whether its memory is given back once a clip's prompts are encoded; new prompts load it again."""
         self._placement = Placement(networks, device, shared)
         self._lora_branches = LoraBranches(networks.transformer, dtype)
         self.denoise: Denoise = denoise
@@ -89,7 +89,6 @@ class AnimationEngine:
         layout: RepositoryLayout,
         device: str = "auto",
         dtype: torch.dtype | None = None,
-        drop_text_encoder: bool = False,
         lora: LoraFile | None = None,
         speed: SpeedOptions = DEFAULT_SPEED,
         plan: MemoryPlan | None = None,
@@ -101,12 +100,9 @@ class AnimationEngine:
             layout: where the files lie.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             dtype: of all networks; bfloat16 on CUDA and float32 on the CPU when left out.
-            drop_text_encoder: give its memory back once a clip's prompts are encoded; a later clip with prompts that
-                are not known loads it again. The result is the same.
             lora: added to the weights of the transformer, or beside them where they are FP8.
             speed: how the transformer computes.
-            plan: where the networks lie, and how long; all on the device when left out, the text encoder on the CPU
-                where that is too small.
+            plan: where the networks lie, and how long; all on the device when left out.
             shared: where blocks that ``plan`` wants on the host lie, for several processes; its turn is held.
 
         Raises:
@@ -119,7 +115,7 @@ class AnimationEngine:
         with _weights_fit(resolved):
             beside = takes_loras_beside_weights(layout)
             networks = load_networks(layout, resolved, dtype, None if beside else lora, speed, plan, shared)
-            engine = cls(networks, resolved, dtype, drop_text_encoder, shared)
+            engine = cls(networks, resolved, dtype, shared)
             if beside:
                 engine.use_lora(lora)
             if plan is not None:

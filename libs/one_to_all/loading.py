@@ -19,7 +19,6 @@ from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.verify import mending_command
 from libs.one_to_all.block_offload import names_in_blocks
 from libs.one_to_all.checkpoint import assign_checkpoint, assign_shared_checkpoint, tensors_of_checkpoint
-from libs.one_to_all.device import text_encoder_device
 from libs.one_to_all.finite import is_finite
 from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8, problem_of_scales
 from libs.one_to_all.lora import fuse_lora
@@ -56,19 +55,15 @@ def load_networks(
 ) -> LoadedNetworks:
     """Load everything of ``layout`` in ``dtype``, and fuse ``lora`` into the transformer, which then is not FP8.
 
-    What ``plan`` wants on the host is loaded there; without one the text encoder is, where the device cannot hold all.
-    Blocks that ``shared`` holds already are not loaded.
+    What ``plan`` wants on the host is loaded there. Blocks that ``shared`` holds already are not loaded.
 
     Raises:
         ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
         DeviceError: see ``apply_speed``.
     """
     scheduler = load_scheduler(layout)  # the cheap parts first: their errors need not wait for 40 GB
-    if plan is None:
-        weights = sum(path.stat().st_size for path in weight_files(layout))
-        prompt_encoder = load_prompt_encoder(layout, text_encoder_device(device, weights), dtype)
-    else:
-        prompt_encoder = load_prompt_encoder(layout, HOST if plan.text_encoder == "on the host" else device, dtype)
+    on_host = plan is not None and plan.text_encoder == "on the host"
+    prompt_encoder = load_prompt_encoder(layout, HOST if on_host else device, dtype)
     vae = load_vae(layout, device, dtype)
     transformer = load_planned_transformer(layout, device, dtype, lora, speed, plan, shared)
     return LoadedNetworks(transformer, vae, prompt_encoder, scheduler)

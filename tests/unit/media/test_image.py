@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from libs.errors import MediaError
-from libs.media.image import read_image, write_jpeg, write_png
+from libs.media.image import read_image, write_png
 
 
 @pytest.fixture
@@ -22,18 +22,10 @@ def test_png_is_lossless(tmp_path, picture):
     assert np.array_equal(read_image(tmp_path / "g.png"), np.repeat(grey[..., None], 3, axis=2))
 
 
-def test_jpeg_is_close(tmp_path):
-    smooth = np.tile(np.linspace(0, 255, 64, dtype=np.uint8)[:, None, None], (1, 64, 3))
-    write_jpeg(tmp_path / "p.jpg", smooth)
-    assert np.abs(read_image(tmp_path / "p.jpg").astype(int) - smooth).max() <= 6
-
-
 def test_same_picture_gives_same_bytes(tmp_path, picture):
     for name in ("a", "b"):
         write_png(tmp_path / f"{name}.png", picture)
-        write_jpeg(tmp_path / f"{name}.jpg", picture)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
 
 
 def test_transparency_is_dropped_without_compositing(tmp_path, picture):

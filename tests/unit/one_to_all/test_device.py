@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from libs.errors import DeviceError
-from libs.one_to_all.device import default_dtype, resolve_device, text_encoder_device
+from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.engine import AnimationEngine
 
 
@@ -12,7 +12,6 @@ from libs.one_to_all.engine import AnimationEngine
 def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * 2**30, 80 * 2**30))
 
 
 @pytest.fixture
@@ -49,10 +48,3 @@ def test_names_that_are_no_device(name):
 def test_dtypes():
     assert default_dtype(torch.device("cpu")) == torch.float32
     assert default_dtype(torch.device("cuda")) == torch.bfloat16
-
-
-def test_the_text_encoder_makes_room(two_gpus):
-    gpu = torch.device("cuda", 0)
-    assert text_encoder_device(gpu, 20 * 2**30) == gpu
-    assert text_encoder_device(gpu, 39 * 2**30) == torch.device("cpu")
-    assert text_encoder_device(torch.device("cpu"), 2**60) == torch.device("cpu")

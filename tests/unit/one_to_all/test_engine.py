@@ -172,7 +172,8 @@ def test_impossible_options_are_named(changes, message):
 
 def test_dropping_the_text_encoder_changes_no_bit(repository, engine, make_inputs):
     inputs = make_inputs(9)
-    dropping = AnimationEngine.load(repository, "cpu", drop_text_encoder=True)
+    dropping = AnimationEngine.load(repository, "cpu")
+    dropping.drop_text_encoder = True
     prompts = dropping.networks.prompt_encoder
     for prompt in ("a dancer", "another dancer"):  # for the second it is loaded again
         options = _options(num_inference_steps=1, prompt=prompt)
