@@ -26,12 +26,12 @@ def atomic_write(path: Path, staging: Path | None = None) -> Iterator[Path]:
     temporary = folder / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     try:
         yield temporary
-        _flush(temporary)
+        flush_to_disk(temporary)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush_to_disk(path.parent)
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
@@ -40,7 +40,7 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to disk, so that a power cut cannot undo a finished write."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

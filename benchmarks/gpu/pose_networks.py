@@ -26,7 +26,7 @@ _HEATMAPS = 133
 _PATCH = 16
 _DETECTOR_CHANNELS = (48, 96, 192, 384, 576)
 _DETECTOR_DEPTH = (1, 4, 5, 5, 3)
-"""3x3 convolutions behind each halving of the 640 x 640 input: 59 GFLOP together (counted by ``detector_flops``)."""
+"""3x3 convolutions behind each halving of the 640 x 640 input: 59 GFLOP together, counted."""
 
 
 class _Graph:
@@ -105,16 +105,6 @@ def detector(scale: float = 1.0) -> bytes:
             states = graph.node("Conv", states, weight, strides=[stride, stride], pads=[1, 1, 1, 1])
             states, inputs = graph.node("Mul", states, graph.node("Sigmoid", states)), channels
     return graph.bytes((640, 640), states)
-
-
-def detector_flops() -> int:
-    """Of one frame."""
-    side, inputs, flops = 640, 3, 0
-    for channels, depth in zip(_DETECTOR_CHANNELS, _DETECTOR_DEPTH, strict=True):
-        side //= 2
-        for _ in range(depth):
-            flops, inputs = flops + 2 * side * side * 9 * inputs * channels, channels
-    return flops
 
 
 def _network(run: PartRun, name: str, content: bytes, side: tuple[int, int]) -> Iterator[Figure]:

@@ -136,7 +136,6 @@ def sha256_of_files(
     cache: DigestCache,
     *,
     trust_cache: bool = True,
-    workers: int | None = None,
     progress: Progress = no_progress,
 ) -> dict[Path, str]:
     """SHA-256 of each file, those not in ``cache`` read in parallel, the largest first.
@@ -145,7 +144,6 @@ def sha256_of_files(
         paths: existing files.
         cache: what is known already; saved at the end, also after an error.
         trust_cache: False reads every byte again.
-        workers: threads (``hashlib`` works outside the interpreter lock); as many as there are processors by default.
         progress: called with bytes hashed.
 
     Raises:
@@ -163,7 +161,7 @@ def sha256_of_files(
             inodes.setdefault(Signature.of(path), []).append(path)
     counter = _ByteCounter(progress, sum(signature.size for signature in inodes))
     try:
-        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing works outside the interpreter lock
             jobs = {
                 pool.submit(_hash_and_record, same[0], cache, counter.of(same[0].name)): same
                 for _, same in sorted(inodes.items(), key=lambda item: -item[0].size)

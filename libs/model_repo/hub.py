@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from libs.errors import HubError
 from libs.setting_values import HubName
 from libs.settings import Settings
 
@@ -69,6 +70,17 @@ class Hub(Protocol):
             HubError, HubUnavailableError: as above; what was received stays in ``folder`` for the next call.
             OSError: the disk refused.
         """
+
+
+def refusal(what: str, status: int | None) -> HubError:
+    """The error for an answer that another try would not change; ``what`` was asked for."""
+    if status in {401, 403}:
+        return HubError(
+            f"{what}: the hub answered {status}: set MODEL_HUB_TOKEN to a token that may read this repository"
+        )
+    if status == 404:
+        return HubError(f"{what}: is not on the hub (404); check the repository, MODEL_HUB_ENDPOINT and the revision")
+    return HubError(f"{what}: the hub answered {status}")
 
 
 def partial_path(target: Path) -> Path:

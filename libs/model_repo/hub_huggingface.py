@@ -18,7 +18,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from libs.errors import HubError, HubUnavailableError
-from libs.model_repo.hub import Advance, Listing, RemoteFile, partial_path
+from libs.model_repo.hub import Advance, Listing, RemoteFile, partial_path, refusal
 from libs.setting_values import HubName
 
 _LIBRARY = "one-to-all-pipeline"
@@ -125,13 +125,7 @@ def _translate(what: str, error: HfHubHTTPError) -> HubError:
         return HubUnavailableError(
             f"{what}: the hub answered {status}; try again later", _seconds(error.response.headers.get("Retry-After"))
         )
-    if status in {401, 403}:
-        return HubError(
-            f"{what}: the hub answered {status}: set MODEL_HUB_TOKEN to a token that may read this repository"
-        )
-    if status == 404:
-        return HubError(f"{what}: is not on the hub (404); check the repository, MODEL_HUB_ENDPOINT and the revision")
-    return HubError(f"{what}: the hub answered {status}")
+    return refusal(what, status)
 
 
 def _seconds(value: str | None) -> float | None:

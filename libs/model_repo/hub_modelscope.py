@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from libs.errors import HubError, HubUnavailableError
-from libs.model_repo.hub import Advance, Listing, RemoteFile
+from libs.model_repo.hub import Advance, Listing, RemoteFile, refusal
 from libs.setting_values import HubName
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # the client draws its own bars otherwise, between the lines of a log
@@ -98,10 +98,4 @@ def _translate(what: str, error: APIError) -> HubError:
     if error.retryable:
         answer = f"answered {status}" if status else "did not answer"
         return HubUnavailableError(f"{what}: the hub {answer}; try again later", getattr(error, "retry_after", None))
-    if status in {401, 403}:
-        return HubError(
-            f"{what}: the hub answered {status}: set MODEL_HUB_TOKEN to a token that may read this repository"
-        )
-    if status == 404:
-        return HubError(f"{what}: is not on the hub (404); check the repository, MODEL_HUB_ENDPOINT and the revision")
-    return HubError(f"{what}: the hub answered {status}")
+    return refusal(what, status)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
@@ -157,18 +157,11 @@ def lock_repository(
 
 
 @contextmanager
-def hold_repository(layout: RepositoryLayout, timeout: float = -1) -> Iterator[None]:
-    """One process (and thread) at a time changes this repository; others wait, for ever by default.
+def hold_repository(layout: RepositoryLayout) -> Iterator[None]:
+    """One process (and thread) at a time changes this repository; others wait.
 
     The operating system releases the lock of a killed process.
-
-    Raises:
-        ModelFilesError: another process still holds it after ``timeout`` seconds.
     """
     layout.root.mkdir(parents=True, exist_ok=True)
-    path = layout.root / f".{LOCK_NAME}.lock"
-    try:
-        with FileLock(path, timeout=timeout):
-            yield
-    except Timeout:
-        raise ModelFilesError(f"{layout.root}: another process is changing this repository; try again later") from None
+    with FileLock(layout.root / f".{LOCK_NAME}.lock"):
+        yield

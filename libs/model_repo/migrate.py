@@ -26,7 +26,6 @@ STASH_FOLDER = Path("One-to-All-Animation/pretrained_models")
 SKIPPED_FOLDERS = frozenset({"transformer", "assets", "examples"})
 
 Mode = Literal["hardlink", "copy", "symlink"]
-MODES: tuple[Mode, ...] = ("hardlink", "copy", "symlink")
 _SOURCE = "migrated from an old stash"
 
 

@@ -49,7 +49,6 @@ class QuantizeReport:
     kept: tuple[str, ...]
     size_before: int
     size_after: int
-    pretrained_linked: int
 
 
 def quantize_checkpoint(
@@ -96,10 +95,10 @@ def quantize_checkpoint(
         size_after = _write_index(target, plans)
         if (source.root / CONFIGURATION_NAME).is_file():
             _link_or_copy(source.root / CONFIGURATION_NAME, target.root / CONFIGURATION_NAME)
-        linked = _link_pretrained(source, target)
+        _link_pretrained(source, target)
         _remove_strangers(target, shards)
         _write_lock(source, target, locked)
-    return QuantizeReport(tuple(written), tuple(kept), total, size_after, linked)
+    return QuantizeReport(tuple(written), tuple(kept), total, size_after)
 
 
 def _require_verified(source: RepositoryLayout) -> None:
@@ -256,17 +255,13 @@ def _write_index(target: RepositoryLayout, plans: Mapping[str, list[_Output]]) -
     return total
 
 
-def _link_pretrained(source: RepositoryLayout, target: RepositoryLayout) -> int:
+def _link_pretrained(source: RepositoryLayout, target: RepositoryLayout) -> None:
     """Give the FP8 repository the pretrained files of its base, unless settings make both use the same folder."""
-    count = 0
     for part in ("pose_models", "wan_resources"):
         for name, path in files_of_part(source, part).items():
             place = path_of(target, name)
-            if place.exists() and place.samefile(path):
-                continue
-            _link_or_copy(path, place)
-            count += 1
-    return count
+            if not (place.exists() and place.samefile(path)):
+                _link_or_copy(path, place)
 
 
 def _link_or_copy(path: Path, place: Path) -> None:

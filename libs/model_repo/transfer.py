@@ -5,13 +5,13 @@ goes then, and the lock (``download``).
 """
 
 import errno
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from libs.atomic_write import flush_to_disk
 from libs.errors import DiskFullError, HubError, HubUnavailableError
 from libs.model_repo.digests import sha256_of_file
 from libs.model_repo.download_plan import WantedFile, git_blob_digest
@@ -100,7 +100,7 @@ class Transfer:
     def _bring(self, file: WantedFile) -> None:
         try:
             received, digest = self._receive_proven(file)
-            _flush(received)
+            flush_to_disk(received)
             with self._guard:
                 self._finish(file, received, digest)
         except OSError as error:
@@ -168,12 +168,3 @@ class _Counter:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _flush(path: Path) -> None:
-    """Force the bytes to disk: after a power cut no short file may stand under the final name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

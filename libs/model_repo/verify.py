@@ -52,7 +52,6 @@ _IN_NO_LOCK = "in no lock file"
 def verify_repository(
     layout: RepositoryLayout,
     level: Level = "fast",
-    lock: RepositoryLock | None = None,
     *,
     trust_cache: bool = True,
     progress: Progress = no_progress,
@@ -62,7 +61,6 @@ def verify_repository(
     Args:
         layout: the repository.
         level: ``fast`` or ``full``.
-        lock: compare with this lock; that of the repository if None.
         trust_cache: False makes ``full`` read every byte again.
         progress: called with bytes hashed.
 
@@ -71,7 +69,7 @@ def verify_repository(
         OSError: a file cannot be read (permissions, a failing disk).
     """
     started, moment = time.monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
-    inventory = _take_inventory(layout, lock or read_lock(layout))
+    inventory = _take_inventory(layout, read_lock(layout))
     problems = [problem for part in PARTS for problem in _CHECKS[part](layout)]
     if level == "full":
         digests, unproven = _hash_all(inventory, trust_cache, progress), set[str]()

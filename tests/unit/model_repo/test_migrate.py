@@ -3,13 +3,14 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import read_lock
-from libs.model_repo.migrate import MODES, Mode, apply_migration, plan_migration
+from libs.model_repo.migrate import Mode, apply_migration, plan_migration
 from libs.settings import Settings
 
 _WAN = "Wan2.1-T2V-14B-Diffusers"
@@ -44,7 +45,7 @@ def stash(layout: RepositoryLayout) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_what_is_needed_comes_and_nothing_else(layout: RepositoryLayout, stash: Path, mode: Mode) -> None:
     plan = plan_migration(layout, stash)
     assert not layout.root.exists()

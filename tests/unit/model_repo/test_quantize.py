@@ -67,11 +67,10 @@ def test_the_fp8_repository_is_complete_and_close(source: RepositoryLayout, targ
 def test_pretrained_files_are_hard_links_and_locked_as_they_were(
     source: RepositoryLayout, target: RepositoryLayout
 ) -> None:
-    report = quantize_checkpoint(source, target)
+    quantize_checkpoint(source, target)
     assert target.detector.samefile(source.detector)
     weights = "vae/diffusion_pytorch_model.safetensors"
     assert (target.wan / weights).samefile(source.wan / weights)
-    assert report.pretrained_linked > 5
     old, new = read_lock(source), read_lock(target)
     assert old is not None and new is not None
     name = f"pretrained_models/{source.wan.name}/{weights}"
