@@ -11,13 +11,14 @@ this (``memory_plan``, ``placement``).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import nn
 
+from libs.one_to_all.fp8 import names_held_in_fp8
 from libs.one_to_all.memory_plan import page_locked_bytes
 from libs.one_to_all.shared_host_memory import SharedHostMemory
 
@@ -35,9 +36,15 @@ def block_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     }
 
 
-def names_in_blocks(model: nn.Module) -> list[str]:
-    """Of the parameters and buffers of all blocks, as the state dict of ``model`` has them."""
-    return [name for path, blocks in block_lists(model).items() for name in blocks.state_dict(prefix=f"{path}.")]
+def constant_names_in_blocks(model: nn.Module) -> list[str]:
+    """Of the tensors in blocks that nothing changes once they are loaded, as the state dict of ``model`` has them.
+
+    In a network with FP8 weights these and their scales: a LoRA is put beside them, or added to others. In any other
+    network all of them.
+    """
+    names = [name for path, blocks in block_lists(model).items() for name in blocks.state_dict(prefix=f"{path}.")]
+    in_fp8 = names_held_in_fp8(model)
+    return [name for name in names if name in in_fp8] if in_fp8 else names
 
 
 class BlockOffload:
@@ -49,16 +56,21 @@ class BlockOffload:
     Args:
         model: with parameters anywhere; calls of it are passes, and ``conditioning_scale`` is their keyword.
         device: where it computes.
-        shared: takes all blocks, for several processes at once; their values are those that it holds already.
+        shared: takes what nothing changes in all blocks (:func:`constant_names_in_blocks`), for several processes at
+            once; the values are those that it holds already.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, shared: SharedHostMemory | None = None) -> None:
-        self._model = model
         self._device = device
         self._shared = shared
+        common: frozenset[int] = frozenset()
         if shared is not None:
             shared.begin()
-        self._blocks = [_HostBlock(block, device, shared) for blocks in block_lists(model).values() for block in blocks]
+            tensors = model.state_dict(keep_vars=True)
+            common = frozenset(id(tensors[name]) for name in constant_names_in_blocks(model))
+        self._blocks = [
+            _HostBlock(block, device, shared, common) for blocks in block_lists(model).values() for block in blocks
+        ]
         in_blocks = {id(tensor) for tensor in self.tensors}
         for tensor in (*model.parameters(), *model.buffers()):
             if id(tensor) not in in_blocks:
@@ -93,12 +105,11 @@ class BlockOffload:
     def repack(self) -> None:
         """Between two passes, after parameters were added to layers of blocks or taken from them: these move, too.
 
-        Blocks in shared memory do not change.
+        What lies in shared memory does not change.
         """
-        assert self._shared is None
         for block in self._blocks:
             if {id(tensor) for tensor in block.tensors} != {id(tensor) for tensor in block.present()}:
-                block.pack()
+                block.pack_own()
 
     def remove(self) -> None:
         """Undo it: all blocks are moved to the device."""
@@ -160,62 +171,114 @@ class BlockOffload:
         slot.block = block
         target = slot.buffer[: block.byte_count]
         if self._stream is None or slot.copied is None or slot.used is None:
-            target.copy_(block.host)
+            block.copy_to(target)
             return slot
         self._stream.wait_event(slot.used)
         with torch.cuda.stream(self._stream):
-            target.copy_(block.host, non_blocking=True)
+            block.copy_to(target, non_blocking=True)
             slot.copied.record(self._stream)
         return slot
 
 
 class _HostBlock:
-    """One block: its tensors packed into one piece of the host's memory, so that it is moved by one copy."""
+    """One block: its tensors packed into one piece of the host's memory, so that it is moved by one copy.
 
-    def __init__(self, module: nn.Module, device: torch.device, shared: SharedHostMemory | None) -> None:
+    Two pieces where ``shared`` takes those of its tensors whose ids are in ``common``, and others are left.
+    """
+
+    def __init__(
+        self, module: nn.Module, device: torch.device, shared: SharedHostMemory | None, common: Collection[int]
+    ) -> None:
         self.module = module
         self._page_locked = device.type == "cuda"
-        self._shared = shared
-        self.pack()
+        constant = [tensor for tensor in self.present() if id(tensor) in common]
+        self._common: _Piece | None = None
+        if shared is not None and constant:
+            self._common = _Piece(constant, shared.take)
+            self._common.rest(fill=shared.copies)
+        self.pack_own()
 
     def present(self) -> list[torch.Tensor]:
         """The tensors that the module has now."""
         return [*self.module.parameters(), *self.module.buffers()]
 
-    def pack(self) -> None:
-        """Move the tensors that the module has now to the host, wherever they are."""
-        self.tensors = self.present()
-        self._offsets: list[int] = []
-        end = 0
-        for tensor in self.tensors:
-            self._offsets.append(end)
-            end += math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT
-        self.byte_count = end
-        if self._shared is None:
-            self.host = torch.zeros(end, dtype=torch.uint8, pin_memory=self._page_locked)
-        else:
-            self.host = self._shared.take(end)
-        self._at_rest = self._views(self.host)
-        for tensor, view in zip(self.tensors, self._at_rest, strict=True):
-            if self._shared is None or self._shared.copies:
-                view.copy_(tensor.data)
-            tensor.data = view  # what it lay in is given back before the next block is packed
+    def pack_own(self) -> None:
+        """Move the tensors that the module has now to the host, wherever they are, but for what is shared."""
+        common: set[int] = set() if self._common is None else {id(tensor) for tensor in self._common.tensors}
+        own = [tensor for tensor in self.present() if id(tensor) not in common]
+        self._own = _Piece(own, lambda count: torch.zeros(count, dtype=torch.uint8, pin_memory=self._page_locked))
+        self._own.rest(fill=True)
+        self._pieces = [self._own] if self._common is None else [self._common, self._own]
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that move."""
+        return [tensor for piece in self._pieces for tensor in piece.tensors]
+
+    @property
+    def byte_count(self) -> int:
+        """Of all pieces, one behind the other."""
+        return sum(piece.byte_count for piece in self._pieces)
 
     @property
     def host_bytes(self) -> int:
         """Of the host's memory that it takes."""
-        own = self._page_locked and self._shared is None
-        return page_locked_bytes(self.byte_count) if own else self.byte_count
+        common = 0 if self._common is None else self._common.byte_count
+        own = self._own.byte_count
+        return common + (page_locked_bytes(own) if self._page_locked and own else own)
+
+    def copy_to(self, buffer: torch.Tensor, *, non_blocking: bool = False) -> None:
+        """All pieces to ``buffer``, uint8 [byte_count]."""
+        for piece, part in self._parts(buffer):
+            if piece.byte_count:
+                part.copy_(piece.host, non_blocking=non_blocking)
 
     def use(self, buffer: torch.Tensor | None) -> None:
-        """Let the tensors be those in ``buffer``, a copy of ``host``; None for those on the host."""
-        for tensor, view in zip(self.tensors, self._at_rest if buffer is None else self._views(buffer), strict=True):
-            tensor.data = view
+        """Let the tensors be those in ``buffer``, filled by :meth:`copy_to`; None for those on the host."""
+        if buffer is None:
+            for piece in self._pieces:
+                piece.rest()
+        else:
+            for piece, part in self._parts(buffer):
+                piece.use(part)
 
     def stay_on(self, device: torch.device) -> None:
         """Give each tensor memory of its own on ``device``."""
         for tensor in self.tensors:
             tensor.data = tensor.data.to(device, copy=True)
+
+    def _parts(self, buffer: torch.Tensor) -> Iterator[tuple["_Piece", torch.Tensor]]:
+        start = 0
+        for piece in self._pieces:
+            yield piece, buffer[start : start + piece.byte_count]
+            start += piece.byte_count
+
+
+class _Piece:
+    """``tensors`` one behind the other in one piece of the host's memory, which ``take`` gives (uint8 [byte_count])."""
+
+    def __init__(self, tensors: list[torch.Tensor], take: Callable[[int], torch.Tensor]) -> None:
+        self.tensors = tensors
+        self._offsets: list[int] = []
+        end = 0
+        for tensor in tensors:
+            self._offsets.append(end)
+            end += math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT
+        self.byte_count = end
+        self.host = take(end)
+        self._at_rest = self._views(self.host)
+
+    def rest(self, *, fill: bool = False) -> None:
+        """Let the tensors be those here; ``fill`` takes over their values first."""
+        for tensor, view in zip(self.tensors, self._at_rest, strict=True):
+            if fill:
+                view.copy_(tensor.data)
+            tensor.data = view  # what it lay in is given back before the next block is packed
+
+    def use(self, copy: torch.Tensor) -> None:
+        """Let the tensors be those in ``copy``, which has the values of ``host``."""
+        for tensor, view in zip(self.tensors, self._views(copy), strict=True):
+            tensor.data = view
 
     def _views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         return [

@@ -7,7 +7,9 @@ there at a time, and whether anything goes on using it can be seen.
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
+from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 
 from libs.model_repo.parameters import TensorInfo
 from libs.model_repo.quantize import quantize_weight
@@ -86,6 +88,27 @@ def test_all_three_lists_take_part(transformer):
     assert blocks == {module for module in transformer.modules() if type(module).__name__ in kinds}
 
 
+class Moves(TorchFunctionMode):
+    """Notes which tensors are asked to go to another device; here both are the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[int] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.to:
+            self.found.add(args[0].data_ptr())
+        return func(*args, **(kwargs or {}))
+
+
+def test_everything_but_the_blocks_goes_to_the_device(transformer):
+    in_blocks = {id(tensor) for blocks in block_lists(transformer).values() for tensor in blocks.parameters()}
+    others = {tensor.data_ptr() for tensor in transformer.parameters() if id(tensor) not in in_blocks}
+    with Moves() as moves:
+        BlockOffload(transformer, CPU)
+    assert moves.found == others
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("intermediate", ["without_image", "without_pose"])
 def test_the_same_bits(transformer, intermediate, dtype):
@@ -125,9 +148,13 @@ def test_room_for_two_blocks_and_none_after_a_pass(transformer, copies):
     offload, memo = BlockOffload(transformer, CPU), ForwardMemo()
     largest = max(sum(tensor.nbytes for tensor in block.parameters()) for block in transformer.blocks)
     seen = []
-    transformer.blocks[2].register_forward_hook(
-        lambda *_: seen.append((offload.bytes_on_device, sum(not one.expired() for one in copies)))
-    )
+
+    def look(block, *_):
+        seen.append((offload.bytes_on_device, sum(not one.expired() for one in copies)))
+        buffers = {slot.buffer.untyped_storage().data_ptr() for slot in offload._slots}
+        assert {tensor.untyped_storage().data_ptr() for tensor in block.parameters()} < buffers, "computes from a copy"
+
+    transformer.blocks[2].ffn.register_forward_hook(lambda *_: look(transformer.blocks[2]))
     _denoise(transformer, memo=memo)
     assert {count for _, count in seen} == {2}
     assert all(2 * largest <= held < 2.1 * largest for held, _ in seen)
@@ -141,15 +168,19 @@ def test_room_for_two_blocks_and_none_after_a_pass(transformer, copies):
 def test_the_next_block_is_on_its_way(transformer, monkeypatch):
     """After the first step, blocks are waited for only where passes differ: at most once each."""
     offload, waited, copied = BlockOffload(transformer, CPU), [], []
-    copy = BlockOffload._copy
+    copy, bring = BlockOffload._copy, BlockOffload.bring
 
     def counted(self, block, beside=None):
         copied.append(block)
-        if beside is None and self._before[1] is not None:
-            waited.append(block)
         return copy(self, block, beside)
 
+    def looked_for(self, block):
+        if self._slot_of(block) is None:
+            waited.append(block)
+        bring(self, block)
+
     monkeypatch.setattr(BlockOffload, "_copy", counted)
+    monkeypatch.setattr(BlockOffload, "bring", looked_for)
     _denoise(transformer, steps=1)
     waited.clear()
     copied.clear()
@@ -160,6 +191,18 @@ def test_the_next_block_is_on_its_way(transformer, monkeypatch):
     assert len(waited) <= passes
     assert computed <= len(copied) <= computed + 2 * passes
     assert offload.bytes_on_device == 0
+
+
+def test_a_block_that_computes_is_never_overwritten():
+    """Whatever comes next, and however wrong the guess: the orders of these passes foretell nothing."""
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(5)).requires_grad_(False)
+    model.forward = lambda states, order: [states := torch.tanh(model.blocks[index](states)) for index in order][-1]
+    orders = [torch.randint(0, 5, (9,)).tolist() for _ in range(20)]
+    expected = [model(torch.ones(4), order=order) for order in orders]
+    BlockOffload(model, CPU)
+    assert all(torch.equal(model(torch.ones(4), order=order), one) for order, one in zip(orders, expected, strict=True))
 
 
 def test_blocks_that_a_cache_skips_are_not_copied(transformer, monkeypatch):

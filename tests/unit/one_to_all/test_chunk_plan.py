@@ -92,6 +92,8 @@ def test_an_overlap_too_small_to_continue_from_still_gives_a_plan(overlap):
         ((81, 5, ()), "ascending"),
         ((81, 5, (69, 65)), "ascending"),
         ((33, 5, (65,)), "none above the main length 33"),
+        ((33, 5, (29, 37)), "none above the main length 33"),
+        ((33, 5, (-3, 33)), "final=-3"),
         ((33, 33, (33,)), "overlap 33"),
         ((33, -1, (33,)), "overlap -1"),
     ],

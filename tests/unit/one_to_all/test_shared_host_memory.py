@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from libs.errors import DeviceError, ModelFilesError
 from libs.one_to_all import shared_host_memory
-from libs.one_to_all.block_offload import BlockOffload, names_in_blocks
+from libs.one_to_all.block_offload import BlockOffload, constant_names_in_blocks
 from libs.one_to_all.loading import load_transformer
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.shared_host_memory import SharedHostMemory, can_share_host_memory, open_shared_memory
@@ -40,7 +40,8 @@ def test_the_second_reads_no_blocks_and_computes_the_same(repository, views, vel
         with view.turn:
             assert view.filled == bool(number)
             network = load_transformer(repository, CPU, torch.float32, home=CPU, without_blocks=view.filled)
-            in_blocks = set(names_in_blocks(network))
+            in_blocks = {name for name, _ in network.named_parameters() if ".blocks." in f".{name}"}
+            assert set(constant_names_in_blocks(network)) == in_blocks
             for name, parameter in network.named_parameters():
                 assert bool(parameter.isnan().all()) == (number == 1 and name in in_blocks)
             BlockOffload(network, CPU, view)
