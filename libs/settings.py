@@ -48,7 +48,7 @@ class Settings(BaseSettings):
 
     models_dir: Folder = Field(Path("models"), description="weights, one folder per variant")
     data_dir: Folder = Field(Path("data"), description="everything written at run time")
-    log_dir: Path | None = Field(None, description="folder for log files; standard output otherwise")
+    log_dir: Path | None = Field(None, description="log files of make ui and make fleet")
 
     one_to_all_model_dir: FolderName = Field("One-to-All-14b", description="folder below MODELS_DIR used by default")
     one_to_all_pretrained_dir: Path = Field(Path(), description="pretrained files of that model")

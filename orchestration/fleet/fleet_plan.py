@@ -25,7 +25,7 @@ class FleetPlan:
     """What to start."""
 
     folder: Path
-    """Holds the Dagster home, Redis's files and the logs of the fleet."""
+    """Holds the Dagster home, Redis's files and, unless they have a place of their own, the logs of the fleet."""
     storage: Path | None
     """Dagster's database and its runs' logs; None takes those of the production instance: Postgres and the bucket."""
     gpu_workers: int = 1
@@ -39,6 +39,13 @@ class FleetPlan:
     """Arguments of ``dagster code-server start`` that name the definitions."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment of every process."""
+    log_dir: Path | None = None
+    """Where each process has a log file; ``logs`` below ``folder`` when None."""
+
+    @property
+    def logs(self) -> Path:
+        """Where each process has a log file."""
+        return self.log_dir or self.folder / "logs"
 
 
 def plan_for_this_machine(settings: Settings, gpu_workers: int | None, port: int) -> FleetPlan:
@@ -59,6 +66,7 @@ def plan_for_this_machine(settings: Settings, gpu_workers: int | None, port: int
         port=port,
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         code_location=CODE_LOCATION,
+        log_dir=settings.log_dir,
     )
 
 

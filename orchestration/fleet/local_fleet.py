@@ -191,8 +191,7 @@ class LocalFleet:
             self._launch(name, [*worker, "--queue", GPU_QUEUE, "--name", name, *gpu])
 
     def _launch(self, name: str, command: Sequence[str | Path], stdin: str = "") -> None:
-        log = self.plan.folder / "logs" / f"{name}.log"
-        self.processes[name] = Process(name, command, self.environment, log, stdin)
+        self.processes[name] = Process(name, command, self.environment, self.plan.logs / f"{name}.log", stdin)
         self.processes[name].start()
 
     # --- health ---
@@ -274,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = plan_for_this_machine(load_settings(), options.workers, options.port)
         with LocalFleet(plan, say=lambda line: print(line, flush=True)) as fleet:
-            print(f"Dagster UI: {fleet.url}  logs: {plan.folder / 'logs'}  (Ctrl-C stops everything)", flush=True)
+            print(f"Dagster UI: {fleet.url}  logs: {plan.logs}  (Ctrl-C stops everything)", flush=True)
             fleet.keep_running(threading.Event())
     except (FleetError, DatabaseNotReadyError, SettingsError) as error:
         print(error, file=sys.stderr)

@@ -74,3 +74,16 @@ def test_the_ui_says_that_it_cannot_have_its_port(port: str, tmp_path: Path) -> 
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert ("DAGSTER_PORT=3001 make ui" if port == "taken" else "is no port") in done.stderr
+
+
+def test_log_dir_takes_the_output_of_the_ui(tmp_path: Path) -> None:
+    stand_in = "import os; os.execv = lambda *_: (os.write(1, b'of dagster'), os._exit(0));"
+    command = [sys.executable, "-c", f"{stand_in} from orchestration.local_ui import main; main()"]
+    environment = {**os.environ, "DATA_DIR": str(tmp_path), "DAGSTER_HOME": "", "DAGSTER_PORT": "0"}
+    environment["LOG_DIR"] = str(tmp_path / "logs")
+    done = subprocess.run(
+        command, cwd=REPOSITORY_ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    log = tmp_path / "logs" / "ui.log"
+    assert (done.returncode, log.read_text()) == (0, "of dagster"), done.stderr
+    assert f"Its log: {log}" in done.stdout
