@@ -11,6 +11,7 @@ that is owed is never forgotten. What does not belong here: the clips (``libs.re
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,10 @@ CONTENT_ATTRIBUTE = "content"
 """In the manifest of a clip (and of what it is made from): the content of the request it was made for."""
 
 _CONTENT_DIGITS = 32
+
+_MARK = re.compile(
+    rf"{OPEN_PREFIX}/(?P<request_id>[^./]+)\.(?P<priority>-?[0-9]{{1,9}})\.(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}})"
+)
 
 
 class AcceptedRequest(BaseModel):
@@ -138,10 +143,8 @@ class AcceptedRequests:
     def open_requests(self) -> Iterator[OpenRequest]:
         """All marks, by listing alone; an interrupted writer may leave two for one id."""
         for info in self._objects.list(f"{OPEN_PREFIX}/"):
-            request_id, _, rest = info.key.removeprefix(f"{OPEN_PREFIX}/").partition(".")
-            priority, _, content = rest.partition(".")
-            if content and priority.lstrip("-").isdigit():
-                yield OpenRequest(request_id, int(priority), content)
+            if mark := _MARK.fullmatch(info.key):  # anything else was put there by hand
+                yield OpenRequest(mark["request_id"], int(mark["priority"]), mark["content"])
 
     def ids(self) -> Iterator[str]:
         """The ids of all accepted requests, by listing alone."""

@@ -11,7 +11,6 @@ underscore. What does not belong here: a bucket's prefix, which the object store
 """
 
 import re
-from pathlib import PurePosixPath
 
 from libs.errors import StorageError
 
@@ -50,7 +49,7 @@ def check_file_name(name: str) -> str:
     Raises:
         StorageError: anything else.
     """
-    if not name or name != str(PurePosixPath(name)) or not all(_NAME.fullmatch(part) for part in name.split("/")):
+    if not all(_NAME.fullmatch(part) for part in name.split("/")):
         raise StorageError(
             f"{name!r} cannot be a file of an artifact: expected letters, digits, '.', '_' and '-', each part of the "
             "path starting with a letter or digit"
@@ -67,7 +66,7 @@ def artifact_prefix(asset: str, partition: str | None) -> str:
     check_file_name(asset)
     if partition is None:
         return f"{asset}/{UNPARTITIONED}"
-    if "/" in partition or not _NAME.fullmatch(partition):
+    if not _NAME.fullmatch(partition):
         raise StorageError(
             f"partition {partition!r} of {asset} cannot be part of a key: expected letters, digits, '.', '_' and '-'"
         )

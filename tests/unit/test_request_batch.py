@@ -96,6 +96,8 @@ def test_one_request_is_one_request() -> None:
         ("batch: x\nreferences: [a]\ndrivers: [d]\ncommon: {id: b}", "common: id cannot stand here"),
         ("batch: x\nreferences: [a]\ndrivers: [d]\nsettings: {a: {driver: b}}", "settings: driver cannot stand here"),
         ("batch: x\nreferences: [../a]\ndrivers: [d]", "reference: must be a relative path"),
+        ("batch: x\nreferences: [a]\ndrivers: [d]\ncommon: {reference: b}", "common: reference cannot stand here"),
+        ([{}] * 10_001, "10001 requests; at most 10000"),
         ("[]", "the list of requests is empty"),
         ("[1]", "request 1: expected a mapping"),
         ("- {id: a, reference: r, driver: d}\n- {id: b, reference: r}", "request 2: driver: is required"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs import request_document
 from libs.errors import InputError
 from libs.request_document import MAX_DOCUMENT_BYTES, load_document
 
@@ -39,6 +40,17 @@ def test_hostile_documents_are_refused_quickly(document: str | bytes, expected: 
     with pytest.raises(InputError, match=expected):
         load_document(document, source="a.yaml")
     assert time.monotonic() - started < 5
+
+
+def test_what_just_fits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_document("x" * MAX_DOCUMENT_BYTES, source="a.yaml") == "x" * MAX_DOCUMENT_BYTES
+    assert load_document("- " * 20 + "x", source="a.yaml")
+    with pytest.raises(InputError, match="nested more than 20 levels"):
+        load_document("- " * 21 + "x", source="a.yaml")
+    monkeypatch.setattr(request_document, "_MAX_VALUES", 9)
+    assert len(load_document("{a: &a [b, c], d: *a}", source="a.yaml")) == 2
+    with pytest.raises(InputError, match="more than 9 values"):
+        load_document("{a: &a [b, c], d: *a, e: f}", source="a.yaml")
 
 
 def test_aliases_and_merges_work() -> None:

@@ -55,8 +55,17 @@ def test_a_request_is_owed_until_its_clip_is_stored(shelf: Shelf) -> None:
     accepted = shelf.accept("a", priority=-7)
     assert shelf.marks() == [OpenRequest("a", -7, accepted.content)]
     assert shelf.state("a") == ClipState.OWED
+    shelf.requests.close("b", accepted.content)
+    assert shelf.state("a") == ClipState.OWED
     shelf.make_clip(accepted)
     assert shelf.state("a") == ClipState.STORED
+    assert shelf.marks() == []
+
+
+@pytest.mark.parametrize("name", ["a", "a.1", "a.1.", "a..{0}", "a.--1.{0}", "a.².{0}", "a.1.{0}.bak", "b/a.1.{0}"])
+def test_what_else_lies_among_the_marks_owes_nothing(shelf: Shelf, name: str) -> None:
+    shelf.requests.close("a", shelf.accept("a").content)
+    shelf.store.objects.put_bytes(f"requests/open/{name.format('0' * 32)}", b"")
     assert shelf.marks() == []
 
 

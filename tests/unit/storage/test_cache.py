@@ -57,7 +57,9 @@ def test_content_is_downloaded_once_for_all_artifacts(cache, source):
     first, second = source.manifest({"x": b"same", "y": b"1"}), source.manifest({"z": b"same", "y": b"2"})
     folder = cache.artifact(first, source)
     assert (folder / "x").read_bytes() == b"same"
+    linked = (folder / "x").stat().st_ctime_ns
     assert cache.artifact(first, source) == folder
+    assert (folder / "x").stat().st_ctime_ns == linked, "whoever reads an intact copy does not see it go"
     assert sorted(source.downloads) == ["x", "y"]
     assert (cache.artifact(second, source) / "z").samefile(folder / "x")
     assert sorted(source.downloads) == ["x", "y", "y"]
@@ -163,6 +165,31 @@ def test_pruning_spares_what_was_used_lately(cache, source):
     report = cache.prune(0, spare_younger_than=HOUR)
     assert report.removed == 0
     assert (folder / "x").exists()
+    assert cache.prune(0, spare_younger_than=timedelta(0)).bytes_after == 0
+
+
+def test_pruning_removes_what_was_published_and_never_fetched(cache, source, tmp_path):
+    file = source.manifest({"x": b"published"}).files[0]
+    (tmp_path / "x").write_bytes(b"published")
+    cache.add(tmp_path / "x", file.sha256)
+    (tmp_path / "x").unlink()
+    kept = cache.folder / "files" / file.sha256[:2] / file.sha256
+    assert cache.prune(0, spare_younger_than=HOUR).removed == 0
+    age(kept, 2)
+    assert cache.prune(9, spare_younger_than=HOUR).removed == 0, "there is room for it"
+    report = cache.prune(8, spare_younger_than=HOUR)
+    assert (report.removed, report.bytes_before, report.bytes_after) == (1, 9, 0)
+
+
+def test_pruning_leaves_what_a_process_works_on(cache, source):
+    manifest, file = source.manifest({"x": b"1"}), source.manifest({"y": b"2"}).files[0]
+    view, single = cache.artifact(manifest, source), cache.file(file, source)
+    for path in (view, single):
+        age(path, 1)
+    with cache._lock("artifact", manifest.digest), cache._lock("file", file.sha256):
+        assert cache.prune(0, spare_younger_than=timedelta(0)).removed == 0
+        assert (view / "x").exists()
+        assert single.exists()
     assert cache.prune(0, spare_younger_than=timedelta(0)).bytes_after == 0
 
 

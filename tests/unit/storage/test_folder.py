@@ -18,8 +18,9 @@ def objects(tmp_path):
 def test_bytes_of_another_digest_are_not_stored(objects, tmp_path):
     (tmp_path / "f").write_bytes(b"1")
     objects.put_bytes("k", b"before")
-    with pytest.raises(StorageError, match="changed while it was stored"):
+    with pytest.raises(StorageError, match="changed while it was stored") as raised:
         objects.put_file("k", tmp_path / "f", "0" * 64, "text/plain")
+    assert not raised.value.retryable
     assert objects.get_bytes("k") == b"before"
     assert list((tmp_path / "store" / ".incoming").iterdir()) == []
 
@@ -54,6 +55,32 @@ def test_errors_of_the_disk_are_explained(objects, monkeypatch, number, error_cl
     assert objects.get_bytes("k") == b"before"
 
 
+@pytest.mark.parametrize(
+    ("step", "call"),
+    [
+        ("read_bytes", lambda o: o.get_bytes("k")),
+        ("unlink", lambda o: o.delete("k")),
+        ("is_file", lambda o: o.head("k")),
+    ],
+)
+def test_errors_of_the_disk_are_explained_where_nothing_is_written(objects, monkeypatch, step, call):
+    objects.put_bytes("k", b"1")
+
+    def fail(self, **options):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, step, fail)
+    with pytest.raises(StorageError, match="permissions below DATA_DIR"):
+        call(objects)
+
+
+def test_a_folder_is_no_object(objects):
+    objects.put_bytes("a/b", b"1")
+    assert not objects.exists("a")
+    objects.delete("a")
+    assert objects.get_bytes("a/b") == b"1"
+
+
 def test_an_object_cannot_be_a_folder_as_well(objects):
     objects.put_bytes("a", b"1")
     with pytest.raises(StorageError):
@@ -70,6 +97,7 @@ def test_digests_tell_the_truth_about_what_is_there(objects, tmp_path):
 
 
 def test_a_name_that_no_file_can_have_is_no_object(objects):
+    objects.put_bytes("inbox/a", b"1")  # without the folder there is no file to begin with
     key = f"inbox/{'x' * 300}"
     assert not objects.exists(key)
     assert objects.head(key) is None

@@ -27,6 +27,30 @@ def test_an_accepted_key_stays_below_its_folder(key):
     assert "\0" not in key
 
 
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "./a", "a/../b", "a\\b", "a\nb", "a\x7f", "x" * 901, "é" * 451]
+)
+def test_what_cannot_be_a_key_never_can(key):
+    with pytest.raises(StorageError, match=r"cannot be a key|too long") as raised:
+        check_key(key)
+    assert not raised.value.retryable
+
+
+def test_the_longest_key():
+    assert check_key("é" * 450) == "é" * 450
+
+
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", "./a", "a/../b", "a b", ".hidden", "ä", "a\n", "x" * 129])
+def test_what_cannot_be_a_file_or_an_asset_never_can(name):
+    for refused in (check_file_name, lambda asset: artifact_prefix(asset, None)):
+        with pytest.raises(StorageError, match="cannot be a file of an artifact") as raised:
+            refused(name)
+        assert not raised.value.retryable
+    with pytest.raises(StorageError, match="cannot be part of a key") as raised:
+        artifact_prefix("a", name)
+    assert not raised.value.retryable
+
+
 @given(st.text(max_size=40))
 def test_an_accepted_file_name_is_plain(name):
     try:
