@@ -71,19 +71,22 @@ def test_a_missing_shard(own_repository):
         _load(own_repository)
 
 
-def test_an_index_that_names_an_absent_shard(own_repository):
+@pytest.mark.parametrize(
+    ("parameter", "shard", "message"),
+    [
+        ("proj_out.bias", "model-00009-of-00009.safetensors", "model-00009-of-00009.*is missing"),
+        ("proj_out.bias", "../elsewhere.safetensors", "not a plain file name"),
+        ("proj_out.bias", None, "lacks 1 parameters of the model: proj_out.bias"),
+        ("extra.weight", "model-00001-of-00002.safetensors", "does not have: extra.weight"),
+    ],
+    ids=["absent shard", "out of the folder", "missing parameter", "unknown parameter"],
+)
+def test_an_index_that_is_wrong(own_repository, parameter, shard, message):
     index = json.loads(own_repository.index.read_text())
-    index["weight_map"]["proj_out.bias"] = "model-00009-of-00009.safetensors"
+    index["weight_map"][parameter] = shard
+    index["weight_map"] = {name: file for name, file in index["weight_map"].items() if file}
     own_repository.index.write_text(json.dumps(index))
-    with pytest.raises(ModelFilesError, match=rf"model-00009-of-00009.*is missing.*{MENDING}"):
-        _load(own_repository)
-
-
-def test_an_index_that_leads_out_of_the_folder(own_repository):
-    index = json.loads(own_repository.index.read_text())
-    index["weight_map"]["proj_out.bias"] = "../elsewhere.safetensors"
-    own_repository.index.write_text(json.dumps(index))
-    with pytest.raises(ModelFilesError, match=rf"not a plain file name.*{MENDING}"):
+    with pytest.raises(ModelFilesError, match=rf"{message}.*{MENDING}"):
         _load(own_repository)
 
 
@@ -94,35 +97,20 @@ def test_a_broken_index(own_repository, content):
         _load(own_repository)
 
 
-def test_a_missing_parameter(own_repository):
-    index = json.loads(own_repository.index.read_text())
-    del index["weight_map"]["proj_out.bias"]
-    own_repository.index.write_text(json.dumps(index))
-    with pytest.raises(ModelFilesError, match=rf"lacks 1 parameters of the model: proj_out.bias.*{MENDING}"):
-        _load(own_repository)
-
-
-def test_an_unknown_parameter(own_repository):
-    index = json.loads(own_repository.index.read_text())
-    index["weight_map"]["extra.weight"] = _shard(own_repository).name
-    own_repository.index.write_text(json.dumps(index))
-    with pytest.raises(ModelFilesError, match=rf"does not have: extra.weight.*{MENDING}"):
-        _load(own_repository)
-
-
-def test_a_shard_that_differs_from_the_index(own_repository):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state, name: state.update({"renamed": state.pop(name)}), "holds other parameters"),
+        (lambda state, name: state.update({name: torch.zeros(3, 1)}), r"NAME has shape \[3, 1\]"),
+        (lambda state, name: state.update({name: state[name].to(torch.int32)}), "NAME is torch.int32"),
+    ],
+    ids=["another name", "another shape", "whole numbers"],
+)
+def test_a_tensor_that_is_wrong(own_repository, change, message):
     shard = _shard(own_repository)
     name = next(iter(load_file(shard)))
-    _rewrite(shard, lambda state: state.update({"renamed": state.pop(name)}))
-    with pytest.raises(ModelFilesError, match=rf"{shard.name}: holds other parameters.*{MENDING}"):
-        _load(own_repository)
-
-
-def test_another_shape(own_repository):
-    shard = _shard(own_repository)
-    name = next(iter(load_file(shard)))
-    _rewrite(shard, lambda state: state.update({name: torch.zeros(3, 1)}))
-    with pytest.raises(ModelFilesError, match=rf"{shard.name}: {name} has shape \[3, 1\].*{MENDING}"):
+    _rewrite(shard, lambda state: change(state, name))
+    with pytest.raises(ModelFilesError, match=rf"{shard.name}: {message.replace('NAME', name)}.*{MENDING}"):
         _load(own_repository)
 
 
@@ -140,14 +128,6 @@ def test_values_that_are_not_finite(own_repository, value):
     name = max(load_file(shard).items(), key=lambda item: item[1].numel())[0]
     _rewrite(shard, lambda state: state[name].view(-1)[-1].fill_(value))
     with pytest.raises(ModelFilesError, match=rf"{shard.name}: {name} holds values that are not finite.*{MENDING}"):
-        _load(own_repository)
-
-
-def test_whole_numbers_are_no_weights(own_repository):
-    shard = _shard(own_repository)
-    name = next(iter(load_file(shard)))
-    _rewrite(shard, lambda state: state.update({name: state[name].to(torch.int32)}))
-    with pytest.raises(ModelFilesError, match=rf"{shard.name}: {name} is torch.int32.*{MENDING}"):
         _load(own_repository)
 
 
