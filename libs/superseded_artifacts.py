@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
-from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
+from libs.errors import InputError, StorageError, StorageUnavailableError
 from libs.provenance.record import ClipOrigin, parse_provenance
 from libs.provenance.run_record import PROVENANCE_FILE
 from libs.request_archive import REQUEST_ASSETS, RequestArchive
 from libs.request_states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.inspection import inspect
-from libs.storage.manifest import Manifest, describe
+from libs.storage.manifest import Manifest
 from libs.storage.objects import ObjectInfo
 from libs.storage.orphans import remove_orphans
 from libs.storage.superseded import Superseded, SupersededContent, find_superseded, remove_superseded
@@ -118,14 +118,7 @@ def _origin(store: ArtifactStore, clip: Manifest) -> list[ClipOrigin]:
     if all(file.name != PROVENANCE_FILE for file in clip.files):
         return []
     key = clip.file(PROVENANCE_FILE).key
-    try:
-        document = store.objects.get_bytes(key)
-    except ArtifactMissingError as error:
-        raise StorageError(f"{describe(clip.asset, clip.partition)}: {error}") from error
-    try:
-        return [parse_provenance(document.decode(), store.objects.uri(key)).clip]
-    except UnicodeDecodeError as error:
-        raise StorageError(f"{store.objects.uri(key)} is damaged") from error
+    return [parse_provenance(store.objects.get_bytes(key), store.objects.uri(key)).clip]
 
 
 def _made_into(manifest: Manifest, origins: list[ClipOrigin]) -> bool:

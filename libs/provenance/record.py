@@ -149,7 +149,7 @@ def parse_origin(text: str, source: str) -> ClipOrigin:
         raise InputError(f"{source}: {_explained(error)}") from None
 
 
-def parse_provenance(text: str, source: str) -> Provenance:
+def parse_provenance(text: str | bytes, source: str) -> Provenance:
     """Read the file beside a clip.
 
     Raises:

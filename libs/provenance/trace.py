@@ -128,7 +128,7 @@ def _run_record(stored: Manifest, store: ArtifactStore) -> RunRecord | None:
     if all(file.name != PROVENANCE_FILE for file in stored.files):
         return None
     with store.open_file(_CLIPS, stored.partition, PROVENANCE_FILE, stored.digest) as file:
-        return parse_provenance(file.read().decode(), f"{PROVENANCE_FILE} of {stored.partition}").run
+        return parse_provenance(file.read(), f"{PROVENANCE_FILE} of {stored.partition}").run
 
 
 def _clip_link(request_id: str, sha256: str, stored: Manifest | None, store: ArtifactStore) -> Link:

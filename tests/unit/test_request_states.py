@@ -1,6 +1,7 @@
 """What the store says about requests: owed, stored, outdated; also after writers that died in between."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ class Shelf:
         self.store = ArtifactStore(FolderObjectStore(folder / "artifacts"), folder / "cache")
         self.requests = AcceptedRequests(self.store.objects)
 
-    def accept(self, request_id: str, prompt: str = "", priority: int = 0) -> AcceptedRequest:
-        request = AnimationRequest(id=request_id, reference="r.png", driver="d.mp4", prompt=prompt, priority=priority)
+    def accept(self, request_id: str, **fields: Any) -> AcceptedRequest:
+        request = AnimationRequest(id=request_id, reference="r.png", driver="d.mp4", **fields)
         return self.requests.accept(request, SIZES, document=f"{request_id}.json", default_model="sandbox")
 
     def publish_clip(self, accepted: AcceptedRequest) -> None:
@@ -60,6 +61,13 @@ def test_a_request_is_owed_until_its_clip_is_stored(shelf: Shelf) -> None:
     shelf.make_clip(accepted)
     assert shelf.state("a") == ClipState.STORED
     assert shelf.marks() == []
+
+
+def test_a_clip_asked_for_at_another_time_is_still_owed(shelf: Shelf) -> None:
+    shelf.accept("a")
+    later = shelf.accept("a", when="nightly")
+    assert later.request.when == "nightly"
+    assert shelf.marks() == [OpenRequest("a", 0, later.content)]
 
 
 @pytest.mark.parametrize("name", ["a", "a.1", "a.1.", "a..{0}", "a.--1.{0}", "a.².{0}", "a.1.{0}.bak", "b/a.1.{0}"])

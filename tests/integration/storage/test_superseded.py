@@ -99,7 +99,7 @@ def test_only_the_last_contents_of_a_busy_partition_were_replaced_lately(tmp_pat
         store.objects.put_bytes(history, document)
         os.utime(store.objects.root / history, (long_ago.timestamp(), long_ago.timestamp()))
     store.publish("animation", "p", make_files({"clip.mp4": b"newest"}))
-    (found,) = find_superseded(store.objects, QUARTER)
+    (found,) = find_prunable(store, QUARTER).superseded
     assert store.fetch("animation", "p", found.content.manifest.digest).path("clip.mp4").read_bytes() == b"200"
 
 
@@ -256,14 +256,13 @@ def test_a_manifest_that_names_what_is_not_its_own_takes_nothing_along(store: Ar
     assert store.objects.exists(poses.files[0].key)
 
 
-def provenance(poses: str, media: str) -> bytes:
+def provenance(poses: str, picture: str, video: str) -> bytes:
     """The record beside a clip that was made from these poses and this picture and video."""
-    picture = InputFile(path="p.png", sha256=media)
     request = AnimationRequest(id="p", reference="p.png", driver="p.mp4").resolve("sandbox")
     origin = ClipOrigin(
         request=request.clip_fields(),
-        reference=picture,
-        driver=picture,
+        reference=InputFile(path="p.png", sha256=picture),
+        driver=InputFile(path="p.mp4", sha256=video),
         pose_conditioning=poses,
         model=ModelFiles(variant="sandbox", locks={}),
         engine={},
@@ -281,7 +280,7 @@ def provenance(poses: str, media: str) -> bytes:
         chunks=1,
         chunks_resumed=0,
         seconds={},
-        stream_digest=media,
+        stream_digest=video,
     )
     return Provenance(clip=origin, run=run).to_json().encode()
 
@@ -293,7 +292,7 @@ def names(found: Any) -> set[tuple[str, str]]:
 def test_what_a_clip_that_stays_was_made_from_stays_with_it(store: ArtifactStore, publish: Any) -> None:
     poses = [publish("pose_conditioning", {"poses.npz": data}, after) for after, data in enumerate((b"0", b"1", b"2"))]
     media = [publish("request_media", {"p.png": data}, after) for after, data in enumerate((b"a", b"b", b"c"))]
-    digests = [(one.digest, two.files[0].sha256) for one, two in zip(poses, media, strict=True)]
+    digests = [(one.digest, *[two.files[0].sha256] * 2) for one, two in zip(poses, media, strict=True)]
     clips = [
         publish("animation", {"clip.mp4": bytes([n]), PROVENANCE_FILE: provenance(*digests[n])}, 50 * n) for n in (0, 1)
     ]
@@ -306,19 +305,74 @@ def test_what_a_clip_that_stays_was_made_from_stays_with_it(store: ArtifactStore
     assert names(needed) == names(gone) - {("pose_conditioning", poses[0].digest)}
     damaged = clips[1].file(PROVENANCE_FILE)
     document = store.objects.get_bytes(damaged.key)
-    store.objects.put_bytes(damaged.key, b"{")
-    assert names(find_prunable(store, QUARTER, now=in_days(200))) == set(), "it may name any of them"
+    for text in (b"{", b"\xff"):
+        store.objects.put_bytes(damaged.key, text)
+        assert names(find_prunable(store, QUARTER, now=in_days(200))) == set(), "it may name any of them"
+    store.objects.delete(damaged.key)
+    assert names(find_prunable(store, QUARTER, now=in_days(200))) == set(), "nobody knows what it named"
     store.objects.put_bytes(damaged.key, document)
     remove_prunable(store, gone, QUARTER, in_days(200))
     assert is_sound(store)
     assert store.fetch("pose_conditioning", "p", poses[1].digest).path("poses.npz").read_bytes() == b"1"
 
 
-def test_what_the_record_of_an_archived_request_names_stays(store: ArtifactStore, publish: Any) -> None:
+def test_the_media_of_a_clip_that_stays_do_where_one_of_them_is_named(store: ArtifactStore, publish: Any) -> None:
+    """As where the same picture was sent again with another video: both copies hold it."""
+    files = (
+        {"p.png": b"picture 0", "p.mp4": b"0"},
+        {"p.png": b"1", "p.mp4": b"video 1"},
+        {"p.png": b"2", "p.mp4": b"2"},
+    )
+    media = [publish("request_media", content, after) for after, content in enumerate(files)]
+    picture, video = media[0].file("p.png").sha256, media[1].file("p.mp4").sha256
+    publish("animation", {"clip.mp4": b"clip", PROVENANCE_FILE: provenance("0" * 64, picture, video)})
+    publish("request_media", {"p.png": b"3"}, after=3)
+    assert names(find_prunable(store, QUARTER, now=in_days(100))) == {("request_media", media[2].digest)}
+
+
+def test_what_an_archived_clip_was_made_from_stays_with_it(store: ArtifactStore, publish: Any) -> None:
+    """Also where the request's newest poses were others by then."""
+    poses = publish("pose_conditioning", {"poses.npz": b"1"})
+    publish("animation", {"clip.mp4": b"1", PROVENANCE_FILE: provenance(poses.digest, "0" * 64, "0" * 64)})
+    publish("pose_conditioning", {"poses.npz": b"2"}, after=1)
+    RequestArchive(store).record("p")
+    publish("animation", {"clip.mp4": b"2"}, after=2)
+    assert names(find_prunable(store, QUARTER, now=in_days(100))) == set()
+
+
+def test_a_clip_that_says_nothing_of_its_origin_keeps_nothing(store: ArtifactStore, publish: Any) -> None:
+    publish("animation", {"clip.mp4": b"clip"})
+    old = publish("pose_conditioning", {"poses.npz": b"1"})
+    publish("pose_conditioning", {"poses.npz": b"2"}, after=1)
+    assert names(find_prunable(store, QUARTER, now=in_days(100))) == {("pose_conditioning", old.digest)}
+
+
+def test_what_no_manifest_names_goes_as_well_when_it_is_old_enough(store: ArtifactStore, publish: Any) -> None:
+    publish("animation", {"clip.mp4": b"1"})
+    publish("animation", {"clip.mp4": b"22"}, after=1)
+    orphan = "animation/p/0123456789abcdef/clip.mp4"
+    store.objects.put_bytes(orphan, b"333")
+    assert find_prunable(store, QUARTER, now=in_days(89)) == Pruned([], [])
+    found = find_prunable(store, QUARTER, now=in_days(92))
+    assert (found.bytes, [info.key for info in found.orphans]) == (4, [orphan])
+    assert remove_prunable(store, found, QUARTER, in_days(92)) == found
+    assert not store.objects.exists(orphan)
+
+
+def test_what_the_record_of_an_archived_request_names_stays(
+    store: ArtifactStore, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delivered = publish("animation", {"clip.mp4": b"delivered"})
     RequestArchive(store).record("p")
     trial = publish("animation", {"clip.mp4": b"trial"}, after=1)
     publish("animation", {"clip.mp4": b"newest"}, after=2)
+    store.objects.put_bytes("archive/p/damaged.json", b"{}")
+    assert names(find_prunable(store, QUARTER, now=in_days(100))) == set(), "it may name any of them"
+    with monkeypatch.context() as patch:
+        patch.setattr(RequestArchive, "records", lambda *_: (_ for _ in ()).throw(StorageUnavailableError("away")))
+        with pytest.raises(StorageUnavailableError):
+            find_prunable(store, QUARTER, now=in_days(100))
+    store.objects.delete("archive/p/damaged.json")
     found = find_prunable(store, QUARTER, now=in_days(100))
     assert names(found) == {("animation", trial.digest)}
     remove_prunable(store, found, QUARTER, in_days(100))
