@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from libs.accepted_requests import AcceptedRequest, AcceptedRequests
-from libs.request_states import CLIP_ASSET, ClipState, RequestStates
+from libs.request_states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.manifest import Manifest
 
@@ -32,7 +32,6 @@ REQUEST_ASSETS = (
 """Everything that is made for a request."""
 
 _DIGEST_DIGITS = 16
-_NEWEST_MANIFEST = "/manifest.json"
 
 
 class ArchivedRequest(BaseModel):
@@ -56,7 +55,7 @@ class RequestArchive:
     def finished(self, request_ids: Iterable[str], older_than: timedelta, now: datetime | None = None) -> list[str]:
         """Those whose newest content has a reviewed clip, both stored at least ``older_than`` ago; by listing alone."""
         limit = (now or datetime.now(UTC)) - older_than
-        clips, reviews = self._stored(CLIP_ASSET), self._stored(REVIEW_ASSET)
+        clips, reviews = (stored_partitions(self._store.objects, asset) for asset in (CLIP_ASSET, REVIEW_ASSET))
         return [
             state.request_id
             for state in RequestStates(self._store).of(request_ids)
@@ -90,11 +89,3 @@ class RequestArchive:
         objects = self._store.objects
         found = [objects.get_bytes(info.key) for info in objects.list(f"{ARCHIVE_PREFIX}/{request_id}/")]
         return sorted(map(ArchivedRequest.model_validate_json, found), key=lambda record: record.archived)
-
-    def _stored(self, asset: str) -> dict[str, datetime]:
-        """Request -> when its newest manifest of ``asset`` was written."""
-        return {
-            info.key.removeprefix(f"{asset}/").removesuffix(_NEWEST_MANIFEST): info.modified
-            for info in self._store.objects.list(f"{asset}/")
-            if info.key.endswith(_NEWEST_MANIFEST)
-        }

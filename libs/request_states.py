@@ -6,18 +6,18 @@ there is one. What does not belong here: runs, which only Dagster knows (``orche
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
 from libs.errors import StorageError, StorageUnavailableError
 from libs.storage.artifacts import ArtifactStore
+from libs.storage.keys import NEWEST_MANIFEST
 from libs.storage.objects import ObjectStore
 
 CLIP_ASSET = "animation"
-
-_NEWEST_MANIFEST = "/manifest.json"
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ class RequestStates:
         marks: dict[str, list[OpenRequest]] = defaultdict(list)
         for mark in self._requests.open_requests():
             marks[mark.request_id].append(mark)
-        clips = stored_clips(self._store.objects)
+        clips = stored_partitions(self._store.objects, CLIP_ASSET)
         return [self._state(request_id, marks.get(request_id, []), clips) for request_id in request_ids]
 
-    def _state(self, request_id: str, marks: list[OpenRequest], clips: set[str]) -> RequestState:
+    def _state(self, request_id: str, marks: list[OpenRequest], clips: Container[str]) -> RequestState:
         has_clip = request_id in clips
         if marks and (has_clip or len(marks) > 1):
             try:
@@ -86,8 +86,10 @@ class RequestStates:
         return true_marks
 
 
-def stored_clips(objects: ObjectStore) -> set[str]:
-    """The ids of all requests with a stored clip, by listing alone."""
-    prefix = f"{CLIP_ASSET}/"
-    keys = (info.key.removeprefix(prefix) for info in objects.list(prefix))
-    return {key.removesuffix(_NEWEST_MANIFEST) for key in keys if key.endswith(_NEWEST_MANIFEST)}
+def stored_partitions(objects: ObjectStore, asset: str) -> dict[str, datetime]:
+    """Request -> when its newest manifest of ``asset`` was written, by listing alone."""
+    return {
+        info.key.removeprefix(f"{asset}/").removesuffix(NEWEST_MANIFEST): info.modified
+        for info in objects.list(f"{asset}/")
+        if info.key.endswith(NEWEST_MANIFEST)
+    }

@@ -18,7 +18,7 @@ from libs.command_line.options import examples
 from libs.command_line.terminal import console, whole
 from libs.errors import ArtifactMissingError, InputError
 from libs.inbox import Inbox
-from libs.request_states import ClipState, RequestStates, stored_clips
+from libs.request_states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
 from libs.request_submission import plan_submission, upload
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
@@ -66,7 +66,7 @@ def list_requests() -> None:
         table.add_row(rejection.name, f"refused: {rejection.reason}", "")
     for document in inbox.documents():
         table.add_row(document.name, "in the inbox", "")
-    ids = sorted(set(chain(requests.ids(), stored_clips(store.objects))))
+    ids = sorted(set(chain(requests.ids(), stored_partitions(store.objects, CLIP_ASSET))))
     states = list(RequestStates(store).of(ids))
     for state in states:
         priority = "" if state.clip == ClipState.STORED else str(state.priority)

@@ -145,9 +145,9 @@ def _in_its_place(manifest: Manifest, key: str) -> Manifest:
 def _wanted_files(manifests: dict[str, Manifest]) -> dict[str, tuple[StoredFile, Manifest, bool]]:
     """Key of a file -> the file, a manifest that names it, and whether that is the newest of its partition."""
     wanted: dict[str, tuple[StoredFile, Manifest, bool]] = {}
-    for key in sorted(manifests, key=lambda key: key.endswith("/manifest.json")):  # the newest win
+    for key in sorted(manifests, key=lambda key: key.endswith(keys.NEWEST_MANIFEST)):  # the newest win
         for file in manifests[key].files:
-            wanted[file.key] = (file, manifests[key], key.endswith("/manifest.json"))
+            wanted[file.key] = (file, manifests[key], key.endswith(keys.NEWEST_MANIFEST))
     return wanted
 
 
@@ -188,7 +188,7 @@ def _unreadable(key: str, error: StorageError) -> Problem:
         asset,
         None if partition == keys.UNPARTITIONED else partition,
         str(error),
-        newest=key.endswith("/manifest.json"),
+        newest=key.endswith(keys.NEWEST_MANIFEST),
     )
 
 

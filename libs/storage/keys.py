@@ -16,6 +16,8 @@ from libs.errors import StorageError
 
 UNPARTITIONED = "_unpartitioned"
 CHUNKS_PREFIX = "chunks"
+NEWEST_MANIFEST = "/manifest.json"
+"""The end of the key of a newest manifest."""
 
 _PREFIX_DIGITS = 16
 _MAXIMUM_KEY_BYTES = 900
@@ -80,7 +82,7 @@ def file_key(asset: str, partition: str | None, sha256: str, name: str) -> str:
 
 def manifest_key(asset: str, partition: str | None) -> str:
     """The place of the newest manifest."""
-    return f"{artifact_prefix(asset, partition)}/manifest.json"
+    return artifact_prefix(asset, partition) + NEWEST_MANIFEST
 
 
 def manifest_history_key(asset: str, partition: str | None, digest: str) -> str:

@@ -17,7 +17,6 @@ from libs.storage.manifest import Manifest, describe
 from libs.storage.objects import ObjectInfo, ObjectStore
 from libs.storage.orphans import remove_orphans, require_safe_age
 
-_NEWEST = "/manifest.json"
 _FEWEST_DOCUMENTS = 3
 """The newest manifest, and in the history its copy and an older one."""
 
@@ -125,14 +124,16 @@ def _replaced_in(
 ) -> tuple[list[Manifest], list[SupersededContent]]:
     """All manifests of one partition, and which of them were replaced before ``limit``."""
     manifests, unreadable = read_manifests(objects, documents)
-    newest = next((manifest for key, manifest in manifests.items() if key.endswith(_NEWEST)), None)
+    newest = next((manifest for key, manifest in manifests.items() if key.endswith(keys.NEWEST_MANIFEST)), None)
     if newest is None or unreadable:
         return [], []
     # The later of both times: a host's clock may be slow, and in a bucket that was restored all objects are young.
     stored = {key: max(manifest.created, documents[key].modified) for key, manifest in manifests.items()}
     found = []
     for key, manifest in manifests.items():
-        later = [stored[other] for other in manifests if stored[other] > stored[key] or other.endswith(_NEWEST)]
+        later = [
+            stored[other] for other in manifests if stored[other] > stored[key] or other.endswith(keys.NEWEST_MANIFEST)
+        ]
         replaced = max(min(later), stored[key])
         if manifest.digest != newest.digest and replaced < limit:
             found.append(SupersededContent(manifest, replaced))

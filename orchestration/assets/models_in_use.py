@@ -78,7 +78,7 @@ def _digest_or_size(file: FileResult, lock: RepositoryLock | None) -> str:
 class ModelVersion:
     """The observed version of ``animation_model``: of the verified files, and of the LoRA added to them.
 
-    Without a LoRA it is the digest alone, as it was before there were any.
+    Without a LoRA it is the digest alone.
     """
 
     files: str
