@@ -64,6 +64,8 @@ def test_every_frame_comes_once_and_from_the_right_chunk(frame_count, lengths):
     made, previous = [], []
     events = list(animate_chunks(_inputs(frame_count), plan, _maker(made, previous)))
     assert made == [chunk.index for chunk in plan]
+    told = [(event.start, event.end, event.count) for event in events if isinstance(event, ChunkStarted)]
+    assert told == [(chunk.start, min(chunk.end, frame_count), len(plan)) for chunk in plan]
     position, frames = 0, []
     for event in events:
         if isinstance(event, FramesReady):

@@ -1,6 +1,7 @@
 """Engines that stay loaded: found again, replaced when outdated, dropped when memory is short."""
 
 import os
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from libs.errors import DeviceOutOfMemoryError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all import block_offload, memory, warm
+from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.memory_options import MemoryOptions
 from libs.one_to_all.speed_options import SpeedOptions
 
@@ -53,6 +55,22 @@ def test_a_changed_file_means_a_new_engine(own_repository):
     second, load = warm.warm_engine(own_repository, "cpu")
     assert load.cold
     assert second is not first
+
+
+def test_an_outdated_engine_is_gone_before_its_successor_is_loaded(own_repository, monkeypatch):
+    outdated = weakref.ref(warm.warm_engine(own_repository, "cpu")[0])
+    load, there = AnimationEngine.load, []
+
+    def load_and_look(*arguments, **options):
+        there.append(outdated())
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(AnimationEngine, "load", load_and_look)
+    assert warm.warm_engine(own_repository, "cpu", torch.bfloat16)[1].cold
+    assert there == [None], "both at a time may not fit"
+    latest = weakref.ref(warm.warm_engine(own_repository, "cpu", torch.bfloat16)[0])
+    warm.release_engines()
+    assert latest() is None
 
 
 def test_files_that_do_not_matter_do_not_cool_it(own_repository):

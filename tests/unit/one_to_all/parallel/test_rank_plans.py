@@ -13,6 +13,7 @@ from libs.one_to_all.intermediate_bytes import WorkShare
 from libs.one_to_all.memory import DeviceMemory
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.memory_plan import GB
+from libs.one_to_all.parallel import rank_plans
 from libs.one_to_all.parallel.engine import devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks, work_share
@@ -115,7 +116,19 @@ def test_this_machine_must_hold_the_blocks_that_all_ranks_share(layout):
 
 
 def test_this_machine_must_hold_what_ranks_do_not_share(layout):
-    """FP8 blocks: three times 18.2 GB, each rounded up to 2**29 bytes: main blocks have 0.41 GB."""
+    """FP8 blocks: 18.1 GB in common, 23 MB for each rank, the text encoder of rank 0."""
+    fp8 = fp8_layout(layout)
+    ranks = _plans(fp8, [12, 12, 12], host=30 * GB)
+    assert ranks.host_bytes == pytest.approx((18.13 + 3 * 0.023 + 11.36) * GB, rel=0.001)
+    lora = replace(ranks.plans[1], own_host_bytes=GB)
+    assert replace(ranks, plans=(ranks.plans[0], lora, lora)).host_bytes == pytest.approx(31.5 * GB, rel=0.002)
+    with pytest.raises(DeviceError, match=r"3 of 3 ranks would keep 30 GB of .* memory, and 29 GB"):
+        _plans(fp8, [12, 12, 12], host=29 * GB)
+
+
+def test_a_system_without_memory_that_can_be_shared(layout, monkeypatch):
+    """Three times 18.2 GB, each rounded up to 2**29 bytes: main blocks have 0.41 GB."""
+    monkeypatch.setattr(rank_plans, "can_share_host_memory", lambda: False)
     fp8 = fp8_layout(layout)
     assert _plans(fp8, [12, 12, 12], host=100 * GB).host_bytes == pytest.approx((3 * 23.6 + 11.4) * GB, rel=0.01)
     with pytest.raises(DeviceError, match=r"3 of 3 ranks would keep 8\d GB of .* memory, each its own, and 80 GB"):
@@ -129,6 +142,7 @@ class PlayedEngine:
         self.layout, self.device, self.alive = layout, device, True
         self.memory_plan, self.loras, self.moves = memory_plan, [lora], 0
         self.devices = frozenset(map(torch.device, devices_of_ranks(device, plan)))
+        self.held_for_the_next_clip = 0
 
     @classmethod
     def load(cls, layout, device, dtype, *, lora, speed, plan):
@@ -147,7 +161,7 @@ class PlayedEngine:
         return plan.resting_bytes if device == self.device else plan.host_bytes if device.type == "cpu" else 0
 
     def release_memory(self):
-        pass
+        self.held_for_the_next_clip = 0
 
 
 @pytest.fixture
@@ -157,7 +171,8 @@ def cards(monkeypatch):
     free[torch.device("cpu")] = 1000 * GB
 
     def memory(device):
-        held = sum(kept.engine.bytes_on(device) for kept in warm._kept.values())
+        engines = [kept.engine for kept in warm._kept.values()]
+        held = sum(engine.bytes_on(device) + engine.held_for_the_next_clip for engine in engines)
         return DeviceMemory(free[device] - held, free[device])
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -181,6 +196,7 @@ def test_the_warm_engine_of_ranks_is_moved_as_memory_changes(layout, cards, capl
     assert load.cold
     assert [plan.transformer for plan in first.memory_plan.plans] == ["resident"] * 3
     assert "rank 2 on cuda:2: 14b: transformer resident" in caplog.text
+    first.held_for_the_next_clip = 20 * GB
     again, load = engine()
     assert again is first
     assert not load.cold
@@ -222,6 +238,30 @@ def test_ranks_make_room_for_an_engine_on_the_card_of_any_of_them(layout, cards)
     third = replace(layout, variant=replace(layout.variant, name="third"))
     warm.warm_engine(third, "cuda:1", clip=SIZE)
     assert kept_places() == [("other", "cuda:2"), ("third", "cuda:1")]
+
+
+def test_what_lies_on_the_host_for_another_card_makes_room(layout, cards):
+    """Each keeps 48 GB there, and there are 60."""
+    cards.update(dict.fromkeys(cards, 24 * GB))
+    cards[torch.device("cpu")] = 60 * GB
+    warm.warm_engine(other_variant(layout), "cuda:1", clip=SIZE)
+    warm.warm_engine(layout, "cuda:0", clip=SIZE)
+    assert kept_places() == [("14b", "cuda:0")]
+
+
+def test_an_engine_needs_no_room_for_what_it_holds_already(layout, cards):
+    """49 GB of weights each, and 60 GB while a clip is made."""
+    cards[torch.device("cuda:0")] = 115 * GB
+    for _ in range(2):
+        for one in (layout, other_variant(layout)):
+            warm.warm_engine(one, "cuda", clip=SIZE)
+        assert kept_places() == [("14b", "cuda:0"), ("other", "cuda:0")]
+
+
+def test_ranks_on_the_cpu_divide_its_memory(layout, cards):
+    named = MemoryOptions(keyword="resident")
+    engine, _ = warm.warm_engine(layout, "cpu", parallel=THREE, clip=SIZE, memory=named)
+    assert [plan.free_bytes for plan in engine.memory_plan.plans] == [1000 * GB // 3] * 3
 
 
 def test_ranks_make_room_for_a_clip_on_the_card_of_any_of_them(layout, cards):
