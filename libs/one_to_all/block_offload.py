@@ -10,8 +10,7 @@ by the first pass, while here a pass may leave out control or reference blocks. 
 this (``memory_plan``, ``placement``).
 """
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,11 +18,11 @@ from diffusers.hooks.hooks import HookRegistry, ModelHook
 from torch import nn
 
 from libs.one_to_all.fp8 import names_held_in_fp8
-from libs.one_to_all.memory_plan import page_locked_bytes
+from libs.one_to_all.host_bytes import page_locked_bytes
+from libs.one_to_all.packed_tensors import PackedTensors
 from libs.one_to_all.shared_host_memory import SharedHostMemory
 
 _HOOK = "one_to_all_block_offload"
-_ALIGNMENT = 256
 _SLOTS = 2
 
 
@@ -192,9 +191,9 @@ class _HostBlock:
         self.module = module
         self._page_locked = device.type == "cuda"
         constant = [tensor for tensor in self.present() if id(tensor) in common]
-        self._common: _Piece | None = None
+        self._common: PackedTensors | None = None
         if shared is not None and constant:
-            self._common = _Piece(constant, shared.take)
+            self._common = PackedTensors(constant, shared.take)
             self._common.rest(fill=shared.copies)
         self.pack_own()
 
@@ -206,7 +205,9 @@ class _HostBlock:
         """Move the tensors that the module has now to the host, wherever they are, but for what is shared."""
         common: set[int] = set() if self._common is None else {id(tensor) for tensor in self._common.tensors}
         own = [tensor for tensor in self.present() if id(tensor) not in common]
-        self._own = _Piece(own, lambda count: torch.zeros(count, dtype=torch.uint8, pin_memory=self._page_locked))
+        self._own = PackedTensors(
+            own, lambda count: torch.zeros(count, dtype=torch.uint8, pin_memory=self._page_locked)
+        )
         self._own.rest(fill=True)
         self._pieces = [self._own] if self._common is None else [self._common, self._own]
 
@@ -247,44 +248,11 @@ class _HostBlock:
         for tensor in self.tensors:
             tensor.data = tensor.data.to(device, copy=True)
 
-    def _parts(self, buffer: torch.Tensor) -> Iterator[tuple["_Piece", torch.Tensor]]:
+    def _parts(self, buffer: torch.Tensor) -> Iterator[tuple[PackedTensors, torch.Tensor]]:
         start = 0
         for piece in self._pieces:
             yield piece, buffer[start : start + piece.byte_count]
             start += piece.byte_count
-
-
-class _Piece:
-    """``tensors`` one behind the other in one piece of the host's memory, which ``take`` gives (uint8 [byte_count])."""
-
-    def __init__(self, tensors: list[torch.Tensor], take: Callable[[int], torch.Tensor]) -> None:
-        self.tensors = tensors
-        self._offsets: list[int] = []
-        end = 0
-        for tensor in tensors:
-            self._offsets.append(end)
-            end += math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT
-        self.byte_count = end
-        self.host = take(end)
-        self._at_rest = self._views(self.host)
-
-    def rest(self, *, fill: bool = False) -> None:
-        """Let the tensors be those here; ``fill`` takes over their values first."""
-        for tensor, view in zip(self.tensors, self._at_rest, strict=True):
-            if fill:
-                view.copy_(tensor.data)
-            tensor.data = view  # what it lay in is given back before the next block is packed
-
-    def use(self, copy: torch.Tensor) -> None:
-        """Let the tensors be those in ``copy``, which has the values of ``host``."""
-        for tensor, view in zip(self.tensors, self._views(copy), strict=True):
-            tensor.data = view
-
-    def _views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
-        return [
-            buffer[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-            for tensor, offset in zip(self.tensors, self._offsets, strict=True)
-        ]
 
 
 class _Slot:

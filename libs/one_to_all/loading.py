@@ -17,7 +17,7 @@ from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.parameters import FP8_DTYPES
 from libs.model_repo.verify import mending_command
-from libs.one_to_all.block_offload import names_in_blocks
+from libs.one_to_all.block_offload import constant_names_in_blocks
 from libs.one_to_all.checkpoint import assign_checkpoint, assign_shared_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.finite import is_finite
 from libs.one_to_all.fp8 import dequantize_other_layers, hold_weights_in_fp8, problem_of_scales
@@ -95,8 +95,9 @@ def load_transformer(
 ) -> OneToAllTransformer3DModel:
     """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
 
-    It will compute on ``device``; its weights are on ``home``, which is the same where it is left out. Those of blocks
-    are not read for ``without_blocks``: they are NaN, take no memory, and wait for others to take their place.
+    It will compute on ``device``; its weights are on ``home``, which is the same where it is left out. For
+    ``without_blocks`` those of blocks are not read, if they are among the ``constant_names_in_blocks``: they are NaN,
+    take no memory, and wait for others to take their place.
 
     Raises:
         ModelFilesError: see ``assign_checkpoint`` and ``fuse_lora``.
@@ -117,7 +118,7 @@ def load_transformer(
             hold_weights_in_fp8(transformer, tensors)
         except ModelFilesError as error:
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
-    left_out = frozenset(names_in_blocks(transformer)) if without_blocks else frozenset()
+    left_out = frozenset(constant_names_in_blocks(transformer)) if without_blocks else frozenset()
     assign_checkpoint(transformer, layout.root, device if home is None else home, dtype, command, left_out)
     dequantize_other_layers(transformer, dtype)
     if lora is not None:

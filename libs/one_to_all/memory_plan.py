@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from libs.model_repo.variants import ModelVariant, NetworkConfig
-from libs.one_to_all.cost import TokenGrid, bytes_by_block, weight_bytes
+from libs.one_to_all.cost import TokenGrid, weight_bytes
+from libs.one_to_all.host_bytes import block_sizes, page_locked_bytes, shared_bytes
 from libs.one_to_all.intermediate_bytes import ALONE, WorkShare, decoding_bytes, kept_bytes, sampling_bytes
 from libs.setting_values import MemoryPlanName
 
@@ -55,6 +56,8 @@ class MemoryPlan:
         phases: bytes on the device by item, for each phase of a clip.
         host: bytes in the host's memory by item; those of page-locking are by how much torch rounds up blocks.
         free_bytes: what the plan was made for.
+        common_host_bytes: of the blocks in ``host``, those that processes with such plans can have in common.
+        own_host_bytes: what each of them then has of its own, as torch rounds it up.
         host_free_bytes: the same of the host's memory; None where that was not looked at.
     """
 
@@ -66,6 +69,8 @@ class MemoryPlan:
     phases: Mapping[Phase, Mapping[str, int]]
     host: Mapping[HostItem, int]
     free_bytes: int
+    common_host_bytes: int = 0
+    own_host_bytes: int = 0
     host_free_bytes: int | None = None
 
     @property
@@ -228,6 +233,9 @@ def _plans(
                 }
                 decoding = {"intermediate results": decoding_bytes(grid, tiled=tiled)} if share.leads else {}
                 at_rest, moving, dequantized, host = _transformer_bytes(weights, transformer, fp8)
+                common = own = 0
+                if transformer == "offloaded":
+                    common, own = shared_bytes(weights.variant.network, weights.lora, fp8=fp8)
                 at_rest |= {"VAE": weights.vae} if share.leads else {}
                 encoder: dict[HostItem, int] = {"text encoder": weights.text_encoder}
                 kept = encoder if text_encoder == "resident" else {}
@@ -245,6 +253,8 @@ def _plans(
                     phases=phases,
                     host=host | (encoder if text_encoder == "on the host" else {}),
                     free_bytes=free_bytes,
+                    common_host_bytes=common,
+                    own_host_bytes=own,
                 )
 
 
@@ -253,12 +263,8 @@ def _transformer_bytes(
 ) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[HostItem, int]]:
     """Items on the device at rest, more of them in a pass (blocks; a de-quantized weight), and items on the host."""
     network = weights.variant.network
-    total = weight_bytes(network, fp8=fp8)
-    sizes = bytes_by_block(network, fp8=fp8)
-    if fp8:  # a LoRA concerns all main blocks alike, and hardly anything else
-        total += weights.lora
-        for index in range(network.num_layers):
-            sizes[f"blocks.{index}"] += -(-weights.lora // network.num_layers)
+    total = weight_bytes(network, fp8=fp8) + (weights.lora if fp8 else 0)
+    sizes = block_sizes(network, weights.lora, fp8=fp8)
     blocks, one = sum(sizes.values()), sizes["blocks.0"]
     dequantized = {"one weight in bfloat16": 2 * _largest_weight(network)} if fp8 else {}
     if transformer == "resident":
@@ -280,11 +286,6 @@ def _text_encoder_placements(transformer: Transformer, share: WorkShare) -> tupl
     if transformer == "resident":
         return "resident", "dropped after the prompt", "on the host"
     return "dropped after the prompt", "on the host"
-
-
-def page_locked_bytes(byte_count: int) -> int:
-    """What torch takes of the host's memory for one page-locked tensor: it rounds up to a power of two."""
-    return 1 << max(0, byte_count - 1).bit_length()
 
 
 def _largest_weight(network: NetworkConfig) -> int:

@@ -14,14 +14,13 @@ import torch
 from libs.errors import DeviceError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.intermediate_bytes import MOST_PASSES, WorkShare
-from libs.one_to_all.lora_branches import takes_loras_beside_weights
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.memory_plan import GB, MemoryPlan
 from libs.one_to_all.parallel.messages import LEADER
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
 from libs.one_to_all.parallel.shares import share_of
-from libs.one_to_all.plan_choice import choose_plan, fp8_layout, layout_of_weights
+from libs.one_to_all.plan_choice import choose_plan, fp8_layout
 from libs.one_to_all.shared_host_memory import can_share_host_memory
 
 
@@ -29,7 +28,8 @@ from libs.one_to_all.shared_host_memory import can_share_host_memory
 class RankPlans:
     """A plan per rank, with its device; all take the weights of one variant.
 
-    Where ``shares_blocks``, there is one copy of those that lie on the host, whatever the number of ranks.
+    Where ``shares_blocks``, there is one copy of those that lie on the host, whatever the number of ranks; beside FP8
+    weights each rank has the little that a LoRA may change.
     """
 
     devices: tuple[str, ...]
@@ -52,7 +52,11 @@ class RankPlans:
         if not self.shares_blocks:
             return sum(plan.host_bytes for plan in self.plans)
         encoders = sum(plan.host.get("text encoder", 0) for plan in self.plans)
-        return encoders + max(plan.host.get("blocks", 0) for plan in self.plans)  # nothing is rounded up there
+        return (
+            encoders
+            + max(plan.common_host_bytes for plan in self.plans)
+            + sum(plan.own_host_bytes for plan in self.plans)
+        )
 
     def resting_bytes(self, device: torch.device) -> int:
         """Of weights on ``device`` between two passes; of the host where the ranks have other devices."""
@@ -138,11 +142,7 @@ def plan_ranks(
     plans = plans_of(layout)
     if fp8 is not None:
         plans = min(plans, plans_of(fp8), key=_worst)  # the first of equals: exact weights
-    # Nothing changes weights that are not FP8 once they are loaded; a LoRA is fused into them.
-    shares_blocks = can_share_host_memory() and not takes_loras_beside_weights(
-        layout_of_weights(layout, plans[LEADER].variant)
-    )
-    ranks = RankPlans(tuple(devices), plans, shares_blocks)
+    ranks = RankPlans(tuple(devices), plans, shares_blocks=can_share_host_memory())
     if host_free_bytes is not None:
         _check_host(ranks, parallel, host_free_bytes)
     return ranks

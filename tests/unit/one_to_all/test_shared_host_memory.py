@@ -14,6 +14,7 @@ from libs.errors import DeviceError, ModelFilesError
 from libs.one_to_all import shared_host_memory
 from libs.one_to_all.block_offload import BlockOffload, constant_names_in_blocks
 from libs.one_to_all.loading import load_transformer
+from libs.one_to_all.lora_branches import LoraBranches
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.shared_host_memory import SharedHostMemory, can_share_host_memory, open_shared_memory
 
@@ -67,6 +68,49 @@ def test_a_lora_is_fused_once(repository, views, velocity, tmp_path):
             network = load_transformer(repository, CPU, torch.float32, lora, home=CPU, without_blocks=view.filled)
             BlockOffload(network, CPU, view)
         assert torch.equal(velocity(network), expected)
+
+
+def test_fp8_weights_are_one_and_what_a_lora_changes_is_each_networks_own(fp8_repository, views, velocity, tmp_path):
+    plain = load_transformer(fp8_repository, CPU, torch.float32)
+    layer, table = plain.blocks[1].ffn.net[2], plain.blocks[1].scale_shift_table
+    path = tmp_path / "style.safetensors"
+    tensors = {
+        "blocks.1.ffn.net.2.lora_A.weight": torch.ones(2, layer.in_features),
+        "blocks.1.ffn.net.2.lora_B.weight": torch.full((layer.out_features, 2), 0.05),
+        "blocks.1.ffn.net.2.diff_b": torch.full_like(layer.bias, 0.05),
+        "blocks.1.scale_shift_table.diff": torch.ones_like(table),
+    }
+    save_file(tensors, path)
+    lora = LoraFile(path)
+    expected = {None: velocity(plain)}
+    LoraBranches(plain, torch.float32).use(lora)
+    expected[lora] = velocity(plain)
+    assert not torch.equal(*expected.values())
+
+    placed = []
+    for number, (view, used) in enumerate(zip(views, (lora, None), strict=True)):
+        network = load_transformer(fp8_repository, CPU, torch.float32, home=CPU, without_blocks=view.filled)
+        constant = set(constant_names_in_blocks(network))
+        assert {name.rpartition(".")[2] for name in constant} == {"weight", "scale_weight"}
+        for name, tensor in network.state_dict().items():
+            assert bool(tensor.float().isnan().all()) == (number == 1 and name in constant)
+        branches = LoraBranches(network, torch.float32)
+        branches.use(used)
+        placed.append((network, branches, BlockOffload(network, CPU, view)))
+    shared, own = (network.blocks[1].ffn.net[2] for network, _, _ in placed)
+    assert shared.weight.data_ptr() != own.weight.data_ptr()
+    assert os.fstat(views[0]._descriptor).st_size < 2 * sum(plain.state_dict()[name].nbytes for name in constant)
+
+    for first, second in ((lora, None), (None, lora), (lora, lora)):
+        for (_, branches, offload), used in zip(placed, (first, second), strict=True):
+            if branches.use(used):
+                offload.repack()
+        for (network, _, _), used in zip(placed, (first, second), strict=True):
+            assert torch.equal(velocity(network), expected[used])
+    for network, _, offload in placed:
+        offload.remove()
+        assert torch.equal(velocity(network), expected[lora])
+    assert not views[0].filled
 
 
 def test_files_are_checked_for_blocks_that_are_not_read(own_repository):

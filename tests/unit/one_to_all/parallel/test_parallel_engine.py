@@ -1,5 +1,6 @@
 """Real ranks, started as a worker starts them: clips equal those of one process, and no process outlives its use."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 
 from libs.errors import RankError
 from libs.one_to_all import warm
-from libs.one_to_all.block_offload import block_lists
+from libs.one_to_all.block_offload import block_lists, constant_names_in_blocks
 from libs.one_to_all.engine import AnimationEngine, FramesReady, StepFinished
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
@@ -117,6 +118,9 @@ def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_i
     """FP8 weights with a LoRA beside them, blocks on the host; then neither. One set of ranks, as one process."""
     inputs, options = make_inputs(5, 16, 16), make_options()
     alone = AnimationEngine.load(fp8_repository, "cpu")
+    weights = alone.networks.transformer.state_dict()
+    in_fp8 = sum(weights[name].nbytes for name in constant_names_in_blocks(alone.networks.transformer))
+    assert 0 < in_fp8 < 0.5 * sum(tensor.nbytes for tensor in weights.values())
     layer = alone.networks.transformer.blocks[1].ffn.net[2]
     factors = {"lora_A": torch.ones(2, layer.in_features), "lora_B": torch.full((layer.out_features, 2), 0.05)}
     path = tmp_path / "distilled.safetensors"
@@ -142,6 +146,8 @@ def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_i
         assert engine.memory_plan.name.startswith("rank 0: sandbox-fp8: transformer ")
         np.testing.assert_array_equal(_frames(engine.animate(inputs, options)), expected[lora])
         process_ids.add(tuple(engine.ranks.process_ids))
+        if can_share_host_memory():
+            _assert_one_copy(engine, 0 if keyword == "resident" else in_fp8)
     assert len(process_ids) == 1
     del engine
     warm.release_engines()
@@ -161,6 +167,16 @@ def _shared_bytes(process_id: int) -> tuple[int, int]:
     return sizes["Rss"], sizes["Pss"]
 
 
+def _assert_one_copy(ranks: ParallelEngine, byte_count: int) -> None:
+    """Both ranks have what they share before them, and it is there once."""
+    (first, first_part), (second, second_part) = map(_shared_bytes, ranks.ranks.process_ids)
+    if byte_count:
+        assert byte_count <= first == second < 1.5 * byte_count  # blocks begin at pages
+        assert byte_count <= first_part + second_part < 1.5 * byte_count
+    else:
+        assert first == second <= 2 * mmap.ALLOCATIONGRANULARITY
+
+
 @pytest.mark.skipif(not can_share_host_memory(), reason="this system has no memory without a file")
 def test_ranks_share_one_copy_of_their_blocks(repository, engine, one_thread, make_inputs, make_options):
     inputs, options = make_inputs(5, 16, 16), make_options()
@@ -176,12 +192,7 @@ def test_ranks_share_one_copy_of_their_blocks(repository, engine, one_thread, ma
         ranks, _ = warm.warm_engine(repository, "cpu", parallel=TWO, memory=memory, clip=ClipSize(16, 16, 5))
         np.testing.assert_array_equal(_frames(ranks.animate(inputs, options)), expected, err_msg=keyword)
         process_ids.add(tuple(ranks.ranks.process_ids))
-        (first, first_part), (second, second_part) = map(_shared_bytes, ranks.ranks.process_ids)
-        if keyword == "resident":
-            assert max(first, second) < 0.1 * blocks
-        else:
-            assert blocks <= first == second < 1.5 * blocks  # blocks begin at pages
-            assert blocks <= first_part + second_part < 1.5 * blocks
+        _assert_one_copy(ranks, 0 if keyword == "resident" else blocks)
     assert len(process_ids) == 1
     del ranks
     warm.release_engines()
