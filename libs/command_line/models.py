@@ -12,9 +12,6 @@ from rich.table import Table
 from libs.command_line.options import (
     PARTS_HELP,
     ApplyOption,
-    HubChoice,
-    LevelChoice,
-    ModeChoice,
     PartChoice,
     StashOption,
     VariantArgument,
@@ -24,8 +21,8 @@ from libs.command_line.terminal import console, folded, shown_progress, whole
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import lock_repository, read_lock
-from libs.model_repo.migrate import STASH_FOLDER, apply_migration, plan_migration
-from libs.model_repo.report import VerificationReport
+from libs.model_repo.migrate import STASH_FOLDER, Mode, apply_migration, plan_migration
+from libs.model_repo.report import Level, VerificationReport
 from libs.model_repo.repository_files import LEFTOVER_TRANSFORMER, PARTS, Part, files_below, files_of_part
 from libs.model_repo.slim import slim_wan_resources
 from libs.model_repo.stash import delete_stash as delete_old_stash
@@ -34,7 +31,7 @@ from libs.model_repo.variants import FP8_SUFFIX, VARIANTS
 from libs.model_repo.verify import verify_repository
 from libs.progress import show_bytes
 from libs.setting_values import HubName
-from libs.settings import Settings, load_settings
+from libs.settings import load_settings
 
 app = typer.Typer(help="Weights: fetch, migrate, slim, verify, quantize.", no_args_is_help=True)
 
@@ -49,7 +46,7 @@ app = typer.Typer(help="Weights: fetch, migrate, slim, verify, quantize.", no_ar
 def download(
     variant: VariantArgument,
     part: Annotated[list[PartChoice] | None, typer.Option("--part", help=PARTS_HELP)] = None,
-    hub: Annotated[HubChoice | None, typer.Option("--hub", help="[default: MODEL_HUB]")] = None,
+    hub: Annotated[HubName | None, typer.Option("--hub", help="[default: MODEL_HUB]")] = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="A mirror. [default: MODEL_HUB_ENDPOINT]")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Accept another revision than the locked one.")] = False,
@@ -64,7 +61,7 @@ def download(
     from libs.model_repo.hub import open_hub  # noqa: PLC0415
     from libs.model_repo.shared_files import sibling_layouts  # noqa: PLC0415
 
-    settings = _settings(hub.value if hub else None, endpoint)
+    settings = load_settings().changed(model_hub=hub, model_hub_endpoint=endpoint, model_hub_revision=revision)
     layout = layout_of(variant, settings)
     if layout.variant.made_by_code:
         _write_sandbox(layout)
@@ -77,7 +74,7 @@ def download(
                 name,
                 client,
                 siblings=sibling_layouts(layout, settings),
-                revision=revision or settings.model_hub_revision,
+                revision=settings.model_hub_revision,
                 update=update,
                 with_base_transformer=with_base_transformer,
                 workers=workers,
@@ -100,9 +97,7 @@ def download(
 def migrate(
     variant: VariantArgument,
     stash: StashOption = None,
-    mode: Annotated[
-        ModeChoice, typer.Option("--mode", help="hardlink copies where the disk differs.")
-    ] = ModeChoice.HARDLINK,
+    mode: Annotated[Mode, typer.Option("--mode", help="hardlink copies where the disk differs.")] = "hardlink",
     apply: ApplyOption = False,
 ) -> None:
     """Bring the files of an old stash into the repository, without storing them twice."""
@@ -118,7 +113,7 @@ def migrate(
     )
     if apply:
         with shown_progress() as progress:
-            report = apply_migration(layout, plan, mode.value, progress)
+            report = apply_migration(layout, plan, mode, progress)
         console.print(f"done: {len(report.linked)} linked, {len(report.copied)} copied")
     elif plan.steps:
         console.print("nothing was changed; add --apply to do it")
@@ -149,7 +144,7 @@ def slim(variant: VariantArgument, apply: ApplyOption = False) -> None:
 )
 def verify(
     variant: VariantArgument,
-    level: Annotated[LevelChoice, typer.Option("--level", help="full also compares every byte.")] = LevelChoice.FAST,
+    level: Annotated[Level, typer.Option("--level", help="full also compares every byte.")] = "fast",
     read_everything: Annotated[
         bool, typer.Option("--read-everything", help="With --level full: do not trust remembered digests.")
     ] = False,
@@ -164,7 +159,7 @@ def verify(
         if write_lock:
             _require_sound_structure(verify_repository(layout))
             lock_repository(layout, progress=progress)
-        report = verify_repository(layout, level.value, trust_cache=not read_everything, progress=progress)
+        report = verify_repository(layout, level, trust_cache=not read_everything, progress=progress)
     if as_json:
         typer.echo(report.to_json())
     else:
@@ -238,12 +233,6 @@ def delete_stash(variant: VariantArgument, stash: StashOption = None, apply: App
     console.print(f"{verb} {folder}: {report.file_count} files, {report.size:,} bytes, {report.freed:,} freed")
     if not apply:
         console.print("nothing was changed; add --apply to do it")
-
-
-def _settings(hub: HubName | None, endpoint: str | None) -> Settings:
-    settings = load_settings()
-    chosen = {"model_hub": hub, "model_hub_endpoint": endpoint.rstrip("/") if endpoint else None}
-    return settings.model_copy(update={name: value for name, value in chosen.items() if value})
 
 
 def _parts(chosen: list[PartChoice] | None) -> list[Part]:

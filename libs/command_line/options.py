@@ -20,34 +20,12 @@ def examples(*commands: str) -> str:
     return "Examples:\n\n" + "\n\n".join(f"`{command}`" for command in commands)
 
 
-class LevelChoice(StrEnum):
-    """How closely to look."""
-
-    FAST = "fast"
-    FULL = "full"
-
-
 class PartChoice(StrEnum):
-    """The parts of a repository."""
+    """The parts of a repository; typer takes no list of ``Part``, which is a ``Literal``."""
 
     CHECKPOINT = "checkpoint"
     POSE_MODELS = "pose_models"
     WAN_RESOURCES = "wan_resources"
-
-
-class ModeChoice(StrEnum):
-    """How migrated files come."""
-
-    HARDLINK = "hardlink"
-    COPY = "copy"
-    SYMLINK = "symlink"
-
-
-class HubChoice(StrEnum):
-    """Where weights come from."""
-
-    MODELSCOPE = "modelscope"
-    HUGGINGFACE = "huggingface"
 
 
 VariantArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(VARIANTS)}.")]

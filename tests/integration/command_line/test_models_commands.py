@@ -113,3 +113,11 @@ def test_help_shows_examples(run: Run, command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert f"one-to-all models {command}" in done.stdout
+
+
+def test_a_mirror_that_is_no_address_is_refused_before_anything_is_fetched(run: Run) -> None:
+    done = run("download", "14b", "--endpoint", "hub.example.org")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: MODEL_HUB_ENDPOINT='hub.example.org' must start with https:// or http://\n",
+    )
