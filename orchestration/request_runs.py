@@ -59,10 +59,10 @@ class RunsInProgress:
             updated_after=datetime.now(UTC) - RETRY_IS_DUE,
         )
         # The crashed first: a retry that is launched meanwhile is found by the second look.
-        for run in _all_runs(instance, crashed):
+        for run in all_runs(instance, crashed):
             if run.is_complete_and_waiting_to_retry:
                 self._note(run)
-        for run in _all_runs(instance, dg.RunsFilter(statuses=UNFINISHED)):
+        for run in all_runs(instance, dg.RunsFilter(statuses=UNFINISHED)):
             self._note(run)
 
     def _note(self, run: dg.DagsterRun) -> None:
@@ -79,7 +79,8 @@ class RunsInProgress:
         return bool(contents) if content is None else bool(contents & {content, None})
 
 
-def _all_runs(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.DagsterRun]:
+def all_runs(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.DagsterRun]:
+    """The runs that ``wanted`` describes, the newest first, a page at a time."""
     cursor = None
     while runs := instance.get_runs(wanted, cursor=cursor, limit=_RUNS_AT_ONCE):
         yield from runs

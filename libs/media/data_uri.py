@@ -19,13 +19,10 @@ from libs.media.tiles import scaled_to_fit
 
 Frame = npt.NDArray[np.uint8]
 
-DEFAULT_LIMIT = 36_000
-"""Characters. An event with all its metadata should stay below 50 KB."""
-
 _STEPS = ((640, 80), (480, 75), (384, 70), (320, 60), (256, 50), (192, 45), (128, 40), (96, 30), (64, 20), (32, 10))
 
 
-def thumbnail_data_uri(frame: Frame, limit: int = DEFAULT_LIMIT) -> str:
+def thumbnail_data_uri(frame: Frame, limit: int) -> str:
     """``frame`` (uint8 RGB [H, W, 3]) as a JPEG ``data:`` address of at most ``limit`` characters.
 
     Scaled down and compressed until it fits.
@@ -42,7 +39,7 @@ def thumbnail_data_uri(frame: Frame, limit: int = DEFAULT_LIMIT) -> str:
     raise MediaError(f"no thumbnail fits into {limit} characters")
 
 
-def animation_data_uri(frames: Iterable[Frame], frame_rate: Fraction, limit: int = DEFAULT_LIMIT) -> str:
+def animation_data_uri(frames: Iterable[Frame], frame_rate: Fraction, limit: int) -> str:
     """``frames`` as an animated WebP ``data:`` address of at most ``limit`` characters.
 
     Raises:
@@ -52,7 +49,7 @@ def animation_data_uri(frames: Iterable[Frame], frame_rate: Fraction, limit: int
     return _data_uri("image/webp", animated_webp(frames, frame_rate, max(0, limit - overhead) * 3 // 4))
 
 
-def picture_data_uri(path: Path, limit: int = DEFAULT_LIMIT) -> str:
+def picture_data_uri(path: Path, limit: int) -> str:
     """A picture file, still or animated, as a ``data:`` address of at most ``limit`` characters.
 
     As it is where it fits; made smaller otherwise.

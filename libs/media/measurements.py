@@ -45,7 +45,7 @@ class ClipMeasurements:
 
     @property
     def blank_frames(self) -> tuple[int, ...]:
-        """Indices of frames of one flat colour."""
+        """Indices of frames of one flat colour: a uniformly red one, too."""
         return tuple(index for index, value in enumerate(self.contrast) if value < BLANK_STANDARD_DEVIATION)
 
     @property
@@ -57,11 +57,6 @@ class ClipMeasurements:
     def mean_motion(self) -> float:
         """Mean of ``motion``; 0 for a still or a single frame."""
         return float(np.mean(self.motion)) if self.motion else 0.0
-
-
-def is_blank(frame: Frame) -> bool:
-    """True when a frame holds one flat colour only (per channel, so a uniformly red frame is blank)."""
-    return _contrast(frame) < BLANK_STANDARD_DEVIATION
 
 
 def measure_frames(frames: Iterable[Frame]) -> ClipMeasurements:
@@ -86,10 +81,7 @@ def measure_frames(frames: Iterable[Frame]) -> ClipMeasurements:
 
 def measure_video(path: Path | str) -> ClipMeasurements:
     """Measure all frames of a video file; a file that cannot be read gives ``decode_error``, not an exception."""
-    try:
-        return measure_frames(read_frames(path))
-    except MediaError as error:
-        return ClipMeasurements((), (), (), str(error))
+    return measure_frames(read_frames(path))
 
 
 def _contrast(frame: Frame) -> float:

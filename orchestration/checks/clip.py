@@ -6,7 +6,6 @@ What does not belong here: quality (``animation_review``), and what must hold be
 
 import warnings
 from fractions import Fraction
-from pathlib import Path
 
 import dagster as dg
 
@@ -71,20 +70,15 @@ def audio_is_present_when_the_driver_has_it(
     animation: LocalArtifact, request_media: LocalArtifact, animation_request: LocalArtifact
 ) -> dg.AssetCheckResult:
     """The clip has sound exactly when the driver has and the request keeps it."""
+    from libs.media.probe import probe_video  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
 
     with failures_explained():
         request = ResolvedRequest.model_validate_json(animation_request.path(REQUEST_FILE).read_text())
         wanted = request.keep_audio and RequestMedia.load(request_media.folder).has_audio
-        found = _has_audio(animation.path(CLIP_FILE))
+        found = probe_video(animation.path(CLIP_FILE)).has_audio
     words = {True: "sound", False: "no sound"}
     return _result(found == wanted, f"{words[found]}, expected {words[wanted]}", {"sound": found})
-
-
-def _has_audio(clip: Path) -> bool:
-    from libs.media.probe import probe_video  # noqa: PLC0415
-
-    return probe_video(clip).has_audio
 
 
 def _timing(rate: Fraction, duration: Fraction) -> str:

@@ -11,9 +11,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.request_archive import RequestArchive
 from orchestration.partitions import ANIMATION_REQUESTS, forget_request
-from orchestration.request_runs import UNFINISHED
-
-_RUNS_AT_ONCE = 1000
+from orchestration.request_runs import UNFINISHED, all_runs
 
 
 def requests_to_archive(
@@ -49,9 +47,5 @@ def _is_busy(instance: dg.DagsterInstance, request_id: str) -> bool:
 
 
 def _partitions_of_unfinished_runs(instance: dg.DagsterInstance) -> set[str]:
-    partitions: set[str] = set()
-    cursor = None
-    while runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), cursor=cursor, limit=_RUNS_AT_ONCE):
-        partitions.update(run.tags[PARTITION_NAME_TAG] for run in runs if PARTITION_NAME_TAG in run.tags)
-        cursor = runs[-1].run_id
-    return partitions
+    unfinished = all_runs(instance, dg.RunsFilter(statuses=UNFINISHED))
+    return {run.tags[PARTITION_NAME_TAG] for run in unfinished if PARTITION_NAME_TAG in run.tags}

@@ -13,7 +13,7 @@ from libs.errors import InputError, MediaError
 from libs.media.contact_sheet import contact_sheet
 from libs.media.data_uri import animation_data_uri, picture_data_uri, thumbnail_data_uri
 from libs.media.frame_selection import evenly_spaced_indices, take_indices, thin_out
-from libs.media.measurements import is_blank, measure_frames, measure_video
+from libs.media.measurements import measure_frames, measure_video
 from libs.media.preview import animated_webp, write_comparison
 from libs.media.probe import probe_video
 from libs.media.reader import read_frames
@@ -147,14 +147,13 @@ def test_picture_files_become_addresses_as_they_are_or_smaller(tmp_path: Path) -
     assert len(picture_data_uri(tmp_path / "still.png", 18_000)) <= 18_000
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(MediaError, match="no picture"):
-        picture_data_uri(tmp_path / "text.png")
+        picture_data_uri(tmp_path / "text.png", 18_000)
 
 
 def test_measurements_tell_blank_still_and_moving_apart(numbered_frame):
     red = np.zeros((64, 96, 3), np.uint8)
     red[..., 0] = 200
-    assert is_blank(red)
-    assert not is_blank(numbered_frame(5))
+    assert not measure_frames([numbered_frame(5)]).is_blank
     mixed = measure_frames([red, numbered_frame(0), numbered_frame(0), numbered_frame(255)])
     assert mixed.blank_frames == (0,)
     assert not mixed.is_blank
