@@ -60,10 +60,9 @@ class StoredChunks:
         return {"frames": _decompress(data, tuple(description["shape"]))}
 
     def clear(self) -> None:
-        """Remove all chunks, documents first: an interrupted removal leaves no chunk that looks whole."""
-        found = [info.key for info in self._objects.list(f"{self.prefix}/")]
-        for key in sorted(found, key=lambda key: not key.endswith(".json")):
-            self._objects.delete(key)
+        """Remove all chunks; one that lost either of its objects is none."""
+        for info in list(self._objects.list(f"{self.prefix}/")):
+            self._objects.delete(info.key)
 
     def _data_key(self, index: int) -> str:
         return f"{self.prefix}/{index:05d}.frames"

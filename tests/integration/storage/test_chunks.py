@@ -31,7 +31,7 @@ def test_a_chunk_can_be_replaced(objects):
     assert np.array_equal(chunks.load(0)["frames"], frames(9, 3))
 
 
-@pytest.mark.parametrize("what", ["data", "description", "half"])
+@pytest.mark.parametrize("what", ["data", "description", "format", "half"])
 def test_a_damaged_chunk_is_as_good_as_none(objects, what, caplog):
     chunks = StoredChunks(objects, PREFIX)
     chunks.save(0, frames(0))
@@ -41,6 +41,9 @@ def test_a_damaged_chunk_is_as_good_as_none(objects, what, caplog):
         objects.put_bytes(f"{PREFIX}/00000.frames", bytes(data))
     elif what == "description":
         objects.put_bytes(f"{PREFIX}/00000.json", b"{not json")
+    elif what == "format":
+        description = objects.get_bytes(f"{PREFIX}/00000.json")
+        objects.put_bytes(f"{PREFIX}/00000.json", description.replace(b"zlib", b"zstd"))
     else:  # killed between the two writes of a replacement
         objects.put_bytes(f"{PREFIX}/00000.frames", b"newer data")
     assert chunks.load(0) is None
@@ -70,3 +73,6 @@ def test_a_smooth_chunk_takes_little_room(objects):
 def test_wrong_arrays_are_refused(objects):
     with pytest.raises(TypeError, match="float64"):
         StoredChunks(objects, PREFIX).save(0, frames(0).astype(float))
+    with pytest.raises(TypeError, match=r"uint8 \(32, 48, 3\)"):
+        StoredChunks(objects, PREFIX).save(0, frames(0)[0])
+    assert not list(objects.list())

@@ -20,7 +20,7 @@ from libs.storage.artifacts import ArtifactStore
 from libs.storage.factory import store_from_settings
 from libs.storage.minio_user import administrator_settings, create_user, least_rights
 from libs.storage.preparation import chunk_rule, create_bucket, expire_chunks
-from libs.storage.previews import PublicPreviews
+from libs.storage.previews import PublicPreviews, allow_public_reading
 from libs.storage.s3 import S3ObjectStore
 from tests.s3_server import S3Server
 
@@ -183,6 +183,38 @@ def test_the_rule_for_chunks_stands_beside_the_rules_of_others() -> None:
     with server:
         assert expire_chunks(objects, 9)
     server.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "SlowDown"])
+def test_what_others_set_is_not_replaced_where_it_cannot_be_read(code: str) -> None:
+    """An answer that says nothing about it is not taken for an empty one."""
+    for what, call in (
+        ("get_bucket_lifecycle_configuration", lambda objects: expire_chunks(objects, 7)),
+        ("get_bucket_policy", allow_public_reading),
+    ):
+        objects, server = stubbed()
+        server.add_client_error(what, code, "", 403)
+        with server, pytest.raises(StorageError, match=code) as caught:
+            call(objects)
+        assert caught.value.retryable == (code == "SlowDown")
+
+
+@pytest.mark.parametrize("code", ["NotImplemented", "MethodNotAllowed", "MissingContentMD5"])
+def test_servers_without_lifecycle_rules_say_so_in_several_ways(code: str) -> None:
+    objects, server = stubbed()
+    server.add_client_error("get_bucket_lifecycle_configuration", code, "", 400)
+    with server:
+        assert not expire_chunks(objects, 7)
+
+
+@pytest.mark.parametrize(("region", "where"), [("us-east-1", {}), ("eu-1", {"LocationConstraint": "eu-1"})])
+def test_a_bucket_is_made_in_its_region(region: str, where: dict[str, str]) -> None:
+    objects, server = stubbed()
+    expected = {"Bucket": "clips", "CreateBucketConfiguration": where} if where else {"Bucket": "clips"}
+    server.add_client_error("head_bucket", "404", "", 404)
+    server.add_response("create_bucket", {}, expected)
+    with server:
+        assert create_bucket(objects, region)
 
 
 def test_the_first_rule_of_a_bucket_and_a_refusal() -> None:
