@@ -198,7 +198,8 @@ def _run(start: Start) -> None:
     import torch  # noqa: PLC0415
 
     from libs.one_to_all import loading  # noqa: PLC0415
-    from libs.one_to_all.engine import AnimationEngine, AnimationInputs, StepFinished  # noqa: PLC0415
+    from libs.one_to_all.engine import AnimationEngine  # noqa: PLC0415
+    from libs.one_to_all.events import AnimationInputs, StepFinished  # noqa: PLC0415
     from libs.one_to_all.options import SamplingOptions  # noqa: PLC0415
     from libs.one_to_all.warm import warm_engine  # noqa: PLC0415
 

@@ -19,9 +19,7 @@ from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.events import (
     AnimationEvent,
     AnimationInputs,
-    ChunkStarted,
     ChunkStore,
-    FramesReady,
     StepFinished,
 )
 from libs.one_to_all.finite import is_finite
@@ -41,15 +39,6 @@ from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingSt
 from libs.one_to_all.shared_host_memory import SharedHostMemory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.vae import decode_latents, encode_latents
-
-__all__ = [
-    "AnimationEngine",
-    "AnimationInputs",
-    "ChunkStarted",
-    "ChunkStore",
-    "FramesReady",
-    "StepFinished",
-]
 
 _logger = logging.getLogger(__name__)
 

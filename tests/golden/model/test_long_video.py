@@ -25,7 +25,8 @@ from golden_model_files import (
 
 from libs.one_to_all import engine as engine_module
 from libs.one_to_all.chunk_plan import ChunkLengths, plan_chunks
-from libs.one_to_all.engine import AnimationEngine, AnimationInputs, ChunkStarted, FramesReady
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import AnimationInputs, ChunkStarted, FramesReady
 from libs.one_to_all.loading import LoadedNetworks
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.pixels import signed_from_uint8

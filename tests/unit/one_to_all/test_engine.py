@@ -7,7 +7,8 @@ import torch
 from libs.errors import DeviceError, DeviceOutOfMemoryError, InputError
 from libs.one_to_all import engine as engine_module
 from libs.one_to_all.chunk_plan import ChunkLengths
-from libs.one_to_all.engine import AnimationEngine, ChunkStarted, FramesReady, StepFinished
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import ChunkStarted, FramesReady, StepFinished
 from libs.one_to_all.loading import LoadedNetworks
 from libs.one_to_all.options import SamplingOptions
 from libs.storage.chunks import StoredChunks

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from libs.errors import InputError, ModelFilesError
 from libs.one_to_all import warm
-from libs.one_to_all.engine import AnimationEngine, FramesReady
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import FramesReady
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.lora_names import owners_of, understand_names

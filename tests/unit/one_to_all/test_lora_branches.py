@@ -13,7 +13,8 @@ from libs.errors import ModelFilesError
 from libs.model_repo.quantize import quantize_weight
 from libs.one_to_all import warm
 from libs.one_to_all.block_offload import BlockOffload
-from libs.one_to_all.engine import AnimationEngine, FramesReady
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import FramesReady
 from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_branches import LoraBranches

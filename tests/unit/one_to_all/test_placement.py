@@ -9,7 +9,8 @@ import torch
 
 from libs.model_repo.variants import VARIANTS
 from libs.one_to_all import warm
-from libs.one_to_all.engine import AnimationEngine, FramesReady
+from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.events import FramesReady
 from libs.one_to_all.memory import DeviceMemory
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
 from libs.one_to_all.memory_plan import GB, plan_memory
