@@ -68,7 +68,10 @@ def test_calls_of_a_clip_of_two_chunks(small_transformer, intermediate, previous
     guidance = plan_guidance(2.0, 1.5, 1.0, intermediate)
     for _ in range(chunks):
         noise = draw_noise((1, 16, 3, LATENT, LATENT), 42, torch.device("cpu"), torch.float32)
-        list(denoise(transformer, build_scheduler(), guidance, clip, _chunk(previous), noise, STEPS, memo))
+        steps = denoise(transformer, build_scheduler(), guidance, clip, _chunk(previous), noise, STEPS, memo)
+        held = [len(memo._known["step"]) for _ in steps]
+        assert held == held[:1] * STEPS, "what belongs to a step is forgotten with it"
+        assert not memo._known["chunk"] and not memo._known["step"], "and all but the clip's before decoding"
     passes = 3 * STEPS * chunks
     with_black_pose = intermediate == "without_pose"
     assert calls.count == {

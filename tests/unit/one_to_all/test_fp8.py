@@ -1,9 +1,13 @@
 """FP8 layers: what they compute, what casting and moving leaves alone, and formats of other programs."""
 
+import json
 import math
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from libs.model_repo.parameters import TensorInfo
@@ -13,6 +17,7 @@ from libs.one_to_all.fp8 import (
     dequantize_other_layers,
     hold_weights_in_fp8,
 )
+from libs.one_to_all.loading import load_transformer
 
 _NAMES = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
 
@@ -52,9 +57,30 @@ def test_computes_with_stored_times_scale(
     layer, inputs = _linear(weight, scale, bias), torch.randn(3, 8).to(dtype)
     factor = torch.ones(6, 1) if scale is None else scale.float().reshape(-1, 1).expand(6, 1)
     expected = nn.functional.linear(inputs, (weight.float() * factor).to(dtype), bias.to(dtype))
+    channel_scale = layer._channel_scale()  # as a kernel takes it
+    assert channel_scale.is_contiguous()
+    assert torch.equal(channel_scale, factor.t())
     found = layer(inputs)
     assert found.dtype == dtype
     assert torch.equal(found, expected)
+
+
+def test_names_that_the_network_does_not_have_are_left_to_loading() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(2, 2))
+    hold_weights_in_fp8(model, {"other.weight": TensorInfo("F8_E4M3", (2, 2))})
+    assert model.state_dict().keys() == {"0.weight", "0.bias"}
+
+
+def test_the_mark_of_other_programs_is_dropped_once_loaded(fp8_repository, tmp_path) -> None:
+    root = shutil.copytree(fp8_repository.root, tmp_path / "marked")
+    layout = replace(fp8_repository, root=root)
+    save_file({"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}, root / "mark.safetensors")
+    index = json.loads(layout.index.read_text())
+    index["weight_map"]["scaled_fp8"] = "mark.safetensors"
+    layout.index.write_text(json.dumps(index))
+    loaded = [load_transformer(one, torch.device("cpu"), torch.float32) for one in (layout, fp8_repository)]
+    assert loaded[0].state_dict().keys() == loaded[1].state_dict().keys()
 
 
 def test_casting_the_module_leaves_weight_and_scale_as_they_are() -> None:

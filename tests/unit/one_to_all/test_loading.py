@@ -161,8 +161,19 @@ def test_a_wan_part_that_lacks_a_parameter(own_repository, part):
     removed = next(name for name in sorted(state) if "embed" not in name and "shared" not in name)
     del state[removed]
     save_file(state, weights, metadata={"format": "pt"})
-    with pytest.raises(ModelFilesError, match=rf"{part}: .*{MENDING}"):
+    with pytest.raises(ModelFilesError, match=rf"{part}: .*lacks .*{removed}.*{MENDING}"):
         AnimationEngine.load(own_repository, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("shared.weight", r"shared\.weight has shape \[2, 3\]"), ("decoder.weight", r"does not have: decoder\.weight")],
+)
+def test_a_text_encoder_of_another_kind(own_repository, name, message):
+    (weights,) = own_repository.wan_part("text_encoder").glob("*.safetensors")
+    _rewrite(weights, lambda state: state.update({name: torch.zeros(2, 3)}))
+    with pytest.raises(ModelFilesError, match=rf"text_encoder: .*{message}.*{MENDING}"):
+        load_prompt_encoder(own_repository, CPU, torch.float32)
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder"])
@@ -199,6 +210,7 @@ def test_the_token_embedding_may_be_stored_once_or_twice(own_repository, dropped
     state.pop(dropped, None)
     save_file(state, weights, metadata={"format": "pt"})
     encoder = load_prompt_encoder(own_repository, CPU, torch.float32)
+    assert encoder.text_encoder.encoder.embed_tokens is encoder.text_encoder.shared, "moved once, counted once"
     pair = (one.encode("a dancer", CPU, torch.float32) for one in (encoder, expected))
     assert torch.equal(*pair)
 

@@ -11,6 +11,7 @@ from libs.errors import DeviceOutOfMemoryError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all import block_offload, memory, warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.loading import weight_files
 from libs.one_to_all.memory_options import MemoryOptions
 from libs.one_to_all.speed_options import SpeedOptions
 
@@ -29,6 +30,8 @@ def test_other_speed_options_mean_a_new_engine(own_repository):
     other = SpeedOptions(attention="native_flash")
     second, load = warm.warm_engine(own_repository, "cpu", speed=other)
     assert load.cold and second is not first
+    processors = [module.processor for module in second.networks.transformer.modules() if hasattr(module, "processor")]
+    assert {processor._attention_backend.value for processor in processors} == {"_native_flash"}
     assert warm.warm_engine(own_repository, "cpu", speed=other)[0] is second
 
 
@@ -76,6 +79,8 @@ def test_an_outdated_engine_is_gone_before_its_successor_is_loaded(own_repositor
 def test_files_that_do_not_matter_do_not_cool_it(own_repository):
     first, _ = warm.warm_engine(own_repository, "cpu")
     (own_repository.root / "one-to-all.lock.json").write_text("{}")
+    (own_repository.wan_part("vae") / ".lock").touch()
+    assert own_repository.index in weight_files(own_repository)
     assert warm.warm_engine(own_repository, "cpu")[0] is first
 
 
