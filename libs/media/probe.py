@@ -1,4 +1,4 @@
-"""What a video file is: size, exact rate, exact number of frames, sound.
+"""What a video file is: size, exact rate, exact number of frames, sound, tags.
 
 What does not belong here: whether a video suits a request (``libs.animation_request``), frames themselves (``reader``).
 """
@@ -12,7 +12,7 @@ import av
 from libs.media.audio_track import usable_sound
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, check_size
 from libs.media.reader import DisplayGeometry
-from libs.media.video_file import decode_frames, open_video, scan_video
+from libs.media.video_file import decode_frames, open_container, open_video, scan_video
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,16 @@ def probe_video(path: Path | str) -> VideoInfo:
         variable_frame_rate=timing.variable,
         audio=audio,
     )
+
+
+def read_tags(path: Path | str) -> dict[str, str]:
+    """Name -> text of the container's tags (``VideoWriter(metadata=...)``), without decoding anything.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    with open_container(Path(path)) as container:
+        return dict(container.metadata)
 
 
 def _audio_info(container: av.container.InputContainer) -> AudioInfo | None:

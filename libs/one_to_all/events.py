@@ -3,7 +3,7 @@
 What does not belong here: making anything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,8 +103,8 @@ class ChunkStore(Protocol):
     The store belongs to exactly one set of inputs and options; the engine cannot tell whose chunks it is given.
     """
 
-    def load(self, index: int) -> Mapping[str, np.ndarray] | None:
-        """``{"frames": uint8 [n, H, W, 3]}`` as saved for this chunk, or None."""
+    def load(self, index: int) -> np.ndarray | None:
+        """The frames uint8 [n, H, W, 3] as saved for this chunk, or None."""
 
     def save(self, index: int, frames: np.ndarray) -> None:
         """Keep all frames a chunk made, those that later chunks overwrite included."""

@@ -7,7 +7,7 @@ Source: golden model specification, section 10: a later chunk overwrites all fra
 frame is final as soon as no later chunk covers it. One chunk is held, and its predecessor while that is being stored.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _chunks(
             resumed=stored is not None,
         )
         if stored is not None:
-            current = _stored_frames(stored, chunk, inputs)
+            current = _checked_frames(stored, chunk, inputs)
         else:
             for result in make_chunk(chunk, previous if len(previous) == PREVIOUS_FRAMES else None):
                 if isinstance(result, StepFinished):
@@ -89,8 +89,7 @@ def chunk_poses(inputs: AnimationInputs, chunk: Chunk) -> np.ndarray:
     return poses
 
 
-def _stored_frames(stored: Mapping[str, np.ndarray], chunk: Chunk, inputs: AnimationInputs) -> np.ndarray:
-    frames = stored["frames"]
+def _checked_frames(frames: np.ndarray, chunk: Chunk, inputs: AnimationInputs) -> np.ndarray:
     shape = (chunk.frame_count, inputs.height, inputs.width, 3)
     if frames.dtype != np.uint8 or frames.shape != shape:
         raise InputError(

@@ -42,8 +42,8 @@ class StoredChunks:
         self._objects.put_bytes(self._data_key(index), data)
         self._objects.put_bytes(self._description_key(index), json.dumps(description).encode(), "application/json")
 
-    def load(self, index: int) -> dict[str, Frames] | None:
-        """``{"frames": uint8 [n, H, W, 3]}`` as saved; None when chunk ``index`` is not kept, or is damaged.
+    def load(self, index: int) -> Frames | None:
+        """The frames uint8 [n, H, W, 3] as saved; None when chunk ``index`` is not kept, or is damaged.
 
         A damaged chunk is as good as none: it is made again.
         """
@@ -57,7 +57,7 @@ class StoredChunks:
         if description.get("format") != _FORMAT or hashlib.sha256(data).hexdigest() != description.get("sha256"):
             _log.warning("%s is damaged and will be made again", self._objects.uri(self._data_key(index)))
             return None
-        return {"frames": _decompress(data, tuple(description["shape"]))}
+        return _decompress(data, tuple(description["shape"]))
 
     def clear(self) -> None:
         """Remove all chunks; one that lost either of its objects is none."""

@@ -45,7 +45,7 @@ EXCHANGE_TIMEOUT = timedelta(minutes=10)
 _WORKER_LOOK_SECONDS = 1.0
 
 
-class Inbox:
+class WorkerMessages:
     """What the worker says, read by a thread of its own, so that a stop is heard during a step.
 
     The process ends at once when the worker is gone, and with it ``folder``, which the worker can no longer remove.
@@ -57,7 +57,7 @@ class Inbox:
         self._worker = os.getppid()
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopped_chunk = -1
-        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+        threading.Thread(target=self._read, name="worker messages", daemon=True).start()
 
     def next(self) -> Any:
         """The next message, waited for."""
@@ -108,7 +108,7 @@ def join_ranks(setup: RankSetup, device: torch.device) -> DeviceMesh:
 def serve(connection: Connection, folder: Path) -> None:
     """Load, and take part in chunks until the worker is gone, and with it ``folder``."""
     setup: RankSetup = connection.recv()
-    inbox = Inbox(connection, folder)
+    messages = WorkerMessages(connection, folder)
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
     device, dtype = torch.device(setup.device), getattr(torch, setup.dtype)
@@ -120,10 +120,10 @@ def serve(connection: Connection, folder: Path) -> None:
     role = (Leader if setup.rank == LEADER else Follower)(setup, device, dtype, mesh, connection)
     connection.send(Ready(role.precision))
     while True:
-        message = inbox.next()
+        message = messages.next()
         match message:
             case MakeChunk() | JoinChunk():
-                role.make(message, inbox.is_stopped)
+                role.make(message, messages.is_stopped)
                 connection.send(Idle())
             case FollowPlan():
                 role.follow(message.plan)

@@ -67,8 +67,8 @@ class _SavedChunks:
         self._saved, self._count = saved, count
         self.made: dict[int, np.ndarray] = {}
 
-    def load(self, index: int) -> dict[str, np.ndarray] | None:
-        return {"frames": self._saved[f"out/chunk{index}/frames_u8"].numpy()} if index < self._count else None
+    def load(self, index: int) -> np.ndarray | None:
+        return self._saved[f"out/chunk{index}/frames_u8"].numpy() if index < self._count else None
 
     def save(self, index: int, frames: np.ndarray) -> None:
         self.made[index] = frames

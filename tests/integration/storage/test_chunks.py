@@ -17,10 +17,9 @@ def test_chunks_come_back_bit_for_bit(objects):
     chunks.save(1, frames(1, 1))
     for index, count in ((0, 5), (1, 1)):
         loaded = StoredChunks(objects, PREFIX).load(index)
-        assert list(loaded) == ["frames"]
-        assert loaded["frames"].dtype == np.uint8
-        assert np.array_equal(loaded["frames"], frames(index, count))
-        loaded["frames"][:] = 0  # the caller's own
+        assert loaded.dtype == np.uint8
+        assert np.array_equal(loaded, frames(index, count))
+        loaded[:] = 0  # the caller's own
     assert chunks.load(2) is None
 
 
@@ -28,7 +27,7 @@ def test_a_chunk_can_be_replaced(objects):
     chunks = StoredChunks(objects, PREFIX)
     chunks.save(0, frames(0))
     chunks.save(0, frames(9, 3))
-    assert np.array_equal(chunks.load(0)["frames"], frames(9, 3))
+    assert np.array_equal(chunks.load(0), frames(9, 3))
 
 
 @pytest.mark.parametrize("what", ["data", "description", "format", "half"])
@@ -49,7 +48,7 @@ def test_a_damaged_chunk_is_as_good_as_none(objects, what, caplog):
     assert chunks.load(0) is None
     assert "damaged" in caplog.text
     chunks.save(0, frames(0))
-    assert np.array_equal(chunks.load(0)["frames"], frames(0))
+    assert np.array_equal(chunks.load(0), frames(0))
 
 
 def test_clearing_removes_these_chunks_only(objects):

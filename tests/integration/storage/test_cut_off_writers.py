@@ -64,7 +64,7 @@ def _read_request(objects: S3ObjectStore, folder: Path) -> int:
 
 def _read_chunk(objects: S3ObjectStore, folder: Path) -> int | None:
     loaded = StoredChunks(objects, "chunks/p/x").load(0)
-    return None if loaded is None else int(loaded["frames"][0, 0, 0, 0])
+    return None if loaded is None else int(loaded[0, 0, 0, 0])
 
 
 WRITERS = {
