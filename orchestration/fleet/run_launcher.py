@@ -35,7 +35,6 @@ class FleetRunLauncher(CeleryRunLauncher):
     def __init__(
         self,
         inst_data: ConfigurableClassData | None = None,
-        silence_seconds: float = SILENCE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         redis_url = require_redis_url(load_settings())
@@ -43,7 +42,6 @@ class FleetRunLauncher(CeleryRunLauncher):
         self.celery = make_celery_app(redis_url)
         self.roll_call = RollCall(self.celery)
         self._outbox = make_celery_app(redis_url, with_results=False)
-        self._silence_seconds = silence_seconds
         self._clock = clock
         self._silent_since: dict[str, float] = {}
 
@@ -117,7 +115,7 @@ class FleetRunLauncher(CeleryRunLauncher):
 
     def _judge_silence(self, run_id: str) -> CheckRunHealthResult:
         silent_for = self._clock() - self._silent_since.setdefault(run_id, self._clock())
-        if silent_for < self._silence_seconds:
+        if silent_for < SILENCE_SECONDS:
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"No worker has known the run for {silent_for:.0f} s.")
         del self._silent_since[run_id]
         return CheckRunHealthResult(
