@@ -26,7 +26,7 @@ def chunk_lengths(draw):
 
 
 @given(st.integers(1, 2000), st.one_of(st.just(ChunkLengths()), chunk_lengths()))
-def test_plans(frame_count, lengths):
+def test_chunks_cover_the_clip_and_overlap_by_what_they_continue_from(frame_count, lengths):
     chunks = plan_chunks(frame_count, lengths)
     assert chunks[0].start == 0
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))

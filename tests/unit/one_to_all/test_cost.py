@@ -20,7 +20,7 @@ def test_a_pass_of_the_14b_network(height, width, petaflop):
     assert cost.total / 1e15 == pytest.approx(petaflop, rel=0.02)
 
 
-def test_tokens():
+def test_a_grid_counts_the_tokens_of_4k_plus_1_frames():
     grid = TokenGrid.of(480, 832, 81)
     assert (grid.tokens, grid.per_frame, grid.frame_count) == (34320, 1560, 81)
     with pytest.raises(ValueError, match="4k"):
@@ -57,7 +57,7 @@ def test_what_passes_share_is_counted_once():
     assert step_flops(cost, plan_guidance(1.0, 1.0)) == cost.every_pass + cost.control_branch + cost.reference_features
 
 
-def test_bytes():
+def test_bytes_are_those_of_the_real_modules():
     with torch.device("meta"):
         model = OneToAllTransformer3DModel(**asdict(get_variant("sandbox").network))
     network = get_variant("sandbox").network

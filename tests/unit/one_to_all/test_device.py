@@ -45,6 +45,6 @@ def test_names_that_are_no_device(name):
         resolve_device(name)
 
 
-def test_dtypes():
+def test_bfloat16_on_a_gpu_and_float32_on_a_cpu():
     assert default_dtype(torch.device("cpu")) == torch.float32
     assert default_dtype(torch.device("cuda")) == torch.bfloat16

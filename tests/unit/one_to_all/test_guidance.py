@@ -39,7 +39,7 @@ def test_every_plan_is_sound(image, pose, strength, without_pose, unguided_pose)
         (2.0, 1.01, False, ["conditional", "unconditional", "intermediate"]),
     ],
 )
-def test_passes(image, pose, unguided_pose, names):
+def test_a_guidance_makes_the_passes_it_needs(image, pose, unguided_pose, names):
     assert _names(plan_guidance(image, pose, unguided_pose=unguided_pose)) == names
 
 

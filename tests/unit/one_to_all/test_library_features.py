@@ -41,7 +41,7 @@ def test_saved_and_loaded_by_the_library(transformer, tmp_path):
     assert (loaded(**_inputs(loaded)).sample - transformer(**_inputs(transformer)).sample).abs().max() < 1e-5
 
 
-def test_lora(transformer):
+def test_an_adapter_changes_the_output_until_it_is_disabled(transformer):
     before = transformer(**_inputs(transformer)).sample
     transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
     assert not torch.equal(transformer(**_inputs(transformer)).sample, before)

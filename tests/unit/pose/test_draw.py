@@ -38,7 +38,7 @@ def test_drawings_do_not_depend_on_what_was_drawn_before(figure):
         np.testing.assert_array_equal(drawing, fresh[index % 2])
 
 
-def test_style(figure):
+def test_fading_changes_face_and_head_and_nothing_below_the_neck(figure):
     record = record_of(figure())
     drawings = {
         (face, head): draw_pose(record, 0, 320, 240, DrawingStyle(face, head)).astype(int)

@@ -4,7 +4,7 @@ from libs.errors import PoseError
 from libs.pose.person_check import require_person
 
 
-def test_nobody(figure):
+def test_a_clip_without_anybody_is_named_with_its_best_score(figure):
     with pytest.raises(PoseError, match=r"driver: no person found \(frames 0 to 4; best body key-point score 0\.20"):
         require_person(figure(frames=5, score=0.2, detected=False), "driver")
 
