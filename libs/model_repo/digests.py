@@ -121,16 +121,6 @@ def _read_entries(path: Path | None) -> dict[str, tuple[Signature, str]]:
         return {}
 
 
-def sha256_of_file(path: Path, cache: DigestCache | None = None) -> str:
-    """SHA-256 of one file, read through; remembered in ``cache`` if one is given.
-
-    Raises:
-        ModelFilesError: the file changed while it was read.
-        OSError: it cannot be read.
-    """
-    return _hash_and_record(path, cache, lambda _: None)
-
-
 def sha256_of_files(
     paths: Iterable[Path],
     cache: DigestCache,
@@ -195,7 +185,7 @@ class _ByteCounter:
             self._progress("hashing", self._done, self._total, name)
 
 
-def _hash_and_record(path: Path, cache: DigestCache | None, advance: Callable[[int], None]) -> str:
+def _hash_and_record(path: Path, cache: DigestCache, advance: Callable[[int], None]) -> str:
     _wait_until_settled(path)
     before = Signature.of(path)
     digest = hashlib.sha256()
@@ -207,8 +197,7 @@ def _hash_and_record(path: Path, cache: DigestCache | None, advance: Callable[[i
             advance(count)
     if Signature.of(path) != before:
         raise ModelFilesError(f"{path}: changed while it was read; wait until nothing writes to it and try again")
-    if cache is not None:
-        cache.record(path, before, digest.hexdigest())
+    cache.record(path, before, digest.hexdigest())
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from libs.errors import ModelFilesError
-from libs.model_repo.digests import DigestCache, sha256_of_file
+from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import read_lock
 from libs.model_repo.repository_files import path_of
@@ -49,7 +49,7 @@ def link_shared(target: Path, sha256: str, elsewhere: Mapping[str, Path], cache:
     The file's digest is taken from the cache or by reading it: a lock entry alone is not believed.
     """
     source = elsewhere.get(sha256)
-    if source is None or (cache.known(source) or sha256_of_file(source, cache)) != sha256:
+    if source is None or sha256_of_files([source], cache)[source] != sha256:
         return False
     return hard_link(source, target)
 

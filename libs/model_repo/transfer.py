@@ -13,10 +13,10 @@ from pathlib import Path
 
 from libs.atomic_write import flush_to_disk
 from libs.errors import DiskFullError, HubError, HubUnavailableError
-from libs.model_repo.digests import sha256_of_file
 from libs.model_repo.download_plan import WantedFile, git_blob_digest
 from libs.model_repo.hub import DownloadCancelledError, Hub, partial_path
 from libs.progress import Progress
+from libs.storage.sha256 import sha256_of_file
 
 STAGE = "downloading"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
