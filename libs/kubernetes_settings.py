@@ -8,8 +8,7 @@ of them.
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from libs.errors import SettingsError
-from libs.settings import REPOSITORY_ROOT
+from libs.settings import REPOSITORY_ROOT, settings_error
 
 
 class KubernetesSettings(BaseSettings):
@@ -36,5 +35,4 @@ def load_kubernetes_settings() -> KubernetesSettings:
     try:
         return KubernetesSettings()  # type: ignore[call-arg]  # the values come from the environment
     except ValidationError as error:
-        problems = [f"{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in error.errors(include_url=False)]
-        raise SettingsError("; ".join(problems)) from None
+        raise settings_error(error) from None

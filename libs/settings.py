@@ -186,7 +186,7 @@ class Settings(BaseSettings):
         try:
             return Settings.model_validate({**dict(self), **given})
         except ValidationError as error:
-            raise _explained(error) from None
+            raise settings_error(error) from None
 
     @property
     def uses_s3(self) -> bool:
@@ -221,10 +221,11 @@ def load_settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]  # the values come from the environment
     except ValidationError as error:
-        raise _explained(error) from None
+        raise settings_error(error) from None
 
 
-def _explained(error: ValidationError) -> SettingsError:
+def settings_error(error: ValidationError) -> SettingsError:
+    """What is wrong with which variable, without its value."""
     problems = [_problem(entry) for entry in error.errors(include_input=False, include_url=False)]
     return SettingsError("; ".join(problems))
 
