@@ -13,7 +13,7 @@ from orchestration.policies import CONTENT_TAG, GPU_POOL, GPU_QUEUE
 from orchestration.request_runs import makes_a_clip
 
 CPU_QUEUE = "cpu"
-"""The queue of runs that hold no slot of the GPU pool: model files, requests, reviews."""
+"""The queue of runs that hold no slot of the GPU pool: model files, requests alone, housekeeping."""
 
 GOING_ON = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
