@@ -30,21 +30,14 @@ _ENCODER_THREADS = 2
 
 
 def write_puppet_picture(
-    path: Path,
-    *,
-    puppet: Puppet = REFERENCE,
-    pose: Pose | None = None,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    framing: Framing | None = None,
+    path: Path, *, puppet: Puppet = REFERENCE, width: int = WIDTH, height: int = HEIGHT
 ) -> np.ndarray:
-    """Write a PNG of one puppet.
+    """Write a PNG of one puppet that stands at ease, the whole figure.
 
     Returns:
         Where its key-points are: float64 [133, 2], pixels, pixel centres are whole numbers.
     """
-    pose = pose or Pose()
-    framing = framing or full_figure(puppet, width, height)
+    pose, framing = Pose(), full_figure(puppet, width, height)
     with atomic_write(path) as temporary:
         Image.fromarray(draw_puppet(puppet, pose, width, height, framing)).save(temporary, format="PNG")
     return puppet_keypoints(puppet, pose, framing)
