@@ -27,7 +27,7 @@ class Part:
         title: over its rows in the table.
         command: of its process, without the path of its record.
         seconds: after which it is ended; what it has measured by then stays.
-        needs: packages beyond those that all parts need.
+        needs: packages, by the names under which they are imported.
         devices: how many the machine must have.
     """
 

@@ -108,7 +108,7 @@ def _open(path: Path, device: str) -> Any:
     kind, _, index = device.partition(":")
     providers: list[Any] = [_CPU]
     if kind == "cuda":
-        _prepare_cuda(device)
+        prepare_cuda(device)
         # TF32 would shift heatmap peaks; the specification's numbers are those of full float32. The default search for
         # convolutions times every algorithm, and does so again for each new batch size, a clip's last one included.
         options_of_cuda = {"device_id": int(index or 0), "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
@@ -131,8 +131,12 @@ def _open(path: Path, device: str) -> Any:
     return session
 
 
-def _prepare_cuda(device: str) -> None:
-    """Make CUDA's libraries findable: torch's wheel carries them, and importing torch loads them."""
+def prepare_cuda(device: str) -> None:
+    """Make CUDA's libraries findable: torch's wheel carries them, and importing torch loads them.
+
+    Raises:
+        DeviceError: onnxruntime or torch is an installation for the CPU, or sees no device.
+    """
     import torch  # noqa: PLC0415  # heavy, and only needed on this path
 
     if _CUDA not in onnxruntime.get_available_providers() or not torch.cuda.is_available():
