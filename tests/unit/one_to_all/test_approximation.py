@@ -208,6 +208,7 @@ def test_guided_steps(share, steps):
     [
         ({"block_cache_threshold": -0.1}, "block_cache_threshold=-0.1"),
         ({"block_cache_threshold": float("nan")}, "block_cache_threshold=nan"),
+        ({"block_cache_threshold": float("inf")}, "block_cache_threshold=inf"),
         ({"guided_share": 1.5}, "guided_share=1.5"),
         ({"guided_share": -0.5}, "guided_share=-0.5"),
     ],

@@ -62,10 +62,20 @@ def test_the_first_that_works_is_taken(monkeypatch, capability, expected) -> Non
         choose_attention("auto", CARD, torch.bfloat16)
 
 
-def test_a_wrong_answer_is_no_answer(monkeypatch) -> None:
-    monkeypatch.setattr(attention_backends, "dispatch_attention_fn", lambda query, *_: query * 0.9)
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda answer: answer * 0.9, "off by 1.0e-01"),
+        (lambda answer: answer * 1.0001, "off by 1.0e-04"),
+        (lambda answer: answer * torch.nan, "off by nan"),
+        (lambda answer: answer[:, :, :1], "gave shape [1, 77, 1, 128]"),
+    ],
+)
+def test_a_wrong_answer_is_no_answer(monkeypatch, spoil, problem) -> None:
+    dispatch = attention_backends.dispatch_attention_fn
+    monkeypatch.setattr(attention_backends, "dispatch_attention_fn", lambda *states: spoil(dispatch(*states)))
     probe = probe_attention("native", CPU, torch.float32)
-    assert not probe.usable and "off by" in str(probe.problem)
+    assert not probe.usable and problem in str(probe.problem)
 
 
 def test_the_choice_reaches_every_attention(small_transformer) -> None:

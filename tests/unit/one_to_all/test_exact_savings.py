@@ -1,5 +1,7 @@
 """What is computed once is computed once, and the result is what computing it every time would give."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -153,7 +155,11 @@ def test_a_memo_knows_tensors_by_identity():
     memo.start_step()
     memo.once("chunk", "piece", (one,), lambda: calls.append(1))
     assert len(calls) == 2
+    known = weakref.ref(equal)
+    del tensor, equal
+    assert known() is not None, "or another tensor could come to have its identity"
     memo.start_chunk()
+    assert known() is None
     memo.once("chunk", "piece", (one,), lambda: calls.append(1))
     assert len(calls) == 3
 

@@ -16,6 +16,7 @@ from libs.one_to_all.fp8 import (
     Fp8Linear,
     dequantize_other_layers,
     hold_weights_in_fp8,
+    problem_of_scales,
 )
 from libs.one_to_all.loading import load_transformer
 
@@ -63,6 +64,12 @@ def test_computes_with_stored_times_scale(
     found = layer(inputs)
     assert found.dtype == dtype
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("scales", [{}, {"a": ()}, {"a": (1,)}, {"a": (6,)}, {"a": (6, 1)}])
+def test_scales_may_be_one_number_or_one_per_channel_or_none_at_all(scales: dict[str, tuple[int, ...]]) -> None:
+    tensors = {f"{name}.scale_weight": TensorInfo("F32", shape) for name, shape in scales.items()}
+    assert problem_of_scales(tensors | {"a.weight": TensorInfo("F8_E4M3", (6, 8))}) is None
 
 
 def test_names_that_the_network_does_not_have_are_left_to_loading() -> None:

@@ -1,12 +1,14 @@
 """FP8 compute: scales and layout against the same quantized product in float64, its error, and falling back."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from libs.model_repo.quantize import quantize_weight
 from libs.one_to_all import fp8, fp8_products
+from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
 from libs.one_to_all.fp8_products import fits_kernel, quantize_rows, scaled_linear, why_not_in_fp8
 from libs.one_to_all.speed import apply_speed
@@ -54,6 +56,9 @@ def test_which_weights_fit() -> None:
 
 def test_a_device_is_asked_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not_in_fp8(CPU) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "An old card")
+    assert why_not_in_fp8(torch.device("cuda")) == "An old card has compute capability 8.6, FP8 needs 8.9"
     monkeypatch.setattr(fp8_products, "scaled_linear", lambda states, *_: torch.zeros_like(states))
     assert "off by 100%" in str(why_not_in_fp8(CPU))
 
@@ -66,11 +71,17 @@ def test_a_device_is_asked_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_network_computes_in_fp8_when_asked(small_transformer, in_fp8, velocity) -> None:
     transformer = in_fp8(small_transformer())
+    unfit = transformer.blocks[0].attn1.to_q
+    unfit.weight = torch.nn.Parameter(unfit.weight.float().to(torch.float8_e5m2), requires_grad=False)
     de_quantized = velocity(transformer)
+    engine = AnimationEngine(SimpleNamespace(transformer=transformer), CPU, torch.float32)
+    assert engine.precision == "torch.float32"
     lines = apply_speed(transformer, SpeedOptions(fp8_compute=True), CPU, torch.float32)
     layers = [layer for layer in transformer.modules() if isinstance(layer, Fp8Linear)]
     computing = [layer for layer in layers if layer.computes_in_fp8]
-    assert lines[0] == f"FP8 compute in {len(computing)} of {len(computing)} layers with FP8 weights"
+    assert lines[0] == f"FP8 compute in {len(computing)} of {len(computing) + 1} layers with FP8 weights"
+    assert not unfit.computes_in_fp8
+    assert engine.precision == "torch.float32, FP8 products"
     assert 0 < len(computing) < len(layers)
     assert not transformer.proj_out.computes_in_fp8
     error = (velocity(transformer) - de_quantized).norm() / de_quantized.norm()

@@ -18,7 +18,7 @@ from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.cost import TokenGrid
 from libs.one_to_all.forward_memo import ForwardMemo
 from libs.one_to_all.intermediate_bytes import WorkShare, decoding_bytes, sampling_bytes
-from libs.one_to_all.memory_plan import GB, MemoryPlan, plan_memory
+from libs.one_to_all.memory_plan import GB, UMT5_XXL_BYTES, MemoryPlan, plan_memory
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
@@ -74,6 +74,19 @@ def test_a_lora_is_counted_beside_fp8_weights_only():
     assert added("14b", "resident") == (0, 0)
     assert added("14b-fp8", "resident") == (lora, 0)
     assert added("14b-fp8", "offload") == (2 * lora // 40, lora)
+
+
+def test_what_each_phase_holds():
+    """One weight at a time is de-quantized; an encoder that stays takes its room to the end."""
+    size = 480, 832, 81
+    fp8 = plan_memory(80 * GB, get_variant("14b-fp8"), *size)
+    assert fp8.text_encoder == "resident"
+    assert fp8.phases["sampling"]["one weight in bfloat16"] == 2 * 5_120 * 13_824
+    assert {phase: items.get("text encoder") for phase, items in fp8.phases.items()} == dict.fromkeys(
+        ("prompt", "sampling", "decoding"), UMT5_XXL_BYTES
+    )
+    dropped = plan_memory(0, VARIANT_14B, *size, keyword="drop-text-encoder")
+    assert [phase for phase, items in dropped.phases.items() if "text encoder" in items] == ["prompt"]
 
 
 def test_the_host_must_hold_what_lies_there():

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from libs.model_repo.variants import VARIANTS
 from libs.one_to_all import warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import FramesReady
+from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import DeviceMemory
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
 from libs.one_to_all.memory_plan import GB, plan_memory
@@ -77,7 +79,19 @@ def test_a_limit_counts_as_all_there_is(repository):
     assert plain.keyword == "resident"
     limited = choose_plan(repository, torch.bfloat16, 10**12, MemoryOptions(limit_bytes=10**9), None)
     assert limited.free_bytes == 10**9
+    assert choose_plan(repository, torch.bfloat16, 10**8, MemoryOptions(limit_bytes=10**9), None).free_bytes == 10**8
     assert not limited.fits
+
+
+def test_what_a_request_adds_is_counted(fp8_repository, tmp_path):
+    save_file({"blocks.0.attn1.to_q.diff_b": torch.zeros(10**6)}, tmp_path / "style.safetensors")
+
+    def sampling(clip=SIZE, lora=None):
+        plan = choose_plan(fp8_repository, torch.float32, 10**12, MemoryOptions(), clip, lora)
+        return plan.phase_bytes["sampling"]
+
+    assert sampling(replace(SIZE, block_cache=True)) > sampling()
+    assert sampling(lora=LoraFile(tmp_path / "style.safetensors")) == pytest.approx(sampling() + 4 * 10**6, rel=0.01)
 
 
 def test_the_largest_usual_clip_is_one_the_network_makes():

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import UMT5Config, UMT5EncoderModel
 
 from libs.one_to_all.loading import load_prompt_encoder
-from libs.one_to_all.text import MAX_SEQUENCE_LENGTH, clean_prompt
+from libs.one_to_all.text import MAX_SEQUENCE_LENGTH, PromptEncoder, clean_prompt
 
 CPU = torch.device("cpu")
 
@@ -50,10 +51,38 @@ def test_prompts_are_encoded_once(prompt_encoder, monkeypatch):
     assert torch.equal(_encode(prompt_encoder, "  once & only "), first)
 
 
-def test_few_prompts_are_kept(prompt_encoder):
+def test_few_prompts_are_kept_and_those_in_use_longest(prompt_encoder, monkeypatch):
+    encode, encoded = prompt_encoder._encode, []
+    monkeypatch.setattr(prompt_encoder, "_encode", lambda prompt: encoded.append(prompt) or encode(prompt))
     for number in range(20):
         _encode(prompt_encoder, "a" * (number + 1))
-    assert len(prompt_encoder._known) <= 16
+        _encode(prompt_encoder, "the negative one")
+    assert len(prompt_encoder._known) == 16
+    assert encoded.count("the negative one") == 1
+
+
+class Reloaded(BaseException):
+    pass
+
+
+def test_it_computes_where_it_was_moved():
+    def reload(device):
+        raise Reloaded(device)
+
+    sizes = UMT5Config(vocab_size=30, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    encoder = PromptEncoder(None, UMT5EncoderModel(sizes), reload=reload)
+    encoder.move_to(torch.device("meta"))
+    assert encoder.text_encoder.device.type == "meta"
+    encoder.drop_text_encoder()
+    with pytest.raises(Reloaded, match="meta"):
+        _encode(encoder, "a dancer")
+    encoder.move_to(CPU)
+    with pytest.raises(Reloaded, match="cpu"):
+        _encode(encoder, "a dancer")
+
+
+def test_entities_written_twice_are_repaired():
+    assert clean_prompt("a < b &amp;gt; c") == "a < b > c"
 
 
 @given(st.text(max_size=80))
