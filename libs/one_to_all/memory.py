@@ -37,20 +37,42 @@ def device_memory(device: torch.device) -> DeviceMemory:
     return DeviceMemory(min(one.free for one in everything), min(one.total for one in everything))
 
 
+class _GroupFiles(NamedTuple):
+    """What a version of control groups calls the limit, what is used, and the pages of files that were read."""
+
+    limit: str
+    used: str
+    inactive: str
+    active: str
+
+
+_VERSION_1 = _GroupFiles(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file"
+)  # without a limit it is a number near 2**63
+_VERSION_2 = _GroupFiles("memory.max", "memory.current", "inactive_file", "active_file")  # or the word max
+
+
 def _limits_of_container() -> Iterator[DeviceMemory]:
-    """What the control groups (version 2) of this process leave it, from the innermost to the outermost."""
-    own = next((line for line in _read(_OWN_GROUPS).splitlines() if line.startswith("0::")), None)
-    if own is None:
-        return
-    group = _GROUPS / own.removeprefix("0::").lstrip("/")
+    """What the control groups of this process leave it, of version 2 and of 1; a system may have both."""
+    for line in _read(_OWN_GROUPS).splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            yield from _limits_of_group(_GROUPS, path, _VERSION_2)
+        elif "memory" in controllers.split(","):
+            yield from _limits_of_group(_GROUPS / "memory", path, _VERSION_1)
+
+
+def _limits_of_group(root: Path, path: str, files: _GroupFiles) -> Iterator[DeviceMemory]:
+    """From the innermost to the outermost; a container often sees but its own, as ``root``."""
+    group = root / path.lstrip("/")
     for folder in (group, *group.parents):
-        limit = _read(folder / "memory.max").strip()
+        limit = _read(folder / files.limit).strip()
         if limit.isdigit():
             # Pages of files that were read count as used, but are given up for whoever needs memory.
             pages = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
-            kept = int(_read(folder / "memory.current")) - int(pages["inactive_file"]) - int(pages["active_file"])
+            kept = int(_read(folder / files.used)) - int(pages[files.inactive]) - int(pages[files.active])
             yield DeviceMemory(max(0, int(limit) - kept), int(limit))
-        if folder == _GROUPS:
+        if folder == root:
             return
 
 

@@ -252,3 +252,26 @@ def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
     limit(group, "max", 0, 0, 0)
     limit(group.parent, 45 * mega, 99 * mega, 0, 0)
     assert memory.device_memory(torch.device("cpu")) == (0, 45 * mega)
+
+
+def test_a_container_of_control_groups_version_1(tmp_path, monkeypatch):
+    """The group's own path is that of the host, which a container does not see: its limit is the root's."""
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    group, mega = tmp_path / "memory", 10**6
+    group.mkdir()
+    (tmp_path / "own").write_text("9:name=systemd:/\n4:cpu,memory:/docker/0123\n0::/\n")
+    without = memory.device_memory(torch.device("cpu"))
+    (group / "memory.usage_in_bytes").write_text(f"{30 * mega}\n")
+    pages = f"inactive_file 1\nactive_file 1\ntotal_inactive_file {15 * mega}\ntotal_active_file {5 * mega}\n"
+    (group / "memory.stat").write_text(pages)
+    (group / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert memory.device_memory(torch.device("cpu")).total == without.total
+    (group / "memory.limit_in_bytes").write_text(f"{60 * mega}\n")
+    assert memory.device_memory(torch.device("cpu")) == (50 * mega, 60 * mega)
+    inner = group / "docker" / "0123"
+    inner.mkdir(parents=True)
+    (inner / "memory.usage_in_bytes").write_text("0\n")
+    (inner / "memory.stat").write_text("total_inactive_file 0\ntotal_active_file 0\n")
+    (inner / "memory.limit_in_bytes").write_text(f"{45 * mega}\n")
+    assert memory.device_memory(torch.device("cpu")) == (45 * mega, 45 * mega)
