@@ -158,9 +158,10 @@ def sha256_of_files(
             }
             try:
                 for job in as_completed(jobs):
-                    for path in jobs[job]:
-                        digests[path] = job.result()
-                        cache.record(path, Signature.of(path), digests[path])
+                    signature, digest = job.result()
+                    for path in jobs[job]:  # one file by its several names
+                        digests[path] = digest
+                        cache.record(path, signature, digest)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -185,7 +186,8 @@ class _ByteCounter:
             self._progress("hashing", self._done, self._total, name)
 
 
-def _hash_and_record(path: Path, cache: DigestCache, advance: Callable[[int], None]) -> str:
+def _hash_and_record(path: Path, cache: DigestCache, advance: Callable[[int], None]) -> tuple[Signature, str]:
+    """What the file was before its bytes were read, and their digest; remembered at once, whatever follows."""
     _wait_until_settled(path)
     before = Signature.of(path)
     digest = hashlib.sha256()
@@ -198,7 +200,7 @@ def _hash_and_record(path: Path, cache: DigestCache, advance: Callable[[int], No
     if Signature.of(path) != before:
         raise ModelFilesError(f"{path}: changed while it was read; wait until nothing writes to it and try again")
     cache.record(path, before, digest.hexdigest())
-    return digest.hexdigest()
+    return before, digest.hexdigest()
 
 
 def _wait_until_settled(path: Path) -> None:

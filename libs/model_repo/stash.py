@@ -80,7 +80,6 @@ def _check_verification(layout: RepositoryLayout, verification: VerificationRepo
             status = path.stat()
             if name not in rows or rows[name].size != status.st_size or status.st_mtime > verified:
                 raise ModelFilesError(f"{path}: changed after the latest verification; {again}")
-            rows.pop(name)
     missing = [name for name in rows if not path_of(layout, name).is_file()]
     if missing:
         raise ModelFilesError(f"{missing[0]}: vanished after the latest verification; {again}")

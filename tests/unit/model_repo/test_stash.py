@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,9 +75,36 @@ def test_what_is_nowhere_else_refuses(repository: RepositoryLayout, stash: Path,
     assert path.exists()
 
 
-def test_a_verification_of_another_variant_refuses(repository: RepositoryLayout, stash: Path) -> None:
-    from dataclasses import replace
-
-    other = replace(verify_repository(repository, "full"), variant="14b")
+@pytest.mark.parametrize("other", [{"variant": "14b"}, {"folder": "/elsewhere"}])
+def test_a_verification_of_another_repository_refuses(
+    repository: RepositoryLayout, stash: Path, other: dict[str, Any]
+) -> None:
     with pytest.raises(ModelFilesError, match="not of"):
-        delete_stash(repository, stash, other, apply=True)
+        delete_stash(repository, stash, replace(verify_repository(repository, "full"), **other), apply=True)
+    assert stash.is_dir()
+
+
+def test_a_verification_that_did_not_see_a_file_refuses(repository: RepositoryLayout, stash: Path) -> None:
+    verification = verify_repository(repository, "full")
+    with pytest.raises(ModelFilesError, match="changed after the latest verification"):
+        delete_stash(repository, stash, replace(verification, files=verification.files[1:]), apply=True)
+    assert stash.is_dir()
+
+
+def test_a_stash_of_equal_copies_goes(repository: RepositoryLayout, stash: Path) -> None:
+    shutil.rmtree(stash)
+    shutil.copytree(repository.pretrained, stash)
+    report = delete_stash(repository, stash, verify_repository(repository, "full"), apply=True)
+    assert report.freed == report.size > 0
+    assert not stash.exists()
+
+
+def test_only_a_folder_can_be_a_stash(repository: RepositoryLayout, stash: Path) -> None:
+    link, file = stash.with_name("link"), stash.with_name("file")
+    link.symlink_to(stash)
+    file.write_bytes(b"1")
+    verification = verify_repository(repository, "full")
+    for place in (link, file, stash.with_name("nothing")):
+        with pytest.raises(ModelFilesError, match="is not a folder"):
+            delete_stash(repository, place, verification, apply=True)
+    assert stash.is_dir()
