@@ -13,7 +13,7 @@ from safetensors import safe_open
 from libs.errors import DiskFullError, InputError, ModelFilesError
 from libs.model_repo import quantize
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import lock_repository, read_lock
+from libs.model_repo.lock import lock_repository, read_lock, write_lock
 from libs.model_repo.parameters import expected_parameters, is_quantized, scale_name
 from libs.model_repo.quantize import quantize_checkpoint, quantize_weight
 from libs.model_repo.repository_files import CONFIGURATION_NAME
@@ -131,6 +131,18 @@ def test_a_damaged_shard_is_made_again_and_not_declared_right(
     assert quantize_checkpoint(source, target).written == (_SHARD,)
     assert (target.root / _SHARD).read_bytes() == whole
     assert verify_repository(target, "full").state == "complete"
+
+
+def test_a_finished_shard_that_the_lock_does_not_know_yet_is_kept(
+    source: RepositoryLayout, target: RepositoryLayout
+) -> None:
+    """As where a run was killed after the source had been split in another way."""
+    quantize_checkpoint(source, target)
+    lock = read_lock(target)
+    assert lock is not None
+    write_lock(target, lock.without({_SHARD}))
+    assert quantize_checkpoint(source, target).written == ()
+    assert read_lock(target) == lock
 
 
 def test_a_damaged_pretrained_file_is_not_declared_right(source: RepositoryLayout, target: RepositoryLayout) -> None:

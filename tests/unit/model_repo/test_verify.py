@@ -37,6 +37,11 @@ def test_a_locked_repository_is_complete(locked: RepositoryLayout, level: str) -
     assert report.locked
     assert report.content_digest is not None
     assert {file.file for file in report.files} == set(read_lock(locked).files)
+    for part in report.parts:
+        files = [file for file in report.files if file.part == part.part]
+        assert (part.file_count, part.size) == (len(files), sum(file.size or 0 for file in files))
+        assert part.size > 0
+        assert part.command is None
     report.raise_if_not_complete()
 
 
@@ -54,6 +59,7 @@ def test_without_a_lock_fast_warns_and_full_says_what_to_do(repository: Reposito
     assert "no lock file" in fast.warnings[0]
     full = verify_repository(repository, "full")
     assert full.state == "incomplete"
+    assert full.warnings == (), "what to do stands in each part"
     assert full.part("checkpoint").command == "one-to-all models verify sandbox --write-lock"
 
 
@@ -61,6 +67,8 @@ def test_an_empty_folder_is_incomplete(repository: RepositoryLayout) -> None:
     shutil.rmtree(repository.root)
     report = verify_repository(repository)
     assert {part.state for part in report.parts} == {"incomplete"}
+    assert {(part.file_count, part.size) for part in report.parts} == {(0, 0)}
+    assert report.warnings == (), "there is nothing a lock could be made of"
     assert not repository.root.exists()
     with pytest.raises(ModelFilesError, match="one-to-all models download sandbox"):
         report.raise_if_not_complete()

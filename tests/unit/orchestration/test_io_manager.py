@@ -7,12 +7,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from libs.errors import StorageError
 from libs.settings import load_settings
 from libs.storage.artifacts import LocalArtifact
 from libs.storage.factory import store_from_settings
 from libs.storage.folder import FolderObjectStore
 from orchestration.failures import RETRY_POLICY
-from orchestration.io_manager import ArtifactIOManager
+from orchestration.io_manager import DIGEST_METADATA, ArtifactIOManager
 from orchestration.outputs import folder_output
 from orchestration.resources import SettingsResource, StorageResource
 
@@ -50,6 +51,39 @@ def run(*assets: Any, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult
         instance=instance,
         raise_on_error=False,
     )
+
+
+def test_what_was_stored_is_shown_and_its_scratch_folder_goes() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run(written, instance=instance)
+    (materialization,) = result.asset_materializations_for_node("written")
+    store = store_from_settings(load_settings())
+    manifest = store.manifest("written", "dance-1")
+    assert manifest is not None
+    assert manifest.attributes["run_id"] == result.run_id
+    file = manifest.file("clip.mp4")
+    table = materialization.metadata["stored files"]
+    assert isinstance(table, dg.TableMetadataValue)
+    assert [record.data for record in table.records] == [
+        {"file": "clip.mp4", "bytes": 15, "sha256": file.sha256, "stored at": store.objects.uri(file.key)}
+    ]
+    assert materialization.metadata[DIGEST_METADATA].value == manifest.digest
+    assert materialization.metadata["size"].value == 15
+    assert not (load_settings().data_dir / "scratch").exists()
+
+
+def test_what_cannot_be_stored_is_explained_and_keeps_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise StorageError("the bucket refuses")
+
+    monkeypatch.setattr(FolderObjectStore, "put_file", refuse)
+    with dg.DagsterInstance.ephemeral() as instance:
+        failed = run(written, instance=instance)
+    (failure,) = [event for event in failed.all_events if event.is_step_failure]
+    reason = failure.step_failure_data.user_failure_data
+    assert reason is not None
+    assert reason.description == "the bucket refuses"
+    assert (load_settings().data_dir / "scratch" / "clip.mp4").read_bytes() == b"moving pictures"
 
 
 @pytest.mark.parametrize("damage", ["rotten", "gone"])
