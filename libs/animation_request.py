@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
 
 from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS, get_variant
@@ -85,6 +85,14 @@ class AnimationRequest(BaseModel):
         description="a LoRA in the folder loras/ of the model, named without .safetensors",
         exclude_if=lambda lora: lora is None,
     )
+    lora_strength: float = Field(
+        1.0,
+        ge=-4,
+        le=4,
+        allow_inf_nan=False,
+        description="1 adds the LoRA as it was trained, 0.5 half of it",
+        exclude_if=lambda strength: strength == 1,  # likewise
+    )
     seed: int = Field(42, ge=0, lt=2**63)
     frame_interval: int = Field(1, ge=1, le=30, description="use every n-th frame of the driver")
     size: OutputSize | None = Field(None, description="the reference's size when left out")
@@ -103,6 +111,13 @@ class AnimationRequest(BaseModel):
     def _is_a_frame(cls, value: Any) -> Any:
         if value not in ("first", "auto") and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise ValueError("must be first, auto, or a frame of the driver, counted from 0")
+        return value
+
+    @field_validator("lora_strength")
+    @classmethod
+    def _is_the_strength_of_something(cls, value: float, info: ValidationInfo) -> float:
+        if value != 1 and "lora" in info.data and info.data["lora"] is None:
+            raise ValueError("needs the field lora, which names what is added at this strength")
         return value
 
     @field_validator("reference", "driver")

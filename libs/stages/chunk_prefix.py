@@ -29,7 +29,7 @@ def chunk_prefix(
 ) -> str:
     """``chunks/<request>/<digest>``; chunks of different lengths lie in folders of their own below it.
 
-    Of the request count what the sampler is told (``sampling_options``) and the model variant. Picture, video, mode,
+    Of the request count what the sampler is told (``sampling_options``), the model variant and the strength of its LoRA. Picture, video, mode,
     face, size and frame interval count as what became of them: the conditioning.
 
     Args:
@@ -47,7 +47,7 @@ def chunk_prefix(
         "variant": request.model,
         "conditioning": conditioning,
         "model": None if model is None else dict(model),
-        "lora": lora_sha256,
+        "lora": lora_sha256 if request.lora_strength == 1 else [lora_sha256, request.lora_strength],
         "precision": precision,
         "code": code_version,
     }

@@ -11,7 +11,7 @@ from libs.one_to_all.lora_file import LoraFile
 
 
 def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFile | None:
-    """The file in the model's folder ``loras/``; None when the request names none.
+    """The file in the model's folder ``loras/`` at the request's strength; None when the request names none.
 
     Raises:
         ModelFilesError: it is not there; says which there are.
@@ -23,7 +23,7 @@ def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFi
         there = [file.stem for file in layout.loras()]
         others = f", or name one of {', '.join(there)}" if there else ""
         raise ModelFilesError(f"lora: {path} is missing; put the file there{others}")
-    return LoraFile(path)
+    return LoraFile(path, request.lora_strength)
 
 
 def lora_digest(lora: LoraFile, layout: RepositoryLayout) -> str:

@@ -42,7 +42,7 @@ def test_exact_is_the_default_and_leaves_stored_requests_as_they_were() -> None:
     exact = parse(quality="exact").resolve("14b")
     assert exact.clip_fields() == parse().resolve("14b").clip_fields()
     assert "quality" not in exact.model_dump() | exact.clip_fields()
-    assert "anchor" not in exact.model_dump() | exact.clip_fields()
+    assert not {"anchor", "lora", "lora_strength"} & (exact.model_dump() | exact.clip_fields()).keys()
     assert ResolvedRequest.model_validate(exact.clip_fields()) == exact
 
 
@@ -51,6 +51,12 @@ def test_another_anchor_is_another_clip(anchor: object) -> None:
     other = parse(anchor=anchor).resolve("14b")
     assert other.clip_fields() == parse(anchor="first").resolve("14b").clip_fields() | {"anchor": anchor}
     assert ResolvedRequest.model_validate_json(other.model_dump_json()) == other
+
+
+def test_another_strength_of_a_lora_is_another_clip() -> None:
+    half = parse(lora="distilled", lora_strength=0.5).resolve("14b")
+    assert half.clip_fields() == parse(lora="distilled").resolve("14b").clip_fields() | {"lora_strength": 0.5}
+    assert ResolvedRequest.model_validate_json(half.model_dump_json()) == half
 
 
 def test_another_quality_is_another_clip() -> None:
@@ -92,6 +98,9 @@ def test_yaml_words_are_words() -> None:
         ({"anchor": "best"}, "anchor"),
         ({"anchor": True}, "anchor"),
         ({"anchor": 1.0}, "anchor"),
+        ({"lora_strength": 0.5}, "lora_strength"),
+        ({"lora": "distilled", "lora_strength": 4.5}, "lora_strength"),
+        ({"lora": "distilled", "lora_strength": float("nan")}, "lora_strength"),
         ({"face": "half"}, "face"),
         ({"head": 1}, "head"),
         ({"steps": 0}, "steps"),

@@ -51,7 +51,7 @@ def prefix(fields: Mapping[str, Any] = {}, **changes: Any) -> str:
 
 
 def test_every_field_of_a_request_is_known_to_count_or_not() -> None:
-    by_path_and_by_content = {"id", "lora"}
+    by_path_and_by_content = {"id", "lora", "lora_strength"}
     known = PIXELS.keys() | CONDITIONING.keys() | AROUND_THE_PIXELS.keys() | by_path_and_by_content
     assert known == AnimationRequest.model_fields.keys(), "does the new field change the pixels a chunk is made of?"
 
@@ -84,6 +84,14 @@ def test_what_the_work_is_done_with_counts(change: dict[str, Any]) -> None:
 
 def test_a_lora_counts_with_its_content_and_not_with_its_name() -> None:
     assert prefix({"lora": "renamed"}, lora_sha256="a" * 64) == prefix({"lora": "distilled"}, lora_sha256="a" * 64)
+
+
+def test_a_lora_counts_with_its_strength() -> None:
+    names = {
+        prefix({"lora": "distilled", "lora_strength": strength}, lora_sha256="a" * 64) for strength in (0.5, 1, 1.5)
+    }
+    assert len(names) == 3
+    assert prefix({"lora": "distilled"}, lora_sha256="a" * 64) in names
 
 
 def test_chunks_of_this_and_of_older_names_are_removed_when_nobody_comes_back(tmp_path: Path) -> None:

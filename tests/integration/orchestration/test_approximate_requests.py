@@ -13,7 +13,7 @@ from libs.one_to_all.approximation import QUALITIES
 from libs.provenance.clip_tag import read_origin
 from libs.provenance.trace import LinkState, trace_request
 from libs.settings import Settings
-from tests.integration.orchestration.small_requests import submit_small, write_small_media
+from tests.integration.orchestration.small_requests import clip_of, submit_small, write_small_media
 
 
 def write_lora(path: Path, value: float) -> Path:
@@ -55,12 +55,15 @@ def test_the_clip_is_made_again_and_poses_are_not(world: Any, tmp_path: Path) ->
     assert poses() == made
     clip = with_lora.manifest.file("clip.mp4").sha256
     assert clip not in {made.manifest.file("clip.mp4").sha256 for made in (exact, draft)}
+    frames = clip_of(world, "puppet")
     found = trace_request("puppet", world.store, Settings(models_dir=world.models_dir, _env_file=None))
     assert not found.out_of_date
     assert "LoRA distilled" in {link.what for link in found.links}
     write_lora(path, 0.02)
     found = trace_request("puppet", world.store, Settings(models_dir=world.models_dir, _env_file=None))
     assert [(link.what, link.state) for link in found.out_of_date] == [("LoRA distilled", LinkState.CHANGED)]
+    assert animated(lora="distilled", lora_strength=0.5).manifest.file("clip.mp4").sha256 != clip
+    assert (clip_of(world, "puppet") == frames).all()  # half of what is twice as strong
     path.unlink()
 
     # Exact is what it was before, to the byte of the file.

@@ -300,3 +300,5 @@ def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):
     layout.lora("distilled").parent.mkdir()
     layout.lora("distilled").touch()
     assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors")
+    request = ResolvedRequest.model_construct(lora="distilled", lora_strength=0.5, model=layout.variant.name)
+    assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors", 0.5)
