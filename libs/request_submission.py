@@ -4,7 +4,8 @@ What does not belong here: what happens to a document in the inbox (``libs.inbox
 (``libs.command_line.requests``).
 """
 
-from collections.abc import Iterable
+import filecmp
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,11 +42,12 @@ def plan_submission(files: Iterable[Path], inbox: Inbox) -> FilesToSubmit:
         if not path.is_file():
             raise InputError(f"{path}: there is no such file")
         if path.suffix.lower() not in DOCUMENT_SUFFIXES:
-            plan.media[path.name] = path
+            _take(plan.media, path.name, path)
     elsewhere: dict[str, str] = {}
+    by_name = frozenset(plan.media)
     for path in given:
         if path.suffix.lower() in DOCUMENT_SUFFIXES:
-            elsewhere |= _plan_document(path, plan)
+            elsewhere |= _plan_document(path, plan, by_name)
     there = inbox.media(elsewhere)
     for name, document in elsewhere.items():
         if name not in there:
@@ -63,20 +65,33 @@ def upload(plan: FilesToSubmit, inbox: Inbox) -> list[str]:
     return sent
 
 
-def _plan_document(path: Path, plan: FilesToSubmit) -> dict[str, str]:
-    """Add a document and its media to the plan; returns the media that are not on this machine -> the document."""
+def _plan_document(path: Path, plan: FilesToSubmit, by_name: Set[str]) -> dict[str, str]:
+    """Add a document and its media to the plan; returns the media that are not on this machine -> the document.
+
+    Media ``by_name`` are among the files given: they are meant, whatever lies beside the document.
+    """
     submission = parse_submission(path.read_bytes(), source=str(path))
     name = f"{submission.name or path.stem}{path.suffix.lower()}"
-    if name in plan.documents:
-        raise InputError(f"{path} and {plan.documents[name]} are both {name!r} in the inbox; submit one of them")
-    plan.documents[name] = path
+    _take(plan.documents, name, path)
     plan.submissions[name] = submission
     elsewhere = {}
     for media in sorted({media for request in submission.requests for media in (request.reference, request.driver)}):
-        if media in plan.media:
+        beside = path.parent / media
+        if media in by_name:
             continue
-        if (path.parent / media).is_file():
-            plan.media[media] = path.parent / media
-        else:
+        if beside.is_file():
+            _take(plan.media, media, beside)
+        elif media not in plan.media:
             elsewhere[media] = str(path)
     return elsewhere
+
+
+def _take(files: dict[str, Path], name: str, path: Path) -> None:
+    """Plan to upload ``path`` as ``inbox/<name>``.
+
+    Raises:
+        InputError: a file with another content is to have that name.
+    """
+    other = files.setdefault(name, path)
+    if not filecmp.cmp(other, path, shallow=False):
+        raise InputError(f"{path} and {other} are both {name!r} in the inbox; rename one of them")
