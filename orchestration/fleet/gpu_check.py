@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-ANSWER_SECONDS = 90.0
+ANSWER_SECONDS = 60.0
 """For loading torch and opening the devices; a card that hangs does not answer at all."""
 
 KILL_SECONDS = 5.0

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PAUSES_SECONDS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+PAUSES_SECONDS = (2.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Before each look since the last clip was made, the last one for ever.
 
-The first is none: after most losses all that is needed is a new process.
+After most losses all that is needed is a new process. It is forked within the first pause: not while this process
+begins to ask, or the new one would hold the ends of its pipes.
 """
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,14 @@ class GpuWatch:
         pauses: tuple[float, ...] = PAUSES_SECONDS,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``why_silent`` asks the GPU; ``read_on`` lets the worker read its queue again, and must not raise."""
+        """``why_silent`` asks the GPU; ``read_on`` returns once the worker reads its queue again."""
         self.troubles = 0
         self._why_silent = why_silent
         self._read_on = read_on
         self._pauses = pauses
         self._wait = wait
         self._trouble: Trouble | None = None
+        self._since = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -58,7 +60,9 @@ class GpuWatch:
         """From now on the GPU is asked until it answers, by a thread; returns at once. The caller stops reading."""
         with self._lock:
             self.troubles += 1
-            known, self._trouble = self._trouble, Trouble(reason, self._trouble.since if self._trouble else time.time())
+            known = self._trouble
+            self._since = known.since if known else time.time()
+            self._trouble = Trouble(reason, self._since)
         logger.error("The GPU of this worker does not work (%s): it takes no runs until the GPU answers", reason)
         if known is None:
             threading.Thread(target=self._wait_for_gpu, name="gpu-watch", daemon=True).start()
@@ -68,16 +72,19 @@ class GpuWatch:
         self.troubles = 0
 
     def _wait_for_gpu(self) -> None:
-        while (trouble := self._trouble) is not None:
+        while True:
             self._wait(self._pauses[min(max(self.troubles, 1), len(self._pauses)) - 1])
             losses = self.troubles
             reason = self._why_silent()
-            with self._lock:
-                if reason is not None:
+            if reason is not None:
+                with self._lock:
                     self.troubles += 1
-                    self._trouble = Trouble(reason, trouble.since)
-                    logger.error("The GPU of this worker still does not answer: %s", reason)
-                elif self.troubles <= losses:  # no other loss was reported while it was asked
-                    self._trouble = None
-        logger.warning("The GPU of this worker answers again: it takes runs")
-        self._read_on()
+                    self._trouble = Trouble(reason, self._since)
+                logger.error("The GPU of this worker still does not answer: %s", reason)
+            elif self.troubles <= losses:
+                self._read_on()
+                with self._lock:
+                    if self.troubles <= losses:  # no other loss was reported meanwhile
+                        self._trouble = None
+                        logger.warning("The GPU of this worker answers again: it takes runs")
+                        return

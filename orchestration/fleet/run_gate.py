@@ -7,6 +7,7 @@ a run (``run_task``), and which GPUs a worker needs (``gpu_requirement``).
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,13 @@ class RunGate:
     """Made in the main process, used in those it forks: each knows what the main process knew when it forked."""
 
     def __init__(
-        self, check: GpuCheck, outbox: Celery, node: str, queue: str, had_troubles: Callable[[], bool] = lambda: False
+        self,
+        check: GpuCheck,
+        outbox: Celery,
+        node: str,
+        queue: str,
+        had_troubles: Callable[[], bool] = lambda: False,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         """``node`` is the worker's full name; ``had_troubles`` says if the GPU failed since the last clip was made."""
         self._check = check
@@ -39,6 +46,7 @@ class RunGate:
         self._node = node
         self._queue = queue
         self._had_troubles = had_troubles
+        self._wait = wait
         self._in_doubt = True
 
     def admits(self, run_id: str) -> bool:
@@ -99,6 +107,7 @@ class RunGate:
                     )
             except BROKER_ERRORS:
                 logger.exception("Cannot tell worker %s: %s", self._node, command)
+                self._wait(TELL_SECONDS)
                 continue
             if answers:
                 return

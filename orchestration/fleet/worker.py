@@ -67,13 +67,20 @@ def watch_gpus(gpus: UsedGpus, redis_url: str, node: str, queue: str) -> tuple[G
     outbox = make_celery_app(redis_url, with_results=False)
 
     def read_on() -> None:
-        while True:
+        answers = None
+        while not answers:  # after an outage of Redis this process takes a while to listen there again
             try:
                 with outbox.connection_for_write() as connection:
-                    outbox.control.add_consumer(queue, destination=[node], connection=connection)
-                return
+                    answers = outbox.control.add_consumer(
+                        queue,
+                        destination=[node],
+                        reply=True,
+                        limit=1,
+                        timeout=BROKER_PAUSE_SECONDS,
+                        connection=connection,
+                    )
             except BROKER_ERRORS:
-                logger.exception("Redis is away; the worker takes runs once it is back")
+                logger.warning("Redis is away: this worker takes runs once it is back")
                 time.sleep(BROKER_PAUSE_SECONDS)
 
     watch = GpuWatch(GpuCheck(gpus).why_silent, read_on)
