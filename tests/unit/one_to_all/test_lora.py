@@ -38,6 +38,11 @@ MODULES = {
 FAMILIES = {
     "peft": ("base_model.model.{ours}.lora_A.weight", "base_model.model.{ours}.lora_B.weight", None),
     "diffusers": ("transformer.{ours}.lora_A.weight", "transformer.{ours}.lora_B.weight", "transformer.{ours}.alpha"),
+    "two prefixes": (
+        "base_model.model.transformer.{ours}.lora_A.weight",
+        "base_model.model.transformer.{ours}.lora_B.weight",
+        None,
+    ),
     "bare": ("{ours}.lora_A.default.weight", "{ours}.lora_B.default.weight", None),
     "wan": (
         "diffusion_model.{wan}.lora_down.weight",
@@ -128,11 +133,13 @@ def test_as_the_library_computes_it(network, small_transformer, tmp_path):
 def test_alpha_patterns_and_rank_stabilized_scales(network, tmp_path):
     before = _before(network)
     tensors, differences = _lora(network, "diffusers", None)
-    described = {"lora_alpha": 6, "alpha_pattern": {"to_q": 12}, "use_rslora": True}
+    patterns = {"to_q": 12, "proj_out": 9, "o_v": 99}  # a module of this name, not one that ends so
+    described = {"lora_alpha": 6, "alpha_pattern": patterns, "use_rslora": True}
     described = {f"transformer.{name}": value for name, value in described.items()}
     path = _file(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(described)})
     fuse_lora(network, LoraFile(path))
-    scaled = {name: value * (12 if "to_q" in name else 6) / RANK**0.5 for name, value in differences.items()}
+    alphas = {"blocks.1.attn1.to_q.weight": 12, "proj_out.weight": 9}
+    scaled = {name: value * alphas.get(name, 6) / RANK**0.5 for name, value in differences.items()}
     _assert_changed_by(network, before, scaled)
 
 
@@ -156,6 +163,12 @@ def test_differences_of_weights_biases_norms_and_tables(network, tmp_path):
     differences["patch_embedding.weight"] = differences["patch_embedding.weight"] + torch.einsum(
         "orxyz,rchwd->ochwd", up, down
     )
+    width = before["blocks.1.attn1.to_q.bias"].shape[0]
+    down, up, up_bias = torch.randn(RANK, width), torch.randn(width, RANK), torch.randn(width)
+    parts = {"lora_down.weight": down, "lora_up.weight": up, "lora_up.bias": up_bias, "alpha": torch.tensor(1.5)}
+    tensors |= {f"diffusion_model.blocks.1.self_attn.q.{part}": tensor for part, tensor in parts.items()}
+    differences["blocks.1.attn1.to_q.weight"] = 1.5 / RANK * up @ down
+    differences["blocks.1.attn1.to_q.bias"] = differences["blocks.1.attn1.to_q.bias"] + 1.5 / RANK * up_bias
     fuse_lora(network, LoraFile(_file(tmp_path, tensors)))
     _assert_changed_by(network, before, differences)
 
@@ -193,6 +206,7 @@ def test_integer_alphas_and_factors_in_fp8(network, tmp_path):
         fuse_lora(network, LoraFile(_file(tmp_path, factors)))
 
 
+_PATCHES = {"down": (4, 16), "up": (128, 4)}
 BROKEN = {
     "another network": (lambda lora: lora | {"blocks.0.cross_attn.k_img.diff": torch.ones(2)}, "k_img"),
     "a block too many": (lambda lora: lora | {"blocks.99.ffn.0.diff_b": torch.ones(2)}, "blocks.99"),
@@ -200,6 +214,15 @@ BROKEN = {
     "no up": (lambda lora: _without(lora, "q.lora_up.weight"), "not the up part"),
     "no down": (lambda lora: _without(lora, "q.lora_down.weight"), "not the down part"),
     "another width": (lambda lora: _with_first(lora, "lora_down.weight", lambda x: x[:, :-1].clone()), "does not fit"),
+    "another height": (lambda lora: _with_first(lora, "lora_up.weight", lambda x: x[:-1].clone()), "does not fit"),
+    "a bias of another height": (lambda lora: lora | {"blocks.1.self_attn.q.lora_up.bias": torch.ones(1)}, "not fit"),
+    "a larger kernel": (
+        lambda lora: (
+            lora
+            | {f"patch_embedding.lora_{part}.weight": torch.ones(*shape, 1, 2, 2) for part, shape in _PATCHES.items()}
+        ),
+        "does not fit",
+    ),
     "another rank": (lambda lora: _with_first(lora, "lora_up.weight", lambda x: x[:, :-1].clone()), "does not fit"),
     "not finite": (lambda lora: _with_first(lora, "lora_up.weight", lambda x: x / 0), "not finite"),
     "twice": (lambda lora: lora | {"blocks.1.attn1.to_q.alpha": torch.tensor(1.0)}, "twice"),

@@ -48,6 +48,17 @@ def test_one_engine_follows_plan_after_plan(repository, make_inputs):
     assert engine.networks.prompt_encoder.text_encoder is None
 
 
+def test_a_lora_beside_weights_moves_with_its_blocks(fp8_repository, tmp_path):
+    engine = AnimationEngine.load(fp8_repository, "cpu", plan=_plan(fp8_repository, "offload"))
+    layer = engine.networks.transformer.blocks[1].ffn.net[2]
+    factors = {"lora_A": torch.ones(2, layer.in_features), "lora_B": torch.ones(layer.out_features, 2)}
+    path = tmp_path / "style.safetensors"
+    save_file({f"blocks.1.ffn.net.2.{part}.weight": tensor for part, tensor in factors.items()}, path)
+    engine.use_lora(LoraFile(path))
+    moving = {id(tensor) for tensor in engine._placement._transformer.moving}
+    assert {id(layer.lora_down), id(layer.lora_up)} < moving
+
+
 def test_tiles_are_no_exact_plan(repository):
     engine = AnimationEngine.load(repository, "cpu", plan=_plan(repository, "tiles"))
     assert engine.networks.vae.use_tiling
