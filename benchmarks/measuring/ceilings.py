@@ -7,8 +7,8 @@ import torch
 
 from measuring.clock import Clock
 
-_PRODUCTS = 10
-"""In a row, as a pass has them: a card slows down under load."""
+_PRODUCTS = 500
+"""In a row, most of a second on an H100: a card slows down under load, and a step keeps it busy for longer."""
 
 
 def product_flops(clock: Clock, dtype: torch.dtype) -> float:
