@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from libs.errors import ModelFilesError
+from libs.errors import DiskFullError, ModelFilesError
+from libs.model_repo import migrate
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import read_lock
 from libs.model_repo.migrate import Mode, apply_migration, plan_migration
@@ -102,6 +105,27 @@ def test_another_disk_gets_copies(layout: RepositoryLayout, stash: Path, monkeyp
     report = apply_migration(layout, plan_migration(layout, stash))
     assert len(report.copied) == len(_NEEDED)
     assert (layout.pretrained / "DWPose/dw.onnx").read_bytes() == b"dw"
+
+
+@pytest.mark.parametrize(
+    ("mode", "other_disk", "refused"),
+    [("copy", False, True), ("hardlink", True, True), ("hardlink", False, False), ("symlink", True, False)],
+)
+def test_room_is_checked_first_where_bytes_are_copied(
+    layout: RepositoryLayout, stash: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, other_disk: bool, refused: bool
+) -> None:
+    plan = plan_migration(layout, stash)
+    assert not migrate._on_another_disk(layout, plan)
+    assert migrate._on_another_disk(layout, replace(plan, stash=Path("/proc")))
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(migrate.shutil, "disk_usage", lambda _: usage._replace(free=plan.size - 1))
+    monkeypatch.setattr(migrate, "_on_another_disk", lambda *_: other_disk)
+    if refused:
+        with pytest.raises(DiskFullError, match="make room"):
+            apply_migration(layout, plan, mode)
+        assert not list(layout.pretrained.rglob("*"))
+    else:
+        assert len(apply_migration(layout, plan, mode).linked) == len(_NEEDED)
 
 
 def test_a_linked_folder_in_the_stash_is_followed_once(layout: RepositoryLayout, stash: Path, tmp_path: Path) -> None:

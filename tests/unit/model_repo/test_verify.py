@@ -251,6 +251,22 @@ def test_a_broken_lock_is_an_error_not_a_pass(locked: RepositoryLayout, text: st
         verify_repository(locked)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"format": 1', '"format": 2', r"is not a lock file \(format 2, expected 1\)"),
+        ('"variant": "sandbox"', '"variant": "14b"', "is the lock of variant '14b', expected 'sandbox'"),
+        ('"sha256": "', '"sha256": "0', "has no size and sha256"),
+        ('"size": ', '"size": 0.', "has no size and sha256"),
+    ],
+)
+def test_a_lock_of_something_else_is_an_error(locked: RepositoryLayout, old: str, new: str, expected: str) -> None:
+    path = locked.root / "one-to-all.lock.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ModelFilesError, match=expected):
+        verify_repository(locked)
+
+
 def test_a_lock_may_not_name_files_outside(locked: RepositoryLayout) -> None:
     path = locked.root / "one-to-all.lock.json"
     content = json.loads(path.read_text())
