@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from libs.media.audio_track import usable_sound
+from libs.media.colour import high_dynamic_range
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, check_size
 from libs.media.reader import DisplayGeometry
 from libs.media.video_file import decode_frames, open_container, open_video, scan_video
@@ -32,6 +33,8 @@ class VideoInfo:
     that); for a variable video it is the rate of the constant grid its frames are laid on. ``frame_count`` is the
     number of frames ``read_frames`` yields, counted by decoding them all. ``duration`` in seconds is ``frame_count /
     frame_rate``. ``rotation`` are the degrees clockwise by which stored frames were turned.
+    ``interlaced`` tells whether frames were stored so and are made progressive (``libs.media.deinterlace``);
+    ``high_dynamic_range`` is ``PQ`` or ``HLG`` where colours are brought to BT.709 (``libs.media.colour``), else None.
     """
 
     width: int
@@ -43,6 +46,8 @@ class VideoInfo:
     codec: str
     pixel_format: str
     variable_frame_rate: bool
+    interlaced: bool
+    high_dynamic_range: str | None
     audio: AudioInfo | None
 
     @property
@@ -65,11 +70,15 @@ def probe_video(path: Path | str) -> VideoInfo:
         codec = stream.codec_context.codec.canonical_name
         audio = _audio_info(container)
     frame_count = 0
-    for frame, _ in decode_frames(path, timing):
+    interlaced = False
+    transfer: str | None = None
+    for frame, _ in decode_frames(path, timing, as_stored=True):
         if frame_count == 0:
             geometry = DisplayGeometry.of(path, frame)
             pixel_format = frame.format.name
         frame_count += 1
+        interlaced = interlaced or frame.interlaced_frame
+        transfer = transfer or high_dynamic_range(frame)
     width, height = geometry.upright_size
     check_size(f"{path}: the video", width, height, MAXIMUM_FRAME_PIXELS)
     rate = timing.frame_rate
@@ -83,6 +92,8 @@ def probe_video(path: Path | str) -> VideoInfo:
         codec=codec,
         pixel_format=pixel_format,
         variable_frame_rate=timing.variable,
+        interlaced=interlaced,
+        high_dynamic_range=transfer,
         audio=audio,
     )
 

@@ -50,8 +50,8 @@ def read_frames(path: Path | str, interval: int = 1) -> Iterator[Frame]:
 
     A video of constant rate gives every decoded frame once. Of a variable one, frames are repeated or dropped so that
     they lie on a constant grid at the rate ``probe_video`` reports: motion keeps its timing. Colours are converted with
-    the matrix the file names (``libs.media.colour`` for files that name none). Memory: a few frames; each yielded
-    array is the caller's own.
+    the matrix the file names (``libs.media.colour`` for files that name none), high dynamic range is brought to BT.709,
+    interlaced frames are made progressive. Memory: a few frames; each yielded array is the caller's own.
 
     Raises:
         InputError: ``interval`` is below 1.

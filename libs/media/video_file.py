@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 
 from libs.errors import MediaError
+from libs.media.deinterlace import deinterlaced
 from libs.media.frame_timing import (
     FrameTiming,
     declared_rate,
@@ -24,7 +25,7 @@ from libs.media.matroska import declared_file_size
 
 # Only what holds a video itself. Play lists (HLS, concat) would read other files and addresses on behalf of whoever
 # sent the file.
-_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,gif,asf,ogg,mpegvideo,h264,hevc,apng,webp_anim"
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,gif,asf,ogg,mpegvideo,h264,hevc,apng"
 _OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 _MISSING_END_TOLERANCE = Fraction(1, 2)
@@ -50,10 +51,20 @@ def open_container(path: Path) -> av.container.InputContainer:
     try:
         return av.open(path, mode="r", options=dict(_OPEN_OPTIONS))
     except (av.FFmpegError, UnicodeDecodeError) as error:
+        if _is_webp(path):
+            raise MediaError(
+                f"{path}: a WebP picture, which cannot be read as a video even where it moves; convert it to mp4 or "
+                "GIF first"
+            ) from error
         raise MediaError(
             f"{path}: not a readable video, or cut off before its index ({_reason(error)}); expected a complete "
             "mp4, mov, mkv, webm or avi file"
         ) from error
+
+
+def _is_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(12)[8:] == b"WEBP"
 
 
 @contextmanager
@@ -139,15 +150,16 @@ def scan_video(path: Path) -> FrameTiming:
         return timing
 
 
-def decode_frames(path: Path, timing: FrameTiming) -> Iterator[tuple[av.VideoFrame, bool]]:
+def decode_frames(path: Path, timing: FrameTiming, *, as_stored: bool = False) -> Iterator[tuple[av.VideoFrame, bool]]:
     """Decode a video onto its constant grid: frames in order, each with whether it repeats the one before.
 
-    A video of constant rate gives every decoded frame once. Memory: a few frames.
+    A video of constant rate gives every decoded frame once. Interlaced frames are made progressive, unless they are
+    wanted ``as_stored``; their number and times are the same. Memory: a few frames.
 
     Raises:
         MediaError: a frame cannot be decoded or is damaged, or there is not a single one.
     """
-    frames = _decode(path)
+    frames = _decode(path) if as_stored else deinterlaced(_decode(path))
     if timing.variable:
         yield from on_constant_grid(timing, _timed(path, timing.start, frames))
     else:

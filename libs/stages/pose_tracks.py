@@ -60,6 +60,7 @@ def sources_of(media: RequestMedia, digests: Mapping[str, str], networks: str, c
     """What determines the tracks of ``media``.
 
     The driver's frames are cropped to the reference's size, so requests share its track whose references have one size.
+    What was done to its pixels belongs to the code, where something was.
 
     Args:
         media: the picture and the video.
@@ -68,11 +69,14 @@ def sources_of(media: RequestMedia, digests: Mapping[str, str], networks: str, c
         code: version of this stage.
     """
 
-    def source(file: str, frame_interval: int) -> TrackSource:
+    def source(file: str, frame_interval: int, code: str) -> TrackSource:
         width, height = media.reference_width, media.reference_height
         return TrackSource(digests[file], width, height, frame_interval, networks, code)
 
-    return TrackSources(source(media.reference_file, 1), source(media.driver_file, media.frame_interval))
+    driver_code = f"{code}, {media.driver_conversion}" if media.driver_conversion else code
+    return TrackSources(
+        source(media.reference_file, 1, code), source(media.driver_file, media.frame_interval, driver_code)
+    )
 
 
 def track_poses(

@@ -26,7 +26,8 @@ class RequestMedia:
     """Pictures and video of a request. Sizes are upright pixels; rates are exact, in frames per second.
 
     ``frame_count`` and ``frame_rate`` are the driver's own; ``used_frame_count`` and ``output_frame_rate`` those of the
-    clip, which takes every ``frame_interval``-th frame.
+    clip, which takes every ``frame_interval``-th frame. ``driver_interlaced`` and ``driver_high_dynamic_range`` are
+    those of ``libs.media.probe.VideoInfo``.
     """
 
     folder: Path
@@ -40,6 +41,8 @@ class RequestMedia:
     frame_count: int
     frame_interval: int
     has_audio: bool
+    driver_interlaced: bool = False
+    driver_high_dynamic_range: str | None = None
 
     @property
     def reference(self) -> Path:
@@ -50,6 +53,13 @@ class RequestMedia:
     def driver(self) -> Path:
         """The driving video."""
         return self.folder / self.driver_file
+
+    @property
+    def driver_conversion(self) -> str:
+        """What is done to the driver's pixels beyond decoding, e.g. ``deinterlaced, HLG to BT.709``; mostly empty."""
+        deinterlaced = ["deinterlaced"] if self.driver_interlaced else []
+        transfer = self.driver_high_dynamic_range
+        return ", ".join([*deinterlaced, *([f"{transfer} to BT.709"] if transfer else [])])
 
     @property
     def used_frame_count(self) -> int:
@@ -67,8 +77,14 @@ class RequestMedia:
         return self.used_frame_count / self.output_frame_rate
 
     def describe(self) -> dict[str, Any]:
-        """All fields but the folder, as JSON can hold them."""
+        """All fields but the folder, as JSON can hold them; how the driver's pixels were changed only where they were.
+
+        So the description of any other video is the same, byte for byte, as before there was such a thing.
+        """
         fields = {name: value for name, value in asdict(self).items() if name != "folder"}
+        for name in ("driver_interlaced", "driver_high_dynamic_range"):
+            if not fields[name]:
+                del fields[name]
         return {**fields, "frame_rate": str(self.frame_rate)}
 
     @classmethod
@@ -111,6 +127,8 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
         frame_count=video.frame_count,
         frame_interval=request.frame_interval,
         has_audio=video.has_audio,
+        driver_interlaced=video.interlaced,
+        driver_high_dynamic_range=video.high_dynamic_range,
     )
     (folder / MEDIA_FILE).write_text(json.dumps(media.describe(), indent=2))
     return media

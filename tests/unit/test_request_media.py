@@ -1,0 +1,44 @@
+"""What is written down of a driving video, and which tracks it shares, depends on how its pixels are read."""
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from libs.stages.pose_tracks import sources_of
+from libs.stages.request_media import MEDIA_FILE, RequestMedia
+
+ORDINARY = RequestMedia(Path("folder"), "a.png", 240, 320, "b.mp4", 480, 640, Fraction(25), 6, 2, has_audio=False)
+DIGESTS = {"a.png": "a", "b.mp4": "b"}
+
+
+def test_the_description_of_an_ordinary_video_is_what_it_always_was(tmp_path):
+    described = ORDINARY.describe()
+    assert list(described) == [
+        *("reference_file", "reference_width", "reference_height", "driver_file", "driver_width", "driver_height"),
+        *("frame_rate", "frame_count", "frame_interval", "has_audio"),
+    ]
+    (tmp_path / MEDIA_FILE).write_text(json.dumps(described))
+    assert RequestMedia.load(tmp_path) == replace(ORDINARY, folder=tmp_path)
+    assert ORDINARY.driver_conversion == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "conversion"),
+    [
+        ({"driver_interlaced": True}, "deinterlaced"),
+        ({"driver_high_dynamic_range": "HLG"}, "HLG to BT.709"),
+        ({"driver_interlaced": True, "driver_high_dynamic_range": "PQ"}, "deinterlaced, PQ to BT.709"),
+    ],
+)
+def test_what_was_done_to_the_pixels_is_written_down_and_makes_other_tracks(tmp_path, changed, conversion):
+    media = replace(ORDINARY, **changed)
+    (tmp_path / MEDIA_FILE).write_text(json.dumps(media.describe()))
+    assert RequestMedia.load(tmp_path) == replace(media, folder=tmp_path)
+    assert media.driver_conversion == conversion
+    before, after = sources_of(ORDINARY, DIGESTS, "n", "2"), sources_of(media, DIGESTS, "n", "2")
+    assert before.driver.code == "2"
+    assert after.driver.code == f"2, {conversion}"
+    assert after.reference == before.reference
