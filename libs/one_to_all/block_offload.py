@@ -83,7 +83,7 @@ class BlockOffload:
             HookRegistry.check_if_exists_or_initialize(block.module).register_hook(_BlockHook(self, block), _HOOK)
         self._handles = [
             model.register_forward_pre_hook(self._start_pass, with_kwargs=True),
-            model.register_forward_hook(self._end_pass, always_call=True),
+            model.register_forward_hook(self.end_pass, always_call=True),
         ]
 
     @property
@@ -112,7 +112,7 @@ class BlockOffload:
 
     def remove(self) -> None:
         """Undo it: all blocks are moved to the device."""
-        self._end_pass()
+        self.end_pass()
         for handle in self._handles:
             handle.remove()
         for block in self._blocks:
@@ -152,7 +152,8 @@ class BlockOffload:
         if first is not None:
             self._copy(first)
 
-    def _end_pass(self, *_: object) -> None:
+    def end_pass(self, *_: object) -> None:
+        """After a pass: no block is on the device. Torch tells of each, but not of one that an interrupt ended."""
         for slot in self._slots:
             if slot.block is not None:
                 slot.block.use(None)

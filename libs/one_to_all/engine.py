@@ -188,10 +188,11 @@ class AnimationEngine:
         return _Clip(self, inputs, options).make_chunk
 
     def release_memory(self) -> None:
-        """Give the device back what no clip uses any more; the networks stay. For after a clip that did not fit.
+        """Give the device back what no clip uses any more; the networks stay. For after a clip that did not end well.
 
         The exception of that clip must be gone: its traceback holds the tensors.
         """
+        self._placement.release_memory()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -44,6 +44,11 @@ class TransformerPlacement:
         if self._offload is not None:
             self._offload.repack()
 
+    def release_memory(self) -> None:
+        """Between two passes: give back what one that was interrupted had on the device."""
+        if self._offload is not None:
+            self._offload.end_pass()
+
     @property
     def moving(self) -> list[torch.Tensor]:
         """Parameters that come to the device only to compute."""
@@ -85,6 +90,10 @@ class Placement:
     def parameters_changed(self) -> None:
         """See :meth:`TransformerPlacement.parameters_changed`."""
         self._transformer.parameters_changed()
+
+    def release_memory(self) -> None:
+        """See :meth:`TransformerPlacement.release_memory`."""
+        self._transformer.release_memory()
 
     def bytes_on(self, device: torch.device) -> int:
         """Of weights on ``device``, between two passes."""

@@ -48,6 +48,25 @@ def test_one_engine_follows_plan_after_plan(repository, make_inputs):
     assert engine.networks.prompt_encoder.text_encoder is None
 
 
+def test_a_pass_that_a_cancel_interrupts_leaves_no_block_on_the_device(repository, make_inputs):
+    engine = AnimationEngine.load(repository, "cpu", plan=_plan(repository, "offload"))
+    expected = _clip(engine, make_inputs(5))
+
+    def cancel(*_):
+        raise KeyboardInterrupt
+
+    transformer, offload = engine.networks.transformer, engine._placement._transformer._offload
+    resting = [tensor.data_ptr() for tensor in offload.tensors]
+    handle = transformer.blocks[1].ffn.register_forward_hook(cancel)
+    with pytest.raises(KeyboardInterrupt):
+        _clip(engine, make_inputs(5))
+    handle.remove()
+    engine.release_memory()
+    assert offload.bytes_on_device == 0
+    assert [tensor.data_ptr() for tensor in offload.tensors] == resting
+    np.testing.assert_array_equal(_clip(engine, make_inputs(5)), expected)
+
+
 def test_a_lora_beside_weights_moves_with_its_blocks(fp8_repository, tmp_path):
     engine = AnimationEngine.load(fp8_repository, "cpu", plan=_plan(fp8_repository, "offload"))
     layer = engine.networks.transformer.blocks[1].ffn.net[2]
