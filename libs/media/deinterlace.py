@@ -42,10 +42,9 @@ class _Deinterlacer:
     def __init__(self, first: av.VideoFrame) -> None:
         self._shape = _shape(first)
         self._times: deque[tuple[int | None, Fraction]] = deque()
-        self._pushed = 0
         graph = av.filter.Graph()
         graph.threads = 1
-        # The graph's clock counts frames: what the file says of time is kept beside it, however odd.
+        # The graph has no use for time: what the file says of it is kept beside it, however odd.
         source = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1))
         graph.link_nodes(source, graph.add("bwdif", _FILTER), graph.add("buffersink")).configure()
         self._graph = graph
@@ -55,8 +54,6 @@ class _Deinterlacer:
 
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         self._times.append((frame.pts, frame.time_base))
-        frame.pts, frame.time_base = self._pushed, Fraction(1)
-        self._pushed += 1
         self._graph.vpush(frame)
         yield from self._ready()
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from libs.errors import MediaError
 from libs.media.colour import RgbConverter
+from libs.media.deinterlace import deinterlaced
 from libs.media.probe import probe_video
 from libs.media.reader import read_frames
 
@@ -87,6 +88,28 @@ def test_interlaced_video_of_variable_rate_keeps_its_timing_and_its_rotation(tmp
     shown = [max(index for index, time in enumerate(times) if time <= slot) for slot in range(12)]
     for slot, index in enumerate(shown[1:], 1):
         assert abs(bar_at(frames[slot], slice(2, -2)) - 2 * index * STEP) <= 1
+
+
+def test_frames_before_the_first_interlaced_one_are_handed_through_and_sizes_may_change():
+    graphs = {}
+    frames = []
+    for number, (side, order) in enumerate([(32, "prog"), (32, "prog"), (32, "tff"), (32, "bff"), (48, "tff")]):
+        frame = av.VideoFrame(side, side, "yuv420p")
+        for plane in frame.planes:
+            plane.update(bytes([20 * number]) * plane.buffer_size)
+        frame.pts, frame.time_base = (None, 70, 60, None, 2**62)[number], Fraction(1, 1000)
+        if (side, order) not in graphs:
+            graphs[side, order] = graph = av.filter.Graph()
+            source = graph.add_buffer(width=side, height=side, format=frame.format, time_base=Fraction(1, 1000))
+            graph.link_nodes(source, graph.add("setfield", order), graph.add("buffersink")).configure()
+        graphs[side, order].vpush(frame)
+        frames.append(graphs[side, order].vpull())
+    expected = [(frame.width, frame.pts) for frame in frames]
+    shown = list(deinterlaced(iter(frames)))
+    assert [(frame.width, frame.pts) for frame in shown] == expected
+    assert shown[0] is frames[0]
+    assert shown[1] is frames[1]
+    assert not any(frame.interlaced_frame for frame in shown)
 
 
 PQ, HLG = 16, 18
