@@ -109,6 +109,15 @@ def test_a_file_that_changes_after_hashing_is_not_published(store, make_files):
     assert store.manifest("a", "p") is None
 
 
+def test_a_file_that_changes_while_it_is_sent_is_not_published(store, make_files, monkeypatch):
+    """A bucket would keep its new bytes under the digest of the old ones."""
+    files = make_files({"f": b"one"})
+    monkeypatch.setattr(store.objects, "put_file", lambda _, path, *rest: path.write_bytes(b"other"))
+    with pytest.raises(StorageError, match="changed after it was hashed"):
+        store.publish("a", "p", files)
+    assert store.manifest("a", "p") is None
+
+
 def test_tidying_up_happens_after_the_manifest_and_cannot_spoil_it(store, make_files):
     seen = []
 
