@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +64,23 @@ def test_the_grid_keeps_timing_and_order(steps):
 def test_two_frames_hours_apart_have_a_rate():
     timing = plan_frame_timing([Fraction(0), Fraction(36_000)], [])
     assert timing.frame_rate > 0
+
+
+@pytest.mark.parametrize(("slow_steps", "variable"), [(3, False), (8, True)])
+def test_a_clock_that_strays_by_half_a_period_is_variable_though_no_frame_is_missing(slow_steps, variable):
+    times = times_of([40] * 20 + [32] * slow_steps + [48] * slow_steps + [40] * 20)
+    timing = plan_frame_timing(times, [Fraction(25)])
+    assert (timing.frame_rate, timing.variable) == (25, variable)
+
+
+def test_the_last_frame_is_shown_as_long_as_it_says():
+    times = [Fraction(index, 30) for index in range(60) if index != 25]
+    timing = plan_frame_timing(times, [], last_duration=Fraction(10, 30))
+    assert timing.variable
+    assert grid_length(timing, times) == 69
+    assert len(list(on_constant_grid(timing, ((time, None) for time in times)))) == 69
+
+
+def test_a_single_frame_lasts_as_long_as_it_says_or_one_period():
+    assert plan_frame_timing([Fraction(0)], [Fraction(30)], Fraction(2)).last_duration == 2
+    assert plan_frame_timing([Fraction(0)], [Fraction(30)]).last_duration == Fraction(1, 30)

@@ -29,6 +29,20 @@ def test_smaller_figure(figure):
     assert "factor of 2.5" in choice.reason
 
 
+@pytest.mark.parametrize("hidden", ["by a low score", "below the picture"])
+def test_without_hips_figures_are_measured_by_their_shoulders(figure, hidden):
+    def from_the_waist_up(track):
+        track = _changed(track, [8, 9, 10, 11, 12, 13, 18, 19], score=0.1 if hidden == "by a low score" else None)
+        body = track.body.copy()
+        if hidden == "below the picture":
+            body[:, [8, 9, 10, 11, 12, 13, 18, 19], 1] = 1.5
+        return replace(track, body=body)
+
+    choice = choose_mode(from_the_waist_up(figure()), from_the_waist_up(figure(frames=3, scale=0.4)))
+    assert (choice.mode, choice.align) == ("pose", False)
+    assert "the figures' sizes differ by a factor of 2.5" in choice.reason
+
+
 def test_half_body_against_full_body(figure):
     half = _changed(figure(), [9, 10, 12, 13, 18, 19], score=0.1)
     choice = choose_mode(half, figure())
