@@ -29,8 +29,8 @@ def chunk_prefix(
 ) -> str:
     """``chunks/<request>/<digest>``; chunks of different lengths lie in folders of their own below it.
 
-    Of the request count what the sampler is told (``sampling_options``), the model variant and the strength of its LoRA. Picture, video, mode,
-    face, size and frame interval count as what became of them: the conditioning.
+    Of the request count what the sampler is told (``sampling_options``), the model variant and the strength of its
+    LoRA. Picture, video, mode, face, size and frame interval count as what became of them: the conditioning.
 
     Args:
         request: the resolved request.
