@@ -28,6 +28,15 @@ def test_useless_boxes_mean_the_whole_frame(box):
     np.testing.assert_array_equal(geometry.centre, [160, 120])
 
 
+@pytest.mark.parametrize(
+    ("box", "size"), [((50, 50, 150, 250, 0.9), (187.5, 250)), ((50, 50, 250, 150, 0.9), (250, 1000 / 3))]
+)
+def test_tall_and_wide_boxes_have_a_quarter_more_around_them(box, size):
+    geometry = crop_geometry(np.array(box, dtype=float), 320, 240)
+    np.testing.assert_allclose(geometry.size, size)
+    np.testing.assert_array_equal(geometry.centre, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+
+
 def test_absurd_box_is_an_error_before_memory_is_taken():
     geometry = crop_geometry(np.array([-1e6, 0, 1e6, 1e6, 0.9]), 320, 240)
     with pytest.raises(PoseError, match="detector's file"):

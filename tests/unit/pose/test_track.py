@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,12 @@ def _points(frames):
     points = np.random.default_rng(1).uniform(10, 90, (frames, 133, 3)).astype(np.float32)
     points[..., 2] = 0.8
     return points
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 320), (240, 0), (-1, 320)])
+def test_a_frame_without_pixels_is_refused(figure, width, height):
+    with pytest.raises(ValueError, match=f"frame size {width} x {height} must be positive"):
+        replace(figure(), width=width, height=height)
 
 
 def test_body_of_a_lost_frame_is_that_of_the_frame_before():
