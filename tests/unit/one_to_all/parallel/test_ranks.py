@@ -44,7 +44,8 @@ class PlayedRanks:
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(len(pipes))
         ]
         self.theirs: list[Connection] = [theirs for _, theirs in pipes]
-        self.ranks = Ranks(self.processes, [ours for ours, _ in pipes], self.folder)
+        self.ours: list[Connection] = [ours for ours, _ in pipes]
+        self.ranks = Ranks(self.processes, self.ours, self.folder)
 
     def kill(self, rank: int) -> None:
         self.processes[rank].kill()
@@ -53,6 +54,7 @@ class PlayedRanks:
     def assert_nothing_is_left(self) -> None:
         assert not self.ranks.alive
         assert all(process.returncode is not None for process in self.processes)
+        assert all(connection.closed for connection in self.ours)
         assert not self.folder.exists()
 
 
@@ -121,6 +123,18 @@ def test_ranks_that_do_not_stop_are_ended(played):
     next(results)
     results.close()
     played.assert_nothing_is_left()
+    played.ranks.release_memory()  # nothing is there that could give any back
+
+
+def test_what_was_interrupted_inside_a_message_cannot_go_on(played):
+    results = played.ranks.make_chunk(CHUNK)
+    played.theirs[0].send(StepFinished(0, 1, 2))
+    next(results)
+    played.ranks._inside_message = True
+    for rank in played.theirs:  # as if all were well
+        rank.send(Idle())
+    results.close()
+    played.assert_nothing_is_left()
 
 
 OUT_OF_MEMORY = Failed("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB", "Traceback ...")
@@ -186,6 +200,24 @@ def test_an_interrupt_while_waiting_stops_the_chunk(played, monkeypatch):
     finally:
         signal.signal(signal.SIGALRM, previous)
     played.assert_nothing_is_left()  # this leader did not answer the stop
+
+
+@pytest.mark.parametrize("during", ["stopping a chunk", "telling"])
+def test_an_interrupt_that_leaves_answers_behind_ends_all(played, monkeypatch, during):
+    def interrupted(*_):
+        raise Interrupted
+
+    results = played.ranks.make_chunk(CHUNK)
+    if during == "stopping a chunk":
+        played.theirs[0].send(StepFinished(0, 1, 2))
+        next(results)
+    monkeypatch.setattr(played.ranks, "_next_message", interrupted)
+    with pytest.raises(Interrupted):
+        if during == "telling":
+            played.ranks.tell([UseLora(None), UseLora(None)])
+        else:
+            results.close()
+    played.assert_nothing_is_left()
 
 
 def test_a_forked_process_does_not_end_them(played):
