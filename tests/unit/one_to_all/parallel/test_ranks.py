@@ -227,6 +227,7 @@ def test_a_forked_process_does_not_end_them(played):
         os._exit(0)
     os.waitpid(child, 0)
     assert played.ranks.alive
+    assert played.folder.is_dir()
 
 
 def test_an_interrupted_end_is_ended_by_whoever_ends_them_next(played, monkeypatch):
