@@ -83,6 +83,11 @@ def test_wide_pixels_become_square(make_video):
     assert next(read_frames(path)).shape == (64, 128, 3)
 
 
+def test_a_path_may_be_text(make_video):
+    path = str(make_video(count=2))
+    assert probe_video(path).frame_count == len(list(read_frames(path))) == 2
+
+
 @pytest.mark.parametrize("matrix", ["601", "709"])
 def test_the_tagged_colour_matrix_is_used(make_video, matrix):
     colours = [(200, 30, 40), (20, 180, 60), (30, 60, 210), (128, 128, 128)]
