@@ -20,9 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from libs.animation_request import ResolvedRequest, parse_request
 from libs.atomic_write import atomic_write
-from libs.inbox import Inbox
 from libs.media.image import read_image
 from libs.media.reader import read_frames
 from libs.media.tiles import Frame, below, beside, caption_bar, scaled_to_height
@@ -32,6 +30,8 @@ from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, FramesReady
 from libs.pose.conditioning import PoseConditioning
 from libs.pose.mode_choice import ModeChoice
+from libs.requests.animation_request import ResolvedRequest, parse_request
+from libs.requests.inbox import Inbox
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.sandbox.puppet import REFERENCE, Framing
 from libs.sandbox.repository import write_sandbox_repository

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from libs.animation_request import ResolvedRequest
 from libs.media.image import read_image
 from libs.media.reader import read_frames
 from libs.model_repo.layout import layout_of
@@ -41,6 +40,7 @@ from libs.pose.draw import DrawingStyle, draw_pose
 from libs.pose.estimator import PoseEstimator
 from libs.pose.framing import resize_crop, resize_crop_drawing
 from libs.pose.record import record_of
+from libs.requests.animation_request import ResolvedRequest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.sandbox.repository import write_sandbox_repository
 from libs.settings import Settings, get_settings

@@ -284,7 +284,7 @@ def _take_all(folder: Path, instance: dg.DagsterInstance, count: int) -> tuple[l
 
 
 def _child_ticks(folder: Path, count: int) -> Rows:
-    from libs.accepted_requests import AcceptedRequests  # noqa: PLC0415
+    from libs.requests.accepted import AcceptedRequests  # noqa: PLC0415
     from orchestration.definitions import build_defs  # noqa: PLC0415
 
     settings, storage = _resources()

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from libs.errors import InputError, StorageError, StorageUnavailableError
 from libs.provenance.record import ClipOrigin, parse_provenance
 from libs.provenance.run_record import PROVENANCE_FILE
-from libs.request_archive import REQUEST_ASSETS, RequestArchive
-from libs.request_states import CLIP_ASSET
+from libs.requests.archive import REQUEST_ASSETS, RequestArchive
+from libs.requests.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.inspection import inspect
 from libs.storage.manifest import Manifest

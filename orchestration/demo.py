@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 from rich.console import Console
 
-from libs.accepted_requests import AcceptedRequests
 from libs.errors import OneToAllError
-from libs.inbox import Inbox
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.inbox import Inbox
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE
 from libs.storage.objects import ObjectStore

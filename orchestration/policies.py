@@ -36,7 +36,7 @@ GPU_OP_TAGS: Mapping[str, Any] = gpu_op_tags(load_kubernetes_settings())
 """For ``op_tags=`` of assets that need a GPU, whichever executor or launcher a deployment uses."""
 
 CONTENT_TAG = "one_to_all/content"
-"""Tag of runs launched for one content of a request (``libs.accepted_requests``); runs started by hand have none."""
+"""Tag of runs launched for one content of a request (``libs.requests.accepted``); runs started by hand have none."""
 
 MAKES_TAG = "one_to_all/makes"
 """Tag of runs started by hand, once they know which content of the request they make."""

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RETRY_TAG
 
-from libs.request_states import CLIP_ASSET
+from libs.requests.states import CLIP_ASSET
 from orchestration.jobs import ANIMATE
 from orchestration.policies import CONTENT_TAG, MAKES_TAG
 

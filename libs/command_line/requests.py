@@ -1,7 +1,7 @@
 """``one-to-all submit``, ``list`` and ``fetch``: requests and their results, without Dagster.
 
 Each command reads its arguments, asks the store, and prints what it found. What does not belong here: what is uploaded
-in which order (``libs.request_submission``), and what a state means (``libs.request_states``).
+in which order (``libs.requests.submission``), and what a state means (``libs.requests.states``).
 """
 
 from itertools import chain
@@ -12,14 +12,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.atomic_write import atomic_write
 from libs.command_line.options import examples
 from libs.command_line.terminal import console, whole
 from libs.errors import ArtifactMissingError, InputError
-from libs.inbox import Inbox
-from libs.request_states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
-from libs.request_submission import plan_submission, upload
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
+from libs.requests.inbox import Inbox
+from libs.requests.states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
+from libs.requests.submission import plan_submission, upload
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
 from libs.storage.artifacts import ArtifactStore

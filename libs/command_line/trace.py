@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from libs.animation_request import REQUEST_ID_PATTERN
 from libs.atomic_write import write_bytes_atomically
 from libs.command_line.terminal import console
+from libs.requests.animation_request import REQUEST_ID_PATTERN
 from libs.settings import get_settings
 from libs.storage.factory import store_from_settings
 

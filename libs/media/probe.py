@@ -1,6 +1,7 @@
 """What a video file is: size, exact rate, exact number of frames, sound, tags.
 
-What does not belong here: whether a video suits a request (``libs.animation_request``), frames themselves (``reader``).
+What does not belong here: whether a video suits a request (``libs.requests.animation_request``), frames themselves
+(``reader``).
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from libs.animation_request import ResolvedRequest
 from libs.errors import InputError
+from libs.requests.animation_request import ResolvedRequest
 from libs.storage.sha256 import SHA256_PATTERN
 
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]

@@ -11,9 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from libs.accepted_requests import AcceptedRequests
 from libs.errors import ModelFilesError
-from libs.inbox import Inbox
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
 from libs.provenance.clip_tag import read_origin
@@ -21,6 +19,8 @@ from libs.provenance.environment import code_state, library_versions
 from libs.provenance.origin import lock_digests
 from libs.provenance.record import ClipOrigin, InputFile, RunRecord, parse_provenance
 from libs.provenance.run_record import PROVENANCE_FILE
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.inbox import Inbox
 from libs.settings import Settings
 from libs.stages.animation_files import CLIP_FILE
 from libs.storage.artifacts import ArtifactStore

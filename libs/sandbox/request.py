@@ -1,13 +1,13 @@
 """The sample request: a puppet's picture, another puppet's dance, and the document that asks for the clip.
 
-What does not belong here: what a request may say (``libs.animation_request``), drawing and encoding (``media``).
+What does not belong here: what a request may say (``libs.requests``), drawing and encoding (``media``).
 """
 
 from pathlib import Path
 
 import yaml
 
-from libs.animation_request import AnimationRequest
+from libs.requests.animation_request import AnimationRequest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 
 SAMPLE_REQUEST_ID = "puppet-dance"

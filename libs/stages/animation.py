@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from libs.animation_request import ResolvedRequest
 from libs.background import Background
 from libs.media.writer import Frame, VideoWriter
 from libs.one_to_all.approximation import QUALITIES
@@ -20,6 +19,7 @@ from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
 from libs.one_to_all.options import SamplingOptions
 from libs.pose.conditioning import PoseConditioning
+from libs.requests.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE
 from libs.stages.request_media import RequestMedia
 

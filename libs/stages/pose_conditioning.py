@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from libs.animation_request import OutputSize
 from libs.media.image import read_image
 from libs.media.preview import write_comparison
 from libs.media.reader import read_frames
@@ -23,6 +22,7 @@ from libs.pose.mode_choice import ModeChoice, choose_mode
 from libs.pose.options import PoseOptions
 from libs.pose.parallel import prefetched
 from libs.pose.track import PoseTrack
+from libs.requests.animation_request import OutputSize
 from libs.stages.animation_files import PREVIEW_FILE
 from libs.stages.pose_tracks import DRIVER_TRACK, REFERENCE_TRACK
 from libs.stages.request_media import RequestMedia

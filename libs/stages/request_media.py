@@ -1,6 +1,6 @@
 """The media of one request as a folder: the reference picture, the driving video, and what was measured of them.
 
-What does not belong here: where media come from (``libs.inbox``) and what is done with them.
+What does not belong here: where media come from (``libs.requests.inbox``) and what is done with them.
 """
 
 import json
@@ -12,11 +12,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
-from libs.animation_request import ResolvedRequest
 from libs.errors import MediaError
-from libs.inbox import Inbox
 from libs.media.image import read_image
 from libs.media.probe import probe_video
+from libs.requests.animation_request import ResolvedRequest
+from libs.requests.inbox import Inbox
 
 MEDIA_FILE = "media.json"
 

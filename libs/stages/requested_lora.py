@@ -3,11 +3,11 @@
 What does not belong here: adding it to a network (``libs.one_to_all.lora``, ``lora_branches``).
 """
 
-from libs.animation_request import ResolvedRequest
 from libs.errors import ModelFilesError
 from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.lora_file import LoraFile
+from libs.requests.animation_request import ResolvedRequest
 
 
 def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFile | None:

@@ -10,13 +10,13 @@ import time
 
 import dagster as dg
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
-from libs.animation_request import ResolvedRequest
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
 from libs.one_to_all.memory_options import memory_options
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import speed_options
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
+from libs.requests.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FILE
 from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.storage.artifacts import ArtifactStore, LocalArtifact

@@ -11,14 +11,14 @@ from typing import Any
 
 import dagster as dg
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
-from libs.animation_request import ResolvedRequest
 from libs.errors import InputError, ModelFilesError
-from libs.inbox import INBOX_PREFIX, Inbox
-from libs.inbox_intake import InboxIntake
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import variant_of_folder
 from libs.model_repo.verify import verify_repository
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
+from libs.requests.animation_request import ResolvedRequest
+from libs.requests.inbox import INBOX_PREFIX, Inbox
+from libs.requests.intake import InboxIntake
 from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
 from libs.stages.requested_lora import lora_digest, requested_lora

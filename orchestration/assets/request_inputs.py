@@ -13,9 +13,9 @@ from typing import Any
 
 import dagster as dg
 
-from libs.accepted_requests import AcceptedRequest
-from libs.animation_request import ResolvedRequest
-from libs.inbox import Inbox
+from libs.requests.accepted import AcceptedRequest
+from libs.requests.animation_request import ResolvedRequest
+from libs.requests.inbox import Inbox
 from orchestration.observed import FileVersion, observation, observed_versions
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, OWNERS

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import dagster as dg
 
-from libs.animation_request import ResolvedRequest
+from libs.requests.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.assets.request import REQUEST_FILE

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from libs.request_archive import RequestArchive
+from libs.requests.archive import RequestArchive
 from orchestration.failures import failures_explained
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive
 from orchestration.housekeeping.local_files import old_scratch, remove_old_scratch

@@ -1,6 +1,6 @@
 """The schedule that makes, off-peak, every clip that is owed.
 
-What does not belong here: how a clip's state is known (``libs.request_states``), and what counts as a run in progress
+What does not belong here: how a clip's state is known (``libs.requests.states``), and what counts as a run in progress
 (``orchestration.request_runs``).
 """
 
@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._utils.schedules import is_valid_cron_schedule
 
 from libs.errors import SettingsError
-from libs.request_states import ClipState, RequestState, RequestStates
+from libs.requests.states import ClipState, RequestState, RequestStates
 from libs.settings import Settings
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS

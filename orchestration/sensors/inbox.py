@@ -1,16 +1,16 @@
 """The sensor that turns documents in the inbox into registered partitions and runs.
 
-What does not belong here: what is accepted and what is not (``libs.inbox_intake``).
+What does not belong here: what is accepted and what is not (``libs.requests.intake``).
 """
 
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from libs.accepted_requests import AcceptedRequest, AcceptedRequests
-from libs.inbox import Inbox
-from libs.inbox_intake import InboxIntake, Intake, IntakeState
 from libs.model_repo.variants import variant_of_folder
+from libs.requests.accepted import AcceptedRequest, AcceptedRequests
+from libs.requests.inbox import Inbox
+from libs.requests.intake import InboxIntake, Intake, IntakeState
 from orchestration.assets.request_inputs import observe_changed_documents
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from libs.inbox import Inbox
+from libs.requests.inbox import Inbox
 from libs.storage.objects import ObjectInfo
 from orchestration.assets.request_inputs import MEDIA_FIELDS, observe_media_file
 from orchestration.observed import FileVersion, observed_versions

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libs.animation_request import AnimationRequest
+from libs.requests.animation_request import AnimationRequest
 from libs.stages.chunk_prefix import chunk_prefix
 from libs.storage.chunks import StoredChunks
 from libs.storage.folder import FolderObjectStore

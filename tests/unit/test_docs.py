@@ -12,11 +12,11 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from libs.accepted_requests import AcceptedRequest
 from libs.command_line.main import app
 from libs.pose.record import PoseRecord
 from libs.pose.track import PoseTrack
 from libs.provenance.record import ClipOrigin, CodeState, Device, InputFile, ModelFiles, RunRecord
+from libs.requests.accepted import AcceptedRequest
 from libs.settings import REPOSITORY_ROOT
 from libs.stages.animation import ClipSummary
 from libs.stages.quality import ClipQuality

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from libs.animation_request import DEFAULT_NEGATIVE_PROMPT, AnimationRequest, OutputSize
 from libs.model_repo.variants import VARIANTS
-from libs.request_batch import parse_submission
+from libs.requests.animation_request import DEFAULT_NEGATIVE_PROMPT, AnimationRequest, OutputSize
+from libs.requests.batch import parse_submission
 from libs.settings import REPOSITORY_ROOT
 
 PAGE = REPOSITORY_ROOT / "docs/requests.md"

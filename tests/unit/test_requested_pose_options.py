@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from libs.animation_request import AnimationRequest
+from libs.requests.animation_request import AnimationRequest
 from libs.stages.pose_conditioning import RequestedPoseOptions
 from orchestration.assets.request_inputs import POSE_OPTION_FIELDS
 

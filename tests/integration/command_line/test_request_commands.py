@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
 from libs.command_line.main import main
-from libs.inbox import Inbox
-from libs.inbox_intake import InboxIntake, Intake, IntakeState
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
+from libs.requests.inbox import Inbox
+from libs.requests.intake import InboxIntake, Intake, IntakeState
 from libs.settings import Settings, load_settings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.factory import store_from_settings

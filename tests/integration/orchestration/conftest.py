@@ -9,10 +9,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from libs.accepted_requests import AcceptedRequests
-from libs.inbox import Inbox
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import lock_repository
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.inbox import Inbox
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
 from libs.storage.folder import FolderObjectStore

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.utils import make_new_run_id
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE
+from libs.requests.accepted import CONTENT_ATTRIBUTE
 from libs.storage.artifacts import ArtifactFiles
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE

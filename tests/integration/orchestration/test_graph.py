@@ -13,7 +13,7 @@ import pytest
 
 from libs.media.probe import probe_video
 from libs.media.reader import read_frames
-from libs.request_archive import REQUEST_ASSETS
+from libs.requests.archive import REQUEST_ASSETS
 from libs.settings import REPOSITORY_ROOT
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets

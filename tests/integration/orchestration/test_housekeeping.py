@@ -11,7 +11,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from libs.request_archive import REQUEST_ASSETS, RequestArchive
+from libs.requests.archive import REQUEST_ASSETS, RequestArchive
 from libs.storage.artifacts import ArtifactFiles
 from libs.storage.chunks import StoredChunks
 from libs.storage.inspection import inspect

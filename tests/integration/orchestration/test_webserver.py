@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from libs.media.probe import probe_video
-from libs.request_archive import REQUEST_ASSETS
+from libs.requests.archive import REQUEST_ASSETS
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from tests.integration.orchestration.running_ui import running_ui
 

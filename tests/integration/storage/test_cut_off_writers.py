@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libs.accepted_requests import AcceptedRequests
-from libs.animation_request import AnimationRequest
 from libs.errors import StorageUnavailableError
-from libs.inbox import Inbox
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.animation_request import AnimationRequest
+from libs.requests.inbox import Inbox
 from libs.settings import load_settings
 from libs.storage import client as client_module
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from libs.animation_request import AnimationRequest
 from libs.errors import InputError, StorageUnavailableError
 from libs.provenance.record import ClipOrigin, Device, InputFile, ModelFiles, Provenance, RunRecord
 from libs.provenance.run_record import PROVENANCE_FILE
-from libs.request_archive import RequestArchive
+from libs.requests.animation_request import AnimationRequest
+from libs.requests.archive import RequestArchive
 from libs.storage import artifacts
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.folder import FolderObjectStore

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from libs.animation_request import ResolvedRequest
 from libs.errors import ModelFilesError
 from libs.model_repo.quantize import quantize_weight
 from libs.one_to_all import warm
@@ -21,6 +20,7 @@ from libs.one_to_all.lora_branches import LoraBranches
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.options import SamplingOptions
+from libs.requests.animation_request import ResolvedRequest
 from libs.stages.requested_lora import requested_lora
 
 CPU = torch.device("cpu")

@@ -6,10 +6,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from libs.accepted_requests import AcceptedRequests
-from libs.animation_request import AnimationRequest
-from libs.request_archive import RequestArchive
-from libs.request_states import CLIP_ASSET
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.animation_request import AnimationRequest
+from libs.requests.archive import RequestArchive
+from libs.requests.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.folder import FolderObjectStore
 from orchestration.housekeeping.archive import archive_requests

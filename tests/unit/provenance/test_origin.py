@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.animation_request import AnimationRequest, ResolvedRequest, parse_request
 from libs.command_line.trace import request_document
 from libs.errors import InputError
 from libs.media.writer import VideoWriter
@@ -23,6 +22,7 @@ from libs.provenance.clip_tag import TAG, clip_tags, read_origin
 from libs.provenance.environment import code_state, library_versions
 from libs.provenance.origin import OriginFacts, lock_digests
 from libs.provenance.record import ClipOrigin, Device, parse_origin
+from libs.requests.animation_request import AnimationRequest, ResolvedRequest, parse_request
 
 OPTIONS = SamplingOptions("a puppet", "", 4, 2.0, 1.5)
 

@@ -1,6 +1,6 @@
 """Handing requests in from files of this machine: what is uploaded, and in which order.
 
-What does not belong here: what happens to a document in the inbox (``libs.inbox_intake``), printing
+What does not belong here: what happens to a document in the inbox (``libs.requests.intake``), printing
 (``libs.command_line.requests``).
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from libs.errors import InputError
-from libs.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox
-from libs.request_batch import Submission, parse_submission
+from libs.requests.batch import Submission, parse_submission
+from libs.requests.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs import request_document
 from libs.errors import InputError
-from libs.request_document import MAX_DOCUMENT_BYTES, load_document
+from libs.requests import document as module
+from libs.requests.document import MAX_DOCUMENT_BYTES, load_document
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + level)}: &{chr(98 + level)} [{','.join(['*' + chr(97 + level)] * 10)}]\n" for level in range(10)
@@ -47,7 +47,7 @@ def test_what_just_fits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_document("- " * 20 + "x", source="a.yaml")
     with pytest.raises(InputError, match="nested more than 20 levels"):
         load_document("- " * 21 + "x", source="a.yaml")
-    monkeypatch.setattr(request_document, "_MAX_VALUES", 9)
+    monkeypatch.setattr(module, "_MAX_VALUES", 9)
     assert len(load_document("{a: &a [b, c], d: *a}", source="a.yaml")) == 2
     with pytest.raises(InputError, match="more than 9 values"):
         load_document("{a: &a [b, c], d: *a, e: f}", source="a.yaml")

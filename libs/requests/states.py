@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
 from libs.errors import StorageError, StorageUnavailableError
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.keys import NEWEST_MANIFEST
 from libs.storage.objects import ObjectStore

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequests
-from libs.animation_request import AnimationRequest
-from libs.request_archive import REQUEST_ASSETS, REVIEW_ASSET, RequestArchive
-from libs.request_states import CLIP_ASSET
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
+from libs.requests.animation_request import AnimationRequest
+from libs.requests.archive import REQUEST_ASSETS, REVIEW_ASSET, RequestArchive
+from libs.requests.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.folder import FolderObjectStore
 from libs.storage.manifest import Manifest

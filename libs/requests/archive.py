@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from libs.accepted_requests import AcceptedRequest, AcceptedRequests
-from libs.request_states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
+from libs.requests.accepted import AcceptedRequest, AcceptedRequests
+from libs.requests.states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.manifest import Manifest
 

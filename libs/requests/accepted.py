@@ -2,11 +2,11 @@
 
     requests/accepted/<id>.json                      the request as it was accepted last, every default written out
     requests/open/<id>.<priority>.<content>          a clip of this content is owed; gone once it is stored
-    requests/documents/<name>                        the documents as people wrote them (``libs.inbox``)
+    requests/documents/<name>                        the documents as people wrote them (``libs.requests.inbox``)
 
 Everything a schedule needs stands in the names below ``open/``, so that looking at 10,000 of them is a matter of
 listing. The mark is written before the request and removed after its clip is stored: whatever dies in between, a clip
-that is owed is never forgotten. What does not belong here: the clips (``libs.request_states``).
+that is owed is never forgotten. What does not belong here: the clips (``libs.requests.states``).
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from libs.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
 from libs.errors import ArtifactCorruptError, ArtifactMissingError
+from libs.requests.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
 from libs.storage.objects import ObjectStore
 
 ACCEPTED_PREFIX = "requests/accepted"

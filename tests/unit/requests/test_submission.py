@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from libs.errors import InputError
-from libs.inbox import Inbox
-from libs.request_submission import plan_submission, upload
+from libs.requests.inbox import Inbox
+from libs.requests.submission import plan_submission, upload
 from libs.storage.folder import FolderObjectStore
 
 REQUEST = "id: {0}\nreference: r.png\ndriver: d.mp4\n"

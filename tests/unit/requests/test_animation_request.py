@@ -8,14 +8,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.animation_request import (
+from libs.errors import InputError
+from libs.model_repo.variants import VARIANTS
+from libs.requests.animation_request import (
     REQUEST_ID_PATTERN,
     AnimationRequest,
     ResolvedRequest,
     parse_request,
 )
-from libs.errors import InputError
-from libs.model_repo.variants import VARIANTS
 
 MINIMAL = {"id": "clip-1", "reference": "puppet.png", "driver": "dance.mp4"}
 

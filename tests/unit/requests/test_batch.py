@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.animation_request import REQUEST_ID_PATTERN
 from libs.errors import InputError
-from libs.request_batch import grid_request_id, parse_submission
+from libs.requests.animation_request import REQUEST_ID_PATTERN
+from libs.requests.batch import grid_request_id, parse_submission
 from libs.storage.keys import check_file_name, check_key
 
 GRID = """

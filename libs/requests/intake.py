@@ -13,11 +13,11 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from libs.accepted_requests import AcceptedRequest, AcceptedRequests
-from libs.animation_request import AnimationRequest
 from libs.errors import ArtifactCorruptError, ArtifactMissingError, InputError, StorageError, StorageUnavailableError
-from libs.inbox import Inbox, Rejection, WaitingDocument
-from libs.request_batch import Submission, parse_submission
+from libs.requests.accepted import AcceptedRequest, AcceptedRequests
+from libs.requests.animation_request import AnimationRequest
+from libs.requests.batch import Submission, parse_submission
+from libs.requests.inbox import Inbox, Rejection, WaitingDocument
 from libs.storage.objects import ObjectInfo
 
 _MAX_REASONS = 20

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from libs.accepted_requests import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests, OpenRequest
-from libs.animation_request import AnimationRequest
 from libs.errors import StorageError
-from libs.request_states import CLIP_ASSET, ClipState, RequestStates
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests, OpenRequest
+from libs.requests.animation_request import AnimationRequest
+from libs.requests.states import CLIP_ASSET, ClipState, RequestStates
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.folder import FolderObjectStore
 

@@ -2,7 +2,7 @@
 
 A grid names what varies; each combination is one request, whose id follows from the names alone. So submitting a batch
 again gives the same ids, and adding, removing or moving a line changes no other line's id. What does not belong here:
-the fields of one request (``libs.animation_request``).
+the fields of one request (``libs.requests.animation_request``).
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from libs.animation_request import AnimationRequest, describe_validation_error, validate_request_fields
 from libs.errors import InputError
-from libs.request_document import load_document
+from libs.requests.animation_request import AnimationRequest, describe_validation_error, validate_request_fields
+from libs.requests.document import load_document
 
 MAX_BATCH_REQUESTS = 10_000
 

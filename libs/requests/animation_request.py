@@ -3,8 +3,8 @@
 A request is a YAML or JSON document. Parsing is strict: unknown fields, wrong types and values out of range are errors
 that name the field. What a request leaves out is filled in from its variant (``resolve``), so that a stored request
 says everything that determines its clip. What does not belong here: reading the document's text
-(``libs.request_document``), several requests in one document (``libs.request_batch``), finding documents or media
-(``libs.inbox``).
+(``libs.requests.document``), several requests in one document (``libs.requests.batch``), finding documents or media
+(``libs.requests.inbox``).
 """
 
 import json
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.approximation import Quality
-from libs.request_document import load_document
+from libs.requests.document import load_document
 
 DEFAULT_NEGATIVE_PROMPT = (
     "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "

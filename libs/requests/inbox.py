@@ -2,8 +2,7 @@
 
 A document is any YAML or JSON file below ``inbox/``; it leaves the inbox when it is accepted (``requests/documents/``)
 or refused (``inbox/rejected/``, with the reason beside it). Everything else is media and stays. What does not belong
-here: what a document may say (``libs.animation_request``, ``libs.request_batch``), and what is kept of an accepted
-request (``libs.accepted_requests``).
+here: what a document may say (``animation_request``, ``batch``), what is kept of an accepted request (``accepted``).
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from libs.errors import ArtifactMissingError, InputError, StorageError
-from libs.request_document import MAX_DOCUMENT_BYTES
+from libs.requests.document import MAX_DOCUMENT_BYTES
 from libs.storage.keys import check_key
 from libs.storage.objects import ObjectInfo, ObjectStore
 from libs.storage.sha256 import sha256_of_file

@@ -2,7 +2,7 @@
 
 Documents come from anybody who can write to the inbox, so reading one is bounded: in bytes, in depth, and in size once
 YAML's aliases and merges are written out. What does not belong here: what the data must say (``animation_request``,
-``request_batch``).
+``batch``).
 """
 
 import json

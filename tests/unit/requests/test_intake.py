@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs import inbox_intake
-from libs.accepted_requests import AcceptedRequests
 from libs.errors import InputError, StorageError, StorageUnavailableError
-from libs.inbox import Inbox
-from libs.inbox_intake import InboxIntake, Intake, IntakeLimits, IntakeState
+from libs.requests import intake
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.inbox import Inbox
+from libs.requests.intake import InboxIntake, Intake, IntakeLimits, IntakeState
 from libs.storage.folder import FolderObjectStore
 
 LATER = timedelta(minutes=1)
@@ -226,7 +226,7 @@ def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of
     desk.state.seen = {"taken-back": now - 1210, "soon": now - 1150}
     desk.look(timedelta())
     assert set(desk.state.seen) == {"soon"}
-    monkeypatch.setattr(inbox_intake, "_MAX_SEEN", 2)
+    monkeypatch.setattr(intake, "_MAX_SEEN", 2)
     for name in "abc":
         desk.request(name, driver="late.mp4")
     assert desk.look(10 * MUCH_LATER).waiting == ["a.json", "b.json", "c.json"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from libs.errors import ArtifactMissingError, InputError
-from libs.inbox import Inbox
+from libs.requests.inbox import Inbox
 from libs.storage.folder import FolderObjectStore
 
 
