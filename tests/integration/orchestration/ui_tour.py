@@ -158,6 +158,8 @@ class UiTour:
         if self._pictures is None:
             return
         self._page.wait_for_timeout(_SETTLING_MILLISECONDS)
+        for sign in self._page.get_by_text("Loading").all():
+            sign.wait_for(state="hidden")
         path = self._pictures / f"{name}.png"
         self._page.screenshot(path=path)
         with Image.open(path) as picture:
