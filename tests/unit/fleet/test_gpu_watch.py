@@ -12,7 +12,7 @@ from dagster._core.test_utils import create_run_for_test
 from kombu.exceptions import OperationalError
 
 from libs.settings import Settings
-from orchestration.fleet import run_gate, worker
+from orchestration.fleet import run_gate, worker, worker_list
 from orchestration.fleet.gpu_check import NO_CUDA, GpuCheck, UsedGpus, ask_gpus
 from orchestration.fleet.gpu_requirement import required_gpus
 from orchestration.fleet.gpu_watch import GpuWatch
@@ -265,3 +265,12 @@ def test_the_list_says_why_a_worker_takes_no_runs() -> None:
     paused = describe({**state, "trouble": DEAD, "since": 60.0}, 240.0)
     assert paused == f"queue gpu  takes no runs for 3 min, since its GPU does not work: {DEAD}"
     assert "unknown" in describe({"error": "unknown command"}, 0)
+
+
+def test_without_an_address_the_list_says_which_to_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker_list, "load_settings", lambda: Settings(_env_file=None))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    assert worker_list.main([]) == 1
+    assert capsys.readouterr().err.startswith("REDIS_URL is not set")
