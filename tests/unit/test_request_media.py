@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from libs.errors import MediaError
 from libs.stages.pose_tracks import sources_of
 from libs.stages.request_media import MEDIA_FILE, RequestMedia
 
@@ -42,3 +43,17 @@ def test_what_was_done_to_the_pixels_is_written_down_and_makes_other_tracks(tmp_
     assert before.driver.code == "2"
     assert after.driver.code == f"2, {conversion}"
     assert after.reference == before.reference
+
+
+def test_the_clip_takes_the_last_frame_of_an_uneven_count_and_lasts_as_long_as_its_frames():
+    media = replace(ORDINARY, frame_count=7)
+    assert (media.used_frame_count, media.output_frame_rate) == (4, Fraction(25, 2))
+    assert media.output_duration == Fraction(8, 25)
+
+
+@pytest.mark.parametrize("text", [None, "{", "{}", "[]", '{"frame_rate": "25", "other": 1}'])
+def test_a_damaged_description_is_named(tmp_path, text):
+    if text is not None:
+        (tmp_path / MEDIA_FILE).write_text(text)
+    with pytest.raises(MediaError, match="make it again"):
+        RequestMedia.load(tmp_path)
