@@ -55,6 +55,7 @@ def test_the_queue_follows_the_pools_and_a_named_queue_wins(run: dg.DagsterRun, 
 @pytest.mark.parametrize(
     ("other_tags", "other_status", "is_queued"),
     [
+        ({}, Status.QUEUED, False),
         ({}, Status.STARTED, False),
         ({}, Status.STARTING, False),
         ({}, Status.NOT_STARTED, True),  # two that are submitted at the same moment must not drop each other
