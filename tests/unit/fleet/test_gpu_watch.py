@@ -26,15 +26,26 @@ DEAD = "cuda:0: CUDA unknown error"
 class Watched:
     """A watch over a GPU that answers as ``answers`` says; waits for nothing, and notes for how long it would."""
 
-    def __init__(self, answers: list[str | None], before: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        answers: list[str | None],
+        before: Callable[[], None] = lambda: None,
+        reading: Callable[[], None] = lambda: None,
+    ) -> None:
         self.waited: list[float] = []
         self.done = threading.Event()
+        self.read_on = 0
 
         def answer() -> str | None:
             before()
             return answers.pop(0)
 
-        self.watch = GpuWatch(answer, self.done.set, wait=self.waited.append)
+        def read_on() -> None:
+            self.read_on += 1
+            reading()
+            self.done.set()
+
+        self.watch = GpuWatch(answer, read_on, wait=self.waited.append)
 
     def takes_runs_again(self) -> bool:
         """Within a while, and the worker reads its queue before it says so."""
@@ -77,6 +88,26 @@ def test_a_loss_while_the_gpu_is_asked_is_not_forgotten() -> None:
     watched.watch.report_loss("the first")
     assert watched.takes_runs_again()
     assert len(watched.waited) == 2
+    assert watched.read_on == 1, "not before it was asked again"
+
+
+def test_a_loss_while_the_worker_begins_to_read_stops_it_again() -> None:
+    losses = iter(["another process died, too"])
+    seen = []
+
+    def lose() -> None:
+        for reason in losses:
+            before = watched.watch.trouble
+            watched.watch.report_loss(reason)
+            seen.append((before, watched.watch.trouble))
+
+    watched = Watched([None, None], reading=lose)
+    watched.watch.report_loss("the first")
+    assert watched.takes_runs_again()
+    assert (watched.waited, watched.read_on) == ([2, 10], 2)
+    ((first, second),) = seen
+    assert second.reason == "another process died, too"
+    assert second.since == first.since, "it has taken no runs since the first"
 
 
 @pytest.fixture
@@ -90,10 +121,12 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
 class Gated:
     """A gate before a GPU that answers as ``answers`` says, in a process that tells its worker and sends runs back."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, answers: list[str | None], *, troubles: bool = False) -> None:
+    def __init__(
+        self, patch: pytest.MonkeyPatch, answers: list[str | None], *, troubles: bool = False, gpus: int = 1
+    ) -> None:
         self.told: list[tuple[str, str]] = []
         self.answers = answers
-        check = SimpleNamespace(why_silent=lambda: answers.pop(0), gpus=UsedGpus())
+        check = SimpleNamespace(why_silent=lambda: answers.pop(0), gpus=UsedGpus(0, gpus))
         self.gate = RunGate(check, SimpleNamespace(), "gpu-0@host", "gpu", had_troubles=lambda: troubles)  # type: ignore[arg-type]
         patch.setattr(self.gate, "_tell", lambda command, **said: self.told.append((command, said.get("reason", ""))))
         patch.setattr(run_gate, "send_run", lambda _, run_id, queue: self.told.append((f"sent to {queue}", run_id)))
@@ -122,11 +155,12 @@ def test_a_run_that_was_canceled_while_the_gpu_was_asked_is_brought_to_its_end(
     assert gated.told == [(GPU_LOST, DEAD)]
 
 
-@pytest.mark.parametrize(("initialized", "asked"), [(True, 1), (False, 2)])
+@pytest.mark.parametrize(("initialized", "gpus", "asked"), [(True, 1, 1), (False, 1, 2), (True, 2, 2)])
 def test_the_gpu_is_asked_before_the_first_run_and_after_one_that_failed_without_it(
-    initialized: bool, asked: int, monkeypatch: pytest.MonkeyPatch
+    initialized: bool, gpus: int, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gated = Gated(monkeypatch, [None, None, None])
+    """Of several GPUs this process uses but one: the loss of another shows in no error of its own."""
+    gated = Gated(monkeypatch, [None, None, None], gpus=gpus)
     torch = SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: initialized))
     monkeypatch.setitem(run_gate.sys.modules, "torch", torch)
     assert gated.gate.admits("first")

@@ -98,12 +98,15 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance, capture_interrupts
 """
 
 
-def test_a_hanging_process_is_killed_and_its_run_is_canceled(instance: dg.DagsterInstance) -> None:
-    run = create_run_for_test(instance, status=Status.CANCELING)
+@pytest.mark.parametrize(("status", "ends"), [(Status.CANCELING, Status.CANCELED), (Status.FAILURE, Status.FAILURE)])
+def test_a_hanging_process_is_killed_and_a_run_that_was_to_be_canceled_is(
+    instance: dg.DagsterInstance, status: Status, ends: Status
+) -> None:
+    run = create_run_for_test(instance, status=status)
     process = subprocess.run(
         [sys.executable, "-c", HANGING, instance.root_directory, run.run_id], timeout=60, check=False
     )
     assert process.returncode == -signal.SIGKILL
     ended = instance.get_run_by_id(run.run_id)
     assert ended is not None
-    assert ended.status == Status.CANCELED
+    assert ended.status == ends

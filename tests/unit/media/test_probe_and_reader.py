@@ -1,11 +1,13 @@
 import random
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from libs.errors import InputError, MediaError
 from libs.media import limits
+from libs.media.colour import matrix_of
 from libs.media.probe import probe_video
 from libs.media.reader import read_frames
 
@@ -274,3 +276,11 @@ def test_real_videos(real_media):
         info = probe_video(real_media / name)
         assert (info.width, info.height, info.frame_rate, info.frame_count) == (width, height, rate, count)
         assert sum(frame.shape == (height, width, 3) for frame in read_frames(real_media / name)) == count
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "matrix"),
+    [(1024, 576, "ITU601"), (1024, 578, "ITU709"), (578, 1024, "ITU709"), (1278, 400, "ITU601"), (1280, 400, "ITU709")],
+)
+def test_untagged_video_is_taken_for_bt_709_from_high_definition_on(width: int, height: int, matrix: str) -> None:
+    assert matrix_of(av.VideoFrame(width, height, "yuv420p")).name == matrix

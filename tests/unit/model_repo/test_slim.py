@@ -8,7 +8,8 @@ import pytest
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
-from libs.model_repo.lock import lock_repository, read_lock
+from libs.model_repo.lock import lock_repository, read_lock, write_lock
+from libs.model_repo.repository_files import wan_name
 from libs.model_repo.slim import slim_wan_resources
 from libs.model_repo.verify import verify_repository
 
@@ -45,6 +46,16 @@ def test_with_apply_it_removes_and_the_rest_stays_complete(fat: RepositoryLayout
     assert sorted(path.name for path in fat.wan.iterdir()) == ["model_index.json", *sorted(WAN_PARTS)]
     assert verify_repository(fat, "full").state == "complete"
     assert slim_wan_resources(fat, apply=True).removals == ()
+
+
+def test_only_what_went_leaves_the_lock(fat: RepositoryLayout) -> None:
+    """Not what merely begins with the same name."""
+    lock = read_lock(fat)
+    entry = next(iter(lock.files.values()))
+    gone, kept = (wan_name(fat, f"{folder}/weights.safetensors") for folder in ("transformer", "transformer_2"))
+    write_lock(fat, lock.with_files({gone: entry, kept: entry}))
+    slim_wan_resources(fat, apply=True)
+    assert read_lock(fat).files.keys() == lock.files.keys() - {gone} | {kept}
 
 
 @pytest.mark.parametrize("part", WAN_PARTS)
