@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PAUSES_SECONDS = (2.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Before each look since the last clip was made, the last one for ever.
@@ -48,7 +48,6 @@ class GpuWatch:
         self._pauses = pauses
         self._wait = wait
         self._trouble: Trouble | None = None
-        self._since = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -61,8 +60,7 @@ class GpuWatch:
         with self._lock:
             self.troubles += 1
             known = self._trouble
-            self._since = known.since if known else time.time()
-            self._trouble = Trouble(reason, self._since)
+            self._trouble = Trouble(reason, known.since if known else time.time())
         logger.error("The GPU of this worker does not work (%s): it takes no runs until the GPU answers", reason)
         if known is None:
             threading.Thread(target=self._wait_for_gpu, name="gpu-watch", daemon=True).start()
@@ -79,7 +77,7 @@ class GpuWatch:
             if reason is not None:
                 with self._lock:
                     self.troubles += 1
-                    self._trouble = Trouble(reason, self._since)
+                    self._trouble = self._trouble and replace(self._trouble, reason=reason)
                 logger.error("The GPU of this worker still does not answer: %s", reason)
             elif self.troubles <= losses:
                 self._read_on()

@@ -1,69 +1,18 @@
-"""One look at the inbox after the other, on a real folder: what is accepted, refused, left, and in which order."""
+"""One look at the inbox after the other, on a real folder: what is accepted, refused and left."""
 
 import json
 import os
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.errors import InputError, StorageError, StorageUnavailableError
-from libs.requests import intake
-from libs.requests.accepted import AcceptedRequests
 from libs.requests.inbox import Inbox
-from libs.requests.intake import InboxIntake, Intake, IntakeLimits, IntakeState
+from libs.requests.intake import InboxIntake, IntakeState
 from libs.storage.folder import FolderObjectStore
-
-LATER = timedelta(minutes=1)
-MUCH_LATER = timedelta(hours=1)
-
-
-class Desk:
-    """An inbox in a folder and somebody who looks at it."""
-
-    def __init__(self, folder: Path, **limits: Any) -> None:
-        self.folder = folder
-        self.objects = FolderObjectStore(folder)
-        self.inbox = Inbox(self.objects)
-        self.requests = AcceptedRequests(self.objects)
-        self.limits = IntakeLimits(**limits)
-        self.state = IntakeState()
-        self.put("r.png", b"picture")
-        self.put("d.mp4", b"video")
-
-    def put(self, name: str, content: bytes | dict[str, Any] | list[Any]) -> None:
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.objects.put_bytes(f"inbox/{name}", data)
-
-    def request(self, request_id: str, **fields: Any) -> None:
-        self.put(f"{request_id}.json", request_fields(request_id, **fields))
-
-    def look(self, after: timedelta = LATER) -> Intake:
-        """Look; the state goes the way of a cursor."""
-        intake = InboxIntake(self.inbox, self.requests, "sandbox", self.limits).look(
-            self.state, datetime.now(UTC) + after
-        )
-        self.state = IntakeState.load(intake.state.model_dump_json(exclude_defaults=True))
-        return intake
-
-    def names(self, prefix: str) -> list[str]:
-        return [info.key.removeprefix(prefix) for info in self.objects.list(prefix)]
-
-
-def request_fields(request_id: str, **fields: Any) -> dict[str, Any]:
-    return {"id": request_id, "reference": "r.png", "driver": "d.mp4", **fields}
-
-
-def ids(intake: Intake) -> list[str]:
-    return [entry.request.id for entry in intake.accepted]
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+from tests.unit.requests.intake_desk import Desk, ids, request_fields
 
 
 def test_an_accepted_document_leaves_one_look_later(desk: Desk) -> None:
@@ -161,140 +110,6 @@ def test_a_corrected_document_takes_the_refused_one_away(desk: Desk) -> None:
     desk.look()
     assert not list(desk.inbox.rejections())
     assert not desk.names("inbox/rejected/")
-
-
-def test_a_document_that_is_still_written_is_left_alone(desk: Desk) -> None:
-    desk.put("a.yaml", b"id: a\nrefer")
-    assert desk.look(timedelta(seconds=1)).waiting == ["a.yaml"]
-    desk.put("a.yaml", b"id: a\nreference: r.png\ndriver: d.mp4\n")
-    assert ids(desk.look(timedelta(seconds=1))) == ["a"]
-
-
-def test_a_document_that_changes_while_it_is_accepted_is_looked_at_again(desk: Desk) -> None:
-    desk.request("a")
-    desk.look()
-    desk.request("a", prompt="changed")
-    intake = desk.look()
-    assert ids(intake) == ["a"]
-    assert intake.accepted[0].request.prompt == "changed"
-    desk.look()
-    assert desk.names("inbox/") == ["d.mp4", "r.png"]
-
-
-def test_missing_media_are_waited_for_and_then_named(desk: Desk) -> None:
-    desk.request("a", driver="late.mp4")
-    desk.request("b", reference="never.png", driver="gone.mp4")
-    assert desk.look().waiting == ["a.json", "b.json"]
-    desk.put("late.mp4", b"video")
-    intake = desk.look()
-    assert (ids(intake), intake.waiting) == (["a"], ["b.json"])
-    desk.look(MUCH_LATER)
-    intake = desk.look(2 * MUCH_LATER)
-    assert [rejection.name for rejection in intake.rejected] == ["b.json"]
-    assert "reference: there is no file 'never.png'" in intake.rejected[0].reason
-    assert "driver: there is no file 'gone.mp4'" in intake.rejected[0].reason
-    assert " more" not in intake.rejected[0].reason
-
-
-@pytest.mark.parametrize(("count", "expected"), [(20, "20.mp4"), (21, "and 1 more")])
-def test_twenty_missing_media_are_named_and_the_others_counted(desk: Desk, count: int, expected: str) -> None:
-    desk.put("list.json", [request_fields(f"a{n}", driver=f"{n}.mp4") for n in range(1, count + 1)])
-    desk.look(MUCH_LATER)
-    (rejection,) = desk.look(2 * MUCH_LATER).rejected
-    *lines, last = rejection.reason.splitlines()
-    assert expected in lines[-1]
-    assert (sum("there is no file" in line for line in lines), len(lines)) == (20, count)
-    assert last == "It waited 10 minutes for that."
-
-
-def test_a_document_with_an_old_date_gets_the_same_grace_each_time_it_is_sent(desk: Desk) -> None:
-    late = 10 * MUCH_LATER
-    desk.request("a", driver="late.mp4")
-    assert desk.look(late).waiting == ["a.json"]
-    assert desk.look(late + timedelta(seconds=599)).waiting == ["a.json"]
-    assert [rejection.name for rejection in desk.look(late + timedelta(seconds=601)).rejected] == ["a.json"]
-    desk.request("a", driver="late.mp4")
-    assert desk.look(late + timedelta(seconds=602)).waiting == ["a.json"]
-    desk.put("late.mp4", b"video")
-    assert ids(desk.look(late + timedelta(seconds=603) + LATER)) == ["a"]
-
-
-def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of_use(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = datetime.now(UTC).timestamp()
-    desk.state.seen = {"taken-back": now - 1210, "soon": now - 1150}
-    desk.look(timedelta())
-    assert set(desk.state.seen) == {"soon"}
-    monkeypatch.setattr(intake, "_MAX_SEEN", 2)
-    for name in "abc":
-        desk.request(name, driver="late.mp4")
-    assert desk.look(10 * MUCH_LATER).waiting == ["a.json", "b.json", "c.json"]
-    assert set(desk.state.seen) == {"a.json", "b.json"}
-
-
-def test_media_that_arrive_after_their_document_may_still_grow(desk: Desk) -> None:
-    desk.request("a", driver="late.mp4")
-    desk.put("late.mp4", b"half a vid")
-    assert desk.look(timedelta(seconds=1)).waiting == ["a.json"]
-    assert ids(desk.look(LATER)) == ["a"]
-
-
-def test_media_that_take_long_to_arrive_are_waited_for(desk: Desk) -> None:
-    desk.request("a", driver="large.mp4")
-    desk.put("large.mp4", b"half a vid")
-    for minutes in (20, 35, 50):
-        later = timedelta(minutes=minutes)
-        written = (datetime.now(UTC) + later).timestamp()
-        os.utime(desk.folder / "inbox" / "large.mp4", (written, written))
-        assert desk.look(later).waiting == ["a.json"]
-    assert ids(desk.look(timedelta(minutes=51))) == ["a"]
-
-
-def test_waiting_documents_do_not_hold_up_the_others(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, documents=5)
-    for number in range(20):
-        desk.request(f"a{number:02}", driver="never.mp4")
-    desk.request("z")
-    seen = [ids(desk.look()) for _ in range(6)]
-    assert ["z"] in seen
-
-
-def test_a_look_is_bounded_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, requests=7)
-    desk.put("grid.json", {"batch": "grid", "references": ["r.png"], "drivers": ["d.mp4"], "settings": settings_(10)})
-    for number in range(10):
-        desk.request(f"a{number}")
-    looks = [ids(desk.look()) for _ in range(4)]
-    assert [len(found) for found in looks] == [7, 7, 6, 0]
-    assert len({request_id for found in looks for request_id in found}) == 20
-    assert desk.names("inbox/") == ["d.mp4", "r.png"]
-    assert desk.state == IntakeState(after=desk.state.after)
-
-
-def test_an_unfinished_batch_that_changes_starts_again(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, requests=3)
-    grid = {"batch": "grid", "references": ["r.png"], "drivers": ["d.mp4"], "settings": settings_(4)}
-    desk.put("grid.json", grid)
-    assert len(ids(desk.look())) == 3
-    desk.put("grid.json", {**grid, "common": {"prompt": "new"}})
-    found = [*desk.look().accepted, *desk.look().accepted]
-    assert len({entry.request.id for entry in found}) == 4
-    assert {entry.request.prompt for entry in found} == {"new"}
-
-
-def test_a_batch_that_was_begun_goes_on_before_what_came_meanwhile(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, requests=3)
-    desk.put("grid.json", {"batch": "grid", "references": ["r.png"], "drivers": ["d.mp4"], "settings": settings_(4)})
-    desk.look()
-    for name in "abc":
-        desk.request(name)
-    assert [entry.document for entry in desk.look().accepted] == ["grid.json"]
-    assert ids(desk.look()) == ["a", "b", "c"]
-
-
-def settings_(count: int) -> dict[str, Any]:
-    return {f"s{number:02}": {"seed": number} for number in range(count)}
 
 
 def test_a_list_under_any_name_and_hidden_files(desk: Desk) -> None:
