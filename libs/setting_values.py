@@ -25,7 +25,8 @@ MEMORY_LIMIT_PATTERN = r"(\d+(?:\.\d+)?) ?GB"
 
 def _require(holds: bool, value: str, info: ValidationInfo, expected: str) -> str:
     if not holds:
-        raise ValueError(f"{str(info.field_name).upper()}={value!r} {expected}")
+        shown = re.sub(r"[^/\s]+@", "***@", value)  # a user and password, wherever somebody put an address
+        raise ValueError(f"{str(info.field_name).upper()}={shown!r} {expected}")
     return value
 
 
@@ -66,14 +67,22 @@ def _header_word(value: SecretStr) -> SecretStr:
 
 
 def _hub_address(value: str, info: ValidationInfo) -> str:
-    known = value.startswith(("http://", "https://"))
-    return _require(known, value, info, "must start with https:// or http://").rstrip("/")
+    _require_no_secret(value, info, "use MODEL_HUB_TOKEN")
+    return _require(_is_http_address(value), value, info, "must be an address such as https://hub.example.org").rstrip(
+        "/"
+    )
 
 
 def _server_address(value: str, info: ValidationInfo) -> str:
-    if "@" in value.partition("://")[2].partition("/")[0]:
-        raise ValueError("must not hold a user or password, it is shown in messages: use S3_ACCESS_KEY")
+    _require_no_secret(value, info, "use S3_ACCESS_KEY and S3_SECRET_KEY")
     return _require(_is_http_address(value), value, info, "is not an address; expected http://host:port")
+
+
+def _require_no_secret(address: str, info: ValidationInfo, way_out: str) -> None:
+    """Refuse a user, password or query in an address, which messages show; this message does not show it."""
+    if set(address) & set("@?#"):
+        name = str(info.field_name).upper()
+        raise ValueError(f"{name} must be scheme, host and port, without user, password or '?': {way_out}")
 
 
 def _is_http_address(value: str) -> bool:

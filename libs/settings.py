@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     s3_bucket_name: str | None = None
     s3_region: Region = "us-east-1"
     s3_prefix: ObjectPrefix = ""
+    s3_checksums: bool = Field(True, description="false for a server that refuses S3's checksum headers")
     s3_public_endpoint: ServerAddress | None = Field(
         None, description="where browsers reach S3_ENDPOINT; turns previews on"
     )

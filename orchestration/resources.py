@@ -91,6 +91,7 @@ def _s3_objects(settings: Settings) -> "S3ObjectStore":
         aws_access_key_id=settings.s3_access_key.get_secret_value(),
         aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
         max_attempts=ATTEMPTS,
+        checksums=settings.s3_checksums,
     ).get_client()
     return S3ObjectStore(client, settings.s3_bucket_name, settings.s3_prefix)
 

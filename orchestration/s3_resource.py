@@ -13,7 +13,9 @@ from libs.storage.client import client_config
 
 
 class TimeLimitedS3Resource(S3Resource):
-    """An ``S3Resource`` whose client has this project's time-outs, retries and signature version."""
+    """An ``S3Resource`` whose client has this project's time-outs, retries, checksums and signature version."""
+
+    checksums: bool = True
 
     def get_client(self) -> Any:
         """A boto3 client from the same fields."""
@@ -26,5 +28,5 @@ class TimeLimitedS3Resource(S3Resource):
             aws_access_key_id=self.aws_access_key_id,
             aws_secret_access_key=self.aws_secret_access_key,
             aws_session_token=self.aws_session_token,
-            config=client_config(self.max_attempts),
+            config=client_config(self.max_attempts, checksums=self.checksums),
         )

@@ -16,11 +16,21 @@ ATTEMPTS = 5
 """Of each request, with growing pauses (botocore's standard mode): a hung server is given up after 2 to 3 minutes."""
 
 
-def client_config(attempts: int = ATTEMPTS) -> Any:
-    """The ``botocore.config.Config`` of every client of this project."""
+def client_config(attempts: int = ATTEMPTS, *, checksums: bool = True) -> Any:
+    """The ``botocore.config.Config`` of every client of this project.
+
+    Args:
+        attempts: how often each request is sent at most.
+        checksums: send checksums with uploads and ask for them with downloads. Without them the server still verifies
+            each body, by its digest in the signature.
+    """
     from botocore.config import Config  # noqa: PLC0415 - loading the code location stays light
 
+    checksum_use: Any = "when_supported" if checksums else "when_required"
     return Config(
+        request_checksum_calculation=checksum_use,
+        response_checksum_validation=checksum_use,
+        s3=None if checksums else {"payload_signing_enabled": True},
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
         retries={"mode": "standard", "total_max_attempts": attempts},
@@ -46,7 +56,7 @@ def create_s3_client(settings: Settings) -> Any:
             region_name=settings.s3_region,
             aws_access_key_id=settings.s3_access_key.get_secret_value(),
             aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
-            config=client_config(),
+            config=client_config(checksums=settings.s3_checksums),
         )
     except ValueError as error:
         raise SettingsError(

@@ -35,8 +35,8 @@ class S3ObjectStore:
     """See :class:`libs.storage.objects.ObjectStore`.
 
     ``client`` is a boto3 S3 client, for example of ``dagster_aws.s3.S3Resource``; the bucket must exist; ``prefix`` is
-    put before every key. Large files go up in parts with a SHA-256 checksum each, which the server verifies; an object
-    appears when all are there. The digest of the whole is kept as metadata ``sha256``. Safe to use from several
+    put before every key. Large files go up in parts with a SHA-256 checksum each, which the server verifies (none where
+    the client sends checksums only when required); an object appears when all parts are there. The digest of the whole is kept as metadata ``sha256``. Safe to use from several
     threads.
     """
 
@@ -54,11 +54,7 @@ class S3ObjectStore:
         Raises:
             StorageUnavailableError: the server stored another number of bytes.
         """
-        arguments = {
-            "ContentType": content_type,
-            "Metadata": {_DIGEST_METADATA: sha256},
-            "ChecksumAlgorithm": "SHA256",
-        }
+        arguments = {"ContentType": content_type, "Metadata": {_DIGEST_METADATA: sha256}, **self._checksum}
         if cache_control:
             arguments["CacheControl"] = cache_control
         size = path.stat().st_size
@@ -82,7 +78,7 @@ class S3ObjectStore:
                 Body=data,
                 ContentType=content_type,
                 Metadata={_DIGEST_METADATA: digest},
-                ChecksumAlgorithm="SHA256",
+                **self._checksum,
             )
         return ObjectInfo(key, len(data), datetime.now(UTC), digest, content_type)
 
@@ -155,6 +151,12 @@ class S3ObjectStore:
         For names of policies and rules: several installations, each with a prefix of its own, may share a bucket.
         """
         return hashlib.sha256(self.prefix.encode()).hexdigest()[:_PLACE_DIGITS]
+
+    @cached_property
+    def _checksum(self) -> dict[str, str]:
+        """The argument of an upload that asks for a checksum, unless the client is to send none."""
+        sends_checksums = self.client.meta.config.request_checksum_calculation != "when_required"
+        return {"ChecksumAlgorithm": "SHA256"} if sends_checksums else {}
 
     @cached_property
     def _transfer_config(self) -> Any:

@@ -3,8 +3,10 @@
 What does not belong here: retrying; the client has done that before an error arrives here.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from libs.errors import ArtifactMissingError, StorageError, StorageUnavailableError
@@ -32,6 +34,9 @@ _ADVICE = {
     "MethodNotAllowed": "the server refuses this call: check that S3_ENDPOINT is an S3 server",
     "XMinioInvalidObjectName": "the server refuses this key",
 }
+_CHECKSUM_REFUSED = re.compile(r"checksum|trailer|aws-chunked|streaming-|content-sha256", re.IGNORECASE)
+"""What servers without S3's newer checksums name when they refuse a request for its headers."""
+
 _TEMPORARY = {
     "SlowDown": "the server asks for fewer requests",
     "RequestTimeout": "the server got tired of waiting for data",
@@ -103,9 +108,15 @@ def _answer(where: str, response: Any) -> StorageError:
     said = response["Error"].get("Message") or code
     if code in MISSING_OBJECT_CODES:
         return ArtifactMissingError(f"no object at {where}")
-    if code in _TEMPORARY or status >= 500 or status == 429:
+    if code in _TEMPORARY or (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status == 429:
         return StorageUnavailableError(f"{where}: {_TEMPORARY.get(code, 'the server has a fault')} ({code}: {said})")
-    return StorageError(f"{where}: {_ADVICE.get(code, 'the server refused')} ({code}: {said})")
+    return StorageError(f"{where}: {_advice(code, said)} ({code}: {said})")
+
+
+def _advice(code: str, said: str) -> str:
+    if code == "NotImplemented" or (code not in _ADVICE and _CHECKSUM_REFUSED.search(f"{code} {said}")):
+        return "the server refuses a header of the request; if it knows no checksums, set S3_CHECKSUMS=false"
+    return _ADVICE.get(code, "the server refused")
 
 
 def _innermost(error: BaseException) -> BaseException:

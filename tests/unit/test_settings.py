@@ -63,6 +63,7 @@ def test_defaults_are_the_documented_ones() -> None:
         ("ONE_TO_ALL_ALLOW_FP8", "true", True),
         ("S3_REGION", "eu-west-1", "eu-west-1"),
         ("S3_PREFIX", "/team/a/", "team/a"),
+        ("S3_CHECKSUMS", "false", False),
         ("NIGHTLY_CRON", "30 22 * * 1-5", "30 22 * * 1-5"),
         ("NIGHTLY_TIMEZONE", "Europe/Berlin", "Europe/Berlin"),
     ],
@@ -170,6 +171,39 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, varia
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=variable):
         load_settings()
+
+
+@pytest.mark.parametrize("variable", ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT", "MODEL_HUB_ENDPOINT", "S3_REGION"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "user:SECRET@host",
+        "user:SECRET@host:9000",
+        "http://user:SECRET@host:9000",
+        "https://SECRET@host/",
+        "s3://user:SECRET@host",
+        "//user:SECRET@host",
+        "http://[user:SECRET@host",
+        "http://host/SECRET@x",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+) -> None:
+    monkeypatch.setenv(variable, address)
+    with pytest.raises(SettingsError, match=variable) as caught:
+        load_settings()
+    assert "SECRET" not in str(caught.value).replace("S3_SECRET_KEY", "")
+
+
+@pytest.mark.parametrize("variable", ["S3_ENDPOINT", "MODEL_HUB_ENDPOINT"])
+def test_an_address_with_a_token_in_its_query_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "https://host/path?token=SECRET")
+    with pytest.raises(SettingsError, match=variable) as caught:
+        load_settings()
+    assert "SECRET" not in str(caught.value).replace("S3_SECRET_KEY", "")
 
 
 def test_blanks_around_a_value_do_not_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:

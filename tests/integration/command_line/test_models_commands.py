@@ -119,5 +119,5 @@ def test_a_mirror_that_is_no_address_is_refused_before_anything_is_fetched(run: 
     done = run("download", "14b", "--endpoint", "hub.example.org")
     assert (done.returncode, done.stderr) == (
         1,
-        "error: MODEL_HUB_ENDPOINT='hub.example.org' must start with https:// or http://\n",
+        "error: MODEL_HUB_ENDPOINT='hub.example.org' must be an address such as https://hub.example.org\n",
     )
