@@ -1,9 +1,12 @@
 # Everything a newcomer needs: `make demo`, `make ui`, `make test`. Each installs what is missing first.
 
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TEST_INSTALLED := $(VENV)/.installed-test
+# Python to make .venv with; without it the first of these that has a right version.
+PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3 python)
 ON_WORKERS = $(if $(filter 1,$(WORKERS)),,-n $(or $(WORKERS),auto) --dist loadfile)
 SCREENSHOTS_DIR ?= assets
 # Models and data of the pictures, which show the paths; made for them, and removed afterwards.
@@ -15,12 +18,23 @@ SCREENSHOTS_WORLD ?= /srv/one-to-all
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(INSTALLED): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	touch $@
+# A .venv whose Python is gone (moved, upgraded away) or of another version is made anew.
+$(BIN)/python: infra/find_python.sh
+	@set -e; python=$$(sh infra/find_python.sh $(PYTHONS)); \
+	sh infra/find_python.sh $@ >/dev/null 2>&1 || rm -rf $(VENV); \
+	test -x $@ || $$python -m venv $(VENV)
 
-install: $(INSTALLED) ## create .venv and install the pinned dependencies
+$(INSTALLED): pyproject.toml constraints.txt $(BIN)/python
+	@echo "Installing the packages into $(VENV): 2 to 5 minutes, about 3 GB (more where torch comes with CUDA) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(TEST_INSTALLED): $(INSTALLED)
+	@echo "Installing what the tests use ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+install: $(INSTALLED) ## create .venv and install the pinned dependencies; `make test` adds what tests need
 
 demo: $(INSTALLED) ## sandbox models, a puppet and its dance: the whole graph, in about a minute (AGAIN=1 redoes it)
 	$(BIN)/python -m orchestration.demo $(if $(AGAIN),--again)
@@ -31,39 +45,39 @@ ui: $(INSTALLED) ## the Dagster UI on http://127.0.0.1:3000, on the same state (
 fleet: $(INSTALLED) ## Redis, UI, daemon, a CPU worker and one worker per GPU on this machine (WORKERS=N for another number)
 	$(BIN)/python -m orchestration.fleet.local_fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(DAGSTER_PORT),--port $(DAGSTER_PORT))
 
-test: $(INSTALLED) lint ## lint, types, import rules and all tests, on up to 4 CPUs (WORKERS=1 for one after the other)
+test: $(TEST_INSTALLED) lint ## lint, types, import rules and all tests, on up to 4 CPUs (WORKERS=1 for one after the other)
 	$(BIN)/python -m pytest $(ON_WORKERS)
 
-test-fast: $(INSTALLED) ## unit and golden tests that take about a minute and a half together
+test-fast: $(TEST_INSTALLED) ## unit and golden tests that take about a minute and a half together
 	$(BIN)/python -m pytest tests/unit tests/golden -m "not slow and not browser and not s3" $(ON_WORKERS)
 
-explore: $(INSTALLED) ## property tests with new random examples, many of them (make test repeats the same ones)
+explore: $(TEST_INSTALLED) ## property tests with new random examples, many of them (make test repeats the same ones)
 	$(BIN)/python -m pytest $$(grep -rl '^from hypothesis' tests) --hypothesis-profile=explore --timeout=3600
 
-golden: $(INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
+golden: $(TEST_INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
 	$(BIN)/python -m pytest tests/golden
 
-lint: $(INSTALLED) ## ruff, mypy and the import rules
+lint: $(TEST_INSTALLED) ## ruff, mypy and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(INSTALLED) ## let ruff put things right
+format: $(TEST_INSTALLED) ## let ruff put things right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: $(INSTALLED) ## all benchmarks; each prints ratios
+benchmark: $(TEST_INSTALLED) ## all benchmarks; each prints ratios
 	for script in $(filter-out benchmarks/on_gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-gpu: $(INSTALLED) ## on a machine with a GPU: the tests that need one, then all its figures (OUT=/folder, MINUTES=25)
+gpu: $(TEST_INSTALLED) ## on a machine with a GPU: the tests that need one, then all its figures (OUT=/folder, MINUTES=25)
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python benchmarks/on_gpu.py $(if $(OUT),--out $(OUT)) $(if $(MINUTES),--minutes $(MINUTES))
 
-pictures: $(INSTALLED) ## the pictures of docs/requests.md: what each field does to the puppet
+pictures: $(TEST_INSTALLED) ## the pictures of docs/requests.md: what each field does to the puppet
 	$(BIN)/python assets/make_request_pictures.py
 
-screenshots: $(INSTALLED) ## the pictures of README and docs: the browser test, with a larger request
+screenshots: $(TEST_INSTALLED) ## the pictures of README and docs: the browser test, with a larger request
 	SCREENSHOTS_DIR=$(SCREENSHOTS_DIR) SCREENSHOTS_WORLD=$(SCREENSHOTS_WORLD) \
 		$(BIN)/python -m pytest tests/integration/orchestration/test_browser.py
 

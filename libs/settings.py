@@ -35,6 +35,7 @@ from libs.setting_values import (
 )
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
+"""The checkout. For a package installed without one it is the folder of Python's packages: see :func:`is_checkout`."""
 
 _FP8_SUFFIX = "-FP8"
 
@@ -119,6 +120,7 @@ class Settings(BaseSettings):
         """Defaults that follow from other settings, and all relative paths made absolute."""
         values = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
         values = {name: value for name, value in values.items() if value != ""}  # nothing but blanks: not set
+        _require_absolute_folders_without_a_checkout(values)
         models = _absolute(values.get("models_dir") or "models")
         data = _absolute(values.get("data_dir") or "data")
         model_folder = str(values.get("one_to_all_model_dir") or "One-to-All-14b")
@@ -203,6 +205,22 @@ class Settings(BaseSettings):
     def artifact_cache_dir(self) -> Path:
         """Local, digest-verified copies of stored artifacts; may be deleted at any time."""
         return self.data_dir / "artifact_cache"
+
+
+def is_checkout() -> bool:
+    """True where this code lies in a checkout of the repository, False for an installed package."""
+    return (REPOSITORY_ROOT / "workspace.yaml").is_file()
+
+
+def _require_absolute_folders_without_a_checkout(values: dict[str, Any]) -> None:
+    """An installed package must not write into the folder of Python's packages."""
+    names = ("models_dir", "data_dir")
+    relative = [name.upper() for name in names if not Path(values.get(name) or "").expanduser().is_absolute()]
+    if relative and not is_checkout():
+        raise ValueError(
+            f"{' and '.join(relative)} must be set to a folder by its absolute path: this is an installed package, "
+            "without the repository's models/ and data/; or work in a checkout"
+        )
 
 
 def _absolute(path: str | Path) -> Path:

@@ -6,6 +6,7 @@ is the one ``make ui`` shows. What does not belong here: anything a real animati
 
 import argparse
 import logging
+import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,8 @@ from libs.storage.objects import ObjectStore
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
-from orchestration.local_instance import prepare_dagster_home
+from orchestration.local_instance import prepare_dagster_home, require_checkout
+from orchestration.local_runs import execute_here
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.resources import SettingsResource, StorageResource
 from orchestration.terminal_progress import TerminalProgress, terminal_progress
@@ -42,6 +44,7 @@ def main() -> int:
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     started = time.monotonic()
     try:
+        require_checkout()
         prepare_dagster_home(load_settings())
         storage = StorageResource(settings=SettingsResource())
         request_id = _submit_sample_request(storage.objects())
@@ -50,8 +53,12 @@ def main() -> int:
         if done:
             _show_results(console, storage, request_id, time.monotonic() - started)
         return 0 if done else 1
+    except OSError as error:  # a disk that is full or read-only
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
     except OneToAllError as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
 
 
@@ -84,19 +91,15 @@ def _materialize_all(console: Console, instance: dg.DagsterInstance, request_id:
             continue
         console.print(f"[bold]{title}[/]: {', '.join(key.to_user_string() for key in wanted)}")
         with terminal_progress(console):
-            result = job.execute_in_process(
-                run_config=_QUIET,
-                partition_key=partition,
-                instance=instance,
-                asset_selection=wanted,
-                raise_on_error=False,
+            result = execute_here(
+                definitions, job_name, instance=instance, partition=partition, selection=wanted, run_config=_QUIET
             )
         if not _explain(console, result):
             return False
     return True
 
 
-def _explain(console: Console, result: dg.ExecuteInProcessResult) -> bool:
+def _explain(console: Console, result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> bool:
     """Print failed checks and errors; True when there are none but warnings.
 
     The sandbox's networks are random numbers, so its clips fall short of most quality checks, which only warn.

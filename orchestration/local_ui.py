@@ -4,14 +4,18 @@ Dagster's UI has no login; put a proxy before it before it leaves localhost. Wha
 """
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO
 
 from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
-from orchestration.local_instance import claim_daemon, prepare_dagster_home
+from orchestration.local_instance import claim_daemon, prepare_dagster_home, require_checkout
+from orchestration.quiet_output import quiet_lines
 
 HOST = "127.0.0.1"
 PORT = "3000"
@@ -19,13 +23,14 @@ LOG_FILE = "ui.log"
 
 
 def main() -> None:
-    """Replace this process by ``dagster dev``; ``DAGSTER_PORT`` chooses another port."""
+    """Run ``dagster dev`` until it ends; ``DAGSTER_PORT`` chooses another port."""
     port = os.environ.get("DAGSTER_PORT", PORT)
     try:
+        require_checkout()
         settings = load_settings()
-        claim_daemon(prepare_dagster_home(settings))
+        claim = claim_daemon(prepare_dagster_home(settings))
         _require_free(port)
-        log = settings.log_dir and _open_log(settings.log_dir)
+        log = _open_log(settings.log_dir) if settings.log_dir else None
     except OneToAllError as error:
         sys.exit(f"error: {error}")
     dagster = Path(sys.executable).with_name("dagster")
@@ -33,10 +38,35 @@ def main() -> None:
     print(f"Dagster UI: http://{HOST}:{port}  (Ctrl-C stops it)", flush=True)
     if log:
         print(f"Its log: {log.name}", flush=True)
-        for descriptor in (1, 2):
-            os.dup2(log.fileno(), descriptor)
-    os.chdir(REPOSITORY_ROOT)
-    os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", port])
+    command = [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", port]
+    sys.exit(_run(command, log, claim))
+
+
+def _run(command: list[str], log: BinaryIO | None, claim: int) -> int:
+    """Run ``command``, its output in ``log`` or, without what is idle, on this terminal; returns its exit status.
+
+    An interrupt reaches it by itself, as a member of the terminal's process group; a termination is passed on.
+    """
+    # Dagster treats terminations as interrupts, which a program started in the background would inherit as ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY_ROOT,
+        stdout=log or subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=[claim],  # the daemon holds the claim, even if this process is killed
+    )
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        process.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if process.stdout:
+        decoded = (line.decode("utf-8", "replace") for line in process.stdout)
+        for line in quiet_lines(decoded):
+            print(line, end="", flush=True)
+    return process.wait()
 
 
 def _open_log(folder: Path) -> BinaryIO:

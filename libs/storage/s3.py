@@ -36,8 +36,8 @@ class S3ObjectStore:
 
     ``client`` is a boto3 S3 client, for example of ``dagster_aws.s3.S3Resource``; the bucket must exist; ``prefix`` is
     put before every key. Large files go up in parts with a SHA-256 checksum each, which the server verifies (none where
-    the client sends checksums only when required); an object appears when all parts are there. The digest of the whole is kept as metadata ``sha256``. Safe to use from several
-    threads.
+    the client sends checksums only when required); an object appears when all parts are there. The digest of the whole
+    is kept as metadata ``sha256``. Safe to use from several threads.
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:

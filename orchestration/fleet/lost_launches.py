@@ -14,6 +14,8 @@ import dagster as dg
 from dagster._core.events import JobFailureData, RunFailureReason
 from pydantic import TypeAdapter, ValidationError
 
+from libs.settings import load_settings
+
 if TYPE_CHECKING:
     from orchestration.fleet.run_launcher import FleetRunLauncher
 
@@ -72,7 +74,8 @@ def fail_lost_launches(
 
 @dg.sensor(
     minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    # Without Redis there is nothing to look at, and a line in the log for each look.
+    default_status=dg.DefaultSensorStatus.RUNNING if load_settings().redis_url else dg.DefaultSensorStatus.STOPPED,
     description="Fails launched runs that no worker will ever take, so that they are retried; idle without a fleet.",
 )
 def lost_launches(context: dg.SensorEvaluationContext) -> dg.SkipReason:

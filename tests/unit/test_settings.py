@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from libs.errors import SettingsError
 from libs.model_repo.layout import layout_of
 from libs.settings import REPOSITORY_ROOT, Settings, load_settings
+
+_NAMES = {name.upper() for name in Settings.model_fields}
 
 S3 = {
     "S3_ENDPOINT": "http://127.0.0.1:9000",
@@ -111,6 +114,26 @@ def test_relative_paths_do_not_follow_the_working_directory(tmp_path: Path) -> N
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert seen.stdout.split() == [str(REPOSITORY_ROOT / "weights"), str(REPOSITORY_ROOT / "scratch")]
+
+
+def test_an_installed_package_asks_for_absolute_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pip install` of a wheel leaves it: the packages, and no workspace.yaml beside them."""
+    shutil.copytree(REPOSITORY_ROOT / "libs", tmp_path / "libs", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {key: value for key, value in os.environ.items() if key.upper() not in _NAMES | {"PYTHONPATH"}}
+
+    def run(**more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "libs.command_line.main", "models", "status"]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
+        )
+
+    refused = run()
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: MODELS_DIR and DATA_DIR must be set to a folder by its absolute path")
+    assert refused.stderr.count("\n") == 1
+    assert "error: DATA_DIR must be" in run(MODELS_DIR=str(tmp_path / "models")).stderr
+    accepted = run(MODELS_DIR=str(tmp_path / "models"), DATA_DIR=str(tmp_path / "data"))
+    assert accepted.returncode == 0, accepted.stderr
 
 
 def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,14 +77,72 @@ def test_the_ui_says_that_it_cannot_have_its_port(port: str, tmp_path: Path) -> 
     assert ("DAGSTER_PORT=3001 make ui" if port == "taken" else "is no port") in done.stderr
 
 
-def test_log_dir_takes_the_output_of_the_ui(tmp_path: Path) -> None:
-    stand_in = "import os; os.execv = lambda *_: (os.write(1, b'of dagster'), os._exit(0));"
-    command = [sys.executable, "-c", f"{stand_in} from orchestration.local_ui import main; main()"]
-    environment = {**os.environ, "DATA_DIR": str(tmp_path), "DAGSTER_HOME": "", "DAGSTER_PORT": "0"}
-    environment["LOG_DIR"] = str(tmp_path / "logs")
+@pytest.mark.parametrize("module", ["orchestration.local_ui", "orchestration.demo"])
+def test_a_data_dir_that_cannot_be_written_is_one_line(module: str) -> None:
+    if not Path("/sys").is_dir():
+        pytest.skip("no folder here that even root may not write to")
+    environment = {**os.environ, "DATA_DIR": "/sys/one-to-all", "DAGSTER_HOME": "", "DAGSTER_PORT": "0"}
+    command = [sys.executable, "-m", module]
     done = subprocess.run(
         command, cwd=REPOSITORY_ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: /sys/one-to-all/dagster_home cannot be written (")
+    assert "DATA_DIR" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+STAND_IN = """#!{python}
+import os, signal, sys, time
+def end(number, frame):
+    print("told to end", flush=True)
+    sys.exit(7)
+signal.signal(signal.SIGTERM, end)
+print("2026-11-30 05:48:14 +0000 - dagster.daemon.SensorDaemon - INFO - Checking for new runs for sensor: inbox_sensor")
+print("of dagster", flush=True)
+time.sleep(float(os.environ["STAND_IN_SECONDS"]))
+"""
+
+
+@pytest.fixture
+def run_ui(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts the UI's module with a stand-in for the program ``dagster``."""
+    program = tmp_path / "bin" / "dagster"
+    program.parent.mkdir()
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    code = (
+        f"import sys; sys.executable = {str(program.with_name('python'))!r};"
+        "from orchestration.local_ui import main; main()"
+    )
+
+    def run(**environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY_ROOT,
+            env={**os.environ, "DATA_DIR": str(tmp_path), "DAGSTER_HOME": "", "DAGSTER_PORT": "0", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run
+
+
+def test_log_dir_takes_all_output_of_the_ui(run_ui: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    ui = run_ui(LOG_DIR=str(tmp_path / "logs"), STAND_IN_SECONDS="0")
+    output, errors = ui.communicate(timeout=60)
     log = tmp_path / "logs" / "ui.log"
-    assert (done.returncode, log.read_text()) == (0, "of dagster"), done.stderr
-    assert f"Its log: {log}" in done.stdout
+    assert ui.returncode == 0, errors
+    assert [line.endswith("inbox_sensor") for line in log.read_text().splitlines()] == [True, False]
+    assert f"Its log: {log}" in output
+
+
+def test_a_terminated_ui_ends_what_it_started(run_ui: Callable[..., subprocess.Popen[str]]) -> None:
+    ui = run_ui(STAND_IN_SECONDS="60")
+    assert ui.stdout is not None
+    assert ui.stdout.readline().startswith("Dagster UI: http://")
+    assert ui.stdout.readline() == "of dagster\n"  # and not that a sensor had nothing to do
+    ui.terminate()
+    assert ui.communicate(timeout=30)[0] == "told to end\n"
+    assert ui.returncode == 7
