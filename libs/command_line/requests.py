@@ -22,8 +22,9 @@ from libs.requests.states import CLIP_ASSET, ClipState, RequestStates, stored_pa
 from libs.requests.submission import plan_submission, upload
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
+from libs.stages.requested_models import model_warnings
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.factory import objects_from_settings, store_from_settings
+from libs.storage.factory import store_from_settings
 
 CLIP = ("animation", CLIP_FILE, "")
 RESULTS = (
@@ -41,8 +42,13 @@ def submit(
     ],
 ) -> None:
     """Put requests and their media into the inbox: media first, and nothing that is there already."""
-    inbox = Inbox(objects_from_settings(load_settings()))
+    settings = load_settings()
+    store = store_from_settings(settings)
+    inbox = Inbox(store.objects)
     plan = plan_submission(files, inbox)
+    requests = [request for submission in plan.submissions.values() for request in submission.requests]
+    for warning in model_warnings(requests, settings, store):
+        console.print(f"note: {warning}", markup=False, soft_wrap=True)
     before = inbox.media(plan.media)
     sent = upload(plan, inbox)
     for name in plan.media:

@@ -9,15 +9,21 @@ What does not belong here: what a particular checkpoint should hold (``parameter
 
 import json
 import math
+import reprlib
 import struct
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from libs.errors import ModelFilesError
 from libs.model_repo.parameters import TensorInfo
+from libs.model_repo.regular_file import open_regular
 
 _LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+_MAX_HEADER_BYTES = 16 * 1024 * 1024
+"""A hundred times that of the largest checkpoint here; 100 MB, as the format permits, take gigabytes to parse."""
+_MAX_DIMENSIONS = 64
+_MAX_EXTENT = 2**63
+_METADATA = "__metadata__"
 _BYTES_PER_VALUE = {
     "BOOL": 1,
     "U8": 1,
@@ -36,6 +42,9 @@ _BYTES_PER_VALUE = {
     "F64": 8,
 }
 
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = _shown.maxlong = 100
+
 
 class IncompleteSafetensorsError(ModelFilesError):
     """The file ends before the bytes its header announces."""
@@ -53,6 +62,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of a safetensors file, after checking that header and file size agree.
 
     Raises:
+        FileNotFoundError: there is no such file.
         IncompleteSafetensorsError: the file is shorter than its header says.
         ModelFilesError: the header is not valid, or the file is longer than its header says.
     """
@@ -61,13 +71,18 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """As :func:`read_header`, and where in the file each tensor lies."""
-    size = path.stat().st_size
-    header, start = _read_json_header(path, size)
+    return read_tensors_and_metadata(path)[0]
+
+
+def read_tensors_and_metadata(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """As :func:`read_stored_tensors`, and what the file says of itself beside its tensors; empty if nothing."""
+    header, start, size = _read_json_header(path)
     tensors: dict[str, StoredTensor] = {}
     spans: list[tuple[int, int]] = []
+    metadata = header.pop(_METADATA, None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelFilesError(f"{path}: the header's {_METADATA} is not a mapping of texts")
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
         info, span = _read_entry(path, name, entry)
         tensors[name] = StoredTensor(info, start + span[0], start + span[1])
         spans.append(span)
@@ -80,12 +95,12 @@ def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
         raise IncompleteSafetensorsError(f"{path}: has {size:,} bytes, its header announces {start + end:,}")
     if start + end < size:
         raise ModelFilesError(f"{path}: has {size:,} bytes, its header announces only {start + end:,}")
-    return tensors
+    return tensors, metadata
 
 
-def _read_json_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
-    """The header as a dictionary, and the offset at which data begins."""
-    with path.open("rb") as file:
+def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header as a dictionary, the offset at which data begins, and the size of the file."""
+    with open_regular(path) as (file, size):
         prefix = file.read(_LENGTH_BYTES)
         if len(prefix) < _LENGTH_BYTES:
             raise IncompleteSafetensorsError(f"{path}: has {size} bytes, too few for a safetensors header")
@@ -95,41 +110,82 @@ def _read_json_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         text = file.read(length)
     if len(text) < length:
         raise IncompleteSafetensorsError(f"{path}: ends inside its header ({size:,} bytes)")
-    try:
-        header = json.loads(text)
-    except (UnicodeDecodeError, ValueError) as error:
-        raise ModelFilesError(f"{path}: its safetensors header is not JSON: {error}") from None
+    header = read_json(text, f"{path}: its safetensors header")
     if not isinstance(header, dict):
         raise ModelFilesError(f"{path}: its safetensors header is not an object")
-    return header, _LENGTH_BYTES + length
+    return header, _LENGTH_BYTES + length, size
+
+
+def read_json(text: bytes | str, what: str) -> Any:
+    """``text`` as JSON, whatever it is.
+
+    Raises:
+        ModelFilesError: begins with ``what``, and says why it is none.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ModelFilesError(f"{what} is nested too deeply to be one") from None
+    except ValueError as error:  # also of bytes that are no text, and of numbers of thousands of digits
+        raise ModelFilesError(f"{what} is not JSON: {error}") from None
 
 
 def _read_entry(path: Path, name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
-    try:
-        dtype, shape = str(entry["dtype"]), tuple(int(extent) for extent in entry["shape"])
-        first, last = (int(offset) for offset in entry["data_offsets"])
-        width = _BYTES_PER_VALUE[dtype]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFilesError(f"{path}: the header's entry of {name!r} cannot be read: {error!r}") from None
-    if last - first != width * math.prod(shape) or first < 0:
-        raise ModelFilesError(f"{path}: the header gives {name!r} {last - first} bytes for {dtype} {list(shape)}")
-    return TensorInfo(dtype, shape), (first, last)
+    shown = _shown.repr(name)
+    fields = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (fields.get(field) for field in ("dtype", "shape", "data_offsets"))
+    if not (_are_counts(shape, _MAX_DIMENSIONS) and _are_counts(offsets, 2) and len(offsets) == 2):
+        raise ModelFilesError(f"{path}: the header's entry of {shown} cannot be read: {_shown.repr(entry)}")
+    width = _BYTES_PER_VALUE.get(dtype) if isinstance(dtype, str) else None
+    if width is None:
+        raise ModelFilesError(f"{path}: the header gives {shown} the dtype {_shown.repr(dtype)}, which is not known")
+    first, last = offsets
+    if last - first != width * math.prod(shape):
+        raise ModelFilesError(f"{path}: the header gives {shown} {last - first} bytes for {dtype} {_shown.repr(shape)}")
+    assert isinstance(dtype, str)
+    return TensorInfo(dtype, tuple(shape)), (first, last)
+
+
+def _are_counts(values: Any, most: int) -> TypeGuard[list[int]]:
+    """Whether ``values`` is a list of at most that many whole numbers that a file may need."""
+    return (
+        isinstance(values, list)
+        and len(values) <= most
+        and all(type(value) is int and 0 <= value < _MAX_EXTENT for value in values)
+    )
 
 
 def read_index(path: Path) -> dict[str, str]:
     """The ``weight_map`` of an index: tensor name -> shard file name.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ModelFilesError: not a valid index, or a shard's name leads out of the folder.
     """
-    try:
-        weight_map = json.loads(path.read_bytes())["weight_map"]
-        entries = {str(name): str(shard) for name, shard in weight_map.items()}
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFilesError(f"{path}: is not a safetensors index with a weight_map: {error!r}") from None
+    with open_regular(path) as (file, size):
+        if size > _MAX_HEADER_BYTES:
+            raise ModelFilesError(f"{path}: is not a safetensors index ({size:,} bytes)")
+        content = read_json(file.read(_MAX_HEADER_BYTES), f"{path}: the index")
+    entries = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(entries, dict) or not all(isinstance(shard, str) for shard in entries.values()):
+        raise ModelFilesError(f"{path}: is not a safetensors index with a weight_map of names to file names")
     if not entries:
         raise ModelFilesError(f"{path}: its weight_map is empty")
     for shard in set(entries.values()):
-        if PurePosixPath(shard).name != shard or shard in {"", ".", ".."} or "\\" in shard:
-            raise ModelFilesError(f"{path}: names the shard {shard!r}, which is not a plain file name")
+        if not _is_plain_name(shard):
+            raise ModelFilesError(f"{path}: names the shard {_shown.repr(shard)}, which is not a plain file name")
     return entries
+
+
+def _is_plain_name(name: str) -> bool:
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and a file system cannot
+        return False
+    return (
+        0 < length <= 255
+        and name not in {".", ".."}
+        and PurePosixPath(name).name == name
+        and "\\" not in name
+        and "\0" not in name
+    )

@@ -19,7 +19,7 @@ from libs.one_to_all.fp8_products import fits_kernel, scaled_linear, why_not_in_
 _TORCH_DTYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MARKER = "scaled_fp8"
 """A tensor by which some programs mark scaled files; it holds nothing."""
-BRANCH_PARAMETERS = ("lora_down", "lora_up")
+BRANCH_PARAMETERS = ("lora_down", "lora_up", "lokr_w1", "lokr_w2")
 """Of an :class:`Fp8Linear` only: no checkpoint holds them."""
 
 
@@ -32,12 +32,15 @@ class Fp8Linear(nn.Linear):
     the weight and its scale as they are.
 
     With ``computes_in_fp8`` the product is formed in FP8 instead (``fp8_products``). To either a branch of low rank may
-    be added: ``lora_down`` [rank, in] and ``lora_up`` [out, rank] in the compute dtype, or None (``lora_branches``).
+    be added: ``lora_down`` [rank, in] and ``lora_up`` [out, rank] in the compute dtype, or None; and one of a Kronecker
+    product: ``lokr_w1`` [out 1, in 1] and ``lokr_w2`` [out 2, in 2], or None (``lora_branches``).
     """
 
     scale_weight: nn.Parameter | None
     lora_down: nn.Parameter | None
     lora_up: nn.Parameter | None
+    lokr_w1: nn.Parameter | None
+    lokr_w2: nn.Parameter | None
     computes_in_fp8: bool = False
 
     @classmethod
@@ -57,22 +60,29 @@ class Fp8Linear(nn.Linear):
             output = scaled_linear(input, self.weight, self._channel_scale(), bias)
         else:
             output = functional.linear(input, self.dequantized(input.dtype), bias)
-        if self.lora_down is None or self.lora_up is None:
-            return output
-        hidden = functional.linear(input, self.lora_down.to(input.dtype))
         # added where the output lies: at full size it takes up to a gigabyte
-        flat = output.flatten(0, -2).addmm_(hidden.flatten(0, -2), self.lora_up.to(input.dtype).t())
-        return flat.view(output.shape)
+        if self.lora_down is not None and self.lora_up is not None:
+            hidden = functional.linear(input, self.lora_down.to(input.dtype))
+            flat = output.flatten(0, -2).addmm_(hidden.flatten(0, -2), self.lora_up.to(input.dtype).t())
+            output = flat.view(output.shape)
+        if self.lokr_w1 is not None and self.lokr_w2 is not None:
+            output = output.add_(_kronecker_linear(input, self.lokr_w1, self.lokr_w2))
+        return output
 
     def set_branch(self, down: torch.Tensor, up: torch.Tensor) -> None:
         """Add the product of ``up`` [out, rank] and ``down`` [rank, in] to what the weight gives."""
         self.lora_down = nn.Parameter(down, requires_grad=False)
         self.lora_up = nn.Parameter(up, requires_grad=False)
 
+    def set_kronecker_branch(self, w1: torch.Tensor, w2: torch.Tensor) -> None:
+        """Add the Kronecker product of ``w1`` [out 1, in 1] and ``w2`` [out 2, in 2] to what the weight gives."""
+        self.lokr_w1 = nn.Parameter(w1, requires_grad=False)
+        self.lokr_w2 = nn.Parameter(w2, requires_grad=False)
+
     def drop_branch(self) -> None:
         """Without a branch, as the layer was loaded."""
-        self.register_parameter("lora_down", None)
-        self.register_parameter("lora_up", None)
+        for name in BRANCH_PARAMETERS:
+            self.register_parameter(name, None)
 
     def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight [out, in] in ``dtype``."""
@@ -98,6 +108,15 @@ class Fp8Linear(nn.Linear):
     def extra_repr(self) -> str:
         """As ``nn.Linear`` prints itself, and the stored dtype."""
         return f"{super().extra_repr()}, stored={self.weight.dtype}"
+
+
+def _kronecker_linear(states: torch.Tensor, w1: torch.Tensor, w2: torch.Tensor) -> torch.Tensor:
+    """``states`` [..., in 1 * in 2] times the transposed Kronecker product, which is never formed."""
+    w1, w2 = w1.to(states.dtype), w2.to(states.dtype)
+    if w1.numel() == 1:  # a whole difference
+        return functional.linear(states, w2).mul_(w1[0, 0])
+    columns = functional.linear(states.unflatten(-1, (w1.shape[1], w2.shape[1])), w2)
+    return torch.matmul(w1, columns).flatten(-2)
 
 
 def _dequantize(weight: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """A LoRA beside weights held in FP8: y = W x + up (down x), with both factors in the dtype the network computes in.
 
+Likewise a LoKr, by its own small factors, and the whole difference of a weight.
+
 Fusing would lose it: an FP8 weight has three bits of mantissa, and most of a LoRA's differences are smaller than half a
 step of them. Beside the weight it is as exact as in a network in bfloat16, whether the weight is de-quantized or
 multiplied in FP8, and it is taken away without a trace: one loaded network serves every LoRA, and none. What a file has
@@ -13,11 +15,11 @@ import logging
 import torch
 from torch import nn
 
-from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.fp8 import BRANCH_PARAMETERS, Fp8Linear, is_fp8
 from libs.one_to_all.lora import add_difference
 from libs.one_to_all.lora_changes import Change, read_changes, weight_and_bias
+from libs.one_to_all.lora_contents import hadamard_beside_fp8
 from libs.one_to_all.lora_file import LoraFile, LoraIdentity
 
 _logger = logging.getLogger(__name__)
@@ -52,8 +54,8 @@ class LoraBranches:
             True if anything was changed: parameters may have been added to layers, or taken from them.
 
         Raises:
-            ModelFilesError: see ``read_changes``; or the file holds the whole difference of a weight held in FP8. The
-                network is untouched then.
+            ModelFilesError: see ``read_changes``; or the file is a LoHa for a weight held in FP8. The network is
+                untouched then.
         """
         wanted = None if lora is None else lora.identity()
         if wanted == self._used:
@@ -82,22 +84,20 @@ class LoraBranches:
         changes = read_changes(lora.path, parameters)
         for owner, change in changes.items():
             weight, _ = weight_and_bias(owner, parameters)
-            if weight is not None and is_fp8(weight) and "weight difference" in change.tensors:
-                raise ModelFilesError(
-                    f"{lora.path}: holds the whole difference of {owner}, whose weight is held in FP8 and takes a LoRA "
-                    "of low rank only; use the variant without -fp8 (or set ONE_TO_ALL_ALLOW_FP8=false)"
-                )
+            if weight is not None and is_fp8(weight) and change.is_hadamard:
+                raise hadamard_beside_fp8(lora.path, owner)
         return changes
 
     def _add(self, owner: str, change: Change, strength: float, parameters: dict[str, nn.Parameter]) -> None:
         weight, bias = weight_and_bias(owner, parameters)
         if weight is not None and is_fp8(weight):
             layer = self._network.get_submodule(owner)
-            factors = change.factors(strength, weight.device, self._dtype)
-            if factors is not None:
-                assert isinstance(layer, Fp8Linear)
-                self._layers.append(layer)
+            assert isinstance(layer, Fp8Linear)
+            self._layers.append(layer)
+            if (factors := change.low_rank(strength, weight.device, self._dtype)) is not None:
                 layer.set_branch(*factors)
+            if (sides := change.kronecker(weight.shape, strength, weight.device, self._dtype)) is not None:
+                layer.set_kronecker_branch(*sides)
         elif weight is not None:
             self._change(weight, change.of_weight(weight.shape, weight.device), strength)
         if bias is not None:

@@ -1,11 +1,14 @@
 """What the tensors of a LoRA file are called, and which module of the network each of them is for. Light: no torch.
 
-Three families of names are understood, with or without a prefix; ``<part>`` is ``lora_A``/``lora_B`` or
-``lora_down``/``lora_up`` (with ``.weight``), ``alpha``, ``diff`` or ``diff_b``:
+Three families of names are understood, with or without prefixes:
 
 - diffusers and peft: ``transformer.blocks.0.attn1.to_q.<part>``, also ``base_model.model.`` or no prefix
-- Wan2.1's own: ``diffusion_model.blocks.0.self_attn.q.<part>``, also without prefix
-- flattened: ``lora_unet_blocks_0_self_attn_q.<part>``
+- Wan2.1's own: ``diffusion_model.blocks.0.self_attn.q.<part>``, also ``pipe.dit.`` or no prefix
+- flattened: ``lora_unet_blocks_0_self_attn_q.<part>``, also with two underscores
+
+``<part>`` is of a LoRA (``lora_A``/``lora_B`` or ``lora_down``/``lora_up`` with ``.weight``, with or without the name
+of an adapter), of a LoKr (``lokr_w1`` …) or of a LoHa (``hada_w1_a`` …); or ``alpha``; or a whole difference: ``diff``
+of a weight, ``diff_b`` of a bias, ``diff_m`` of a modulation table.
 
 What does not belong here: reading and adding the tensors (``lora``).
 """
@@ -14,18 +17,73 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-Part = Literal["down", "up", "alpha", "weight difference", "bias difference", "up bias"]
+Part = Literal[
+    "down",
+    "up",
+    "alpha",
+    "weight difference",
+    "bias difference",
+    "up bias",
+    "lokr_w1",
+    "lokr_w1_a",
+    "lokr_w1_b",
+    "lokr_w2",
+    "lokr_w2_a",
+    "lokr_w2_b",
+    "hada_w1_a",
+    "hada_w1_b",
+    "hada_w2_a",
+    "hada_w2_b",
+]
 
-_PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "model.diffusion_model.")
-_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
+_PREFIXES = (
+    "base_model.model.",
+    "transformer.",
+    "diffusion_model.",
+    "model.",
+    "module.",
+    "pipe.",
+    "dit.",
+    "unet.",
+    "_orig_mod.",
+)
+_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_unet_", "lycoris_")
 
+_LONGEST_NAME = 1000
+_ADAPTER = r"(?:\.(?!lora_)[^.]+)?"  # peft's name of it, "default" where people name none
 _PARTS: tuple[tuple[str, Part], ...] = (
-    (r"\.(?:lora_A|lora_down)(?:\.default)?\.weight", "down"),
-    (r"\.(?:lora_B|lora_up)(?:\.default)?\.weight", "up"),
-    (r"\.(?:lora_B|lora_up)(?:\.default)?\.bias", "up bias"),
+    (rf"(?:\.lora_A|\.lora_down|[._]lora\.down){_ADAPTER}\.weight", "down"),
+    (rf"(?:\.lora_B|\.lora_up|[._]lora\.up){_ADAPTER}\.weight", "up"),
+    (rf"(?:\.lora_B|\.lora_up|[._]lora\.up){_ADAPTER}\.bias", "up bias"),
     (r"\.alpha", "alpha"),
-    (r"\.diff", "weight difference"),
+    (r"(?:\.weight)?\.diff", "weight difference"),
     (r"\.diff_b", "bias difference"),
+    (r"\.bias\.diff", "bias difference"),
+    (r"\.lokr_w1", "lokr_w1"),
+    (r"\.lokr_w1_a", "lokr_w1_a"),
+    (r"\.lokr_w1_b", "lokr_w1_b"),
+    (r"\.lokr_w2", "lokr_w2"),
+    (r"\.lokr_w2_a", "lokr_w2_a"),
+    (r"\.lokr_w2_b", "lokr_w2_b"),
+    (r"\.hada_w1_a", "hada_w1_a"),
+    (r"\.hada_w1_b", "hada_w1_b"),
+    (r"\.hada_w2_a", "hada_w2_a"),
+    (r"\.hada_w2_b", "hada_w2_b"),
+)
+_PATTERNS = tuple((re.compile(f"{pattern}$"), part) for pattern, part in _PARTS)
+_MODULATION_END = ".diff_m"
+_MODULATIONS = (".modulation", "_modulation")
+
+_OTHER_METHODS = (
+    # what cannot be used, by a part of its tensors' names
+    (re.compile(r"dora_scale|lora_magnitude_vector"), "is a DoRA, which also scales the weights themselves"),
+    (re.compile(r"lora_mid|lokr_t2|hada_t[12]"), "is factored for convolutions by Tucker's method"),
+    (re.compile(r"oft_|\.boft|oft_R"), "is an OFT, which rotates weights instead of adding to them"),
+    (re.compile(r"^(lora_te\d?_|text_encoders?\.|te\d?\.|cond_stage_model\.)"), "also changes a text encoder"),
+    (re.compile(r"k_img|v_img|img_emb|image_embedder|add_[kv]_proj"), "is for image-to-video"),
+    (re.compile(r"vace_"), "is for VACE"),
+    (re.compile(r"^transformer_2\."), "holds a second network's part (of Wan2.2)"),
+    (re.compile(r"double_blocks|single_blocks|transformer_blocks|down_blocks|input_blocks"), "is for another model"),
 )
 
 _WAN_NAMES: tuple[tuple[str, str], ...] = (
@@ -44,6 +102,7 @@ _WAN_NAMES: tuple[tuple[str, str], ...] = (
     (r"^proj_out$", r"head.head"),
     (r"^scale_shift_table$", r"head.modulation"),
 )
+_SHORT_NAMES = ((r"^(.*\.attn[12]\.to_out)\.0$", r"\1"),)
 
 
 class LoraTensor(NamedTuple):
@@ -69,8 +128,11 @@ def understand_names(names: Iterable[str], owners: set[str]) -> tuple[dict[str, 
     aliases = _aliases(owners)
     known, unknown = {}, []
     for name in names:
-        owner, part = _split(name)
-        found = None if part is None else _find(owner, aliases)
+        if len(name) > _LONGEST_NAME:
+            unknown.append(name)
+            continue
+        names_of_owner, part = _split(name)
+        found = None if part is None else _find(names_of_owner, aliases)
         if found is None or part is None:
             unknown.append(name)
         else:
@@ -78,23 +140,36 @@ def understand_names(names: Iterable[str], owners: set[str]) -> tuple[dict[str, 
     return known, sorted(unknown)
 
 
-def _split(name: str) -> tuple[str, Part | None]:
-    for pattern, part in _PARTS:
-        if match := re.search(f"{pattern}$", name):
-            return name[: match.start()], part
-    return name, None
+def kind_of_other_file(names: Iterable[str]) -> str | None:
+    """What these names that are not understood say of their file, as the end of a sentence; None if nothing known."""
+    shown = list(names)
+    return next((kind for pattern, kind in _OTHER_METHODS if any(pattern.search(name) for name in shown)), None)
+
+
+def _split(name: str) -> tuple[list[str], Part | None]:
+    """The names its module may have in the file, and which part of it this is."""
+    if name.endswith(_MODULATION_END):
+        return [name.removesuffix(_MODULATION_END) + end for end in _MODULATIONS], "weight difference"
+    for pattern, part in _PATTERNS:
+        if match := pattern.search(name):
+            return [name[: match.start()].replace(".processor.", ".").replace("._orig_mod.", ".")], part
+    return [name], None
 
 
 def _aliases(owners: set[str]) -> dict[str, str]:
     aliases = {owner: owner for owner in owners}
     for owner in owners:
-        for pattern, replacement in _WAN_NAMES:
+        for pattern, replacement in (*_WAN_NAMES, *_SHORT_NAMES):
             if re.search(pattern, owner):
                 aliases[re.sub(pattern, replacement, owner)] = owner
     return aliases | {alias.replace(".", "_"): owner for alias, owner in aliases.items() if "." in alias}
 
 
-def _find(name: str, aliases: Mapping[str, str]) -> str | None:
+def _find(names: Iterable[str], aliases: Mapping[str, str]) -> str | None:
+    return next((owner for name in names if (owner := _find_one(name, aliases)) is not None), None)
+
+
+def _find_one(name: str, aliases: Mapping[str, str]) -> str | None:
     while True:
         if name in aliases:
             return aliases[name]
@@ -102,3 +177,5 @@ def _find(name: str, aliases: Mapping[str, str]) -> str | None:
         if prefix is None:
             return None
         name = name.removeprefix(prefix)
+        if prefix in _FLAT_PREFIXES:
+            name = name.lstrip("_")  # some programs write two underscores

@@ -1,4 +1,4 @@
-"""The LoRA a request names: where it lies, and its digest. Light: no torch.
+"""The LoRA a request names: where it lies, whether it fits, and its digest. Light: no torch.
 
 What does not belong here: adding it to a network (``libs.one_to_all.lora``, ``lora_branches``).
 """
@@ -6,23 +6,26 @@ What does not belong here: adding it to a network (``libs.one_to_all.lora``, ``l
 from libs.errors import ModelFilesError
 from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout
+from libs.one_to_all.lora_contents import check_fits
 from libs.one_to_all.lora_file import LoraFile
 from libs.requests.animation_request import ResolvedRequest
+from libs.stages.requested_models import lora_is_absent
 
 
 def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFile | None:
     """The file in the model's folder ``loras/`` at the request's strength; None when the request names none.
 
+    Of the file only the header is read: what it holds must fit the network.
+
     Raises:
-        ModelFilesError: it is not there; says which there are.
+        ModelFilesError: it is not there (says which there are), or it is for another network or broken.
     """
     if request.lora is None:
         return None
     path = layout.lora(request.lora)
     if not path.is_file():
-        there = [file.stem for file in layout.loras()]
-        others = f", or name one of {', '.join(there)}" if there else ""
-        raise ModelFilesError(f"lora: {path} is missing; put the file there{others}")
+        raise ModelFilesError(lora_is_absent(layout, request.lora))
+    check_fits(path, layout.variant)
     return LoraFile(path, request.lora_strength)
 
 

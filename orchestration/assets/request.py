@@ -22,6 +22,7 @@ from libs.requests.intake import InboxIntake
 from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
 from libs.stages.requested_lora import lora_digest, requested_lora
+from libs.stages.requested_models import never_verified
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.objects import ObjectStore
 from libs.storage.sha256 import sha256_of_file
@@ -166,10 +167,7 @@ def _model_files_check(
     verified = stored_verification(store, request.model)
     problem = None
     if verified is None:
-        problem = (
-            f"{request.model} was never verified: run the job prepare_models for partition {request.model!r}, which "
-            "fetches what is missing and verifies it; then start this run again"
-        )
+        problem = f"{never_verified(request.model)}; then start this run again"
     else:
         try:
             lora = _complete_model_files(request, layout_of(request.model, settings))

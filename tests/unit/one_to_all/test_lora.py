@@ -16,6 +16,7 @@ from libs.one_to_all import warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import FramesReady
 from libs.one_to_all.lora import fuse_lora
+from libs.one_to_all.lora_contents import read_contents
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.lora_names import owners_of, understand_names
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
@@ -50,6 +51,24 @@ FAMILIES = {
         "diffusion_model.{wan}.alpha",
     ),
     "wan, A and B": ("diffusion_model.{wan}.lora_A.weight", "diffusion_model.{wan}.lora_B.weight", None),
+    "DiffSynth": (
+        "pipe.dit.{wan}.lora_A.default.weight",
+        "pipe.dit.{wan}.lora_B.default.weight",
+        None,
+    ),
+    "a named adapter": ("{wan}.lora_A.my_adapter.weight", "{wan}.lora_B.my_adapter.weight", None),
+    "a whole checkpoint's": (
+        "model.diffusion_model.{wan}.lora_down.weight",
+        "model.diffusion_model.{wan}.lora_up.weight",
+        "model.diffusion_model.{wan}.alpha",
+    ),
+    "compiled, old diffusers": ("_orig_mod.{ours}.lora.down.weight", "_orig_mod.{ours}.lora.up.weight", None),
+    "VideoX-Fun": (
+        "lora_unet__{flat}.lora_down.weight",
+        "lora_unet__{flat}.lora_up.weight",
+        "lora_unet__{flat}.alpha",
+    ),
+    "LyCORIS": ("lycoris_{flat}.lora_down.weight", "lycoris_{flat}.lora_up.weight", "lycoris_{flat}.alpha"),
     "flattened": ("lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight", "lora_unet_{flat}.alpha"),
 }
 
@@ -151,11 +170,14 @@ def test_differences_of_weights_biases_norms_and_tables(network, tmp_path):
         "diffusion_model.blocks.0.norm3.diff": "blocks.0.norm2.weight",
         "diffusion_model.blocks.0.norm3.diff_b": "blocks.0.norm2.bias",
         "diffusion_model.blocks.2.modulation.diff": "blocks.2.scale_shift_table",
-        "diffusion_model.head.modulation.diff": "scale_shift_table",
+        "diffusion_model.blocks.1.diff_m": "blocks.1.scale_shift_table",
+        "lora_unet_blocks_0.diff_m": "blocks.0.scale_shift_table",
+        "diffusion_model.head.diff_m": "scale_shift_table",
         "diffusion_model.patch_embedding.diff": "patch_embedding.weight",
     }
     generator = torch.Generator().manual_seed(2)
     tensors = {name: torch.randn(before[ours].shape, generator=generator) for name, ours in changes.items()}
+    tensors["diffusion_model.head.diff_m"] = tensors["diffusion_model.head.diff_m"][0]  # without its leading 1
     differences = {ours: tensors[name] for name, ours in changes.items()}
     patch = before["patch_embedding.weight"]
     down, up = torch.randn(RANK, *patch.shape[1:]), torch.randn(patch.shape[0], RANK, 1, 1, 1)
@@ -171,6 +193,71 @@ def test_differences_of_weights_biases_norms_and_tables(network, tmp_path):
     differences["blocks.1.attn1.to_q.bias"] = differences["blocks.1.attn1.to_q.bias"] + 1.5 / RANK * up_bias
     fuse_lora(network, LoraFile(_file(tmp_path, tensors)))
     _assert_changed_by(network, before, differences)
+
+
+def _kronecker(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """By its definition: every number of ``a`` times the whole of ``b``."""
+    return torch.cat([torch.cat([number * b for number in row], 1) for row in a])
+
+
+def _lycoris(network, family: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Tensors of a file that LyCORIS writes, and parameter -> the difference that they mean."""
+    generator = torch.Generator().manual_seed(3)
+    tensors, differences = {}, {}
+    for ours, wan in MODULES.items():
+        rows, columns = network.get_submodule(ours).weight.shape
+        shapes = {
+            "LoKr": {"lokr_w1": (2, 4), "lokr_w2": (rows // 2, columns // 4)},
+            "LoKr of factors": {
+                "lokr_w1_a": (2, RANK),
+                "lokr_w1_b": (RANK, 4),
+                "lokr_w2_a": (rows // 2, RANK),
+                "lokr_w2_b": (RANK, columns // 4),
+            },
+            "LoKr, one side of factors": {
+                "lokr_w1": (2, 4),
+                "lokr_w2_a": (rows // 2, RANK),
+                "lokr_w2_b": (RANK, columns // 4),
+            },
+            "LoHa": {
+                "hada_w1_a": (rows, RANK),
+                "hada_w1_b": (RANK, columns),
+                "hada_w2_a": (rows, RANK),
+                "hada_w2_b": (RANK, columns),
+            },
+        }[family]
+        parts = {part: torch.randn(shape, generator=generator) * 0.1 for part, shape in shapes.items()}
+        tensors |= {f"diffusion_model.{wan}.{part}": tensor for part, tensor in parts.items()}
+        tensors[f"diffusion_model.{wan}.alpha"] = torch.tensor(1.5)
+        scale = 1.0 if family == "LoKr" else 1.5 / RANK  # without a rank, alpha means nothing
+        if family == "LoHa":
+            whole = (parts["hada_w1_a"] @ parts["hada_w1_b"]) * (parts["hada_w2_a"] @ parts["hada_w2_b"])
+        else:
+            sides = [
+                parts[side] if side in parts else parts[f"{side}_a"] @ parts[f"{side}_b"]
+                for side in ("lokr_w1", "lokr_w2")
+            ]
+            whole = _kronecker(*sides)
+        differences[f"{ours}.weight"] = scale * whole
+    return tensors, differences
+
+
+@pytest.mark.parametrize("family", ["LoKr", "LoKr of factors", "LoKr, one side of factors", "LoHa"])
+def test_products_of_lycoris(network, tmp_path, family):
+    before = _before(network)
+    tensors, differences = _lycoris(network, family)
+    fuse_lora(network, LoraFile(_file(tmp_path, tensors), strength=-0.5))
+    _assert_changed_by(network, before, differences, strength=-0.5)
+
+
+def test_a_lokr_of_a_convolution(network, tmp_path):
+    before = _before(network)
+    rows, columns, *kernel = network.patch_embedding.weight.shape
+    w1, w2 = torch.randn(2, 4), torch.randn(rows // 2, columns // 4, *kernel)
+    tensors = {"diffusion_model.patch_embedding.lokr_w1": w1, "diffusion_model.patch_embedding.lokr_w2": w2}
+    fuse_lora(network, LoraFile(_file(tmp_path, tensors)))
+    whole = torch.einsum("ab,cdxyz->acbdxyz", w1, w2).reshape(rows, columns, *kernel)
+    _assert_changed_by(network, before, {"patch_embedding.weight": whole})
 
 
 def test_rounded_once(network, tmp_path):
@@ -208,9 +295,48 @@ def test_integer_alphas_and_factors_in_fp8(network, tmp_path):
 
 _PATCHES = {"down": (4, 16), "up": (128, 4)}
 BROKEN = {
-    "another network": (lambda lora: lora | {"blocks.0.cross_attn.k_img.diff": torch.ones(2)}, "k_img"),
+    "another network": (
+        lambda lora: lora | {"blocks.0.cross_attn.k_img.diff": torch.ones(2)},
+        "1 tensor says nothing to this network: blocks.0.cross_attn.k_img.diff; this file is for image-to-video",
+    ),
+    "a text encoder's part": (
+        lambda lora: lora | {"lora_te1_encoder_block_0.lora_down.weight": torch.ones(2, 2)},
+        "also changes a text encoder",
+    ),
+    "a second network's part": (lambda lora: lora | {"transformer_2.blocks.0.ffn.0.diff_b": torch.ones(2)}, "Wan2.2"),
+    "two adapters": (
+        lambda lora: lora | {"blocks.1.attn1.to_q.lora_A.second.weight": torch.ones(RANK, 2)},
+        "twice, as .*; a file with one adapter is expected",
+    ),
+    "half a LoKr": (lambda lora: lora | {"blocks.0.ffn.2.lokr_w1": torch.ones(2, 2)}, "one lokr_w1 and one lokr_w2"),
+    "a LoKr of another size": (
+        lambda lora: lora | {f"blocks.0.ffn.2.lokr_w{side}": torch.ones(2, 2) for side in (1, 2)},
+        "does not fit",
+    ),
+    "factors of a LoKr that do not meet": (
+        lambda lora: (
+            lora
+            | {"blocks.0.ffn.2.lokr_w1": torch.ones(1, 1), "blocks.0.ffn.2.lokr_w2_a": torch.ones(128, 2)}
+            | {"blocks.0.ffn.2.lokr_w2_b": torch.ones(3, 256)}
+        ),
+        "does not fit",
+    ),
+    "a part of a LoHa": (lambda lora: lora | {"blocks.0.ffn.2.hada_w1_a": torch.ones(2, 2)}, "not the hada_w1_b part"),
+    "two products": (
+        lambda lora: lora | {f"blocks.3.ffn.2.lokr_w{side}": torch.ones(1, 1) for side in (1, 2)},
+        "in several ways at once",
+    ),
+    "only an alpha": (lambda lora: lora | {"blocks.2.ffn.0.alpha": torch.tensor(1.0)}, "nothing that it is for"),
+    "an up bias alone": (lambda lora: lora | {"blocks.2.ffn.0.lora_up.bias": torch.ones(256)}, "not the up part"),
+    "a long name": (lambda lora: lora | {"model." * 10_000 + "x": torch.ones(2)}, "say"),
+    "alpha 0": (lambda lora: _with_first(lora, ".alpha", lambda x: x * 0), r"alpha is 0\.0; a number above 0"),
+    "a negative alpha": (lambda lora: _with_first(lora, ".alpha", lambda x: -x), r"alpha is -1\.0; a number above 0"),
+    "an infinite alpha": (lambda lora: _with_first(lora, ".alpha", lambda x: x / 0), "alpha is inf"),
+    "an alpha that is no number": (lambda lora: _with_first(lora, ".alpha", lambda x: x * torch.nan), "alpha is nan"),
+    "a huge alpha": (lambda lora: _with_first(lora, ".alpha", lambda x: x * 1e30), "a number above 0 is expected"),
     "a block too many": (lambda lora: lora | {"blocks.99.ffn.0.diff_b": torch.ones(2)}, "blocks.99"),
-    "an unknown part": (lambda lora: lora | {"blocks.0.attn1.to_q.dora_scale": torch.ones(2)}, "dora_scale"),
+    "a whole difference of another size": (lambda lora: lora | {"blocks.0.diff_m": torch.ones(1, 2)}, "does not fit"),
+    "an unknown part": (lambda lora: lora | {"blocks.0.attn1.to_q.dora_scale": torch.ones(2)}, "is a DoRA"),
     "no up": (lambda lora: _without(lora, "q.lora_up.weight"), "not the up part"),
     "no down": (lambda lora: _without(lora, "q.lora_down.weight"), "not the down part"),
     "another width": (lambda lora: _with_first(lora, "lora_down.weight", lambda x: x[:, :-1].clone()), "does not fit"),
@@ -262,12 +388,67 @@ def test_files_that_cannot_be_read(network, tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ModelFilesError, match="cannot be read"):
         fuse_lora(network, LoraFile(path))
-    for metadata in ("[1]", '{"lora_alpha": "many"}', '{"lora_alpha": null}', '{"alpha_pattern": [1]}'):
-        path = _file(tmp_path, _lora(network, "bare", None)[0], {"lora_adapter_metadata": metadata})
-        with pytest.raises(ModelFilesError, match="lora_adapter_metadata"):
-            fuse_lora(network, LoraFile(path))
     with pytest.raises(InputError, match="strength=nan"):
         LoraFile(path, float("nan"))
+
+
+METADATA = (
+    "[1]",
+    "null",
+    "[" * 100_000,
+    '{"lora_alpha":' * 100_000,
+    '{"lora_alpha": "many"}',
+    '{"lora_alpha": "4"}',
+    '{"lora_alpha": true}',
+    '{"lora_alpha": [4]}',
+    '{"lora_alpha": null}',
+    '{"lora_alpha": 0}',
+    '{"lora_alpha": -4}',
+    '{"lora_alpha": NaN}',
+    '{"lora_alpha": -Infinity}',
+    '{"lora_alpha": 1e400}',
+    '{"lora_alpha": 1e-400}',
+    f'{{"lora_alpha": 1{"0" * 400}}}',
+    f'{{"lora_alpha": 1{"0" * 5000}}}',
+    '{"alpha_pattern": [1]}',
+    '{"alpha_pattern": {"to_q": "four"}}',
+    '{"alpha_pattern": {"to_q": 1e400}}',
+)
+
+
+@pytest.mark.parametrize("metadata", METADATA, ids=lambda text: text[:40])
+def test_metadata_that_says_no_usable_alpha(network, tmp_path, metadata):
+    path = _file(tmp_path, _lora(network, "bare", None)[0], {"lora_adapter_metadata": metadata})
+    with pytest.raises(ModelFilesError, match=r"distilled\.safetensors: .*lora_adapter_metadata") as raised:
+        read_contents(path, {name: tuple(one.shape) for name, one in network.named_parameters()})
+    assert not raised.value.retryable
+    assert len(str(raised.value)) < 1000
+
+
+ALPHA_BITS = {
+    torch.float64: 8,
+    torch.float32: 4,
+    torch.float16: 2,
+    torch.bfloat16: 2,
+    torch.float8_e4m3fn: 1,
+    torch.float8_e5m2: 1,
+    torch.int64: 8,
+    torch.int32: 4,
+    torch.int16: 2,
+    torch.uint8: 1,
+}
+
+
+@pytest.mark.parametrize("dtype", ALPHA_BITS, ids=str)
+def test_alphas_are_read_as_torch_reads_them(network, tmp_path, dtype):
+    tensors, _ = _lora(network, "wan", 1.0)
+    shapes = {name: tuple(one.shape) for name, one in network.named_parameters()}
+    for value in (1.0, 2.0, 12.0, 20.0, 0.875, 0.001953125, 0.015625):
+        alpha = torch.tensor(value).to(dtype)
+        if not alpha:
+            continue
+        path = _file(tmp_path, _with_first(tensors, "head.head.alpha", lambda _, alpha=alpha: alpha))
+        assert read_contents(path, shapes)["proj_out"].scale == alpha.double().item() / RANK
 
 
 def test_no_two_modules_share_a_name(network):

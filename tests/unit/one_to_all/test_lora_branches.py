@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from libs.errors import ModelFilesError
 from libs.model_repo.quantize import quantize_weight
+from libs.model_repo.variants import get_variant
 from libs.one_to_all import warm
 from libs.one_to_all.block_offload import BlockOffload
 from libs.one_to_all.engine import AnimationEngine
@@ -17,6 +18,7 @@ from libs.one_to_all.events import FramesReady
 from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_branches import LoraBranches
+from libs.one_to_all.lora_contents import check_fits
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.options import SamplingOptions
@@ -117,6 +119,52 @@ def test_a_layer_with_its_branch(network, tmp_path, dtype, in_fp8_products):
     assert (found.double() - expected).abs().max() <= 2 * rounding * expected.abs().max()
 
 
+KINDS = {
+    "LoKr": ("lokr_w1", "lokr_w2"),
+    "LoKr and a whole difference": ("lokr_w1", "lokr_w2", "diff"),
+    "a whole difference": ("diff",),
+    "LoRA and a whole difference": ("lora_down.weight", "lora_up.weight", "alpha", "diff"),
+    "LoKr of factors": ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"),
+}
+
+
+@pytest.mark.parametrize("in_fp8_products", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_kinds_beside_both_products(network, small_transformer, tmp_path, kind, in_fp8_products):
+    """What a layer gives more than before is its input times the difference that fusing adds."""
+    shapes = {
+        "lokr_w1": (2, 4),
+        "lokr_w2": (128, 32),
+        "lokr_w2_a": (128, 3),
+        "lokr_w2_b": (3, 32),
+        "diff": (256, 128),
+        "lora_down.weight": (3, 128),
+        "lora_up.weight": (256, 3),
+        "alpha": (),
+    }
+    generator = torch.Generator().manual_seed(5)
+    tensors = {part: torch.rand(shapes[part], generator=generator) + 0.1 for part in KINDS[kind]}
+    lora = LoraFile(tmp_path / "one.safetensors", strength=-0.3)
+    save_file({f"blocks.1.ffn.0.{part}": tensor for part, tensor in tensors.items()}, lora.path)
+    plain = small_transformer(**NETWORK)
+    weight = plain.blocks[1].ffn.net[0].proj.weight
+    before = weight.clone()
+    fuse_lora(plain, lora)
+    if in_fp8_products:
+        compute_in_fp8(network, network._no_split_modules, CPU)
+    layer = network.blocks[1].ffn.net[0].proj
+    states = torch.randn(2, 5, 128, generator=generator)
+    without = layer(states)
+    branches = LoraBranches(network, torch.float32)
+    assert branches.use(lora)
+    found = layer(states) - without
+    expected = states @ (weight - before).t()
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert branches.use(None)
+    assert torch.equal(layer(states), without)
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias", "scale_weight"]
+
+
 def test_fusing_into_fp8_would_round_a_small_lora_away(network):
     """Why there is a branch: a difference of 1 % of the weights, fused and quantized again, is mostly noise."""
     layer = network.blocks[0].attn1.to_q
@@ -199,15 +247,17 @@ def test_what_cannot_be_used_changes_nothing(network, velocity, tmp_path):
     branches.use(lora)
     before = velocity(network)
     whole = tmp_path / "whole.safetensors"
+    factors = {"w1_a": (128, 2), "w1_b": (2, 128), "w2_a": (128, 2), "w2_b": (2, 128)}
     save_file(
-        {"diffusion_model.blocks.1.self_attn.q.diff": torch.zeros(network.blocks[1].attn1.to_q.weight.shape)}, whole
+        {f"diffusion_model.blocks.1.self_attn.q.hada_{part}": torch.ones(factors[part]) for part in factors}, whole
     )
-    with pytest.raises(
-        ModelFilesError, match=r"whole\.safetensors: holds the whole difference of blocks\.1\.attn1\.to_q"
-    ):
+    with pytest.raises(ModelFilesError, match=r"whole\.safetensors: is a LoHa \(hada_w1_a of blocks\.1\.attn1\.to_q\)"):
         branches.use(LoraFile(whole))
+    with pytest.raises(ModelFilesError, match="is a LoHa"):
+        check_fits(whole, get_variant("sandbox-fp8"))
+    check_fits(whole, get_variant("sandbox"))
     save_file({"blocks.0.attn1.to_q.lora_down.lora_A.weight": torch.zeros(2, 2)}, whole)
-    with pytest.raises(ModelFilesError, match="say nothing to this network"):
+    with pytest.raises(ModelFilesError, match="says nothing to this network"):
         branches.use(LoraFile(whole))
     with pytest.raises(ModelFilesError, match="is missing"):
         branches.use(LoraFile(tmp_path / "absent.safetensors"))
@@ -299,6 +349,11 @@ def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):
         requested_lora(request, layout)
     layout.lora("distilled").parent.mkdir()
     layout.lora("distilled").touch()
+    with pytest.raises(
+        ModelFilesError, match=r"distilled\.safetensors: has 0 bytes, too few .* cannot be read as a LoRA"
+    ):
+        requested_lora(request, layout)
+    save_file({"diffusion_model.blocks.0.ffn.2.diff_b": torch.ones(128)}, layout.lora("distilled"))
     assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors")
     request = ResolvedRequest.model_construct(lora="distilled", lora_strength=0.5, model=layout.variant.name)
     assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors", 0.5)

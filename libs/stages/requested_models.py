@@ -1,0 +1,76 @@
+"""Whether the model files that requests need are there, as far as this machine can know: for ``submit``.
+
+The run looks again before anything is computed. What does not belong here: what a LoRA file holds
+(``libs.one_to_all.lora_contents``), verifying (``libs.model_repo.verify``).
+"""
+
+from collections.abc import Iterable, Iterator
+
+from libs.errors import InputError, ModelFilesError
+from libs.model_repo.layout import RepositoryLayout, layout_of
+from libs.model_repo.variants import VARIANTS, variant_of_folder
+from libs.one_to_all.lora_contents import check_fits
+from libs.requests.animation_request import AnimationRequest
+from libs.settings import Settings
+from libs.storage.artifacts import ArtifactStore
+
+VERIFICATION = "model_verification"
+
+
+def model_warnings(requests: Iterable[AnimationRequest], settings: Settings, store: ArtifactStore) -> list[str]:
+    """What will stop runs of these ``requests`` before they begin, each once, with the way out; empty if all is well.
+
+    A machine without any model files says nothing of them: they lie where the GPUs are.
+
+    Raises:
+        InputError: a LoRA that is there does not fit the model it is named for.
+    """
+    default = variant_of_folder(settings.one_to_all_model_dir).name
+    wanted = {(request.model or default, request.lora): request for request in requests}
+    machine_has_models = any(layout_of(variant, settings).root.is_dir() for variant in VARIANTS)
+    found: list[str] = []
+    for (model, lora), request in wanted.items():
+        layout = layout_of(model, settings)
+        if machine_has_models:
+            found += _problems_of_files(layout, lora, request.id)
+        if store.manifest(VERIFICATION, model) is None:
+            found.append(never_verified(model))
+    return list(dict.fromkeys(found))
+
+
+def never_verified(model: str) -> str:
+    """What to do about model files that nobody looked at yet; a run stops until it is done."""
+    return (
+        f"{model} was never verified: run the job prepare_models for partition {model!r} in Dagster, which fetches "
+        "what is missing and verifies it"
+    )
+
+
+def lora_is_absent(layout: RepositoryLayout, lora: str) -> str:
+    """What to do about a LoRA that is not in the model's folder; names those there are."""
+    there = [file.stem for file in layout.loras()]
+    others = f", or name one of {', '.join(there)}" if there else ""
+    return f"lora: {layout.lora(lora)} is missing; put the file there{others}"
+
+
+def _problems_of_files(layout: RepositoryLayout, lora: str | None, request: str) -> Iterator[str]:
+    model = layout.variant.name
+    if not layout.root.is_dir():
+        yield (
+            f"{model} is not on this machine ({layout.root}): fetch it with `{_fetching_command(layout)}`, or by the "
+            f"job prepare_models for partition {model!r}, which also verifies it"
+        )
+    elif lora is not None:
+        path = layout.lora(lora)
+        if not path.is_file():
+            yield lora_is_absent(layout, lora)
+            return
+        try:
+            check_fits(path, layout.variant)
+        except ModelFilesError as error:
+            raise InputError(f"{request}: lora: {error}") from None
+
+
+def _fetching_command(layout: RepositoryLayout) -> str:
+    base = layout.variant.base
+    return f"one-to-all models download {layout.variant.name}" if base is None else f"one-to-all models quantize {base}"
