@@ -6,7 +6,7 @@ here: the names in a file (``lora_names``), the tensors themselves (``lora_chang
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,25 +180,25 @@ def _check_shapes(path: Path, owner: str, change: StoredChange, parameters: Mapp
     expected: dict[Part, Shape | None] = {"weight difference": weight, "bias difference": bias, "up bias": bias}
     for part, shape in expected.items():
         if part in shapes and (shape is None or _without_ones(shapes[part]) != _without_ones(shape)):
-            raise _wrong_shape(path, owner, part, shapes[part], shape)
+            raise _wrong_shape(path, owner, [part], [shapes[part]], shape)
     is_matrix = weight is not None and len(weight) > 1
     if "down" in shapes:
         down, up = shapes["down"], shapes["up"]
         fits = is_matrix and up[:2] == (weight[0], down[0]) and math.prod(up[2:]) == 1
         if not (fits and _fits_columns(down[1:], weight)):
-            raise _wrong_shape(path, owner, "down and up", (*down, *up), weight)
+            raise _wrong_shape(path, owner, ["down", "up"], [down, up], weight)
     if change.is_hadamard:
         factors = [shapes[part] for part in _HADAMARD]
         fits = is_matrix and all(len(one) == 2 for one in factors)
         for a, b in ((factors[0], factors[1]), (factors[2], factors[3])):
             fits = fits and a == (weight[0], b[0]) and b[1] == math.prod(weight[1:])
         if not fits:
-            raise _wrong_shape(path, owner, "hada_w1 and hada_w2", sum(factors, ()), weight)
+            raise _wrong_shape(path, owner, _HADAMARD, factors, weight)
     left, right = lokr_shape(shapes, "w1"), lokr_shape(shapes, "w2")
     if left and right:
         fits = is_matrix and left[0] * right[0] == weight[0] and left[1] * right[1] == math.prod(weight[1:])
         if not fits:
-            raise _wrong_shape(path, owner, "lokr_w1 and lokr_w2", (*left, *right), weight)
+            raise _wrong_shape(path, owner, ["lokr_w1", "lokr_w2"], [left, right], weight)
 
 
 def _without_ones(shape: Shape) -> Shape:
@@ -223,11 +223,14 @@ def lokr_shape(shapes: Mapping[Part, Shape], side: str) -> tuple[int, int] | Non
     return a[0], math.prod(b[1:])
 
 
-def _wrong_shape(path: Path, owner: str, part: str, found: Shape, expected: Shape | None) -> ModelFilesError:
-    shape = "nothing" if expected is None else list(expected)
+def _wrong_shape(
+    path: Path, owner: str, parts: Sequence[str], found: Sequence[Shape], expected: Shape | None
+) -> ModelFilesError:
+    shapes = " and ".join(str(list(shape)) for shape in found)
+    fits = "nothing that it could be added to" if expected is None else f"[{', '.join(map(str, expected))}]"
     return ModelFilesError(
-        f"{path}: the {part} of {owner} has shape {list(found)}, which does not fit {shape}; a LoRA for a network of "
-        "this size is expected"
+        f"{path}: the {' and '.join(parts)} of {owner} {'has shape' if len(parts) == 1 else 'have shapes'} {shapes}, "
+        f"which does not fit {fits}; a LoRA for a network of this size is expected"
     )
 
 
