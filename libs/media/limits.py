@@ -26,6 +26,12 @@ MAXIMUM_FRAME_COUNT = 216_000
 MAXIMUM_FRAME_RATE = Fraction(240)
 """Frames per second: slow-motion recordings of phones reach it; more comes from broken time stamps."""
 
+MINIMUM_FRAME_RATE = Fraction(1, 10)
+"""Frames per second: slower than any slide show; less comes from broken time stamps."""
+
+MAXIMUM_DURATION = Fraction(12 * 3600)
+"""Seconds of one video; more comes from broken time stamps, or is no driver."""
+
 
 def check_size(what: str, width: int, height: int, maximum_pixels: int) -> None:
     """Refuse sizes that cannot be used.

@@ -214,7 +214,8 @@ def _declared_end(container: av.container.InputContainer, stream: av.VideoStream
 
 def _plan(stream: av.VideoStream, times: list[Fraction | None], durations: list[Fraction]) -> FrameTiming:
     """Timing from packet times, given in decoding order; without times (raw streams) the declared rate counts."""
-    declared = [declared_rate(rate, stream.time_base) for rate in (stream.average_rate, stream.guessed_rate)]
+    rates = (stream.average_rate, stream.guessed_rate)
+    declared = list(dict.fromkeys([*(declared_rate(rate, stream.time_base) for rate in rates), *rates]))
     known = [time for time in times if time is not None]
     last_duration = durations[max(range(len(times)), key=lambda index: times[index] or 0)] or None
     if len(known) < len(times):

@@ -1,3 +1,4 @@
+import random
 from fractions import Fraction
 
 import pytest
@@ -40,6 +41,57 @@ def test_dropped_frames_make_a_video_variable_at_its_true_rate():
     timing = plan_frame_timing(times, [Fraction(len(times), 10)])
     assert (timing.frame_rate, timing.variable) == (30, True)
     assert grid_length(timing, times) == 300
+
+
+GRID_RATES = [
+    *(Fraction(rate) for rate in (24, 25, 30, 48, 50, 60, 120)),
+    *(Fraction(nominal * 1000, 1001) for nominal in (24, 30, 48, 60, 120)),
+]
+
+
+@given(st.sampled_from(GRID_RATES), st.booleans(), st.integers(900, 2000), st.data())
+def test_a_grid_in_whole_milliseconds_with_missing_frames_has_its_rate_and_length(rate, declared, count, data):
+    missing = data.draw(st.sets(st.integers(1, count - 2), min_size=1, max_size=count // 4))
+    kept = [index for index in range(count) if index not in missing]
+    times = [Fraction(round(index / rate * 1000), 1000) for index in kept]
+    timing = plan_frame_timing(times, [rate if declared else None])
+    assert timing.frame_rate == rate
+    assert timing.variable
+    assert grid_length(timing, times) == count
+
+
+@pytest.mark.parametrize("rate", GRID_RATES, ids=str)
+def test_of_a_short_grid_the_declared_rate_is_believed(rate):
+    times = [Fraction(round(index / rate * 1000), 1000) for index in range(40) if index != 17]
+    timing = plan_frame_timing(times, [rate])
+    assert (timing.frame_rate, timing.variable, grid_length(timing, times)) == (rate, True, 40)
+
+
+def test_the_rate_of_a_grid_that_no_frames_fill_is_not_believed():
+    times = [Fraction(index, 30) for index in range(60) if index != 25]
+    timing = plan_frame_timing(times, [Fraction(120), Fraction(240)])
+    assert (timing.frame_rate, grid_length(timing, times)) == (30, 60)
+
+
+def test_a_recording_without_any_grid_has_the_rate_near_its_typical_distance():
+    generator = random.Random(3)
+    times, now = [Fraction(0)], 0
+    for _ in range(200):
+        now += generator.choice([11, 15, 16, 17, 17, 17, 18, 45])
+        times.append(Fraction(now, 1000))
+    timing = plan_frame_timing(times, [Fraction(1000)])
+    assert timing.variable
+    assert timing.frame_rate in (60, Fraction(60_000, 1001))
+
+
+def test_two_frames_with_one_time_are_both_shown_where_the_next_place_is_empty():
+    places = [0, 1, 2, 2, 4, 5, 6, 6]
+    times = [Fraction(round(place * 1000 / 24), 1000) for place in places]
+    timing = plan_frame_timing(times, [Fraction(24)])
+    assert timing.frame_rate == 24
+    shown = [index for index, _ in on_constant_grid(timing, [(time, index) for index, time in enumerate(times)])]
+    assert shown == list(range(8))
+    assert grid_length(timing, times) == 8
 
 
 @given(positive_steps)

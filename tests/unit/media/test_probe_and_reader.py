@@ -38,6 +38,29 @@ def test_rates_stay_exact_even_where_times_are_rounded_to_milliseconds(make_vide
         assert probe_video(make_video(name, 40, rate=rate)).frame_rate == rate
 
 
+GRID_RATES = (24, Fraction(24000, 1001), 30, Fraction(48000, 1001), 50, 60, 120, Fraction(120000, 1001))
+
+
+@pytest.mark.parametrize("rate", GRID_RATES, ids=str)
+@pytest.mark.parametrize(("name", "codec"), [("clip.webm", "libvpx"), ("clip.mkv", "mpeg4"), ("clip.flv", "flv1")])
+def test_missing_frames_of_a_grid_in_whole_milliseconds_are_filled_at_the_declared_rate(
+    make_video, number_of, numbered_frame, name, codec, rate
+):
+    kept = [index for index in range(40) if index not in (9, 17, 18)]
+    path = make_video(
+        name,
+        rate=rate,
+        codec=codec,
+        frames=[numbered_frame(index) for index in kept],
+        pts=[round(index * 1000 / Fraction(rate)) for index in kept],
+        time_base=Fraction(1, 1000),
+        options={"deadline": "realtime"} if codec == "libvpx" else {},
+    )
+    info = probe_video(path)
+    assert (info.frame_rate, info.frame_count, info.variable_frame_rate) == (rate, 40, True)
+    assert numbers(path, number_of) == [max(shown for shown in kept if shown <= index) for index in range(40)]
+
+
 def test_a_single_frame_is_a_video(make_video):
     info = probe_video(make_video(count=1, rate=NTSC))
     assert (info.frame_count, info.frame_rate) == (1, NTSC)
