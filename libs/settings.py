@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from libs.default_passwords import password_in, why_refused
 from libs.dotenv_file import require_readable
 from libs.errors import SettingsError
+from libs.printable import printable
 from libs.setting_values import (
     LONGEST_AGE_DAYS,
     AttentionName,
@@ -33,7 +34,7 @@ from libs.setting_values import (
     ServerAddress,
     TimeZoneName,
 )
-from libs.validation_messages import printable, shown, what_was_expected
+from libs.validation_messages import shown, what_was_expected
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 """The checkout. For a package installed without one it is the folder of Python's packages: see :func:`is_checkout`."""

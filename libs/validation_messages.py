@@ -105,12 +105,3 @@ def shown(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value[:120], ensure_ascii=False)[:120]
     return (str(value).lower() if isinstance(value, bool) else str(value))[:120]
-
-
-def printable(text: str) -> str:
-    """``text`` with what is no visible character (and might steer a terminal, or be no text at all) written out."""
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

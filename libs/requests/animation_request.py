@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.approximation import Quality
+from libs.printable import printable
 from libs.requests.core_yaml import UnclearNumber
 from libs.requests.document import load_document
-from libs.validation_messages import place_of, printable, shown, what_was_expected
+from libs.validation_messages import place_of, shown, what_was_expected
 
 DEFAULT_NEGATIVE_PROMPT = (
     "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "
@@ -38,6 +39,7 @@ SCHEDULING_FIELDS = frozenset({"priority", "when"})
 GRID_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 
 _MAX_PROBLEMS = 20
+_LONGEST_MESSAGE = 10_000
 
 _ID_RULE = "must be 1 to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit"
 _PATTERN_RULES = {
@@ -230,7 +232,7 @@ def describe_validation_error(error: ValidationError, known_fields: Iterable[str
     described = [_describe(problem, known) for problem in problems[:_MAX_PROBLEMS]]
     if len(problems) > _MAX_PROBLEMS:
         described.append(f"and {len(problems) - _MAX_PROBLEMS} more problems")
-    return printable("; ".join(described))
+    return printable("; ".join(described), _LONGEST_MESSAGE)
 
 
 def _describe(problem: Any, known_fields: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from libs.errors import InputError
+from libs.printable import printable
 from libs.requests.core_yaml import (
     MAX_DEPTH,
     DocumentProblemError,
@@ -20,9 +21,9 @@ from libs.requests.core_yaml import (
     values_of,
     whole_number,
 )
-from libs.validation_messages import printable
 
 MAX_DOCUMENT_BYTES = 1_000_000
+_LONGEST_MESSAGE = 10_000
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -55,7 +56,7 @@ def load_document(document: bytes | str, *, source: str) -> Any:
     try:
         return _load_json_or_yaml(_decoded(document) if isinstance(document, bytes) else document)
     except DocumentProblemError as problem:
-        raise InputError(f"{source}: {printable(str(problem))}") from None
+        raise InputError(f"{source}: {printable(str(problem), _LONGEST_MESSAGE)}") from None
 
 
 def _decoded(document: bytes) -> str:
