@@ -18,6 +18,7 @@ from orchestration.assets.pose_tracks import pose_tracks
 from orchestration.assets.request import validate_request
 from orchestration.assets.request_inputs import REQUEST_INPUTS
 from orchestration.checks.clip import CLIP_CHECKS
+from orchestration.checks.poses import POSE_CHECKS
 from orchestration.checks.quality import QUALITY_CHECKS
 from orchestration.checks.third_party import third_party_is_untouched
 from orchestration.fleet.lost_launches import lost_launches
@@ -58,7 +59,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             animation,
             animation_review,
         ],
-        asset_checks=[*CLIP_CHECKS, *QUALITY_CHECKS, third_party_is_untouched],
+        asset_checks=[*POSE_CHECKS, *CLIP_CHECKS, *QUALITY_CHECKS, third_party_is_untouched],
         jobs=[*JOBS, delete_old_stash, check_storage, *HOUSEKEEPING_JOBS],
         sensors=[inbox_sensor, input_watch, lora_watch, lost_launches],
         schedules=[build_nightly_batch(load_settings()), *HOUSEKEEPING_SCHEDULES],

@@ -16,12 +16,14 @@ from libs.atomic_write import atomic_write
 from libs.command_line.options import examples
 from libs.command_line.terminal import console, whole
 from libs.errors import ArtifactMissingError, InputError
+from libs.model_repo.variants import variant_of_folder
 from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.requests.inbox import Inbox
 from libs.requests.states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
 from libs.requests.submission import plan_submission, upload
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
+from libs.stages.found_poses import sandbox_note
 from libs.stages.requested_models import model_warnings
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.factory import store_from_settings
@@ -47,7 +49,8 @@ def submit(
     inbox = Inbox(store.objects)
     plan = plan_submission(files, inbox)
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
-    for warning in model_warnings(requests, settings, store):
+    sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
+    for warning in [*model_warnings(requests, settings, store), *([sandbox] if sandbox else [])]:
         console.print(f"note: {warning}", markup=False, soft_wrap=True)
     before = inbox.media(plan.media)
     sent = upload(plan, inbox)

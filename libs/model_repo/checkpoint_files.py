@@ -3,12 +3,11 @@
 What does not belong here: digests (``verify``), NaN in the weights (the engine's loader), other parts of a repository.
 """
 
+import json
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 from libs.errors import ModelFilesError
-from libs.model_repo.json_file import read_json_file
 from libs.model_repo.layout import INDEX_NAME, RepositoryLayout
 from libs.model_repo.parameters import TensorInfo, compare_tensors
 from libs.model_repo.report import Problem, State
@@ -52,21 +51,22 @@ def check_checkpoint(layout: RepositoryLayout) -> list[Problem]:
 
 def _index_of(layout: RepositoryLayout) -> dict[str, str]:
     """Tensor name -> shard."""
-    with suppress(FileNotFoundError):
+    if layout.index.is_file():
         return read_index(layout.index)
-    with suppress(FileNotFoundError):
-        return dict.fromkeys(read_header(layout.root / SINGLE_FILE_NAME), SINGLE_FILE_NAME)
+    single = layout.root / SINGLE_FILE_NAME
+    if single.is_file():
+        return dict.fromkeys(read_header(single), SINGLE_FILE_NAME)
     raise IncompleteSafetensorsError(f"{layout.index.name} is missing")
 
 
 def _check_configuration(path: Path) -> list[Problem]:
     """``configuration.json`` is a note of the hub that not every hub has; where it is, it must be JSON."""
-    try:
-        read_json_file(path, "configuration", path.name)
-    except FileNotFoundError:
+    if not path.is_file():
         return []
-    except ModelFilesError as error:
-        return [_problem(path.name, "mismatch", str(error))]
+    try:
+        json.loads(path.read_bytes())
+    except (UnicodeDecodeError, ValueError) as error:
+        return [_problem(path.name, "mismatch", f"{path.name} is not JSON: {error}")]
     return []
 
 

@@ -31,7 +31,7 @@ class Flicker:
     maximum: float
 
 
-def measure_flicker(frames: Iterable[Frame]) -> Flicker:
+def measure_flicker(frames: Iterable[Frame]) -> Flicker | None:
     """How far pixels stand out from where they were one frame before *and* will be one frame later.
 
     For each frame t but the first and the last, with Y the luma at a short side of at most 256 pixels:
@@ -49,8 +49,8 @@ def measure_flicker(frames: Iterable[Frame]) -> Flicker:
         frames: uint8 RGB [H, W, 3] of one size; three are held at a time.
 
     Returns:
-        Levels of 0 to 255; filmed dances have 0.6 to 0.7. Zero for a clip of fewer than three frames. Frames whose
-        motion cannot be followed (fewer than 2 % of the pixels) are left out.
+        Levels of 0 to 255; filmed dances have 0.6 to 0.7. Frames whose motion cannot be followed (fewer than 2 % of the
+        pixels) are left out; None where no frame is left, as for a clip of fewer than three frames.
     """
     matcher = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     values: list[float] = []
@@ -66,7 +66,7 @@ def measure_flicker(frames: Iterable[Frame]) -> Flicker:
             )
             values += [] if value is None else [value]
         before = current, forward, backward
-    return Flicker(float(np.mean(values)), float(np.max(values))) if values else Flicker(0.0, 0.0)
+    return Flicker(float(np.mean(values)), float(np.max(values))) if values else None
 
 
 def _standing_out(

@@ -28,7 +28,7 @@ class Sharpness:
 
 def measure_sharpness(
     frames: Iterable[Frame], reference: Frame, mask: npt.NDArray[np.uint8] | None = None
-) -> Sharpness:
+) -> Sharpness | None:
     """The variance of the Laplacian of the luma, divided by that of the reference.
 
     Source: Pech-Pacheco and others 2000, "Diatom autofocusing in brightfield microscopy"; here with the 3 x 3 Laplacian
@@ -41,12 +41,14 @@ def measure_sharpness(
             count as detail.
 
     Returns:
-        1 where the reference itself has no detail at all.
+        None where the reference itself has no detail at all, or the clip no frame.
     """
     kept = None if mask is None else _away_from_edge(mask == 0)
     sharpness = _variance(reference, kept)
-    values = [1.0 if sharpness < _FLAT else _variance(frame) / sharpness for frame in frames]
-    return Sharpness(float(np.mean(values)), float(np.min(values))) if values else Sharpness(0.0, 0.0)
+    if sharpness < _FLAT:
+        return None
+    values = [_variance(frame) / sharpness for frame in frames]
+    return Sharpness(float(np.mean(values)), float(np.min(values))) if values else None
 
 
 def _variance(frame: Frame, kept: npt.NDArray[np.bool_] | None = None) -> float:

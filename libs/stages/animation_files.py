@@ -1,8 +1,10 @@
-"""The names of the files people look at: the clip, its pose preview, its contact sheet. Light: anything may import it.
+"""The names of files of a clip: its key-points, the clip, what people look at. Light: anything may import it.
 
 What does not belong here: making them (``libs.stages.animation``, ``pose_conditioning``, ``review``).
 """
 
+REFERENCE_TRACK = "reference.npz"
+DRIVER_TRACK = "driver.npz"
 CLIP_FILE = "clip.mp4"
 SUMMARY_FILE = "summary.json"
 PREVIEW_FILE = "preview.mp4"

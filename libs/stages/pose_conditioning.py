@@ -23,8 +23,7 @@ from libs.pose.options import PoseOptions
 from libs.pose.parallel import prefetched
 from libs.pose.track import PoseTrack
 from libs.requests.animation_request import OutputSize
-from libs.stages.animation_files import PREVIEW_FILE
-from libs.stages.pose_tracks import DRIVER_TRACK, REFERENCE_TRACK
+from libs.stages.animation_files import DRIVER_TRACK, PREVIEW_FILE, REFERENCE_TRACK
 from libs.stages.request_media import RequestMedia
 
 CHOICE_FILE = "choice.json"

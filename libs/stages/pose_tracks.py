@@ -20,11 +20,9 @@ from libs.pose.estimator import PoseEstimator
 from libs.pose.framing import resize_crop_frames
 from libs.pose.person_check import require_person
 from libs.pose.track import PoseTrack
+from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
 from libs.stages.pose_track_store import SharedPoseTracks, TrackSource
 from libs.stages.request_media import RequestMedia
-
-REFERENCE_TRACK = "reference.npz"
-DRIVER_TRACK = "driver.npz"
 
 FrameCallback = Callable[[int, int], None]
 

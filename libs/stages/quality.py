@@ -37,7 +37,7 @@ class ClipQuality:
         colour_drift: CIELAB units, the chunk farthest from the first (``colour_drift``).
         colour_drift_per_chunk: likewise, each chunk.
         colour_from_reference_per_chunk: CIELAB units from the reference picture, each chunk.
-        seam: levels of 255, the worst border between chunks (``chunk_seams``).
+        seam: levels of 255, the worst border between chunks (``chunk_seams``); 0 where one chunk is the whole clip.
         seam_per_border: likewise, each border.
         sharpness, sharpness_minimum: shares of the reference's (``sharpness``).
         face_share: 0 to 1 (``face_share``).
@@ -46,15 +46,15 @@ class ClipQuality:
     pose_correct_share: float | None
     pose_mean_distance: float | None
     pose_found_share: float | None
-    flicker: float
-    flicker_maximum: float
+    flicker: float | None
+    flicker_maximum: float | None
     colour_drift: float
     colour_drift_per_chunk: Sequence[float]
     colour_from_reference_per_chunk: Sequence[float]
     seam: float
     seam_per_border: Sequence[float]
-    sharpness: float
-    sharpness_minimum: float
+    sharpness: float | None
+    sharpness_minimum: float | None
     face_share: float | None
 
     def numbers(self) -> dict[str, float]:
@@ -113,15 +113,15 @@ def measure_quality(
         pose_correct_share=agreement.correct_share if agreement else None,
         pose_mean_distance=agreement.mean_distance if agreement else None,
         pose_found_share=agreement.found_share if agreement else None,
-        flicker=flicker.mean,
-        flicker_maximum=flicker.maximum,
+        flicker=flicker.mean if flicker else None,
+        flicker_maximum=flicker.maximum if flicker else None,
         colour_drift=drift.maximum,
         colour_drift_per_chunk=list(drift.from_first_chunk),
         colour_from_reference_per_chunk=list(drift.from_reference),
         seam=seams.maximum,
         seam_per_border=list(seams.excess),
-        sharpness=sharpness.mean,
-        sharpness_minimum=sharpness.minimum,
+        sharpness=sharpness.mean if sharpness else None,
+        sharpness_minimum=sharpness.minimum if sharpness else None,
         face_share=faces.share if faces else None,
     )
 

@@ -7,6 +7,7 @@ out of memory gets smaller chunks, once. What does not belong here: sampling (``
 
 import json
 import time
+from pathlib import Path
 
 import dagster as dg
 
@@ -63,6 +64,7 @@ def animation(
     from libs.provenance.record import Device  # noqa: PLC0415
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
     from libs.stages.chunk_prefix import chunk_prefix  # noqa: PLC0415
+    from libs.stages.found_poses import require_found_poses  # noqa: PLC0415
     from libs.stages.memory_retry import animate_within_memory, clip_size  # noqa: PLC0415
     from libs.stages.pose_pictures import draw_clip_beside_driver  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
@@ -75,6 +77,8 @@ def animation(
         request = ResolvedRequest.model_validate_json(animation_request.path(REQUEST_FILE).read_text())
         content = animation_request.manifest.attributes.get(CONTENT_ATTRIBUTE)
         note_content(context, content)
+        # The check of pose_conditioning asks first; materialized alone, by hand, this asset has nobody before it.
+        require_found_poses(request, lambda: _stored_tracks(storage.artifacts(), request.id))
         conditioning = PoseConditioning.load(pose_conditioning.folder)
         layout = layout_of(request.model, loaded)
         lora = requested_lora(request, layout)
@@ -168,6 +172,13 @@ def animation(
         main=CLIP_FILE,
         after_publishing=clip_is_stored,
     )
+
+
+def _stored_tracks(store: ArtifactStore, request_id: str) -> Path | None:
+    """The folder of the stored key-points; None where they were removed since the poses were fitted."""
+    if store.manifest("pose_tracks", request_id) is None:
+        return None
+    return store.fetch("pose_tracks", request_id).folder
 
 
 def _stage_seconds(store: ArtifactStore, request_id: str) -> dict[str, float]:

@@ -34,6 +34,7 @@ def pose_conditioning(
     progress: ProgressResource,
 ) -> dg.Output:
     """The driver's poses fitted to the character, as data, with the pictures the network starts from."""
+    from libs.stages.found_poses import sandbox_explained  # noqa: PLC0415
     from libs.stages.pose_conditioning import (  # noqa: PLC0415
         RequestedPoseOptions,
         condition_poses,
@@ -47,9 +48,10 @@ def pose_conditioning(
     with failures_explained(), scratch.filled_folder("pose_conditioning") as folder:
         media = RequestMedia.load(request_media.folder)
         requested = RequestedPoseOptions.load(pose_options.folder / OPTIONS_FILE)
-        conditioning, choice = condition_poses(
-            media, pose_tracks.folder, requested, folder, lambda done, all_: report("pose preview", done, all_)
-        )
+        with sandbox_explained(requested.model):
+            conditioning, choice = condition_poses(
+                media, pose_tracks.folder, requested, folder, lambda done, all_: report("pose preview", done, all_)
+            )
         draw_pose_preview(media, conditioning, folder)
     seconds = time.monotonic() - started
     return folder_output(

@@ -43,6 +43,7 @@ def pose_tracks(
 ) -> dg.Output:
     """Key-points of the reference and of every driver frame used, found by the detector and the pose network."""
     from libs.pose.followed_person import changes_of_person  # noqa: PLC0415
+    from libs.stages.found_poses import FoundPoses, sandbox_explained  # noqa: PLC0415
     from libs.stages.pose_track_store import SharedPoseTracks  # noqa: PLC0415 - loads the pose networks' runtime
     from libs.stages.pose_tracks import load_estimator, sources_of, track_poses  # noqa: PLC0415
     from libs.stages.request_media import RequestMedia  # noqa: PLC0415
@@ -56,14 +57,16 @@ def pose_tracks(
         verified = stored_verification(store, variant)
         digests = {file.name: file.sha256 for file in request_media.manifest.files}
         networks = verified.versions[pose_networks.key.to_user_string()] if verified else None
-        tracked = track_poses(
-            media,
-            lambda: load_estimator(layout_of(variant, loaded), loaded.one_to_all_device),
-            folder,
-            lambda done, all_: report("poses", done, all_),
-            SharedPoseTracks(store),
-            sources_of(media, digests, networks, CODE_VERSIONS["pose_tracks"]) if networks else None,
-        )
+        with sandbox_explained(variant):
+            tracked = track_poses(
+                media,
+                lambda: load_estimator(layout_of(variant, loaded), loaded.one_to_all_device),
+                folder,
+                lambda done, all_: report("poses", done, all_),
+                SharedPoseTracks(store),
+                sources_of(media, digests, networks, CODE_VERSIONS["pose_tracks"]) if networks else None,
+            )
+        found = FoundPoses.load(folder)
     seconds = time.monotonic() - started
     return folder_output(
         folder,
@@ -71,8 +74,7 @@ def pose_tracks(
             "frames": len(tracked.driver),
             "frames without a detection": int((tracked.driver.boxes[:, 4] < 0).sum()),
             "another person may be followed from frame": _listed(changes_of_person(tracked.driver)),
-            "mean body score of the reference": float(tracked.reference.body[..., 2].mean()),
-            "mean body score of the driver": float(tracked.driver.body[..., 2].mean()),
+            **found.numbers(),
             "reference reused": tracked.reference_reused,
             "driver reused": tracked.driver_reused,
             "seconds": seconds,

@@ -23,12 +23,14 @@ _ASSET = "animation_review"
 class Threshold:
     """What a measure (a field of ``libs.stages.quality.ClipQuality``) should be.
 
-    ``shown`` are further measures for the chart. Exactly one of ``least`` and ``most`` is set.
+    ``unmeasured`` says why there may be no measure. ``shown`` are further measures for the chart. Exactly one of
+    ``least`` and ``most`` is set.
     """
 
     description: str
     measure: str
     unit: str
+    unmeasured: str
     shown: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
@@ -48,27 +50,46 @@ THRESHOLDS: Mapping[str, Threshold] = {
         "Joints found again in the clip lie where they were asked for, within a tenth of the trunk (PCK at 0.1).",
         "pose_correct_share",
         "of the joints",
+        "the driver shows no joints, or only such as lie outside the clip",
         shown=("pose_mean_distance", "pose_found_share"),
         least=0.8,
     ),
     "clip_does_not_flicker": Threshold(
-        "Pixels do not pulse, motion taken out.", "flicker", "levels of 255", shown=("flicker_maximum",), most=2.0
+        "Pixels do not pulse, motion taken out.",
+        "flicker",
+        "levels of 255",
+        "the clip has fewer than three frames, or its motion cannot be followed",
+        shown=("flicker_maximum",),
+        most=2.0,
     ),
     "colours_do_not_drift": Threshold(
-        "No chunk's mean colour is far from the first chunk's.", "colour_drift", "CIELAB units", most=5.0
+        "No chunk's mean colour is far from the first chunk's.",
+        "colour_drift",
+        "CIELAB units",
+        "no chunk has a frame",
+        most=5.0,
     ),
     "chunks_join_without_a_seam": Threshold(
-        "Frames do not jump where chunks meet, more than beside it.", "seam", "levels of 255", most=3.0
+        "Frames do not jump where chunks meet, more than beside it.",
+        "seam",
+        "levels of 255",
+        "no border between chunks could be compared",
+        most=3.0,
     ),
     "clip_is_as_sharp_as_the_reference": Threshold(
         "Fine detail, compared with the reference picture at the clip's size.",
         "sharpness",
         "of the reference's",
+        "the reference picture has no detail at all",
         shown=("sharpness_minimum",),
         least=0.3,
     ),
     "faces_are_where_the_driver_has_one": Threshold(
-        "Frames with a face, among those whose driver has one.", "face_share", "of the frames", least=0.9
+        "Frames with a face, among those whose driver has one.",
+        "face_share",
+        "of the frames",
+        "no frame of the driver shows a face",
+        least=0.9,
     ),
 }
 
@@ -93,15 +114,18 @@ def _check(name: str, threshold: Threshold) -> dg.AssetChecksDefinition:
 
 
 def judge(threshold: Threshold, numbers: Mapping[str, float]) -> dg.AssetCheckResult:
-    """A warning where a measure is beyond its threshold; what could not be measured is no reason to warn."""
+    """A warning where a measure is beyond its threshold, or where there is nothing to measure: that is no pass."""
     value = numbers.get(threshold.measure)
     shown = {name: numbers[name] for name in (threshold.measure, *threshold.shown) if name in numbers}
     limit = threshold.least if threshold.least is not None else threshold.most
-    found = "there is nothing to measure" if value is None else f"{value:.3g} {threshold.unit}"
+    if value is None:
+        description = f"nothing to measure, so nothing is known: {threshold.unmeasured}; look at the clip"
+    else:
+        description = f"{value:.3g} {threshold.unit}, expected {threshold.words}"
     return dg.AssetCheckResult(
-        passed=value is None or threshold.accepts(value),
+        passed=value is not None and threshold.accepts(value),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{found}, expected {threshold.words}",
+        description=description,
         metadata=as_shown({**shown, "threshold": limit or 0.0}),
     )
 

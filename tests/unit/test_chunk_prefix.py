@@ -42,7 +42,7 @@ CONDITIONING: dict[str, Any] = {
 }
 """Those that count as what the poses, pictures and frames became: as the conditioning's digest."""
 
-AROUND_THE_PIXELS: dict[str, Any] = {"priority": 50, "when": "nightly", "keep_audio": False}
+AROUND_THE_PIXELS: dict[str, Any] = {"priority": 50, "when": "nightly", "keep_audio": False, "accept_poor_poses": True}
 
 
 def prefix(fields: Mapping[str, Any] = {}, **changes: Any) -> str:

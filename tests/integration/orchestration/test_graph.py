@@ -67,7 +67,7 @@ def test_a_request_becomes_a_clip(world: Any, submitted: Callable[..., str]) -> 
 
     assert result.success
     assert all(checks_of(result).values()), result.get_asset_check_evaluations()
-    assert len(checks_of(result)) == 5
+    assert len(checks_of(result)) == 6
     tags = world.instance.get_run_by_id(result.run_id).tags
     for asset in ("pose_networks", "animation_model"):
         (record,) = world.instance.fetch_observations(dg.AssetKey(asset), limit=1).records

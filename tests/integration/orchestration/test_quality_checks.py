@@ -51,7 +51,11 @@ def test_each_check_warns_beyond_its_threshold_only(name: str) -> None:
     assert not warned.passed
     assert warned.severity == dg.AssetCheckSeverity.WARN
     assert threshold.words in str(warned.description)
-    assert judge(threshold, {}).passed, "what cannot be measured is no reason to warn"
+    unmeasured = judge(threshold, {})
+    assert not unmeasured.passed, "nothing found is no pass"
+    assert unmeasured.severity == dg.AssetCheckSeverity.WARN
+    assert threshold.unmeasured in str(unmeasured.description)
+    assert not judge(threshold, {threshold.measure: float("nan")}).passed
 
 
 def test_thresholds_name_measures_that_exist() -> None:

@@ -10,8 +10,8 @@ from libs.errors import PoseError
 from libs.media.image import write_png
 from libs.media.writer import VideoWriter
 from libs.pose.anchor import clear_frames
+from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
 from libs.stages.pose_conditioning import RequestedPoseOptions, condition_poses
-from libs.stages.pose_tracks import DRIVER_TRACK, REFERENCE_TRACK
 from libs.stages.request_media import RequestMedia
 
 
