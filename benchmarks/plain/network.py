@@ -1,6 +1,6 @@
 """A pass through the network done plainly: everything recomputed in each pass, rotation in float64, nothing fused.
 
-The yardstick of ``benchmarks/engine.py``, after the golden model specification, sections 2, 5 and 6. It uses the same
+The yardstick of ``benchmarks/engine.py``, after docs/specification.md#forward-pass. It uses the same
 modules and weights as the engine. What does not belong here: anything the project uses.
 """
 

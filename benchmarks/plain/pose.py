@@ -1,6 +1,6 @@
 """The pose stage done plainly: one frame after the other, batch 1, every key-point and canvas on its own.
 
-The yardstick of ``benchmarks/pose.py``; written after the golden pose specification, sections 2 to 4 and 11, and held
+The yardstick of ``benchmarks/pose.py``; written after docs/specification.md#detector to #drawing, and held
 to the same results. What does not belong here: anything the project uses.
 """
 

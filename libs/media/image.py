@@ -26,10 +26,10 @@ _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 def read_image(path: Path | str, as_people_see_it: bool = True) -> Frame:
     """A picture as uint8 RGB [H, W, 3]; of an animation its first frame.
 
-    Transparency is dropped without compositing, as the reference implementation does (golden pose specification,
-    section 1). Unlike there, the EXIF orientation is applied and colours are brought from the file's profile to sRGB,
-    because people expect a phone's picture upright and not pale; pass ``as_people_see_it=False`` for the reference
-    behaviour. 16-bit grey is reduced to 8 bits.
+    Transparency is dropped without compositing, as the reference implementation does
+    (docs/specification.md#pose-flow). Unlike there, the EXIF orientation is applied and colours are brought from the
+    file's profile to sRGB, because people expect a phone's picture upright and not pale; pass
+    ``as_people_see_it=False`` for the reference behaviour. 16-bit grey is reduced to 8 bits.
 
     Raises:
         MediaError: missing, not a picture of a known format, truncated or damaged, a side below 16 pixels, or more

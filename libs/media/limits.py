@@ -9,7 +9,7 @@ from fractions import Fraction
 from libs.errors import MediaError
 
 MINIMUM_SIDE = 16
-"""Pixels. The model works on multiples of 16, so a shorter side has no target size (golden pose specification, 2)."""
+"""Pixels. The model works on multiples of 16: a shorter side has no size (docs/specification.md#frames-and-sizes)."""
 
 MAXIMUM_SIDE = 16_384
 """Pixels; the largest side H.264 level 6.2 and WebP can hold, and beyond any camera's video."""

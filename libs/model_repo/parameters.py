@@ -4,7 +4,7 @@ Pure arithmetic over :class:`NetworkConfig`, so that a checkpoint of 50 GB is ch
 without torch. What does not belong here: the network itself (``libs.one_to_all.transformer``) and reading files
 (``safetensors_header``).
 
-Source of names and shapes: golden model specification, section 1; equal to ``state_dict_14b.json.gz`` and
+Source of names and shapes: docs/specification.md#module-tree; equal to ``state_dict_14b.json.gz`` and
 ``state_dict_1.3b.json.gz``.
 """
 

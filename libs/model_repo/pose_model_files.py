@@ -51,7 +51,7 @@ def _check_graph(name: str, path: Path, interface: Callable[[OnnxGraph], str | N
 
 
 def _detector_interface(graph: OnnxGraph) -> str | None:
-    """YOLOv10 with ([B, n, 6]) or without ([B, 84, n]) its own selection (golden pose specification, section 3)."""
+    """YOLOv10 with ([B, n, 6]) or without ([B, 84, n]) its own selection (docs/specification.md#detector)."""
     wrong = _input_problem(graph, _DETECTOR_INPUT)
     if wrong:
         return wrong
@@ -62,7 +62,7 @@ def _detector_interface(graph: OnnxGraph) -> str | None:
 
 
 def _pose_interface(graph: OnnxGraph) -> str | None:
-    """ViTPose-H whole body: 133 heatmaps of 64 x 48 (golden pose specification, section 4)."""
+    """ViTPose-H whole body: 133 heatmaps of 64 x 48 (docs/specification.md#heatmap-decoding)."""
     wrong = _input_problem(graph, _POSE_INPUT)
     if wrong:
         return wrong

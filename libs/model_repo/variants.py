@@ -5,7 +5,7 @@ of code runs the same path for it. What does not belong here: anything that read
 imports torch.
 
 Sources of the numbers: network sizes and default guidance from the reference implementation's configuration files and
-inference scripts (upstream commit c6014ff, recorded in the golden specification, section 0).
+inference scripts (upstream commit c6014ff, recorded in docs/specification.md#configurations).
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
 The attention product itself is diffusers' ``dispatch_attention_fn``, so that its back-ends (flash, sage, ...) and
 context parallelism apply. Blocks around the attention are in ``blocks``.
 
-Source: golden model specification, section 3 (attention core, main block step 2) and 6 (precision).
+Source: docs/specification.md#blocks (attention, main block step 2) and #precision.
 """
 
 from typing import Any

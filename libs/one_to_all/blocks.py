@@ -3,7 +3,7 @@
 Belongs here: the order of norms, attentions, modulation and sums in one block, in the precision the specification asks
 for. Does not: how blocks are chained (``transformer``, ``reference_extractor``), the sums (``modulation``).
 
-Source: golden model specification, sections 3 and 6. Layer norms, modulation and gated residuals are computed in
+Source: docs/specification.md#blocks and #precision. Layer norms, modulation and gated residuals are computed in
 float32 and rounded to the stream's dtype once per step; the text residual is added in the stream's dtype.
 """
 

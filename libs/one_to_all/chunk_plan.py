@@ -2,7 +2,7 @@
 
 What does not belong here: making chunks (``sampler``) and joining them (``long_video``).
 
-Source: golden model specification, section 10, whose plans are reproduced for every clip of at least one chunk. Shorter
+Source: docs/specification.md#long-video, whose plans are reproduced for every clip of at least one chunk. Shorter
 clips, on which the reference implementation fails, become a single chunk (``plan_chunks``).
 """
 

@@ -6,7 +6,7 @@ the device's peak computed with these numbers is a lower bound of how busy it wa
 
 What does not belong here: measuring (``benchmarks/engine.py``), how much memory is held (``memory_plan``).
 
-Source of the structure: golden model specification, sections 1 to 5.
+Source of the structure: docs/specification.md#module-tree to #forward-pass.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """Time and text embeddings, built from diffusers' parts.
 
-Source: golden model specification, sections 2 and 6: the sinusoid is float32 with cosines first, everything after it
-runs in the stream's dtype.
+Source: docs/specification.md#embeddings-and-rope and #precision: the sinusoid is float32 with cosines first,
+everything after it runs in the stream's dtype.
 """
 
 import torch

@@ -3,7 +3,7 @@
 Both are chains of diffusers' own blocks, which compute exactly what the specification says: causal 3D convolutions with
 replicate padding (HunyuanVideo's VAE encoder) and plain 2D residual units.
 
-Source: golden model specification, section 4.
+Source: docs/specification.md#convolutional-encoders.
 """
 
 import torch
@@ -22,7 +22,7 @@ _PREFIX_UNITS = 3
 class OneToAllPoseEncoder(nn.Module):
     """Pose pictures to pose tokens.
 
-    The group norms see the whole clip given, so encoding a video in pieces gives other numbers (section 11, 13).
+    The group norms see the whole clip given, so encoding a video in pieces gives other numbers.
     """
 
     def __init__(self, dim: int) -> None:

@@ -2,7 +2,7 @@
 
 What does not belong here: running the passes (``sampler``).
 
-Source: golden model specification, section 8. Sums are evaluated left to right and the factors stay Python floats, so
+Source: docs/specification.md#guidance-passes. Sums are evaluated left to right and the factors stay Python floats, so
 that in bfloat16 every operation rounds where the reference rounds.
 """
 

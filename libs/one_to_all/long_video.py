@@ -3,7 +3,7 @@
 Belongs here: feeding chunks, resuming, handing out each final frame once. Does not: the plan (``chunk_plan``), making
 a chunk (a callable given by ``engine``), encoding video files.
 
-Source: golden model specification, section 10: a later chunk overwrites all frames it shares with earlier ones. So a
+Source: docs/specification.md#long-video: a later chunk overwrites all frames it shares with earlier ones. So a
 frame is final as soon as no later chunk covers it. One chunk is held, and its predecessor while that is being stored.
 """
 

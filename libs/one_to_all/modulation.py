@@ -3,7 +3,7 @@
 Belongs here: which token gets which values, and their arithmetic: float32, rounded once. Does not: where in a block
 they apply (``blocks``, ``transformer``), the embedding itself (``embeddings``).
 
-Source: golden model specification, sections 3 (blocks, token replacement) and 6 (precision). Two forms of the same
+Source: docs/specification.md#blocks (with token replacement) and #precision. Two forms of the same
 arithmetic: for a compiler (and for gradients) plain expressions, which it fuses; otherwise one fused product-sum over
 all tokens and one over the replaced ones. Spelled out, each of them would move the stream through memory several times,
 and the values of two groups of tokens would be written out as large as the stream.

@@ -1,6 +1,6 @@
 """Between uint8 pictures and the tensors of VAE and network.
 
-Source: golden model specification, sections 8 and 10: [0, 255] to [-1, 1] in float32, and back with truncation.
+Source: docs/specification.md#pipeline: [0, 255] to [-1, 1] in float32, and back with truncation.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """The reference extractor: features of the reference image for the main blocks' reference attention.
 
 It sees the image latents and the timestep only, neither pose nor text nor noise, so its result is shared by all passes
-of a step that use the same image. Source: golden model specification, section 5, step 2.
+of a step that use the same image. Source: docs/specification.md#forward-pass, step 2.
 """
 
 import torch

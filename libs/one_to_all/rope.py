@@ -2,10 +2,10 @@
 
 Belongs here: angles and rotations. Does not: which tokens are rotated when (``attention``).
 
-Source: golden model specification, section 2. Tables are made in float64 and kept as complex64; the rotation itself is
-float32 arithmetic, which at positions up to 1023 stays within float32 rounding of the float64 product (a unit test
-holds it to that). One complex product per vector is a tenth of the time of four real ones on a CPU, with equal bits;
-compiled blocks form the four real ones, which a compiler fuses with what is around them, and complex ones not.
+Source: docs/specification.md#embeddings-and-rope. Tables are made in float64 and kept as complex64; the rotation
+itself is float32 arithmetic, which at positions up to 1023 stays within float32 rounding of the float64 product (a unit
+test holds it to that). One complex product per vector is a tenth of the time of four real ones on a CPU, with equal
+bits; compiled blocks form the four real ones, which a compiler fuses with what is around them, and complex ones not.
 """
 
 import torch

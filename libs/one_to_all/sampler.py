@@ -3,7 +3,7 @@
 Belongs here: noise, the loop over steps and passes, replacing known latent frames. Does not: how passes are joined
 (``guidance``), the schedule (``scheduler``), encoding and decoding (``vae``), chunks of a longer clip (``long_video``).
 
-Source: golden model specification, section 8. What does not change over steps, or is shared by the passes of a step,
+Source: docs/specification.md#pipeline. What does not change over steps, or is shared by the passes of a step,
 is computed once (``forward_memo``); passes without pose do not run the control branch.
 """
 

@@ -1,6 +1,6 @@
 """The noise schedule: diffusers' flow-matching Euler scheduler with the shift this network was trained for.
 
-Source: golden model specification, section 7. The shift is applied in the constructor and again in ``set_timesteps``;
+Source: docs/specification.md#scheduler. The shift is applied in the constructor and again in ``set_timesteps``;
 that is how the network was used.
 """
 

@@ -2,7 +2,7 @@
 
 What does not belong here: projecting the embeddings to the model width (``transformer``), loading the encoder.
 
-Source: golden model specification, ``text.json``.
+Source: docs/specification.md#prompts.
 """
 
 import html

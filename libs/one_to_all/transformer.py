@@ -4,8 +4,8 @@ Belongs here: how the pieces are chained, and what diffusers needs to know about
 caches, LoRA, context parallelism). Does not: the pieces themselves (``rope``, ``attention``, ``blocks``, ``encoders``,
 ``embeddings``, ``reference_extractor``), sampling, loading.
 
-Source: golden model specification, sections 0, 1 and 5. Notation: B batch, D model width, F latent frames, h, w latent
-size, S = h/2 * w/2 tokens per frame, N = (F+1) * S tokens, L text tokens, T pixel frames, H, W pixel size.
+Source: docs/specification.md#module-tree and #forward-pass. Notation: B batch, D model width, F latent frames, h, w
+latent size, S = h/2 * w/2 tokens per frame, N = (F+1) * S tokens, L text tokens, T pixel frames, H, W pixel size.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Pictures to normalised latents and back, through diffusers' ``AutoencoderKLWan``.
 
-Source: golden model specification, section 8, steps 4 and 8, and section 6 for the order of rounding in bfloat16:
+Source: docs/specification.md#pipeline, steps 4 and 8, and #precision for the order of rounding in bfloat16:
 mean and standard deviation are rounded before 1/std is formed, and un-normalising divides by that 1/std.
 """
 

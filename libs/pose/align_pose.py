@@ -3,7 +3,7 @@
 Everything here is in normalised coordinates (x and y scaled differently in frames that are not square) and in float32,
 as upstream has it. What does not belong here: warping the reference picture (``warp``).
 
-Source: golden pose specification, sections 10.2 and 10.3. Scores are compared with 0.9 in double precision.
+Source: docs/specification.md#figure-scale and #limb-scaling. Scores are compared with 0.9 in double precision.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +35,8 @@ RATIO_BONES: tuple[Bone, ...] = (
 )  # fmt: skip
 """Order of the ratios: the order of the golden files."""
 
-# Stages of section 10.3: joints that must be sure as well, and bones measured then (bone, bone it is taken from).
+# Stages of docs/specification.md#limb-scaling: joints that must be sure as well, and bones measured then (bone, bone
+# it is taken from).
 _STAGES: tuple[tuple[tuple[int, ...], tuple[tuple[Bone, Bone], ...]], ...] = (
     ((0, 1, 14, 15, 16, 17), tuple((bone, bone) for bone in ((0, 1), (0, 14), (0, 15), (14, 16), (15, 17)))),
     ((2, 5), (((1, 2), (1, 2)), ((1, 5), (1, 5)))),
@@ -47,7 +48,7 @@ _STAGES: tuple[tuple[tuple[int, ...], tuple[tuple[Bone, Bone], ...]], ...] = (
 )
 _SIDES = (((1, 2), (1, 5)), ((2, 3), (5, 6)), ((3, 4), (6, 7)), ((8, 9), (11, 12)), ((9, 10), (12, 13)))
 
-# Which joints, and which hand (slot), move with the end of each bone; in order (section 10.3). Slot 1 goes with the
+# Which joints, and which hand (slot), move with the end of each bone; in order (#limb-scaling). Slot 1 goes with the
 # right arm although it is the left hand: upstream's quirk, kept.
 _MOVES: tuple[tuple[Bone, Bone, tuple[int, ...], int | None], ...] = (
     # (parent, child), ratio of, joints moved, hand moved

@@ -3,9 +3,9 @@
 Proportions, scale and offset come from the anchor frame alone; every frame is then rebuilt bone by bone. What does not
 belong here: hands (``reference_hands``) and faces (``faces``), which follow the rebuilt body.
 
-Source: golden pose specification, section 8. Points are pixels in double precision unless said otherwise. Where
-upstream divides by zero (no height, a bone without length) the next sensible quantity is used instead; each place says
-so.
+Source: docs/specification.md#retargeting-to-the-reference. Points are pixels in double precision unless said otherwise.
+Where upstream divides by zero (no height, a bone without length) the next sensible quantity is used instead; each
+place says so.
 """
 
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ def plan_retargeting(reference: PoseTrack, anchor: PoseTrack, anchor_index: int 
 
 
 def body_flag(track: PoseTrack) -> BodyFlag:
-    """How much of the body the first frame shows: hips and ankles, hips only, or neither (section 8.2)."""
+    """How much of the body the first frame shows: hips and ankles, hips only, or neither."""
     y, score = track.body[0, :, 1], track.body[0, :, 2]
     seen = (y <= 1) & (score.astype(np.float64) >= _FLAG_SCORE)
     if seen[[RIGHT_HIP, RIGHT_ANKLE, LEFT_HIP, LEFT_ANKLE]].all():

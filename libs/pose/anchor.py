@@ -1,6 +1,6 @@
 """The anchor frame: the driver's frame that is compared with the reference to find proportions and position.
 
-What does not belong here: what is derived from it. Source: golden pose specification, section 7.
+What does not belong here: what is derived from it. Source: docs/specification.md#anchor-frame.
 """
 
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def choose_anchor(reference: np.ndarray, driver: np.ndarray) -> int:
 def clear_frames(driver: np.ndarray) -> np.ndarray:
     """The frames that can be an anchor, ascending, at least one: both shoulders are seen inside the picture.
 
-    Upstream compares frame 0 whatever it shows (section 7). Where nobody is there yet, or half of the figure is still
+    Upstream compares frame 0 whatever it shows. Where nobody is there yet, or half of the figure is still
     outside, that spoils the proportions of the whole clip. Where no frame shows both shoulders these are the frames
     that show anything of a body; where none does, all.
 

@@ -2,7 +2,7 @@
 
 What does not belong here: finding the box (``detector``) and reading the network's answer (``heatmaps``).
 
-Source: golden pose specification, section 4. The network was used with blue, green, red channels normalised by the
+Source: docs/specification.md#crop. The network was used with blue, green, red channels normalised by the
 statistics of red, green, blue; that is kept.
 """
 

@@ -2,7 +2,7 @@
 
 What does not belong here: running the network (``sessions``) and what follows from a box (``crop``).
 
-Source: golden pose specification, section 3. Upstream misreads detectors with the output layout [B, 84, A]; here both
+Source: docs/specification.md#detector. Upstream misreads detectors with the output layout [B, 84, A]; here both
 layouts are read as they are meant.
 """
 

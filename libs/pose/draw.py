@@ -5,7 +5,7 @@ than upstream, with the same result pixel for pixel: limbs are drawn in their da
 whole canvas (limbs are opaque and come first), and the canvas is kept and only cleared where it was drawn on.
 
 What does not belong here: bringing drawings to the clip's size (``conditioning``).
-Source: golden pose specification, section 11.
+Source: docs/specification.md#drawing.
 """
 
 import math

@@ -5,7 +5,7 @@ detected, key-points are found. Memory is bounded by five batches of frames (640
 inputs, which are kept from batch to batch; a track holds key-points only. What does not belong here: reading or
 resizing frames (``libs.media``, ``framing``), and judging what was found (``person_check``).
 
-Source: golden pose specification, sections 3 to 5.
+Source: docs/specification.md#detector to #key-points.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator

@@ -1,7 +1,7 @@
 """Face rescaling: the driver's face points brought to the reference face's size and put on the moved nose.
 
 Used by both modes. What does not belong here: eyes and ears of the body skeleton.
-Source: golden pose specification, section 9.
+Source: docs/specification.md#face-rescaling.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 What does not belong here: reading pictures (``libs.media``), and moving a person inside a picture (``warp``).
 
-Source: golden pose specification, section 2; golden model specification, section 9.
+Source: docs/specification.md#frames-and-sizes and #preparing-inputs.
 """
 
 from collections.abc import Iterable, Iterator

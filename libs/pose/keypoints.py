@@ -1,6 +1,6 @@
 """Key-point conventions: which index is which joint, in COCO-WholeBody (133) and in the skeleton drawn here.
 
-Tables only; nothing here computes. Source: golden pose specification, sections 5, 8.3 and 11. All indices are 0-based.
+Tables only; nothing here computes. Source: docs/specification.md#key-points. All indices are 0-based.
 """
 
 import colorsys
@@ -33,7 +33,7 @@ RIGHT_HAND_SLICE = slice(112, 133)
 FACE_SLICE = slice(22, 91)
 """69 rows: the right heel, which is dropped when drawing records are made, then the 68 face points."""
 
-# Retargeting to the reference (section 8.3): parent, child; parents come before their children.
+# Retargeting to the reference (docs/specification.md#bone-ratios): parent, child; parents come before their children.
 RETARGET_BONES = (
     (1, 2),
     (1, 5),
@@ -56,7 +56,7 @@ RETARGET_BONES = (
     (10, 19),
 )
 
-# Drawing (section 11): limb i has colour i, joint j has colour j.
+# Drawing (docs/specification.md#drawing): limb i has colour i, joint j has colour j.
 LIMBS = RETARGET_BONES[:17]
 BODY_COLOURS = (
     (255, 0, 0),
@@ -85,5 +85,5 @@ HAND_EDGE_COLOURS = tuple(colorsys.hsv_to_rgb(edge / len(HAND_EDGES), 1.0, 1.0) 
 DRAWN_FACE_POINTS = (*range(17, 27), *range(36, 68))
 """Brows, eyes and mouth; jaw and nose are never drawn."""
 
-# Face points (iBUG order) that face rescaling measures (section 9).
+# Face points (iBUG order) that face rescaling measures (docs/specification.md#face-rescaling).
 FACE_CHIN, FACE_NOSE_BRIDGE, FACE_NOSE_TIP, FACE_RIGHT_EYE_CORNER, FACE_LEFT_EYE_CORNER = 8, 27, 30, 36, 45

@@ -2,7 +2,7 @@
 
 What does not belong here: moving points (``align_reference``, ``align_pose``) and drawing them (``draw``).
 
-Source: golden pose specification, section 6.
+Source: docs/specification.md#pose-record.
 """
 
 from dataclasses import dataclass, fields

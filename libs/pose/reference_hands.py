@@ -1,6 +1,6 @@
 """Hands in mode ``ref``: resized with the shoulders and carried to the wrists of the rebuilt body.
 
-What does not belong here: the body (``align_reference``). Source: golden pose specification, section 8.5, "Hands",
+What does not belong here: the body (``align_reference``). Source: docs/specification.md#hands,
 quirks included: points end on whole pixels, and hands that were mixed up are exchanged but keep each other's shift.
 """
 

@@ -3,7 +3,7 @@
 Light on purpose (numpy only), so that anything may read a track without a pose stack. What does not belong here:
 finding key-points (``estimator``) and making drawable records from them (``record``).
 
-Source: golden pose specification, section 5 (there called metas).
+Source: docs/specification.md#key-points.
 """
 
 from collections.abc import Mapping

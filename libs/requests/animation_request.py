@@ -24,7 +24,7 @@ DEFAULT_NEGATIVE_PROMPT = (
     "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "
     "bad teeth, bad eyes, bad limbs, distortion"
 )
-"""The negative prompt of the reference inference scripts (golden model specification, ``text.json``)."""
+"""The negative prompt of the reference inference scripts (docs/specification.md#prompts)."""
 
 REQUEST_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 

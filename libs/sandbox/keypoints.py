@@ -7,7 +7,7 @@ combination of the anchors turned by 90 degrees (coefficients sum to zero). Draw
 the pose graph uses the same matrices to give all 133 heat maps. What does not belong here: colours (``markers``),
 proportions and motion (``skeleton``, ``dance``).
 
-Key-point order: golden pose specification, section 5. Arrays are ``[..., points, 2]`` in pixels, x to the right, y
+Key-point order: docs/specification.md#key-points. Arrays are ``[..., points, 2]`` in pixels, x to the right, y
 down.
 """
 

@@ -13,7 +13,7 @@ drawn over it as coloured light. Each part of the real network does the job it w
 With the sandbox's default guidance (image 2, pose 1.5) the guided x0 is the picture plus the pose. What does not belong
 here: the autoencoder whose latents these are (``autoencoder``), files (``repository``).
 
-Section numbers in comments refer to the golden model specification.
+Citations like "#forward-pass" are headings of docs/specification.md#network.
 """
 
 import math
@@ -84,7 +84,7 @@ def _fill_with_grain(model: Any, generator: torch.Generator) -> None:
 
 
 def _construct_stream(model: Any) -> None:
-    """Tokens carry the latents of their patch; the output reads them back (section 5, steps 3 and 7)."""
+    """Tokens carry the latents of their patch; the output reads them back (#forward-pass, steps 3 and 7)."""
     dim = model.patch_embedding.out_channels
     model.patch_embedding.weight.zero_()
     model.proj_out.weight.zero_()
@@ -103,7 +103,7 @@ def _construct_stream(model: Any) -> None:
 
 
 def _construct_reference(model: Any, strength: float) -> None:
-    """Main block 0: X -= x0 of the picture, with x0 = strength * picture + (1 - strength) * black (section 3, step 2).
+    """Main block 0: X -= x0 of the picture, with x0 = strength * picture + (1 - strength) * black (#blocks, step 2).
 
     Guidance g multiplies the difference between picture and black, so with strength 1/g the picture is left.
     """
@@ -133,7 +133,7 @@ def _construct_reference(model: Any, strength: float) -> None:
 
 
 def _construct_pose(model: Any, brightness: float) -> None:
-    """The drawn pose, averaged over a latent cell and its frames, is added to x0 as light (sections 4 and 5)."""
+    """The drawn pose, averaged over a latent cell and its frames, is added to x0 as light (#convolutional-encoders)."""
     encoder = model.input_hint_block
     pair = torch.tensor([0.0, 0.5, 0.5])  # a strided convolution with one pixel of padding sees 2i-1, 2i, 2i+1
     convolutions = [encoder.conv_in.conv, encoder.conv_out.conv]
@@ -166,7 +166,7 @@ def _construct_pose(model: Any, brightness: float) -> None:
 
 
 def _construct_time(model: Any) -> None:
-    """Time embedding 1/sigma - 1 in every dim, so that the final modulation multiplies by 1/sigma (section 5, step 7).
+    """Time embedding 1/sigma - 1 in every dim: the final modulation multiplies by 1/sigma (#forward-pass, step 7).
 
     The input is one component of the sinusoid, s = sin(1000 sigma w), which grows with sigma; 1/sigma is interpolated
     between knots in s by hinges max(s_j - s, 0), each one SiLU of a steep line. All slopes are positive: 1/sigma is
@@ -199,7 +199,7 @@ def _as_stored(values: torch.Tensor) -> torch.Tensor:
 
 
 def _rotary_dims(head_dim: int) -> tuple[int, int]:
-    """Dims of a head that turn with time, and with each of the two spatial axes (section 2)."""
+    """Dims of a head that turn with time, and with each of the two spatial axes (#embeddings-and-rope)."""
     spatial = 2 * (head_dim // 6)
     return head_dim - 2 * spatial, spatial
 

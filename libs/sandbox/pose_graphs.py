@@ -6,7 +6,7 @@ key-points with the matrices of ``keypoints`` (one linear layer), and renders a 
 the pose stage's decoding inverts exactly. Weights are colours and matrices. What does not belong here: onnxruntime,
 crops and decoding (``libs.pose``).
 
-Interfaces (golden pose specification, sections 3, 4 and 16):
+Interfaces (docs/specification.md#detector, #crop and #heatmap-decoding):
 
 - detector: ``images`` float32 [N,3,640,640] RGB in [0,1] -> ``output0`` [N,300,6], rows x1,y1,x2,y2,score,class;
 - pose: ``input`` float32 [N,3,256,192], channels B,G,R normalised with the statistics of R,G,B ->

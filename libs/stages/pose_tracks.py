@@ -1,7 +1,7 @@
 """Stage: key-points of the reference picture and of every driver frame that is used, as two files.
 
 Frames are cropped and scaled to the reference's size before the networks see them, as the reference implementation does
-(golden pose specification, section 1), streamed, never all held at once. Tracks that another request found are taken
+(docs/specification.md#pose-flow), streamed, never all held at once. Tracks that another request found are taken
 over. What does not belong here: how key-points are found (``libs.pose.estimator``), where tracks are shared
 (``pose_track_store``) and what is made of them (``libs.stages.pose_conditioning``).
 """

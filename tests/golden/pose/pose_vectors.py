@@ -19,7 +19,7 @@ from PIL import Image
 from libs.pose.record import PoseRecord
 from libs.pose.track import PoseTrack
 
-# Golden pose specification, section 16.3.
+# docs/specification.md#tolerances.
 KEYPOINT_PIXELS = 2e-3
 NORMALISED = 2e-5
 RATIO = 1e-4

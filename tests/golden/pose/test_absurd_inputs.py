@@ -1,7 +1,7 @@
 """Golden: inputs on which upstream crashes or gives absurd values.
 
-Where upstream gives sane values we give the same; everywhere else a typed error or a sensible result (specification,
-section 15), and drawing never fails.
+Where upstream gives sane values we give the same; everywhere else a typed error or a sensible result
+(docs/specification.md#absurd-values), and drawing never fails.
 """
 
 from dataclasses import replace

@@ -12,7 +12,7 @@ from libs.pose.draw import DrawingStyle, draw_body, draw_face, draw_hands, draw_
 from libs.pose.warp import warp_reference
 
 _WARP_LEVELS = {4: (3, 2e-4), 5: (7, 0.11)}
-"""OpenCV's major version: levels and part of the values a warp may differ by (specification, 16.3)."""
+"""OpenCV's major version: levels and part of the values a warp may differ by (docs/specification.md#tolerances)."""
 
 
 def _drawings(root: Path):
