@@ -40,7 +40,8 @@ class AcceptedRequest(BaseModel):
     """A request that passed the inbox.
 
     ``content`` identifies what was asked for: the fields that determine the clip, as the person gave them, and the
-    sizes of the media in bytes. ``revision`` counts the contents that this id has had.
+    sizes of the media in bytes. ``revision`` counts the contents that this id has had. ``submissions`` counts how often
+    this content was submitted while its clip was owed; ``arrival`` tells the document of the last time from others.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,11 +52,18 @@ class AcceptedRequest(BaseModel):
     revision: int = Field(ge=1)
     document: str
     accepted: datetime
+    submissions: int = Field(1, ge=1)
+    arrival: str | None = None
 
     @property
     def run_key(self) -> str:
-        """Identifies this submission: equal for the same content submitted again, another one after a change."""
+        """Identifies what is to be made: equal for the same content submitted again, another one after a change."""
         return f"{self.request.id}-{self.content}-{self.revision}"
+
+    @property
+    def launch_key(self) -> str:
+        """Identifies this submission: seen twice it launches one run, submitted again it may launch another."""
+        return self.run_key if self.submissions == 1 else f"{self.run_key}-{self.submissions}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,13 @@ class AcceptedRequests:
             ) from None
 
     def accept(
-        self, request: AnimationRequest, media_sizes: Mapping[str, int], *, document: str, default_model: str
+        self,
+        request: AnimationRequest,
+        media_sizes: Mapping[str, int],
+        *,
+        document: str,
+        default_model: str,
+        arrival: str | None = None,
     ) -> AcceptedRequest:
         """Make ``request`` what its id means from now on, and owe a clip for it if it asks for something new.
 
@@ -104,6 +118,7 @@ class AcceptedRequests:
             media_sizes: path -> bytes of the media it names.
             document: where it was written, for people.
             default_model: the variant it means when it names none.
+            arrival: tells this document from the same one submitted again.
 
         Returns:
             The accepted request; that of before when nothing is new.
@@ -111,14 +126,31 @@ class AcceptedRequests:
         content = content_of(request, media_sizes)
         before = self.find(request.id)
         if before is None or before.content != content:
-            revision = before.revision + 1 if before else 1
-            accepted = _accepted(request.resolve(default_model), content, revision, document)
+            accepted = AcceptedRequest(
+                request=request.resolve(default_model),
+                content=content,
+                revision=before.revision + 1 if before else 1,
+                document=document,
+                accepted=datetime.now(UTC),
+                arrival=arrival,
+            )
             self._replace(before, accepted, is_open=True)
             return accepted
-        accepted = _accepted(request.resolve(before.request.model), content, before.revision, document)
-        if accepted.request == before.request:
+        resolved = request.resolve(before.request.model)
+        is_again = arrival not in {None, before.arrival}
+        if resolved == before.request and not is_again:
             return before
-        self._replace(before, accepted, is_open=self.is_open(before))  # another priority, or another time
+        is_open = self.is_open(before)
+        accepted = before.model_copy(
+            update={
+                "request": resolved,  # another priority, or another time
+                "document": document,
+                "accepted": datetime.now(UTC),
+                "arrival": arrival or before.arrival,
+                "submissions": before.submissions + (is_again and is_open),
+            }
+        )
+        self._replace(before, accepted, is_open=is_open)
         return accepted
 
     def is_open(self, accepted: AcceptedRequest) -> bool:
@@ -170,12 +202,6 @@ def content_of(request: AnimationRequest, media_sizes: Mapping[str, int]) -> str
     sizes = {path: media_sizes.get(path) for path in sorted({request.reference, request.driver})}
     document = json.dumps({"request": fields, "media": sizes}, sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()[:_CONTENT_DIGITS]
-
-
-def _accepted(request: ResolvedRequest, content: str, revision: int, document: str) -> AcceptedRequest:
-    return AcceptedRequest(
-        request=request, content=content, revision=revision, document=document, accepted=datetime.now(UTC)
-    )
 
 
 def _accepted_key(request_id: str) -> str:

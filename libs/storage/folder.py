@@ -10,21 +10,26 @@ import mimetypes
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from shutil import copyfileobj
+from stat import S_ISDIR, S_ISREG
 
 from libs.atomic_write import atomic_write
 from libs.errors import ArtifactMissingError, StorageError
 from libs.storage.disk_errors import disk_errors_explained
 from libs.storage.keys import check_key
 from libs.storage.objects import ObjectInfo
-from libs.storage.sha256 import sha256_of_file
 
 _INCOMING = ".incoming"
 _ABANDONED_AFTER_SECONDS = 24 * 3600
 _PIECE = 1 << 20
+
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
+"""No such file; a link; a name longer than a file can have; a socket."""
 
 
 class FolderObjectStore:
@@ -32,7 +37,7 @@ class FolderObjectStore:
 
     Files arrive in ``<root>/.incoming`` and are renamed into place; what a killed process left there is removed after
     a day. Digests are computed when asked for, never recorded, so :meth:`head` always tells the truth; content types
-    follow from the key's suffix.
+    follow from the key's suffix. Symbolic links below a top-level folder are never followed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -74,8 +79,7 @@ class FolderObjectStore:
     def get_file(self, key: str, destination: Path) -> None:
         """See the protocol."""
         with (
-            self._reading(key) as path,
-            path.open("rb") as source,
+            self._reading(key) as source,
             atomic_write(destination) as temporary,
             temporary.open("wb") as target,
         ):
@@ -83,36 +87,50 @@ class FolderObjectStore:
 
     def get_bytes(self, key: str) -> bytes:
         """See the protocol."""
-        with self._reading(key) as path:
-            return path.read_bytes()
+        with self._reading(key) as source:
+            return source.read()
 
     def head(self, key: str) -> ObjectInfo | None:
         """See the protocol; reads the whole file to compute its digest."""
         try:
-            with self._reading(key) as path:
-                return self._info(key, sha256_of_file(path))
+            with self._reading(key) as source:
+                digest = hashlib.file_digest(source, "sha256").hexdigest()
+                return _described(os.fstat(source.fileno()), key, digest)
         except ArtifactMissingError:
             return None
 
+    def stat(self, key: str) -> ObjectInfo | None:
+        """See the protocol; nothing is read, so the digest is not known."""
+        check_key(key)
+        with disk_errors_explained(self.uri(key)), self._folder_of(key) as folder:
+            status = folder.status() if folder else None
+        return _described(status, key, None) if status and S_ISREG(status.st_mode) else None
+
     def exists(self, key: str) -> bool:
         """See the protocol."""
-        return _is_file(self._path(key))
+        return self.stat(key) is not None
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectInfo]:
         """See the protocol."""
-        folder = self.root / prefix.rpartition("/")[0]
-        with disk_errors_explained(folder.absolute().as_uri()):
-            keys = [path.relative_to(self.root).as_posix() for path in _files_below(folder)]
-        for key in sorted(key for key in keys if key.startswith(prefix) and not key.startswith(f"{_INCOMING}/")):
+        found = self._found_below(prefix)
+        for key in sorted(key for key, is_link in found if key > start_after and not is_link):
             with suppress(FileNotFoundError):  # deleted since it was found
-                yield _described(self.root / key, key, None)  # people put files there: any name may be listed
+                status = (self.root / key).lstat()
+                if S_ISREG(status.st_mode):  # people put files there: any name may be listed
+                    yield _described(status, key, None)
+
+    def links(self, prefix: str = "") -> Iterator[str]:
+        """See the protocol."""
+        return iter(sorted(key for key, is_link in self._found_below(prefix) if is_link))
 
     def delete(self, key: str) -> None:
-        """See the protocol."""
-        path = self._path(key)
-        with disk_errors_explained(self.uri(key)):
-            if _is_file(path):
-                path.unlink(missing_ok=True)
+        """See the protocol; of a link the link itself goes, a folder stays."""
+        check_key(key)
+        with disk_errors_explained(self.uri(key)), self._folder_of(key) as folder:
+            status = folder.status() if folder else None
+            if folder and status and not S_ISDIR(status.st_mode):
+                with suppress(FileNotFoundError):
+                    os.unlink(folder.name, dir_fd=folder.descriptor)
 
     def uri(self, key: str) -> str:
         """A ``file://`` address."""
@@ -122,21 +140,65 @@ class FolderObjectStore:
         return self.root / check_key(key)
 
     def _info(self, key: str, sha256: str | None) -> ObjectInfo:
-        return _described(self._path(key), key, sha256)
+        return _described(self._path(key).lstat(), key, sha256)
 
     @contextmanager
-    def _reading(self, key: str) -> Iterator[Path]:
-        path = self._path(key)
-        with disk_errors_explained(self.uri(key)):
-            if not _is_file(path):
+    def _reading(self, key: str) -> Iterator[BufferedReader]:
+        """The file of ``key``, open; what is no regular file, such as a pipe, counts as missing."""
+        check_key(key)
+        with disk_errors_explained(self.uri(key)), self._folder_of(key) as folder:
+            file = folder.open_file() if folder else None
+            if file is None:
                 raise ArtifactMissingError(f"no object at {self.uri(key)}")
-            yield path
+            with file:
+                yield file
+
+    @contextmanager
+    def _folder_of(self, key: str) -> Iterator["_OpenFolder | None"]:
+        """The folder in which the file of ``key`` lies; None when it is not there.
+
+        Whoever may write to the inbox can put a link there, to anything that this process may read. So each folder is
+        opened from the one above it and links are refused; only a top-level folder (``inbox``) may be one, which
+        whoever set up the store made.
+        """
+        folders = key.split("/")[:-1]
+        with ExitStack() as opened:
+            try:
+                descriptor = _open_folder(self.root, opened)
+                for number, name in enumerate(folders):
+                    descriptor = _open_folder(name, opened, descriptor, os.O_NOFOLLOW if number else 0)
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
+                yield None
+            else:
+                yield _OpenFolder(descriptor, key.rpartition("/")[2])
+
+    def _found_below(self, prefix: str) -> Iterator[tuple[str, bool]]:
+        """Keys that start with ``prefix`` and, for each, whether it is a link; nothing where a folder is a link."""
+        above = prefix.rpartition("/")[0]
+        folder = self.root / above
+        if any((self.root / Path(*above.split("/")[:depth])).is_symlink() for depth in range(2, above.count("/") + 2)):
+            return
+        with disk_errors_explained(folder.absolute().as_uri()):
+            found = [(path.relative_to(self.root).as_posix(), is_link) for path, is_link in _entries_below(folder)]
+        for key, is_link in found:
+            if key.startswith(prefix) and not key.startswith(f"{_INCOMING}/"):
+                yield key, is_link
 
     @contextmanager
     def _replacing(self, key: str) -> Iterator[Path]:
-        """A temporary file that takes the place of ``key`` when the block ends."""
+        """A temporary file that takes the place of ``key`` when the block ends.
+
+        Raises:
+            StorageError: a folder on the way is a link.
+        """
         incoming = self.root / _INCOMING
-        with disk_errors_explained(self.uri(key)), atomic_write(self._path(key), staging=incoming) as temporary:
+        path = self._path(key)
+        for parent in list(path.parents)[: key.count("/") - 1]:
+            if parent.is_symlink():
+                raise StorageError(f"{self.uri(key)}: {parent} is a symbolic link, which is not followed; remove it")
+        with disk_errors_explained(self.uri(key)), atomic_write(path, staging=incoming) as temporary:
             self._remove_abandoned(incoming)
             yield temporary
 
@@ -149,18 +211,46 @@ class FolderObjectStore:
                     path.unlink()
 
 
-def _is_file(path: Path) -> bool:
-    """False also for a name that no file can have: ``inbox/rejected/<name>.error.txt`` of a document's longest name."""
-    try:
-        return path.is_file()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return False
-        raise
+@dataclass(frozen=True)
+class _OpenFolder:
+    """A folder, by its open descriptor, and the name of one file in it."""
+
+    descriptor: int
+    name: str
+
+    def status(self) -> os.stat_result | None:
+        """Of the file or link itself; None for a name that is not there, or that no file can have."""
+        try:
+            return os.stat(self.name, dir_fd=self.descriptor, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            raise
+
+    def open_file(self) -> BufferedReader | None:
+        """The regular file; None where there is none."""
+        try:
+            # Without waiting: a pipe would be waited for until somebody writes into it.
+            descriptor = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self.descriptor)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            raise
+        if S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+        return None
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files; a folder that cannot be read is an error: its files would look as if they were gone.
+def _open_folder(path: Path | str, opened: ExitStack, above: int | None = None, flags: int = 0) -> int:
+    """A descriptor of a folder in the folder ``above``, which ``opened`` closes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | flags, dir_fd=above)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _entries_below(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """All files, and all links with True; a folder that cannot be read is an error: its files would look gone.
 
     Raises:
         OSError: no permission, or the disk does not answer. A folder that is not there, or goes meanwhile, is none.
@@ -170,11 +260,22 @@ def _files_below(folder: Path) -> Iterator[Path]:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise error
 
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        yield from filter(Path.is_file, (Path(parent, name) for name in names))
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        for name in (*names, *folders):
+            path = Path(parent, name)
+            is_link = path.is_symlink()
+            if is_link or name in names:
+                yield path, is_link
 
 
-def _described(path: Path, key: str, sha256: str | None) -> ObjectInfo:
-    status = path.stat()
-    modified = datetime.fromtimestamp(status.st_mtime, UTC)
-    return ObjectInfo(key, status.st_size, modified, sha256, mimetypes.guess_type(key)[0])
+def _described(status: os.stat_result, key: str, sha256: str | None) -> ObjectInfo:
+    version = f"{status.st_ino}-{status.st_mtime_ns}"
+    return ObjectInfo(key, status.st_size, _time_of(status), sha256, mimetypes.guess_type(key)[0], version)
+
+
+def _time_of(status: os.stat_result) -> datetime:
+    """When the file was changed; a time that no calendar holds (a year above 9999) is the nearest one that it does."""
+    try:
+        return datetime.fromtimestamp(status.st_mtime, UTC)
+    except (ValueError, OverflowError, OSError):
+        return (datetime.max if status.st_mtime > 0 else datetime.min).replace(tzinfo=UTC)

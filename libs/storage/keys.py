@@ -31,8 +31,8 @@ def check_key(key: str) -> str:
     """``key`` itself, if it is safe in a bucket and as a path below a folder.
 
     Raises:
-        StorageError: empty or too long, absolute, with empty, ``.`` or ``..`` components, backslashes or control
-            characters.
+        StorageError: empty or too long, absolute, no Unicode text, with empty, ``.`` or ``..`` components,
+            backslashes or control characters.
     """
     parts = key.split("/")
     if any(part in {"", ".", ".."} for part in parts) or _CONTROL_OR_BACKSLASH.search(key):
@@ -40,8 +40,12 @@ def check_key(key: str) -> str:
             f"{key!r} cannot be a key: expected names joined by single slashes, without '.', '..', backslashes or "
             "control characters"
         )
-    if len(key.encode()) > _MAXIMUM_KEY_BYTES:
-        raise StorageError(f"a key of {len(key.encode())} bytes is too long, at most {_MAXIMUM_KEY_BYTES}: {key[:80]}…")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise StorageError(f"{key!r} cannot be a key: it is not valid Unicode text") from None
+    if size > _MAXIMUM_KEY_BYTES:
+        raise StorageError(f"a key of {size} bytes is too long, at most {_MAXIMUM_KEY_BYTES}: {key[:80]}…")
     return key
 
 

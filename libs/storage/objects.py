@@ -13,13 +13,18 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One stored object. ``size`` in bytes; ``sha256`` is None in listings and where nobody recorded it."""
+    """One stored object. ``size`` in bytes; ``sha256`` is None in listings and where nobody recorded it.
+
+    ``version`` changes with the content: a bucket's ETag; inode and time of change of a file, which change also when
+    the same bytes are written again.
+    """
 
     key: str
     size: int
     modified: datetime
     sha256: str | None = None
     content_type: str | None = None
+    version: str | None = None
 
 
 class ObjectStore(Protocol):
@@ -52,11 +57,20 @@ class ObjectStore(Protocol):
     def head(self, key: str) -> ObjectInfo | None:
         """Size, time and digest without the bytes; None when there is no such object."""
 
+    def stat(self, key: str) -> ObjectInfo | None:
+        """What is known of the object without reading it: in a folder no digest; None when there is no such object."""
+
     def exists(self, key: str) -> bool:
         """True when there is such an object."""
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose key starts with ``prefix`` (any string, not only whole folders), sorted by key."""
+    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix`` (any string, not only whole folders), sorted by key.
+
+        Only those with a key behind ``start_after``, where it is given.
+        """
+
+    def links(self, prefix: str = "") -> Iterator[str]:
+        """Keys below ``prefix`` where a symbolic link lies, which is never followed; a bucket has none."""
 
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""

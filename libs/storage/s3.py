@@ -105,17 +105,24 @@ class S3ObjectStore:
             modified=answer["LastModified"],
             sha256=answer.get("Metadata", {}).get(_DIGEST_METADATA),
             content_type=answer.get("ContentType"),
+            version=answer.get("ETag"),
         )
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """See the protocol; the digest is known where it was recorded."""
+        return self.head(key)
 
     def exists(self, key: str) -> bool:
         """See the protocol."""
         return self.head(key) is not None
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectInfo]:
         """See the protocol."""
-        start = len(self.prefix) + 1 if self.prefix else 0
+        before = f"{self.prefix}/" if self.prefix else ""
+        start = len(before)
+        behind = {"StartAfter": f"{before}{start_after}"} if start_after else {}
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=f"{self.prefix}/{prefix}" if self.prefix else prefix
+            Bucket=self.bucket, Prefix=f"{before}{prefix}", **behind
         )
         place = f"s3://{self.bucket}/{self.prefix}"
         try:
@@ -123,12 +130,21 @@ class S3ObjectStore:
                 for page in pages:
                     for entry in page.get("Contents", ()):
                         if not entry["Key"].endswith("/"):  # some servers list folders
-                            yield ObjectInfo(entry["Key"][start:], entry["Size"], entry["LastModified"])
+                            yield ObjectInfo(
+                                entry["Key"][start:],
+                                entry["Size"],
+                                entry["LastModified"],
+                                version=entry.get("ETag"),
+                            )
         except ArtifactMissingError as error:  # the answer to a listing never is that there is no such object
             raise StorageError(
                 f"{place} at {self.endpoint}: cannot be listed (404); check that S3_ENDPOINT is an S3 server, and no "
                 "proxy answers in its place, and that the bucket exists"
             ) from error
+
+    def links(self, prefix: str = "") -> Iterator[str]:  # noqa: ARG002
+        """See the protocol."""
+        return iter(())
 
     def delete(self, key: str) -> None:
         """See the protocol."""

@@ -32,6 +32,8 @@ def inbox_sensor(
     """One look at the inbox; the cursor makes the next look go on where this one stopped.
 
     A run is asked for each time an accepted request whose clip is owed is seen; its run key makes Dagster launch one.
+    An id is registered once, however often it was accepted: Dagster's database refuses to take it twice, and would
+    refuse this answer for ever.
     """
     objects = storage.objects()
     requests = AcceptedRequests(objects)
@@ -41,13 +43,16 @@ def inbox_sensor(
     )
     for rejection in intake.rejected:
         context.log.warning(f"rejected {rejection.name}: {rejection.reason}")
+        if rejection.traceback:
+            context.log.error(f"unforeseen error in {rejection.name}:\n{rejection.traceback}")
     for problem in intake.unreadable:
         context.log.warning(f"left in the inbox: {problem}")
-    owed = [accepted for accepted in intake.accepted if _runs_now(accepted) and requests.is_open(accepted)]
+    accepted = {entry.request.id: entry for entry in intake.accepted}
+    owed = [entry for entry in accepted.values() if _runs_now(entry) and requests.is_open(entry)]
     progress = RunsInProgress(context.instance) if owed else None
     runs = [_run_of(entry) for entry in owed if progress and not progress.cover(entry.request.id, entry.content)]
-    asked = observe_changed_documents(context.instance, intake.accepted)
-    registered = [accepted.request.id for accepted in intake.accepted]
+    asked = observe_changed_documents(context.instance, list(accepted.values()))
+    registered = list(accepted)
     return dg.SensorResult(
         run_requests=runs,
         dynamic_partitions_requests=[ANIMATION_REQUESTS.build_add_request(registered)] if registered else [],
@@ -63,7 +68,7 @@ def _runs_now(accepted: AcceptedRequest) -> bool:
 
 def _run_of(accepted: AcceptedRequest) -> dg.RunRequest:
     request = accepted.request
-    return clip_run(request.id, accepted.run_key, priority=request.priority, content=accepted.content)
+    return clip_run(request.id, accepted.launch_key, priority=request.priority, content=accepted.content)
 
 
 def _summary(intake: Intake) -> str:

@@ -52,8 +52,7 @@ def test_the_digest_of_a_media_file(tmp_path, kind):
     inbox, digest = Inbox(objects), hashlib.sha256(b"video").hexdigest()
     assert inbox.media_digest("d.mp4") == digest
     assert inbox.media_digest("d.mp4", read_up_to=5) == digest
-    large = inbox.media_digest("d.mp4", read_up_to=4)
-    assert (large == digest) if kind is FolderObjectStore else large.startswith("5 bytes of 20")
+    assert inbox.media_digest("d.mp4", read_up_to=4).startswith("5 bytes of 20")
     assert inbox.media_digest("gone.mp4") is None
 
 

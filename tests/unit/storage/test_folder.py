@@ -1,11 +1,13 @@
 import errno
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from libs.errors import StorageError, StorageUnavailableError
+from libs.errors import ArtifactMissingError, StorageError, StorageUnavailableError
+from libs.storage import folder
 from libs.storage.folder import FolderObjectStore
 from libs.storage.sha256 import sha256_of_file
 
@@ -58,20 +60,22 @@ def test_errors_of_the_disk_are_explained(objects, monkeypatch, number, error_cl
 @pytest.mark.parametrize(
     ("step", "call"),
     [
-        ("read_bytes", lambda o: o.get_bytes("k")),
+        ("open", lambda o: o.get_bytes("k")),
         ("unlink", lambda o: o.delete("k")),
-        ("is_file", lambda o: o.head("k")),
+        ("stat", lambda o: o.stat("k")),
+        ("open", lambda o: o.head("k")),
     ],
 )
 def test_errors_of_the_disk_are_explained_where_nothing_is_written(objects, monkeypatch, step, call):
     objects.put_bytes("k", b"1")
 
-    def fail(self, **options):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+    def fail(path, *flags, **options):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(Path, step, fail)
+    monkeypatch.setattr(f"libs.storage.folder.os.{step}", fail)
     with pytest.raises(StorageError, match="permissions below DATA_DIR"):
         call(objects)
+    monkeypatch.undo()
 
 
 def test_a_folder_is_no_object(objects):
@@ -119,3 +123,73 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(objects, monkeypatch):
     with pytest.raises(StorageError, match=r"Permission denied .*0123456789abcdef.*; check the permissions"):
         list(objects.list("animation/"))
     assert list(objects.list("nothing/here/")) == []
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A folder outside the store with a file that its users must not see."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.yaml").write_text("password")
+    return tmp_path / "outside"
+
+
+def test_links_are_neither_listed_nor_read_nor_written_through(objects, secret):
+    objects.put_bytes("inbox/a.yaml", b"1")
+    inbox = objects.root / "inbox"
+    (inbox / "file.yaml").symlink_to(secret / "secret.yaml")
+    (inbox / "folder").symlink_to(secret)
+    (inbox / "inside.yaml").symlink_to(inbox / "a.yaml")
+    assert [info.key for info in objects.list("inbox/")] == ["inbox/a.yaml"]
+    assert list(objects.list("inbox/folder/")) == []
+    assert list(objects.links("inbox/")) == ["inbox/file.yaml", "inbox/folder", "inbox/inside.yaml"]
+    for key in ("inbox/file.yaml", "inbox/folder/secret.yaml", "inbox/inside.yaml"):
+        assert not objects.exists(key)
+        assert objects.stat(key) is objects.head(key) is None
+        with pytest.raises(ArtifactMissingError):
+            objects.get_bytes(key)
+        with pytest.raises(ArtifactMissingError):
+            objects.get_file(key, objects.root / "copy")
+    with pytest.raises(StorageError, match="symbolic link"):
+        objects.put_bytes("inbox/folder/new.yaml", b"1")
+    objects.delete("inbox/folder/secret.yaml")
+    objects.put_bytes("inbox/file.yaml", b"takes the place of the link")
+    assert [path.name for path in secret.iterdir()] == ["secret.yaml"]
+    assert (secret / "secret.yaml").read_text() == "password"
+
+
+def test_deleting_a_link_leaves_what_it_points_to(objects, secret):
+    objects.put_bytes("inbox/a.yaml", b"1")
+    (objects.root / "inbox" / "file.yaml").symlink_to(secret / "secret.yaml")
+    objects.delete("inbox/file.yaml")
+    assert list(objects.links("inbox/")) == []
+    assert (secret / "secret.yaml").exists()
+
+
+def test_the_store_and_its_top_level_folders_may_be_links(tmp_path, secret):
+    (tmp_path / "disk" / "inbox").mkdir(parents=True)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "inbox").symlink_to(tmp_path / "disk" / "inbox")
+    (tmp_path / "link").symlink_to(tmp_path / "artifacts")
+    objects = FolderObjectStore(tmp_path / "link")
+    objects.put_bytes("inbox/sub/a.yaml", b"1")
+    assert objects.get_bytes("inbox/sub/a.yaml") == b"1"
+    assert [info.key for info in objects.list("inbox/")] == ["inbox/sub/a.yaml"]
+
+
+def test_a_pipe_is_no_object(objects):
+    objects.put_bytes("inbox/a", b"1")
+    os.mkfifo(objects.root / "inbox" / "pipe.yaml")
+    assert [info.key for info in objects.list("inbox/")] == ["inbox/a"]
+    assert objects.head("inbox/pipe.yaml") is None
+
+
+def test_a_time_that_no_calendar_holds_is_the_nearest_one(monkeypatch):
+    for seconds, expected in ((1e12, datetime.max), (-1e12, datetime.min)):
+        status = os.stat_result((0o100644, 1, 1, 1, 0, 0, 5, seconds, seconds, seconds))
+        assert folder._described(status, "inbox/d.mp4", None).modified == expected.replace(tzinfo=UTC)
+
+
+def test_a_listing_may_begin_behind_a_key(objects):
+    for name in ("a", "b", "c/d"):
+        objects.put_bytes(f"inbox/{name}", b"1")
+    assert [info.key for info in objects.list("inbox/", start_after="inbox/a")] == ["inbox/b", "inbox/c/d"]

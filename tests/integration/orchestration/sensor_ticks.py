@@ -1,0 +1,74 @@
+"""Ticks of the sensors as Dagster's own daemon makes them: its handler, a real instance, runs that are queued."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceLoadTarget
+from dagster._daemon import sensor as sensor_daemon
+
+from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.policies import CONTENT_TAG
+
+
+class _ThisProcess(WorkspaceLoadTarget):
+    """The code location in this process, so that a test needs no server of its own."""
+
+    def create_origins(self) -> list[Any]:
+        target = LoadableTargetOrigin(module_name="orchestration.definitions")
+        return [InProcessCodeLocationOrigin(target, location_name="one_to_all")]
+
+
+class SensorTicks:
+    """The daemon's iterations on the world of a test."""
+
+    def __init__(self, world: Any, workspace: WorkspaceProcessContext) -> None:
+        self.world = world
+        self._workspace = workspace
+        sensors = {
+            sensor.name: sensor
+            for entry in workspace.create_request_context().get_code_location_entries().values()
+            if entry.code_location
+            for repository in entry.code_location.get_repositories().values()
+            for sensor in repository.get_sensors()
+        }
+        self._sensor = sensors.pop("inbox_sensor")
+        for other in sensors.values():
+            world.instance.stop_sensor(other.get_remote_origin_id(), other.selector_id, other)
+
+    def tick(self) -> InstigatorTick:
+        """One iteration of the daemon; returns the tick of the inbox, which must not have failed."""
+        list(sensor_daemon.execute_sensor_iteration(self._workspace, logging.getLogger("test"), None, None))
+        tick = self.ticks()[0]
+        assert tick.status is not TickStatus.FAILURE, tick.error
+        return tick
+
+    def ticks(self) -> list[InstigatorTick]:
+        """All ticks of the inbox, the newest first."""
+        return list(self.world.instance.get_ticks(self._sensor.get_remote_origin_id(), self._sensor.selector_id))
+
+    def registered(self) -> list[str]:
+        return sorted(self.world.instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name)))
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Request and content of every run that was queued, sorted."""
+        return sorted((run.tags["dagster/partition"], run.tags[CONTENT_TAG]) for run in self.queued())
+
+    def queued(self) -> list[dg.DagsterRun]:
+        return list(self.world.instance.get_runs())
+
+
+@contextmanager
+def sensor_ticks(world: Any) -> Iterator[SensorTicks]:
+    """Ticks one right after the other: the interval between them is nobody's concern here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sensor_daemon, "is_under_min_interval", lambda *_: False)
+        with WorkspaceProcessContext(world.instance, _ThisProcess()) as workspace:
+            yield SensorTicks(world, workspace)
