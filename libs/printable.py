@@ -1,13 +1,36 @@
-"""Text from files of others, made fit to be printed: what cannot be seen is escaped, what is long is cut."""
+"""Text from files and names of others, made fit to be printed: what a terminal would obey or not show is escaped.
+
+Everything the command line prints goes through here (``libs.command_line.terminal``).
+"""
+
+import re
+import unicodedata
 
 _LONGEST = 300
+
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Control and format characters, half surrogate pairs, private and unassigned ones, separators of lines; spaces of any
+script are left alone."""
+
+_ORDINARY = re.compile(r"[\x20-\x7e]*")
 
 
 def printable(text: str, longest: int = _LONGEST) -> str:
     """``text`` on one line: control characters and half surrogate pairs escaped, cut after ``longest`` characters."""
-    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    return cut if cut.isprintable() else "".join(map(_visible, cut))
+    return escaped(text if len(text) <= longest else f"{text[: longest - 1]}…")
+
+
+def escaped(text: str) -> str:
+    """``text`` on one line, whole: a line feed is shown as ``\\n``, an escape character as ``\\x1b``."""
+    return text if _ORDINARY.fullmatch(text) else "".join(map(_visible, text))
+
+
+def escaped_lines(text: str) -> str:
+    """``text`` whole, its lines kept: for messages that have several."""
+    return "\n".join(map(escaped, text.split("\n")))
 
 
 def _visible(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+    if unicodedata.category(character) in _HIDDEN_CATEGORIES:
+        return character.encode("unicode_escape").decode()
+    return character

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 from rich.console import Console
 
+from libs.command_line.terminal import styled
 from libs.errors import OneToAllError
 from libs.requests.accepted import AcceptedRequests
 from libs.requests.inbox import Inbox
@@ -110,11 +111,13 @@ def _explain(console: Console, result: dg.ExecuteInProcessResult | dg.JobExecuti
     for check in failed:
         colour, kind = ("red", "check") if check in wrong else ("yellow", "warning of check")
         name = f"{check.check_name} of {check.asset_key.to_user_string()}"
-        console.print(f"  [{colour}]{kind} {name}[/]: {check.description}")
+        console.print(styled("  ", (f"{kind} {name}", colour), f": {check.description}"))
     for event in result.all_events:
         if event.is_step_failure:
             reason = event.step_failure_data.user_failure_data or event.step_failure_data.error
-            console.print(f"  [red]{event.step_key}[/]: {getattr(reason, 'description', None) or reason}")
+            console.print(
+                styled("  ", (str(event.step_key), "red"), f": {getattr(reason, 'description', None) or reason}")
+            )
     count = len(failed) - len(wrong)
     warnings = f", {count} warn, as is to be expected of the sandbox's random networks" if count else ""
     console.print(f"  {len(checks) - len(failed)} of {len(checks)} checks passed{warnings}")

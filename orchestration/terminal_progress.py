@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from libs.printable import escaped
 from libs.progress import Progress
 from orchestration.resources import ProgressResource
 
@@ -27,20 +28,20 @@ _bars: "_StageBars | None" = None
 class _StageBars:
     def __init__(self, console: Console) -> None:
         self.display = Bars(
-            TextColumn("  {task.description:<24}"),
+            TextColumn("  {task.description:<24}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
 
     def report(self, stage: str, done: int, total: int | None, detail: str = "") -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self.display.add_task(stage, total=total, detail=detail)
-        self.display.update(self._tasks[stage], completed=done, total=total, detail=detail)
+            self._tasks[stage] = self.display.add_task(stage, total=total, detail="")
+        self.display.update(self._tasks[stage], completed=done, total=total, detail=escaped(detail))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import typer
 
 from libs.command_line import models, requests, share, storage, trace
 from libs.command_line.options import examples
+from libs.command_line.terminal import print_error, survive_odd_characters
 from libs.errors import OneToAllError
 
 app = typer.Typer(
@@ -34,15 +35,16 @@ def main() -> None:
 
     So is what the operating system refuses: a full disk, a folder without permission.
     """
+    survive_odd_characters(sys.stdout, sys.stderr)
     os.environ.setdefault("TQDM_DISABLE", "1")  # one progress display is enough
     try:
         app()
     except OneToAllError as error:
-        typer.echo(f"error: {error}", err=True)
+        print_error(str(error))
         sys.exit(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {place}{error.strerror or error}", err=True)
+        print_error(f"{place}{error.strerror or error}")
         sys.exit(1)
 
 

@@ -7,7 +7,6 @@ functions. What does not belong here: doing anything itself.
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from libs.command_line.options import (
     PARTS_HELP,
@@ -17,7 +16,7 @@ from libs.command_line.options import (
     VariantArgument,
     examples,
 )
-from libs.command_line.terminal import console, folded, shown_progress, whole
+from libs.command_line.terminal import PlainTable, console, folded, shown_progress, whole
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.lock import lock_repository, read_lock
@@ -199,7 +198,7 @@ def quantize(variant: VariantArgument) -> None:
 def status() -> None:
     """What is on this machine, without looking into any file: variants, sizes, locks, leftovers, third_party."""
     settings = load_settings()
-    table = Table(whole("variant"), *map(folded, (*PARTS, "locked", "leftover")), collapse_padding=True)
+    table = PlainTable(whole("variant"), *map(folded, (*PARTS, "locked", "leftover")), collapse_padding=True)
     for name in VARIANTS:
         layout = layout_of(name, settings)
         if not layout.root.is_dir():
@@ -262,7 +261,7 @@ def _file_sizes(layout: RepositoryLayout, part: Part) -> str:
 
 
 def _print_report(report: VerificationReport) -> None:
-    table = Table(folded("file"), "state", "size", "sha256")
+    table = PlainTable(folded("file"), "state", "size", "sha256")
     for row in report.files:
         size = "—" if row.size is None else f"{row.size:,}"
         table.add_row(row.file, row.state, size, (row.sha256 or "not read")[:12])

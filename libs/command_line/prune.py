@@ -9,11 +9,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from libs.command_line.durations import parse_duration
 from libs.command_line.options import ApplyOption
-from libs.command_line.terminal import console, folded
+from libs.command_line.terminal import PlainTable, console, folded
 from libs.progress import show_bytes
 from libs.settings import load_settings
 from libs.storage.factory import store_from_settings
@@ -53,7 +52,7 @@ def prune(
         typer.echo(json.dumps(_document(found, applied=apply), indent=2))
         return
     if found.superseded:
-        table = Table(folded("asset"), folded("partition"), "content", "replaced", "size", collapse_padding=True)
+        table = PlainTable(folded("asset"), folded("partition"), "content", "replaced", "size", collapse_padding=True)
         for superseded in found.superseded:
             manifest, replaced = superseded.content.manifest, superseded.content.replaced
             row = (manifest.asset, manifest.partition or "", manifest.digest[:16], f"{replaced:%Y-%m-%d}")
@@ -61,7 +60,7 @@ def prune(
         console.print(table)
     what = f"older contents: {len(found.superseded)}, files that no manifest names: {len(found.orphans)}"
     what += f", together {show_bytes(found.bytes)}"
-    console.print(f"{what}: {'removed' if apply else 'would be removed'}", highlight=False, soft_wrap=True)
+    console.print(f"{what}: {'removed' if apply else 'would be removed'}", soft_wrap=True)
     if not apply and (found.superseded or found.orphans):
         typer.echo("Nothing was changed; run again with --apply.", err=True)
 

@@ -10,11 +10,11 @@ from shutil import copyfileobj
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from libs.atomic_write import atomic_write
+from libs.command_line.known_requests import require_result
 from libs.command_line.options import examples
-from libs.command_line.terminal import console, whole
+from libs.command_line.terminal import PlainTable, console, whole
 from libs.errors import ArtifactMissingError, InputError
 from libs.model_repo.variants import variant_of_folder
 from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
@@ -51,7 +51,7 @@ def submit(
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
     sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
     for warning in [*model_warnings(requests, settings, store), *([sandbox] if sandbox else [])]:
-        console.print(f"note: {warning}", markup=False, soft_wrap=True)
+        console.print(f"note: {warning}", soft_wrap=True)
     before = inbox.media(plan.media)
     sent = upload(plan, inbox)
     for name in plan.media:
@@ -70,7 +70,7 @@ def list_requests() -> None:
     store = store_from_settings(load_settings())
     inbox = Inbox(store.objects)
     requests = AcceptedRequests(store.objects)
-    table = Table(whole("request"), "state", "priority")
+    table = PlainTable(whole("request"), "state", "priority")
     for rejection in inbox.rejections():
         table.add_row(rejection.name, f"refused: {rejection.reason}", "")
     for document in inbox.documents():
@@ -101,7 +101,7 @@ def fetch(
     if versions:
         _show_versions(store, request_id)
         return
-    _require_clip(store, request_id)
+    require_result(store, request_id)
     if digest is not None:
         _save(store, request_id, CLIP, to, digest)
         return
@@ -127,22 +127,14 @@ def add_to(app: typer.Typer) -> None:
     )(fetch)
 
 
-def _require_clip(store: ArtifactStore, request_id: str) -> None:
-    if store.manifest("animation", request_id) is not None:
-        return
-    if AcceptedRequests(store.objects).find(request_id) is not None:
-        raise InputError(f"{request_id}: has no clip yet; `one-to-all list` shows how far each request is")
-    raise InputError(f"{request_id}: there is no such request; `one-to-all list` shows those there are")
-
-
 def _show_versions(store: ArtifactStore, request_id: str) -> None:
-    table = Table(whole("digest"), "made", "content of the request")
+    table = PlainTable(whole("digest"), "made", "content of the request")
     newest = store.manifest("animation", request_id)
     for manifest in store.history("animation", request_id):
         mark = " (newest)" if newest and manifest.digest == newest.digest else ""
         content = str(manifest.attributes.get(CONTENT_ATTRIBUTE) or "")
         table.add_row(manifest.digest[:16] + mark, f"{manifest.created:%Y-%m-%d %H:%M} UTC", content)
-    _require_clip(store, request_id)
+    require_result(store, request_id)
     console.print(table)
 
 

@@ -9,7 +9,11 @@ from typing import Annotated
 import typer
 
 from libs.command_line.durations import parse_duration
-from libs.settings import get_settings
+from libs.command_line.known_requests import require_result
+from libs.errors import ArtifactMissingError
+from libs.printable import escaped
+from libs.requests.archive import REQUEST_ASSETS
+from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE
 from libs.storage.factory import store_from_settings
 from libs.storage.sharing import share as address_of
@@ -24,5 +28,10 @@ def share(
     file: Annotated[str, typer.Option(help="Another file of it.")] = CLIP_FILE,
 ) -> None:
     """Print an address where anybody can see the clip until it expires; the file's path without a bucket."""
-    settings = get_settings()
-    typer.echo(address_of(store_from_settings(settings), settings, asset, request_id, file, expires))
+    settings = load_settings()
+    store = store_from_settings(settings)
+    if asset in REQUEST_ASSETS:
+        require_result(store, request_id, asset)
+    elif store.manifest(asset, request_id) is None:
+        raise ArtifactMissingError(f"{asset} of {request_id}: nothing is stored")
+    typer.echo(escaped(address_of(store, settings, asset, request_id, file, expires)))

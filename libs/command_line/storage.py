@@ -9,12 +9,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from libs.command_line.durations import parse_duration
 from libs.command_line.options import ApplyOption, examples
 from libs.command_line.prune import prune
-from libs.command_line.terminal import console, shown_progress
+from libs.command_line.terminal import console, shown_progress, styled
 from libs.errors import InputError
 from libs.progress import show_bytes
 from libs.settings import Settings, get_settings
@@ -141,28 +140,28 @@ def _require_bucket(settings: Settings) -> "S3ObjectStore":
 
 
 def _print(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> None:
-    console.print(f"{found.objects} objects, {show_bytes(found.bytes)}, {found.manifests} manifests", highlight=False)
+    console.print(f"{found.objects} objects, {show_bytes(found.bytes)}, {found.manifests} manifests")
     for problem in found.problems[:_SHOWN]:
-        console.print(f"[red]{problem.kind}[/red]  {escape(str(problem))}", highlight=False, soft_wrap=True)
-        console.print(f"  run: {escape(_way_out(problem))}", highlight=False, soft_wrap=True)
+        console.print(styled((str(problem.kind), "red"), f"  {problem}"), soft_wrap=True)
+        console.print(f"  run: {_way_out(problem)}", soft_wrap=True)
     _print_rest(len(found.problems))
     kept = [orphan for orphan in found.orphans if orphan.key not in {info.key for info in removed}]
     for title, infos in (("removed", removed), ("orphaned", kept), ("not ours", found.unknown)):
         if infos:
             total = show_bytes(sum(info.size for info in infos))
-            console.print(f"[yellow]{title}[/yellow]  {len(infos)} objects, {total}", highlight=False)
+            console.print(styled((title, "yellow"), f"  {len(infos)} objects, {total}"))
             for info in infos[:_SHOWN]:
                 age = f"{info.modified:%Y-%m-%d %H:%M}"
-                console.print(f"  {age}  {escape(objects.uri(info.key))}", highlight=False, soft_wrap=True)
+                console.print(f"  {age}  {objects.uri(info.key)}", soft_wrap=True)
             _print_rest(len(infos))
     if not found.problems:
         read = f"all {show_bytes(found.bytes_read)} read and intact" if found.bytes_read else "nothing is missing"
-        console.print(f"[green]ok[/green]  {read}", highlight=False)
+        console.print(styled(("ok", "green"), f"  {read}"))
 
 
 def _print_rest(count: int) -> None:
     if count > _SHOWN:
-        console.print(f"  … and {count - _SHOWN} more (--json lists all)", highlight=False)
+        console.print(f"  … and {count - _SHOWN} more (--json lists all)")
 
 
 def _document(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> dict[str, Any]:

@@ -1,21 +1,65 @@
-"""Progress and tables in a terminal; plain lines where the output is not one.
+"""Progress, tables and lines in a terminal; plain lines where the output is not one.
 
-What does not belong here: what is shown (``models``).
+Whatever is printed may come from others: names of files, ids, messages. It is shown as it is written, never taken for
+markup, and what a terminal would obey is escaped. What does not belong here: what is shown (``models``).
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
-from rich.table import Column
+from rich.table import Column, Table
+from rich.text import Text
 
+from libs.printable import escaped, escaped_lines
 from libs.progress import Progress, progress_lines
 
-console = Console(soft_wrap=not sys.stdout.isatty())
+
+class PlainConsole(Console):
+    """A console that shows text as it is written: no markup, no emoji codes, control characters escaped."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print strings escaped; tables and styled text (:func:`styled`) are escaped already."""
+        super().print(*(escaped_lines(item) if isinstance(item, str) else item for item in objects), **options)
+
+
+class PlainTable(Table):
+    """A table whose cells are shown as they are written, each on its line."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add cells of text."""
+        super().add_row(*(Text(escaped(cell)) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+console = PlainConsole(soft_wrap=not sys.stdout.isatty())
 """Where the output is no terminal a line is one line: what searches it, or copies a command from it, finds it whole."""
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A line of text; a part may be a pair of text and style."""
+    return Text.assemble(
+        *(escaped_lines(part) if isinstance(part, str) else (escaped_lines(part[0]), part[1]) for part in parts)
+    )
+
+
+def print_error(message: str) -> None:
+    """Say on standard error what went wrong."""
+    typer.echo(f"error: {escaped_lines(message)}", err=True)
+
+
+def survive_odd_characters(*streams: IO[str]) -> None:
+    """Make ``streams`` write characters that their encoding lacks as escapes, instead of failing."""
+    for stream in streams:
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 def whole(header: str) -> Column:
@@ -31,24 +75,24 @@ def folded(header: str) -> Column:
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
     """A bar per stage with bytes, rate and time left, on standard error; lines where that is not a terminal."""
-    stream = Console(stderr=True)
+    stream = PlainConsole(stderr=True)
     if not stream.is_terminal:
-        yield progress_lines(lambda line: print(line, file=sys.stderr, flush=True), in_bytes=True)
+        yield progress_lines(lambda line: print(escaped(line), file=sys.stderr, flush=True), in_bytes=True)
         return
     columns = (
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=28),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}", style="dim"),
+        TextColumn("{task.fields[detail]}", style="dim", markup=False),
     )
     with Bars(*columns, console=stream) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int | None, detail: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, detail=detail)
-            bars.update(tasks[stage], completed=done, total=total, detail=detail)
+                tasks[stage] = bars.add_task(escaped(stage), total=total, detail="")
+            bars.update(tasks[stage], completed=done, total=total, detail=escaped(detail))
 
         yield report

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from libs.atomic_write import write_bytes_atomically
-from libs.command_line.terminal import console
+from libs.command_line.known_requests import LIST_HINT, require_result
+from libs.command_line.terminal import PlainTable, console, styled
+from libs.errors import InputError
 from libs.requests.animation_request import REQUEST_ID_PATTERN
-from libs.settings import get_settings
+from libs.settings import load_settings
 from libs.storage.factory import store_from_settings
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ def trace(
     """Show what made a clip, and what of it is still there and still the same."""
     from libs.provenance.trace import trace_file, trace_request  # noqa: PLC0415 - loads the media libraries
 
-    settings = get_settings()
+    settings = load_settings()
     store = store_from_settings(settings)
     is_id = re.fullmatch(REQUEST_ID_PATTERN, clip)
+    if is_id:
+        require_result(store, clip)
+    elif not Path(clip).is_file():
+        raise InputError(f"{clip}: neither a file nor a request's id; {LIST_HINT}")
     found = trace_request(clip, store, settings) if is_id else trace_file(Path(clip), store, settings)
     if request is not None:
         write_bytes_atomically(request, request_document(found.origin.resolved_request().clip_fields()))
@@ -47,11 +52,14 @@ def trace(
 
 def request_document(fields: dict[str, object]) -> bytes:
     """A request as a document for the inbox; JSON, because YAML folds some kinds of white space in a prompt."""
-    return json.dumps(fields, indent=2).encode()
+    try:
+        return json.dumps(fields, indent=2, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can say
+        return json.dumps(fields, indent=2).encode()
 
 
 def _show(found: "Trace") -> None:
-    table = Table("made from", "recorded", "now", "", box=None, pad_edge=False, header_style="bold")
+    table = PlainTable("made from", "recorded", "now", "", box=None, pad_edge=False, header_style="bold")
     for link in found.links:
         table.add_row(link.what, link.recorded[:_DIGITS], str(link.state), link.detail)
     console.print(table)
@@ -60,4 +68,4 @@ def _show(found: "Trace") -> None:
         seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in run.seconds.items())
         console.print(f"\nmade {run.finished:%Y-%m-%d %H:%M} UTC on {found.origin.device.name}, {run.start}: {seconds}")
     reasons = ", ".join(link.what for link in found.out_of_date)
-    console.print(f"\n[bold]{f'out of date: {reasons}' if reasons else 'current'}[/bold]")
+    console.print(styled("\n", (f"out of date: {reasons}" if reasons else "current", "bold")))

@@ -7,6 +7,7 @@ addresses that do not expire (``previews``).
 from datetime import timedelta
 from pathlib import PurePosixPath
 
+from libs.durations import show_duration
 from libs.errors import ArtifactCorruptError, ArtifactMissingError, InputError
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore, materialize_command
@@ -31,7 +32,7 @@ def share(
         InputError: ``expires`` is not between a second and seven days.
     """
     if not timedelta(seconds=1) <= expires <= LONGEST:
-        raise InputError(f"--expires must be between 1s and {LONGEST.days}d, got {expires}")
+        raise InputError(f"--expires must be between 1s and {LONGEST.days}d, got {show_duration(expires)}")
     manifest = _require_manifest(store, asset, partition)
     file = manifest.file(name)
     stored = store.objects.head(file.key)

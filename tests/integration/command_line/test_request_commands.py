@@ -193,7 +193,7 @@ def test_list_shows_every_state(
 
 def test_fetch_brings_the_results(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
     run("submit", desk / "first-try.yaml")
-    assert "there is no such request" in run("fetch", "solo").stderr
+    assert "waits in the inbox" in run("fetch", "solo").stderr
     accepted = look(store).accepted[0]
     assert "has no clip yet" in run("fetch", "solo").stderr
     publish(store, accepted, tmp_path / "made")
@@ -235,3 +235,34 @@ def test_older_clips_stay_reachable(run: Callable[..., Done], store: ArtifactSto
     run("fetch", "solo", "--digest", old.digest[:16], "--to", tmp_path / "clips")
     assert (tmp_path / "clips" / f"solo-{old.digest[:16]}.mp4").read_text() == "clip.mp4 of "
     assert run("fetch", "solo", "--digest", "0" * 16).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["fetch", "trace", "share"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nobody", "nobody: there is no such request"),
+        ("[/nope]", "[/nope]"),
+        ("bad", "bad: was rejected; the reason is in"),
+    ],
+)
+def test_an_unknown_request_is_called_unknown(
+    run: Callable[..., Done], store: ArtifactStore, command: str, name: str, expected: str
+) -> None:
+    store.objects.put_bytes("inbox/bad.yaml", b"id: bad")
+    look(store)
+    done = run(command, name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert expected in done.stderr
+    assert "materialize" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_length_of_time_is_said_in_words(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
+) -> None:
+    run("submit", desk / "first-try.yaml")
+    publish(store, look(store).accepted[0], tmp_path / "made")
+    assert (
+        run("share", "solo", "--expires", "30d").stderr == "error: --expires must be between 1s and 7d, got 30 days\n"
+    )
