@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from libs.default_passwords import password_in, why_refused
 from libs.dotenv_file import require_readable
 from libs.errors import SettingsError
+from libs.printable import printable
 from libs.setting_values import (
     LONGEST_AGE_DAYS,
     AttentionName,
@@ -33,6 +34,7 @@ from libs.setting_values import (
     ServerAddress,
     TimeZoneName,
 )
+from libs.validation_messages import shown, what_was_expected
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 """The checkout. For a package installed without one it is the folder of Python's packages: see :func:`is_checkout`."""
@@ -244,14 +246,16 @@ def load_settings() -> Settings:
 
 
 def settings_error(error: ValidationError) -> SettingsError:
-    """What is wrong with which variable, without its value."""
-    problems = [_problem(entry) for entry in error.errors(include_input=False, include_url=False)]
+    """What is wrong with which variable; shows the value of numbers and choices only, which are no secrets."""
+    problems = [_problem(entry) for entry in error.errors(include_url=False)]
     return SettingsError("; ".join(problems))
 
 
 def _problem(entry: Any) -> str:
     field = ".".join(str(part) for part in entry["loc"]).upper()
-    message = str(entry["msg"]).removeprefix("Value error, ")
+    message = what_was_expected(entry)
+    if entry["type"].startswith(("int_", "float_", "bool_", "literal_", "greater_", "less_")):
+        message += f" (found {printable(shown(entry['input']))})"
     return f"{field}: {message}" if field and not message.startswith(field) else message
 
 

@@ -3,11 +3,12 @@
 What does not belong here: digests (``verify``), NaN in the weights (the engine's loader), other parts of a repository.
 """
 
-import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from libs.errors import ModelFilesError
+from libs.model_repo.json_file import read_json_file
 from libs.model_repo.layout import INDEX_NAME, RepositoryLayout
 from libs.model_repo.parameters import TensorInfo, compare_tensors
 from libs.model_repo.report import Problem, State
@@ -51,22 +52,21 @@ def check_checkpoint(layout: RepositoryLayout) -> list[Problem]:
 
 def _index_of(layout: RepositoryLayout) -> dict[str, str]:
     """Tensor name -> shard."""
-    if layout.index.is_file():
+    with suppress(FileNotFoundError):
         return read_index(layout.index)
-    single = layout.root / SINGLE_FILE_NAME
-    if single.is_file():
-        return dict.fromkeys(read_header(single), SINGLE_FILE_NAME)
+    with suppress(FileNotFoundError):
+        return dict.fromkeys(read_header(layout.root / SINGLE_FILE_NAME), SINGLE_FILE_NAME)
     raise IncompleteSafetensorsError(f"{layout.index.name} is missing")
 
 
 def _check_configuration(path: Path) -> list[Problem]:
     """``configuration.json`` is a note of the hub that not every hub has; where it is, it must be JSON."""
-    if not path.is_file():
-        return []
     try:
-        json.loads(path.read_bytes())
-    except (UnicodeDecodeError, ValueError) as error:
-        return [_problem(path.name, "mismatch", f"{path.name} is not JSON: {error}")]
+        read_json_file(path, "configuration", path.name)
+    except FileNotFoundError:
+        return []
+    except ModelFilesError as error:
+        return [_problem(path.name, "mismatch", str(error))]
     return []
 
 

@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
+from libs.model_repo.json_file import read_json_file
 from libs.model_repo.layout import RepositoryLayout
 from libs.progress import Progress, no_progress
 
@@ -110,14 +111,14 @@ def _read_entries(path: Path | None) -> dict[str, tuple[Signature, str]]:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json_file(path, "digest cache")
         if content["format"] != _FORMAT:
             return {}
         return {
             name: (Signature(*map(int, signature)), str(digest))
             for name, (signature, digest) in content["files"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ModelFilesError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -140,15 +141,38 @@ def sha256_of_files(
         ModelFilesError: a file changed while it was read.
         OSError: a file cannot be read.
     """
+    results = _hash(paths, cache, trust_cache=trust_cache, progress=progress, stop_at_error=True)
+    return {path: result for path, result in results.items() if isinstance(result, str)}
+
+
+def sha256_or_errors(
+    paths: Iterable[Path],
+    cache: DigestCache,
+    *,
+    trust_cache: bool = True,
+    progress: Progress = no_progress,
+) -> dict[Path, str | Exception]:
+    """As :func:`sha256_of_files`, and for each file that has no digest why it has none."""
+    return _hash(paths, cache, trust_cache=trust_cache, progress=progress, stop_at_error=False)
+
+
+def _hash(
+    paths: Iterable[Path], cache: DigestCache, *, trust_cache: bool, progress: Progress, stop_at_error: bool
+) -> dict[Path, str | Exception]:
     wanted = list(dict.fromkeys(paths))
-    digests: dict[Path, str] = {}
+    digests: dict[Path, str | Exception] = {}
     inodes: dict[Signature, list[Path]] = {}
     for path in wanted:
-        digest = cache.known(path) if trust_cache else None
-        if digest is not None:
-            digests[path] = digest
-        else:
-            inodes.setdefault(Signature.of(path), []).append(path)
+        try:
+            digest = cache.known(path) if trust_cache else None
+            if digest is not None:
+                digests[path] = digest
+            else:
+                inodes.setdefault(Signature.of(path), []).append(path)
+        except OSError as error:
+            if stop_at_error:
+                raise
+            digests[path] = error
     counter = _ByteCounter(progress, sum(signature.size for signature in inodes))
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing works outside the interpreter lock
@@ -158,6 +182,10 @@ def sha256_of_files(
             }
             try:
                 for job in as_completed(jobs):
+                    problem = job.exception()
+                    if isinstance(problem, OSError | ModelFilesError) and not stop_at_error:
+                        digests.update(dict.fromkeys(jobs[job], problem))
+                        continue
                     signature, digest = job.result()
                     for path in jobs[job]:  # one file by its several names
                         digests[path] = digest
@@ -193,10 +221,12 @@ def _hash_and_record(path: Path, cache: DigestCache, advance: Callable[[int], No
     digest = hashlib.sha256()
     block = bytearray(_BLOCK_BYTES)
     view = memoryview(block)
+    left = before.size
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(block):
+        while left and (count := file.readinto(view[: min(left, _BLOCK_BYTES)])):  # it may grow without end
             digest.update(view[:count])
             advance(count)
+            left -= count
     if Signature.of(path) != before:
         raise ModelFilesError(f"{path}: changed while it was read; wait until nothing writes to it and try again")
     cache.record(path, before, digest.hexdigest())

@@ -6,23 +6,26 @@ we proved?", so nothing rewrites an entry silently. What does not belong here: f
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from filelock import FileLock
 
 from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
 from libs.model_repo.digests import DigestCache, sha256_of_files
+from libs.model_repo.json_file import read_json_file
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.repository_files import LOCK_NAME, PARTS, Part, files_of_part, part_of, safe_parts
+from libs.printable import printable
 from libs.progress import Progress, no_progress
 
 _FORMAT = 1
 _SHA256_LENGTH = 64
+_MAX_SIZE = 2**63
 
 
 @dataclass(frozen=True)
@@ -83,30 +86,77 @@ def read_lock(layout: RepositoryLayout) -> RepositoryLock | None:
     """
     path = lock_path(layout)
     try:
-        text = path.read_bytes()
+        lock = _parse(read_json_file(path, "lock file"))
     except FileNotFoundError:
         return None
-    try:
-        content = json.loads(text)
-        if content["format"] != _FORMAT:
-            raise ValueError(f"format {content['format']}, expected {_FORMAT}")
-        lock = RepositoryLock(
-            content["variant"],
-            {name: LockedFile(**entry) for name, entry in sorted(content["files"].items())},
-            {repo_id: LockedListing(**entry) for repo_id, entry in sorted(content.get("listings", {}).items())},
-        )
-        for name, entry in lock.files.items():
-            safe_parts(name)
-            if len(entry.sha256) != _SHA256_LENGTH or not isinstance(entry.size, int):
-                raise ValueError(f"the entry of {name} has no size and sha256")
-    except (ValueError, KeyError, TypeError, AttributeError, ModelFilesError) as error:
+    except (ValueError, ModelFilesError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise ModelFilesError(
-            f"{path}: is not a lock file ({error}); restore it, or move it away and lock the repository anew with "
+            f"{path}: is not a lock file ({reason}); restore it, or move it away and lock the repository anew with "
             f"`one-to-all models verify {layout.variant.name} --write-lock`"
         ) from None
     if lock.variant != layout.variant.name:
-        raise ModelFilesError(f"{path}: is the lock of variant {lock.variant!r}, expected {layout.variant.name!r}")
+        raise ModelFilesError(
+            f"{path}: is the lock of variant {printable(repr(lock.variant))}, expected {layout.variant.name!r}"
+        )
     return lock
+
+
+def _parse(content: Any) -> RepositoryLock:
+    """The lock in a file's JSON.
+
+    Raises:
+        ValueError, ModelFilesError: says what is wrong.
+    """
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ValueError(f"format {printable(repr(found))}, expected {_FORMAT}")
+    files, listings = content.get("files"), content.get("listings", {})
+    if not isinstance(files, dict) or not isinstance(listings, dict) or not isinstance(content.get("variant"), str):
+        raise ValueError("it has no variant and files")
+    for name, entry in files.items():
+        safe_parts(name)
+        _check_entry(name, entry, {"size": _is_size, "sha256": _is_sha256, "source": _is_text}, ("revision", "hub"))
+    for repo_id, entry in listings.items():
+        _check_entry(repo_id, entry, {"hub": _is_text, "revision": _is_text, "sizes": _are_sizes})
+    return RepositoryLock(
+        content["variant"],
+        {name: LockedFile(**entry) for name, entry in sorted(files.items())},
+        {repo_id: LockedListing(**entry) for repo_id, entry in sorted(listings.items())},
+    )
+
+
+def _check_entry(
+    name: str, entry: Any, fields: Mapping[str, Callable[[Any], bool]], texts_or_none: Sequence[str] = ()
+) -> None:
+    shown = printable(name)
+    if not isinstance(entry, dict):
+        raise ValueError(f"the entry of {shown} has no {' and '.join(fields)}")
+    unknown = entry.keys() - fields.keys() - {*texts_or_none}
+    if unknown:
+        raise ValueError(f"the entry of {shown} has a field {printable(repr(min(unknown)))} that is not known")
+    for field_name, test in fields.items():
+        if not test(entry.get(field_name)):
+            raise ValueError(f"the entry of {shown} has no {field_name} that can be used")
+    for field_name in texts_or_none:
+        if not (entry.get(field_name) is None or _is_text(entry[field_name])):
+            raise ValueError(f"the entry of {shown} has no {field_name} that can be used")
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MAX_SIZE
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == _SHA256_LENGTH and not value.strip("0123456789abcdef")
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_size, value.values()))
 
 
 def write_lock(layout: RepositoryLayout, lock: RepositoryLock) -> None:
@@ -141,6 +191,8 @@ def lock_repository(
     with hold_repository(layout):
         known = None if replace_entries else read_lock(layout)
         names = {name: path for part in PARTS for name, path in files_of_part(layout, part).items()}
+        for name in names:
+            safe_parts(name)
         digests = sha256_of_files(names.values(), DigestCache.beside(layout), progress=progress)
         entries = {}
         for name, path in names.items():

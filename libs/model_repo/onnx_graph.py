@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from libs.errors import ModelFilesError
+from libs.model_repo.regular_file import open_regular, why_not_regular
+from libs.model_repo.repository_files import is_possible_name
+from libs.printable import printable
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _LENGTH_DELIMITED = 2
 _FIXED_SIZES = {1: 8, 5: 4}
+_MOST_FIELDS = 200_000
+"""Fifty times those of the largest graph here; each takes a few microseconds."""
+_MOST_DIGITS = 18
 _SMALL = 64 * 1024  # an initializer that names external data is far smaller; inline weights above this are skipped
 
 Extent = int | None
@@ -51,8 +57,11 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
         raise ModelFilesError(f"{path}: is not an ONNX model (no graph with nodes, inputs and outputs)")
     for name, minimum in graph.external_files.items():
         weights = path.parent / name
-        if weights.resolve().parent != path.parent.resolve():
-            raise ModelFilesError(f"{path}: keeps weights in {name!r}, which is outside its folder")
+        if not is_possible_name(name) or weights.resolve().parent != path.parent.resolve():
+            raise ModelFilesError(f"{path}: keeps weights in {printable(name)!r}, which is outside its folder")
+        problem = why_not_regular(weights)
+        if problem is not None:
+            raise ModelFilesError(f"{weights}: {problem} (weights of {path.name})")
         size = weights.stat().st_size if weights.is_file() else -1
         if size < minimum:
             found = "is missing" if size < 0 else f"has {size:,} bytes, at least {minimum:,} expected"
@@ -69,20 +78,21 @@ def _parse(path: Path) -> OnnxGraph:
     external: dict[str, int] = {}
     initializers: set[str] = set()
     nodes = 0
-    size = path.stat().st_size
-    with path.open("rb", buffering=_SMALL) as file:
+    with open_regular(path) as (file, size):
         try:
             for number, length in _graph_fields(file, path, size):
                 if number == _GRAPH_NODE:
                     nodes += 1
                 elif number in (_GRAPH_INPUT, _GRAPH_OUTPUT):
+                    if length > _SMALL:
+                        raise ModelFilesError(f"{path}: is not an ONNX model (an input or output of {length:,} bytes)")
                     value = onnx.ValueInfoProto.FromString(file.read(length))
                     (inputs if number == _GRAPH_INPUT else outputs)[value.name] = _shape(value)
                 elif number == _GRAPH_INITIALIZER and length <= _SMALL:
                     tensor = onnx.TensorProto.FromString(file.read(length))
                     initializers.add(tensor.name)
                     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                        name, end = _external_data(tensor)
+                        name, end = _external_data(tensor, path)
                         external[name] = max(end, external.get(name, 0))
         except DecodeError as error:
             raise ModelFilesError(f"{path}: is not an ONNX model: {error}") from None
@@ -92,19 +102,24 @@ def _parse(path: Path) -> OnnxGraph:
 
 def _graph_fields(file: BinaryIO, path: Path, size: int) -> Iterator[tuple[int, int]]:
     """(field number, length) of the graph's fields, the file standing at each one's first byte."""
-    for number, length in _fields(file, path, 0, size):
+    budget = iter(range(_MOST_FIELDS))
+    for number, length in _fields(file, path, (0, size), budget):
         if number == _MODEL_GRAPH:
             start = file.tell()
-            yield from _fields(file, path, start, start + length)
+            yield from _fields(file, path, (start, start + length), budget)
 
 
-def _fields(file: BinaryIO, path: Path, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _fields(file: BinaryIO, path: Path, span: tuple[int, int], budget: Iterator[int]) -> Iterator[tuple[int, int]]:
     """(field number, length) of each length-delimited field of a message; the caller may read it or not."""
-    position = start
+    position, end = span
     while position < end:
+        if next(budget, None) is None:
+            raise ModelFilesError(f"{path}: is not an ONNX model (it has more than {_MOST_FIELDS:,} parts)")
         file.seek(position)
         key = _varint(file, path)
         wire_type = key & 7
+        if key >> 3 == 0:
+            raise ModelFilesError(f"{path}: is not an ONNX model (protobuf has no field 0)")
         if wire_type == _LENGTH_DELIMITED:
             length = _varint(file, path)
             position = file.tell() + length
@@ -139,8 +154,13 @@ def _shape(value: object) -> tuple[Extent, ...]:
     return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims)
 
 
-def _external_data(tensor: object) -> tuple[str, int]:
+def _external_data(tensor: object, path: Path) -> tuple[str, int]:
     """(file, byte behind the tensor's last one)."""
     entries = {entry.key: entry.value for entry in tensor.external_data}  # type: ignore[attr-defined]
-    location = os.fspath(entries.get("location", ""))
-    return location, int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    end = 0
+    for key in ("offset", "length"):
+        value = entries.get(key, "0")
+        if not (value.isascii() and value.isdecimal() and len(value) <= _MOST_DIGITS):
+            raise ModelFilesError(f"{path}: gives weights in another file the {key} {printable(value)!r}, no number")
+        end += int(value)
+    return os.fspath(entries.get("location", "")), end

@@ -38,10 +38,10 @@ def _base_is_made_by_code(layout: RepositoryLayout) -> bool:
 
 
 def _check_graph(name: str, path: Path, interface: Callable[[OnnxGraph], str | None]) -> list[Problem]:
-    if not path.is_file():
-        return [_problem(name, "incomplete", f"{name} is missing")]
     try:
         graph = read_onnx_graph(path)
+    except FileNotFoundError:
+        return [_problem(name, "incomplete", f"{name} is missing")]
     except IncompleteOnnxError as error:
         return [_problem(name, "incomplete", str(error))]
     except ModelFilesError as error:

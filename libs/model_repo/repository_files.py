@@ -11,6 +11,7 @@ from typing import Literal
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import DETECTOR_PATH, INDEX_NAME, POSE_ESTIMATOR_PATH, WAN_PARTS, RepositoryLayout
+from libs.printable import printable
 
 Part = Literal["checkpoint", "pose_models", "wan_resources"]
 PARTS: tuple[Part, ...] = ("checkpoint", "pose_models", "wan_resources")
@@ -22,6 +23,8 @@ STAGING_NAME = ".download"
 LEFTOVER_TRANSFORMER = "transformer"
 
 _PRETRAINED = "pretrained_models"
+_LONGEST_PATH = 2000
+_LONGEST_PART = 255
 _POSE_FOLDERS = ("DWPose", "process_checkpoint")
 
 
@@ -45,11 +48,24 @@ def safe_parts(name: str) -> tuple[str, ...]:
     Raises:
         ModelFilesError: the path could lead out of the folder it is joined to.
     """
+    if not is_possible_name(name):
+        raise ModelFilesError(f"refused the file name {printable(name)!r}: no file can have it")
     path = PurePosixPath(name)
-    wrong = path.is_absolute() or not path.parts or ".." in name.split("/") or "\\" in name or "\0" in name
+    wrong = path.is_absolute() or not path.parts or ".." in name.split("/") or "\\" in name
     if wrong or (len(name) > 1 and name[1] == ":"):
-        raise ModelFilesError(f"refused the file name {name!r}: it leads out of the repository folder")
+        raise ModelFilesError(f"refused the file name {printable(name)!r}: it leads out of the repository folder")
     return path.parts
+
+
+def is_possible_name(name: str) -> bool:
+    """Whether a file system takes ``name``: no part is longer than 255 bytes, and none holds what is no text."""
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        return False
+    return (
+        b"\0" not in encoded and len(encoded) <= _LONGEST_PATH and max(map(len, encoded.split(b"/"))) <= _LONGEST_PART
+    )
 
 
 def pretrained_name(*parts: str) -> str:

@@ -7,7 +7,6 @@ file to the byte, so truncation shows without reading any data; a flipped bit in
 What does not belong here: what a particular checkpoint should hold (``parameters``).
 """
 
-import json
 import math
 import reprlib
 import struct
@@ -15,8 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeGuard
 
 from libs.errors import ModelFilesError
+from libs.model_repo.json_file import parse_json, read_json_file
 from libs.model_repo.parameters import TensorInfo
 from libs.model_repo.regular_file import open_regular
+from libs.model_repo.repository_files import is_possible_name
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
@@ -110,24 +111,10 @@ def _read_json_header(path: Path) -> tuple[dict[str, Any], int, int]:
         text = file.read(length)
     if len(text) < length:
         raise IncompleteSafetensorsError(f"{path}: ends inside its header ({size:,} bytes)")
-    header = read_json(text, f"{path}: its safetensors header")
+    header = parse_json(text, f"{path}: its safetensors header")
     if not isinstance(header, dict):
         raise ModelFilesError(f"{path}: its safetensors header is not an object")
     return header, _LENGTH_BYTES + length, size
-
-
-def read_json(text: bytes | str, what: str) -> Any:
-    """``text`` as JSON, whatever it is.
-
-    Raises:
-        ModelFilesError: begins with ``what``, and says why it is none.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ModelFilesError(f"{what} is nested too deeply to be one") from None
-    except ValueError as error:  # also of bytes that are no text, and of numbers of thousands of digits
-        raise ModelFilesError(f"{what} is not JSON: {error}") from None
 
 
 def _read_entry(path: Path, name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
@@ -162,10 +149,7 @@ def read_index(path: Path) -> dict[str, str]:
         FileNotFoundError: there is no such file.
         ModelFilesError: not a valid index, or a shard's name leads out of the folder.
     """
-    with open_regular(path) as (file, size):
-        if size > _MAX_HEADER_BYTES:
-            raise ModelFilesError(f"{path}: is not a safetensors index ({size:,} bytes)")
-        content = read_json(file.read(_MAX_HEADER_BYTES), f"{path}: the index")
+    content = read_json_file(path, "safetensors index")
     entries = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(entries, dict) or not all(isinstance(shard, str) for shard in entries.values()):
         raise ModelFilesError(f"{path}: is not a safetensors index with a weight_map of names to file names")
@@ -178,14 +162,6 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def _is_plain_name(name: str) -> bool:
-    try:
-        length = len(name.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and a file system cannot
-        return False
     return (
-        0 < length <= 255
-        and name not in {".", ".."}
-        and PurePosixPath(name).name == name
-        and "\\" not in name
-        and "\0" not in name
+        name not in {"", ".", ".."} and PurePosixPath(name).name == name and "\\" not in name and is_possible_name(name)
     )

@@ -6,23 +6,28 @@ so no weight is read. Those libraries are imported when a check runs, never when
 What does not belong here: loading for use (``libs.one_to_all``).
 """
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from libs.errors import ModelFilesError
+from libs.model_repo.json_file import read_json_file
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.parameters import PLAIN_DTYPES, Shape, TensorInfo
 from libs.model_repo.report import Problem, State
 from libs.model_repo.repository_files import files_below, wan_name
 from libs.model_repo.safetensors_header import IncompleteSafetensorsError, read_header, read_index
+from libs.printable import printable
 
 _VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TEXT_ENCODER_WEIGHTS = "model.safetensors"
 _TIED = "encoder.embed_tokens.weight"  # the same tensor as shared.weight; files hold one of the names, or both
 _SAMPLE_PROMPT = "A person dances in the rain."
+_COUNTS_OF_LAYERS = frozenset({"num_layers", "num_decoder_layers", "num_res_blocks", "dim_mult"})
+_MOST_LAYERS = 200
+_LARGEST_NUMBER = 10_000_000
+_LARGEST_TOKENIZER_FILE = 256 * 1024 * 1024
 
 
 def check_wan_resources(layout: RepositoryLayout) -> list[Problem]:
@@ -76,6 +81,12 @@ def _check_text_encoder(layout: RepositoryLayout, folder: Path) -> list[Problem]
 
 
 def _check_tokenizer(layout: RepositoryLayout, folder: Path) -> list[Problem]:
+    for name, path in files_below(folder).items():
+        if path.stat().st_size > _LARGEST_TOKENIZER_FILE:
+            message = (
+                f"tokenizer/{name} has {path.stat().st_size:,} bytes, at most {_LARGEST_TOKENIZER_FILE:,} expected"
+            )
+            return [_problem(layout, "tokenizer", name, "mismatch", message)]
     try:
         from transformers import AutoTokenizer  # noqa: PLC0415 - heavy, and only this check needs it
 
@@ -102,9 +113,10 @@ def _check_scheduler(layout: RepositoryLayout, folder: Path) -> list[Problem]:
     try:
         import diffusers  # noqa: PLC0415 - heavy, and only this check needs it
 
-        scheduler_class = getattr(diffusers, str(config.get("_class_name")), None)
+        class_name = str(config.get("_class_name"))
+        scheduler_class = getattr(diffusers, class_name, None) if class_name.endswith("Scheduler") else None
         if scheduler_class is None:
-            raise ModelFilesError(f"diffusers has no class {config.get('_class_name')!r}")
+            raise ModelFilesError(f"diffusers has no scheduler {class_name!r}")
         scheduler_class.from_config(config)
     except Exception as error:  # whatever a damaged configuration makes the library raise
         return [_problem(layout, "scheduler", name, "mismatch", f"scheduler/ does not load: {_first_line(error)}")]
@@ -120,15 +132,25 @@ _CHECKS: dict[str, Callable[[RepositoryLayout, Path], list[Problem]]] = {
 
 
 def _read_config(layout: RepositoryLayout, part: str, path: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
-    if not path.is_file():
-        return None, [_problem(layout, part, path.name, "incomplete", f"{part}/{path.name} is missing")]
     try:
-        config = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, ValueError) as error:
-        return None, [_problem(layout, part, path.name, "mismatch", f"{part}/{path.name} is not JSON: {error}")]
-    if not isinstance(config, dict):
-        return None, [_problem(layout, part, path.name, "mismatch", f"{part}/{path.name} is not a JSON object")]
+        config = read_json_file(path, "configuration", f"{part}/{path.name}")
+        if not isinstance(config, dict):
+            raise ModelFilesError(f"{part}/{path.name} is not a JSON object")
+        _check_numbers(config, f"{part}/{path.name}")
+    except FileNotFoundError:
+        return None, [_problem(layout, part, path.name, "incomplete", f"{part}/{path.name} is missing")]
+    except ModelFilesError as error:
+        return None, [_problem(layout, part, path.name, "mismatch", str(error))]
     return config, []
+
+
+def _check_numbers(config: dict[str, Any], what: str) -> None:
+    """Refuse numbers that no network here has: building one of a billion layers would never end."""
+    for key, value in config.items():
+        most = _MOST_LAYERS if key in _COUNTS_OF_LAYERS else _LARGEST_NUMBER
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= most:
+                raise ModelFilesError(f"{what} has {key}: {printable(repr(number), 40)}, at most {most:,} expected")
 
 
 def _shapes(model: Any) -> dict[str, Shape]:
@@ -141,7 +163,9 @@ def _check_weights(
     """Weights in one file, or in shards with an index of that file's name, against the shapes of the real class."""
     index = folder / f"{single}.index.json"
     try:
-        shards = sorted(set(read_index(index).values())) if index.is_file() else [single]
+        shards = sorted(set(read_index(index).values()))
+    except FileNotFoundError:
+        shards = [single]
     except ModelFilesError as error:
         return [_problem(layout, part, index.name, "mismatch", str(error))]
     problems: list[Problem] = []

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from libs.errors import ModelFilesError
+from libs.model_repo.json_file import parse_json
 from libs.model_repo.parameters import Shape, TensorInfo, expected_parameters, is_quantized
 from libs.model_repo.regular_file import open_regular
-from libs.model_repo.safetensors_header import StoredTensor, read_json, read_tensors_and_metadata
+from libs.model_repo.safetensors_header import StoredTensor, read_tensors_and_metadata
 from libs.model_repo.variants import ModelVariant
 from libs.one_to_all.lora_file import lora_is_missing
 from libs.one_to_all.lora_names import Part, kind_of_other_file, owners_of, understand_names
@@ -260,7 +261,7 @@ def _number(data: bytes, dtype: str) -> float:
 
 def _adapter_configuration(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """peft's configuration as diffusers writes it, without the prefixes of the names."""
-    configuration = read_json(metadata.get(_ADAPTER_METADATA, "{}"), f"{path}: its {_ADAPTER_METADATA}")
+    configuration = parse_json(metadata.get(_ADAPTER_METADATA, "{}"), f"{path}: its {_ADAPTER_METADATA}")
     if not isinstance(configuration, dict):
         raise ModelFilesError(f"{path}: its {_ADAPTER_METADATA} is no mapping; fetch the LoRA again")
     return {name.removeprefix("transformer."): value for name, value in configuration.items()}

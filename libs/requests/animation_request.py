@@ -7,9 +7,9 @@ says everything that determines its clip. What does not belong here: reading the
 (``libs.requests.inbox``).
 """
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.approximation import Quality
+from libs.printable import printable
+from libs.requests.core_yaml import UnclearNumber
 from libs.requests.document import load_document
+from libs.validation_messages import place_of, shown, what_was_expected
 
 DEFAULT_NEGATIVE_PROMPT = (
     "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "
@@ -33,7 +36,21 @@ LORA_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SCHEDULING_FIELDS = frozenset({"priority", "when"})
 """Fields that say when a clip is made, not what it shows: changing them makes no clip stale."""
 
+GRID_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+
 _MAX_PROBLEMS = 20
+_LONGEST_MESSAGE = 10_000
+
+_ID_RULE = "must be 1 to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit"
+_PATTERN_RULES = {
+    REQUEST_ID_PATTERN: _ID_RULE,
+    GRID_NAME_PATTERN: _ID_RULE.replace("64", "32"),
+    LORA_NAME_PATTERN: "must be the name of the LoRA's file without .safetensors: 1 to 100 letters, digits, '.', '_' "
+    "or '-', starting with a letter or digit",
+}
+
+_YES_AND_NO = {"yes": True, "on": True, "no": False, "off": False}
+"""Words that mean true and false to people, and did to YAML before version 1.2."""
 
 RequestId = Annotated[str, StringConstraints(pattern=REQUEST_ID_PATTERN)]
 
@@ -107,9 +124,15 @@ class AnimationRequest(BaseModel):
 
     @field_validator("align", mode="before")
     @classmethod
-    def _yaml_booleans_are_words(cls, value: Any) -> Any:
-        """YAML reads a bare ``yes`` as true; the person meant the word."""
-        return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+    def _says_yes_or_no(cls, value: Any) -> Any:
+        """``true`` and ``Yes`` are meant as ``yes``."""
+        meant = _yes_or_no(value)
+        return ("yes" if meant else "no") if isinstance(meant, bool) else value
+
+    @field_validator("keep_audio", mode="before")
+    @classmethod
+    def _is_true_or_false(cls, value: Any) -> Any:
+        return _yes_or_no(value)
 
     @field_validator("anchor", mode="before")
     @classmethod
@@ -169,6 +192,11 @@ class ResolvedRequest(AnimationRequest):
         return self.model_dump(mode="json", exclude=set(SCHEDULING_FIELDS))
 
 
+def _yes_or_no(value: Any) -> Any:
+    """``value``; true or false where it is a word for that."""
+    return _YES_AND_NO.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def parse_request(document: bytes | str, *, source: str) -> AnimationRequest:
     """Read one request from YAML or JSON text.
 
@@ -189,7 +217,10 @@ def validate_request_fields(content: Any, *, source: str) -> AnimationRequest:
         InputError: names ``source`` and each wrong field, and says what was expected.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{source}: expected a mapping of request fields, found {type(content).__name__}")
+        raise InputError(
+            f"{source}: expected a mapping of request fields, such as `id: clip-1`, one in each line; "
+            f"found {_named(content)}"
+        )
     try:
         return AnimationRequest.model_validate(content)
     except ValidationError as error:
@@ -201,32 +232,44 @@ def describe_validation_error(error: ValidationError, known_fields: Iterable[str
 
     ``known_fields`` are those an unknown field may be a misspelling of; a request's when left out.
     """
-    known = ", ".join(known_fields or AnimationRequest.model_fields)
+    known = list(known_fields or AnimationRequest.model_fields)
     problems = error.errors(include_url=False)
     described = [_describe(problem, known) for problem in problems[:_MAX_PROBLEMS]]
     if len(problems) > _MAX_PROBLEMS:
         described.append(f"and {len(problems) - _MAX_PROBLEMS} more problems")
-    # Half a surrogate pair, which JSON can hold, is no text that a file or a log takes.
-    return "; ".join(described).encode("utf-8", "backslashreplace").decode()
+    return printable("; ".join(described), _LONGEST_MESSAGE)
 
 
-def _describe(problem: Any, known_fields: str) -> str:
-    field = ".".join(str(part) for part in problem["loc"])[:80] or "request"
-    kind = problem["type"]
+def _describe(problem: Any, known_fields: Sequence[str]) -> str:
+    kind, found = problem["type"], problem.get("input")
+    field = place_of(problem["loc"])[:80] or "request"
     if kind == "extra_forbidden":
-        return f"{field}: unknown field; known fields: {known_fields}"
+        return f"{field}: unknown field; {_known(problem['loc'], known_fields)}"
     if kind == "missing":
         return f"{field}: is required"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if kind == "string_type":
-        message = "must be text: put it into quotes"  # YAML reads 2026-11-23 as a date, 007 as a number, no as false
-    elif field == "id":
-        message = "must be 1 to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit"
-    return f"{field}: {message} (found {_shown(problem.get('input'))})"
+    if isinstance(found, UnclearNumber) and kind in {"int_type", "float_type"}:
+        return f"{field}: {found.why}"
+    if found is None and kind.endswith("_type"):
+        return f"{field}: has no value; write one, or leave the field out"
+    message = what_was_expected(problem)
+    if field == "id" and kind != "string_type":
+        message = _ID_RULE
+    elif kind == "string_pattern_mismatch":
+        message = _PATTERN_RULES.get(problem["ctx"]["pattern"], message)
+    elif field == "size" and kind == "model_type":
+        message = "must be height and width in pixels, as in {height: 768, width: 576}"
+    return f"{field}: {message} (found {shown(found)})"
 
 
-def _shown(value: Any) -> str:
-    """``value`` as a message shows it; what is large is named, not written out."""
-    if isinstance(value, dict | list):
-        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
-    return json.dumps(value, default=repr, ensure_ascii=False)[:120]
+def _known(location: Sequence[int | str], known_fields: Sequence[str]) -> str:
+    """Which fields there are at the place of an unknown one, and which was meant."""
+    known = list(OutputSize.model_fields) if location[0] == "size" else known_fields
+    meant = get_close_matches(str(location[-1])[:80], known, n=1, cutoff=0.7)
+    return f"known fields: {', '.join(known)}" + "".join(f"; did you mean {name}?" for name in meant)
+
+
+def _named(content: Any) -> str:
+    """What stands in the place of a request's fields."""
+    if content is None:
+        return "nothing: it is empty"
+    return "a list" if isinstance(content, list) else shown(content)

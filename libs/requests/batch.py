@@ -19,7 +19,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from libs.errors import InputError
-from libs.requests.animation_request import AnimationRequest, describe_validation_error, validate_request_fields
+from libs.requests.animation_request import (
+    GRID_NAME_PATTERN,
+    AnimationRequest,
+    describe_validation_error,
+    validate_request_fields,
+)
 from libs.requests.document import load_document
 
 MAX_BATCH_REQUESTS = 10_000
@@ -32,7 +37,7 @@ _VARYING_FIELDS = {
     "driver": "list it under drivers",
 }
 
-GridName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+GridName = Annotated[str, StringConstraints(pattern=GRID_NAME_PATTERN)]
 MediaPaths = Annotated[list[str], Field(min_length=1, max_length=MAX_BATCH_REQUESTS)]
 
 

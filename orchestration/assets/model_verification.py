@@ -11,10 +11,9 @@ from typing import Any
 import dagster as dg
 
 from libs.model_repo.layout import layout_of
-from libs.model_repo.lock import read_lock
 from libs.model_repo.report import FileResult, Level, VerificationReport
 from libs.model_repo.repository_files import PARTS
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.verify import lock_or_problems, verify_repository
 from libs.storage.artifacts import ArtifactStore
 from orchestration.assets.hub_repositories import observe_new_origins
 from orchestration.assets.models_in_use import observe_models_of_variant, versions_in_use
@@ -68,7 +67,7 @@ def model_verification(
         layout = layout_of(variant, settings.load())
         previous = stored_verification(storage.artifacts(), variant)
         report = verify_repository(layout, level=checked_level(config.level), progress=progress.of_bytes(context))
-        lock = read_lock(layout)
+        lock, _ = lock_or_problems(layout)
         versions = versions_in_use(report, lock)
         with scratch.filled_folder("model_verification") as folder:
             (folder / REPORT_FILE).write_text(report.to_json())

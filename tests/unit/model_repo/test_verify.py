@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -244,11 +245,21 @@ def test_a_relock_refuses_other_bytes(locked: RepositoryLayout) -> None:
     assert verify_repository(locked, "full").state == "complete"
 
 
+def _assert_lock_refused(layout: RepositoryLayout, expected: str) -> None:
+    """Reading it raises; a report says it, with the way out, and goes on to the rest."""
+    with pytest.raises(ModelFilesError, match=expected):
+        read_lock(layout)
+    report = verify_repository(layout)
+    assert [part.state for part in report.parts] == ["mismatch", "complete", "complete"]
+    assert re.search(expected, report.part("checkpoint").message)
+    assert report.part("checkpoint").command == "one-to-all models verify sandbox --write-lock"
+    assert not report.locked
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 1, "variant": "sandbox", "files": {"../x": {}}}'])
-def test_a_broken_lock_is_an_error_not_a_pass(locked: RepositoryLayout, text: str) -> None:
+def test_a_broken_lock_is_a_mismatch(locked: RepositoryLayout, text: str) -> None:
     (locked.root / "one-to-all.lock.json").write_text(text)
-    with pytest.raises(ModelFilesError, match="is not a lock file"):
-        verify_repository(locked)
+    _assert_lock_refused(locked, "is not a lock file")
 
 
 @pytest.mark.parametrize(
@@ -256,15 +267,14 @@ def test_a_broken_lock_is_an_error_not_a_pass(locked: RepositoryLayout, text: st
     [
         ('"format": 1', '"format": 2', r"is not a lock file \(format 2, expected 1\)"),
         ('"variant": "sandbox"', '"variant": "14b"', "is the lock of variant '14b', expected 'sandbox'"),
-        ('"sha256": "', '"sha256": "0', "has no size and sha256"),
-        ('"size": ', '"size": 0.', "has no size and sha256"),
+        ('"sha256": "', '"sha256": "0', "has no sha256 that can be used"),
+        ('"size": ', '"size": 0.', "has no size that can be used"),
     ],
 )
-def test_a_lock_of_something_else_is_an_error(locked: RepositoryLayout, old: str, new: str, expected: str) -> None:
+def test_a_lock_of_something_else_is_a_mismatch(locked: RepositoryLayout, old: str, new: str, expected: str) -> None:
     path = locked.root / "one-to-all.lock.json"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(ModelFilesError, match=expected):
-        verify_repository(locked)
+    _assert_lock_refused(locked, expected)
 
 
 def test_a_lock_may_not_name_files_outside(locked: RepositoryLayout) -> None:
@@ -272,8 +282,7 @@ def test_a_lock_may_not_name_files_outside(locked: RepositoryLayout) -> None:
     content = json.loads(path.read_text())
     content["files"]["../outside.txt"] = next(iter(content["files"].values()))
     path.write_text(json.dumps(content))
-    with pytest.raises(ModelFilesError, match="leads out of the repository"):
-        verify_repository(locked)
+    _assert_lock_refused(locked, "leads out of the repository")
 
 
 def test_importing_is_light() -> None:

@@ -152,10 +152,72 @@ def test_what_is_no_request_is_refused(document: bytes) -> None:
         parse_request(document, source="a.yaml")
 
 
-@pytest.mark.parametrize("bare", ["2026-11-23", "007", "no"])
+@pytest.mark.parametrize("bare", ["2026", "007", "true", "1e3", "0x1f", "9" * 5000])
 def test_what_yaml_does_not_read_as_text_wants_quotes(bare: str) -> None:
-    with pytest.raises(InputError, match="id: must be text: put it into quotes"):
+    with pytest.raises(InputError, match=r"id: must be text: put it into quotes \(found "):
         parse_request(f"id: {bare}\nreference: r.png\ndriver: d.mp4", source="a.yaml")
+
+
+@pytest.mark.parametrize("bare", ["2026-11-23", "no", "on", "1_000", "0b1"])
+def test_what_only_old_yaml_did_not_read_as_text_is_text(bare: str) -> None:
+    assert parse_request(f"id: {bare}\nreference: r.png\ndriver: d.mp4", source="a.yaml").id == bare
+
+
+@pytest.mark.parametrize("word", ["yes", "Yes", "YES", "on", "true", "'yes'"])
+def test_words_for_yes_and_no_are_taken_where_they_can_mean_nothing_else(word: str) -> None:
+    fields = "id: a\nreference: r.png\ndriver: d.mp4\n"
+    request = parse_request(f"{fields}align: {word}\nkeep_audio: {word}", source="a.yaml")
+    assert (request.align, request.keep_audio) == ("yes", True)
+    assert parse_request(f"{fields}keep_audio: Off", source="a.yaml").keep_audio is False
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("seed: 0777", "seed: 0777 begins with a zero, which some read as octal: write it without"),
+        ("seed: 1:30:00", 'seed: must be a whole number, written in digits alone and without quotes (found "1:30:00")'),
+        ("seed: 1_000", 'seed: must be a whole number, written in digits alone and without quotes (found "1_000")'),
+        (f"seed: {'9' * 5000}", "seed: is far too large: it has 5000 digits"),
+        (f"seed: 0x{'f' * 5000}", "seed: is far too large: it has 5000 digits"),
+        (f"seed: 0o{'7' * 5000}", "seed: is far too large: it has 5000 digits"),
+        (f"image_guidance: {'9' * 5000}", "image_guidance: is far too large: it has 5000 digits"),
+        ("image_guidance: 1:00:00.0", "image_guidance: must be a number"),
+        ("image_guidance: 1e400", "image_guidance: must be a finite number (found infinity)"),
+        ("image_guidance: .nan", "image_guidance: must be a finite number (found not a number)"),
+        ("priority: -.inf", "priority: must be a whole number"),
+        (f"prompt: {'1' * 5000}", "prompt: must be text: put it into quotes (found 111"),
+        (f"? {'1' * 5000}\n: 1", ": unknown field; known fields: id, "),
+        ("prompt:", "prompt: has no value; write one, or leave the field out"),
+        ("prompt: [a, b]", "prompt: must be text: put it into quotes (found a list of 2)"),
+        ("size: 512", "size: must be height and width in pixels, as in {height: 768, width: 576} (found 512)"),
+        ("size: {height: 64, width: 64, depth: 1}", "size.depth: unknown field; known fields: height, width"),
+        ("prmopt: typo", "priority, when; did you mean prompt?"),
+        ("mode: 3", "mode: must be 'auto', 'ref' or 'pose' (found 3)"),
+        ("steps: 2.5", "steps: must be a whole number, written in digits alone and without quotes (found 2.5)"),
+        ("steps: 0", "steps: must be at least 1 (found 0)"),
+        ("priority: 101", "priority: may be at most 100 (found 101)"),
+        ("keep_audio: loud", 'keep_audio: must be true or false, without quotes (found "loud")'),
+        ("lora: my lora", "lora: must be the name of the LoRA's file without .safetensors"),
+        (f"prompt: {'x' * 5001}", "prompt: may have at most 5000 characters"),
+        ('"\\e[31m": 1', r"\x1b[31m: unknown field"),
+    ],
+)
+def test_messages_are_for_people(field: str, expected: str) -> None:
+    document = f"id: a\nreference: r.png\ndriver: d.mp4\n{field}\n"
+    with pytest.raises(InputError) as caught:
+        parse_request(document, source="a.yaml")
+    assert expected in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [("", "nothing: it is empty"), ("[a]", "a list"), ("- a\n- b", "a list"), ("words", '"words"'), ("3", "3")],
+)
+def test_a_document_without_fields_is_told_what_fields_are(document: str, found: str) -> None:
+    with pytest.raises(InputError, match="expected a mapping of request fields, such as `id: clip-1`") as caught:
+        parse_request(document, source="a.yaml")
+    assert str(caught.value).endswith(f"found {found}")
 
 
 def test_an_enormous_document_is_refused_before_it_is_read() -> None:

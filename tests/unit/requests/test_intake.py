@@ -71,9 +71,9 @@ def test_a_request_written_in_another_way_is_the_same_content(desk: Desk) -> Non
     ("name", "content", "expected"),
     [
         ("a.yaml", b"id: a\nreference: r.png\n", "driver: is required"),
-        ("a.yaml", b"\xff\xfe", "not UTF-8"),
+        ("a.yaml", b"\xff", "not UTF-8"),
         ("a.json", b"{", "neither YAML nor JSON"),
-        ("a.json", b'{"id": "a", "\\ud800": 1}', "valid string"),
+        ("a.json", b'{"id": "a", "\\ud800": 1}', "half a character"),
         ("a.json", b"", "expected a mapping"),
         ("a.yml", b"id: b\nreference: r.png\ndriver: d.mp4", "id: is 'b', but the document is named for 'a'"),
         ("a.yml", b"batch: b\nreferences: [r.png]\ndrivers: [d.mp4]", "batch: is 'b'"),
