@@ -61,19 +61,21 @@ def prefetched(items: Iterable[Item], ahead: int = 1) -> Generator[Item, None, N
     """
     queue: Queue[tuple[Item | None, BaseException | None]] = Queue(ahead)
     stopped = threading.Event()
+    end = StopIteration()
 
     def produce() -> None:
-        iterator = iter(items)
+        iterator: Iterator[Item] | None = None
         try:
+            iterator = iter(items)
             for item in iterator:
                 queue.put((item, None))
                 if stopped.is_set():
                     return
-            queue.put((None, StopIteration()))
+            queue.put((None, end))
         except BaseException as error:  # handed to the caller, who raises it
             queue.put((None, error))
         finally:
-            if hasattr(iterator, "close"):
+            if iterator is not None and hasattr(iterator, "close"):
                 iterator.close()
 
     thread = threading.Thread(target=produce, name="pose-ahead", daemon=True)
@@ -81,7 +83,7 @@ def prefetched(items: Iterable[Item], ahead: int = 1) -> Generator[Item, None, N
     try:
         while True:
             item, error = queue.get()
-            if isinstance(error, StopIteration):
+            if error is end:
                 return
             if error is not None:
                 raise error

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from libs.errors import InputError
 from libs.requests.animation_request import ResolvedRequest
 from libs.storage.sha256 import SHA256_PATTERN
+from libs.validation_messages import what_was_expected
 
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
 
@@ -166,5 +167,5 @@ def _explained(error: ValidationError) -> str:
     field = ".".join(str(part) for part in problem["loc"])
     return (
         f"says nothing this version of the software understands about what made the clip ({field or 'text'}: "
-        f"{problem['msg']}); it was made by something else, or by a newer version"
+        f"{what_was_expected(problem)}); it was made by something else, or by a newer version"
     )

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from libs.errors import ArtifactCorruptError, ArtifactMissingError
 from libs.requests.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
 from libs.storage.objects import ObjectStore
+from libs.validation_messages import what_was_expected
 
 ACCEPTED_PREFIX = "requests/accepted"
 OPEN_PREFIX = "requests/open"
@@ -97,9 +98,9 @@ class AcceptedRequests:
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(str(part) for part in problem["loc"])
+            reason = f"{field or 'text'}: {what_was_expected(problem)}"
             raise ArtifactCorruptError(
-                f"{self._objects.uri(key)}: not a readable request ({field}: {problem['msg']}); delete it and submit "
-                "the request again"
+                f"{self._objects.uri(key)}: not a readable request ({reason}); delete it and submit the request again"
             ) from None
 
     def accept(

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from libs.errors import ArtifactCorruptError
 from libs.requests.accepted import AcceptedRequest, AcceptedRequests
 from libs.requests.states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.manifest import Manifest
+from libs.validation_messages import place_of, what_was_expected
 
 ARCHIVE_PREFIX = "archive"
 REVIEW_ASSET = "animation_review"
@@ -85,7 +87,22 @@ class RequestArchive:
         return record
 
     def records(self, request_id: str) -> list[ArchivedRequest]:
-        """Everything that was ever archived of ``request_id``, the oldest first."""
+        """Everything that was ever archived of ``request_id``, the oldest first.
+
+        Raises:
+            ArtifactCorruptError: a record is damaged, or was written by a newer version.
+        """
         objects = self._store.objects
-        found = [objects.get_bytes(info.key) for info in objects.list(f"{ARCHIVE_PREFIX}/{request_id}/")]
-        return sorted(map(ArchivedRequest.model_validate_json, found), key=lambda record: record.archived)
+        found = [self._read(info.key) for info in objects.list(f"{ARCHIVE_PREFIX}/{request_id}/")]
+        return sorted(found, key=lambda record: record.archived)
+
+    def _read(self, key: str) -> ArchivedRequest:
+        try:
+            return ArchivedRequest.model_validate_json(self._store.objects.get_bytes(key))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            reason = f"{place_of(problem['loc']) or 'text'}: {what_was_expected(problem)}"
+            raise ArtifactCorruptError(
+                f"{self._store.objects.uri(key)}: not a readable record of an archived request ({reason}); restore "
+                "it; if it is deleted, the clips it names are no longer kept from being pruned"
+            ) from None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from libs.errors import InputError
 from libs.media.image import read_image
 from libs.media.preview import write_comparison
 from libs.media.reader import read_frames
@@ -54,10 +55,17 @@ class RequestedPoseOptions:
 
     @classmethod
     def load(cls, path: Path) -> "RequestedPoseOptions":
-        """Read the JSON that ``animation_request`` wrote."""
-        fields = json.loads(path.read_text())
-        size = fields.pop("size")
-        return cls(**fields, size=OutputSize.model_validate(size) if size else None)
+        """Read the JSON that ``animation_request`` wrote.
+
+        Raises:
+            InputError: it is damaged, or was written by another version.
+        """
+        try:
+            fields = json.loads(path.read_text())
+            size = fields.pop("size")
+            return cls(**fields, size=OutputSize.model_validate(size) if size else None)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}: holds no options of poses; materialize animation_request again") from None
 
 
 def condition_poses(

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from libs.errors import InputError
 from libs.media.reader import read_frames
@@ -98,7 +98,7 @@ def measure_quality(
         MediaError: the clip cannot be read.
         InputError: the clip does not have the frames it was asked to have.
     """
-    starts, continued = _chunks(json.loads(summary.read_text()))
+    starts, continued = _chunks(summary)
     image, mask = conditioning.image, conditioning.mask
     asked = asked_poses(conditioning)
     found = found_poses(read_frames(clip), keypoints, lambda done: on_frame(done, len(asked)))
@@ -126,7 +126,15 @@ def measure_quality(
     )
 
 
-def _chunks(summary: dict[str, Any]) -> tuple[list[int], int]:
-    """Where chunks begin, and how many frames of each repeat its predecessor's; older summaries say neither."""
-    continued = PREVIOUS_FRAMES if summary.get("chunk_overlap", 0) >= PREVIOUS_FRAMES else 0
-    return summary.get("chunk_starts", [0]), continued
+def _chunks(path: Path) -> tuple[list[int], int]:
+    """Where chunks begin, and how many frames of each repeat its predecessor's; older summaries say neither.
+
+    Raises:
+        InputError: the summary is damaged.
+    """
+    try:
+        summary = json.loads(path.read_text())
+        continued = PREVIOUS_FRAMES if summary.get("chunk_overlap", 0) >= PREVIOUS_FRAMES else 0
+        return [int(start) for start in summary.get("chunk_starts", [0])], continued
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise InputError(f"{path}: holds no summary of a clip; materialize animation again") from None

@@ -9,8 +9,10 @@ at any time when no run is going on. What does not belong here: where the bytes 
 
 import errno
 import os
+import stat
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -86,17 +88,19 @@ class ArtifactCache:
             with suppress(FileNotFoundError):
                 if now - leftover.stat().st_mtime > _ABANDONED_AFTER_SECONDS:
                     leftover.unlink()
-        before = size = self._size()
+        held = _Held.of(self.folder)
+        before = held.bytes
         removed = 0
-        for last_use, view in sorted((path.stat().st_mtime, path) for path in self.folder.glob("artifacts/*")):
-            if size <= maximum_bytes or now - last_use < spare_younger_than.total_seconds():
+        for view in sorted(held.views, key=lambda view: view.last_use):
+            if held.bytes <= maximum_bytes or now - view.last_use < spare_younger_than.total_seconds():
                 break
-            removed += self._remove_view(view)
-            removed += self._remove_unlinked(now, spare_younger_than)
-            size = self._size()
-        if size > maximum_bytes:  # published here, never fetched
-            removed += self._remove_unlinked(now, spare_younger_than)
-        return PruneReport(removed, before, self._size())
+            if self._remove_view(view.path):
+                removed += 1
+                unlinked = held.forget(view)
+                removed += self._remove_unlinked(unlinked, held, now, spare_younger_than)
+        if held.bytes > maximum_bytes:  # published here, never fetched
+            removed += self._remove_unlinked(list(held.copies.values()), held, now, spare_younger_than)
+        return PruneReport(removed, before, held.bytes)
 
     def _place(self, file: StoredFile, target: Path, download: Download) -> None:
         if _is_intact(target, file):
@@ -121,36 +125,109 @@ class ArtifactCache:
         locks.mkdir(parents=True, exist_ok=True)
         return FileLock(locks / f"{kind}-{digest[:2]}.lock", timeout=timeout)
 
-    def _remove_view(self, view: Path) -> int:
+    def _remove_view(self, view: Path) -> bool:
         try:
             with self._lock("artifact", view.name, timeout=0):
                 rmtree(view)
-                return 1
-        except Timeout:
-            return 0  # in use
+        except FileNotFoundError:  # another process was faster
+            return not view.exists()
+        except Timeout:  # in use
+            return False
+        return True
 
-    def _remove_unlinked(self, now: float, spare_younger_than: timedelta) -> int:
-        """Remove files that no artifact's folder links to."""
+    def _remove_unlinked(self, copies: Iterable[Path], held: "_Held", now: float, spare_younger_than: timedelta) -> int:
+        """Remove those of ``copies`` that no artifact's folder links to."""
         removed = 0
-        for path in self.folder.glob("files/*/*"):
+        for path in copies:
             with suppress(FileNotFoundError, Timeout):
                 status = path.stat()
                 if status.st_nlink == 1 and now - status.st_mtime >= spare_younger_than.total_seconds():
                     with self._lock("file", path.name, timeout=0):
                         path.unlink()
+                        held.forget_copy(status.st_ino)
                         removed += 1
         return removed
 
-    def _size(self) -> int:
+
+@dataclass(frozen=True)
+class _View:
+    """The folder of one artifact, and the inodes of its files."""
+
+    path: Path
+    last_use: float
+    inodes: tuple[int, ...]
+
+
+@dataclass
+class _Held:
+    """What a cache holds, from one walk through it: what was removed is taken out here instead of walking again.
+
+    ``sizes`` and ``links``: inode -> bytes, and how many names it has in the cache. ``copies``: inode -> path below
+    ``files``.
+    """
+
+    views: list[_View]
+    copies: dict[int, Path]
+    sizes: dict[int, int]
+    links: Counter[int]
+
+    @classmethod
+    def of(cls, folder: Path) -> "_Held":
+        held = cls([], {}, {}, Counter())
+        for path, status in _files_below(folder / "files"):
+            held.copies[status.st_ino] = path
+            held._add(status)
+        for path in sorted(folder.glob("artifacts/*")):
+            with suppress(FileNotFoundError):
+                last_use = path.stat().st_mtime
+                statuses = [status for _, status in _files_below(path)]
+                held.views.append(_View(path, last_use, tuple(status.st_ino for status in statuses)))
+                for status in statuses:
+                    held._add(status)
+        return held
+
+    @property
+    def bytes(self) -> int:
         """Bytes on disk, hard links counted once."""
-        sizes: dict[int, int] = {}
-        for part in ("files", "artifacts"):
-            for path in (self.folder / part).rglob("*"):
-                with suppress(FileNotFoundError):
-                    status = path.lstat()
-                    if path.is_file():
-                        sizes[status.st_ino] = status.st_size
-        return sum(sizes.values())
+        return self._bytes
+
+    def forget(self, view: _View) -> list[Path]:
+        """``view`` was removed; the copies that only its files linked to."""
+        unlinked = []
+        for inode in view.inodes:
+            self._unlink(inode)
+            if inode in self.copies and self.links[inode] == 1:
+                unlinked.append(self.copies[inode])
+        return unlinked
+
+    def forget_copy(self, inode: int) -> None:
+        """The copy with this inode was removed."""
+        self.copies.pop(inode, None)
+        self._unlink(inode)
+
+    def __post_init__(self) -> None:
+        self._bytes = sum(self.sizes.values())
+
+    def _add(self, status: os.stat_result) -> None:
+        if status.st_ino not in self.sizes:
+            self.sizes[status.st_ino] = status.st_size
+            self._bytes += status.st_size
+        self.links[status.st_ino] += 1
+
+    def _unlink(self, inode: int) -> None:
+        self.links[inode] -= 1
+        if self.links[inode] == 0:
+            self._bytes -= self.sizes.pop(inode)
+
+
+def _files_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
 
 
 def _is_intact(path: Path, file: StoredFile) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import zlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,16 +49,15 @@ class StoredChunks:
         A damaged chunk is as good as none: it is made again.
         """
         try:
-            description = json.loads(self._objects.get_bytes(self._description_key(index)))
+            description = self._objects.get_bytes(self._description_key(index))
             data = self._objects.get_bytes(self._data_key(index))
         except ArtifactMissingError:
             return None
-        except ValueError:
-            description, data = {}, b""
-        if description.get("format") != _FORMAT or hashlib.sha256(data).hexdigest() != description.get("sha256"):
+        try:
+            return _decompress(data, _shape_of(json.loads(description), data))
+        except (ValueError, TypeError, KeyError, RecursionError, zlib.error):
             _log.warning("%s is damaged and will be made again", self._objects.uri(self._data_key(index)))
             return None
-        return _decompress(data, tuple(description["shape"]))
 
     def clear(self) -> None:
         """Remove all chunks; one that lost either of its objects is none."""
@@ -79,6 +79,20 @@ def _compress(frames: Frames) -> bytes:
         pieces.append(compressor.compress((frame - previous).tobytes()))  # uint8 wraps around on purpose
         previous = frame
     return b"".join([*pieces, compressor.flush()])
+
+
+def _shape_of(description: Any, data: bytes) -> tuple[int, ...]:
+    """The shape of the chunk that is stored as ``data``.
+
+    Raises:
+        ValueError, TypeError, KeyError: the description is damaged, or belongs to other data.
+    """
+    if description["format"] != _FORMAT or description["sha256"] != hashlib.sha256(data).hexdigest():
+        raise ValueError("other data, or another format")
+    frames, height, width, channels = description["shape"]
+    if channels != 3 or not all(isinstance(side, int) and side > 0 for side in (frames, height, width)):
+        raise ValueError(f"no shape of frames: {description['shape']}")
+    return frames, height, width, channels
 
 
 def _decompress(data: bytes, shape: tuple[int, ...]) -> Frames:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from libs.errors import ArtifactMissingError, StorageError
 from libs.storage.keys import check_file_name, check_key
 from libs.storage.sha256 import SHA256_PATTERN
+from libs.validation_messages import what_was_expected
 
 
 def _valid_name(name: str) -> str:
@@ -90,7 +91,8 @@ def parse_manifest(data: bytes, source: str) -> Manifest:
         problem = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
         way_out = "use a newer version of this software" if field == "schema_version" else "materialize the asset again"
-        raise StorageError(f"{source}: not a readable manifest ({field}: {problem['msg']}); {way_out}") from error
+        reason = f"{field or 'text'}: {what_was_expected(problem)}"
+        raise StorageError(f"{source}: not a readable manifest ({reason}); {way_out}") from error
 
 
 def content_digest(files: Iterable[tuple[str, str]]) -> str:

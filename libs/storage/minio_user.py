@@ -115,7 +115,9 @@ def _refusal(error: Any) -> str:
     """What MinIO's answer means; it holds no secret."""
     try:
         answer = json.loads(error._body)
-    except ValueError:
+        if not isinstance(answer, dict):
+            raise ValueError("no object")
+    except (ValueError, TypeError, RecursionError):
         return f"this is no MinIO server (status {error._code}): create the user by its own means"
     code, message = answer.get("Code", error._code), answer.get("Message", "no reason given")
     return f"MinIO refused ({code}: {message}); check MINIO_ROOT_USER, MINIO_ROOT_PASSWORD and the two of S3_ACCESS_KEY"

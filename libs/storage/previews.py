@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from libs.errors import StorageError
+from libs.printable import printable
 from libs.storage.artifacts import IMMUTABLE, ArtifactFiles
 from libs.storage.manifest import Manifest
 from libs.storage.s3 import S3ObjectStore
@@ -73,9 +74,17 @@ def allow_public_reading(objects: S3ObjectStore) -> dict[str, Any]:
 def _current_policy(objects: S3ObjectStore) -> dict[str, Any]:
     try:
         with explained(f"policy of s3://{objects.bucket}", objects.endpoint):
-            policy: dict[str, Any] = json.loads(objects.client.get_bucket_policy(Bucket=objects.bucket)["Policy"])
-            return policy
+            text = objects.client.get_bucket_policy(Bucket=objects.bucket)["Policy"]
     except StorageError as error:
         if error_code(error.__cause__) != "NoSuchBucketPolicy":
             raise
         return {"Version": "2012-10-17", "Statement": []}
+    try:
+        policy = dict(json.loads(text))
+        statements = policy.get("Statement", [])
+        policy["Statement"] = [dict(entry) for entry in ([statements] if isinstance(statements, dict) else statements)]
+    except (ValueError, TypeError, RecursionError):
+        raise StorageError(
+            f"policy of s3://{objects.bucket}: is no policy ({printable(repr(text))}); mend it"
+        ) from None
+    return policy

@@ -94,7 +94,7 @@ class _Everything(BaseModel, extra="forbid"):
         ({"parts": [{"number": 2}] * 4}, "parts: may have at most 3"),
         ({"parts": [{"number": 2}, {"number": "x"}]}, "parts, entry 2.number: must be a whole number"),
         ({"pairs": []}, "pairs: must have fields of its own, as in {name: value}"),
-        ({"pairs": {1: 2.0}}, "pairs.1: must be text: put it into quotes"),
+        ({"pairs": {"a": "x"}}, "pairs.a: must be a number"),
         ({"text": 3}, "text: must be text: put it into quotes"),
         ({"text": "abcde"}, "text: may have at most 4 characters"),
         ({"text": "ba"}, "text: has characters that cannot stand there"),

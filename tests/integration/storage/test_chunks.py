@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
@@ -49,6 +52,38 @@ def test_a_damaged_chunk_is_as_good_as_none(objects, what, caplog):
     assert "damaged" in caplog.text
     chunks.save(0, frames(0))
     assert np.array_equal(chunks.load(0), frames(0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(b"[]", b"null", b"3", b'"text"', b"true", b"[[1, 2]]", b"[" * 100_000, b"{}", b"\xff", b"9" * 5000),
+        *({"shape": 3}, {"shape": None}, {"shape": [1, 2]}, {"shape": "text"}, {"shape": [-1, 16, 16, 3]}),
+        *({"shape": [10**30, 16, 16, 3]}, {"shape": [1.5, 16, 16, 3]}, {"shape": [7, 16, 16, 3]}, {"shape": {}}),
+        *({"sha256": 3}, {"sha256": None}, {"format": ["x"]}),
+    ],
+    ids=str,
+)
+def test_a_description_that_is_json_and_says_nonsense_counts_as_damaged(objects, change, caplog):
+    chunks = StoredChunks(objects, PREFIX)
+    chunks.save(0, frames(0))
+    if isinstance(change, dict):
+        description = json.loads(objects.get_bytes(f"{PREFIX}/00000.json"))
+        change = json.dumps(description | change).encode()
+    objects.put_bytes(f"{PREFIX}/00000.json", change)
+    assert chunks.load(0) is None
+    assert "damaged" in caplog.text
+
+
+def test_data_that_cannot_be_unpacked_counts_as_damaged(objects, caplog):
+    chunks = StoredChunks(objects, PREFIX)
+    chunks.save(0, frames(0))
+    description = json.loads(objects.get_bytes(f"{PREFIX}/00000.json"))
+    description["sha256"] = hashlib.sha256(b"no zlib").hexdigest()
+    objects.put_bytes(f"{PREFIX}/00000.frames", b"no zlib")
+    objects.put_bytes(f"{PREFIX}/00000.json", json.dumps(description).encode())
+    assert chunks.load(0) is None
+    assert "damaged" in caplog.text
 
 
 def test_clearing_removes_these_chunks_only(objects):

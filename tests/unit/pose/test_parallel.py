@@ -91,3 +91,28 @@ def test_stopping_early_closes_what_was_read():
     next(stream)
     stream.close()
     assert closed == [True]
+
+
+class Unreadable:
+    """Something that fails before its first item."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __iter__(self):
+        raise self.error
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("error", [OSError("cannot be opened"), KeyError("x")])
+def test_what_cannot_be_begun_is_an_error_for_the_caller(error):
+    with pytest.raises(type(error)):
+        list(prefetched(Unreadable(error)))
+    with pytest.raises(type(error)):
+        list(ordered_map(len, Unreadable(error), workers=2))
+
+
+@pytest.mark.timeout(20)
+def test_a_stop_iteration_that_is_no_end_is_no_end_of_items():
+    with pytest.raises(RuntimeError):
+        list(prefetched(Unreadable(StopIteration())))

@@ -207,3 +207,53 @@ def test_pruning_removes_leftovers_of_killed_processes_after_a_day(cache, source
 
 def test_pruning_a_cache_that_does_not_exist(cache):
     assert cache.prune(0).removed == 0
+
+
+def fill(cache, source, count):
+    """``count`` old artifacts with a file of their own and one they share."""
+    for number in range(count):
+        manifest = source.manifest({"x": f"{number:06d}".encode() * 10, "common": b"c" * 100})
+        view = cache.folder / "artifacts" / manifest.digest
+        view.mkdir(parents=True)
+        for file in manifest.files:
+            copy = cache.folder / "files" / file.sha256[:2] / file.sha256
+            if not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(source.contents[file.sha256])
+                age(copy, 2)
+            os.link(copy, view / file.name)
+        age(view, 2)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1000])
+def test_pruning_walks_the_cache_once_however_many_artifacts_it_removes(tmp_path, source, monkeypatch, kept_bytes):
+    folders_read = []
+    for count in (40, 160):
+        cache = ArtifactCache(tmp_path / f"cache-{count}")
+        fill(cache, source, count)
+        calls = 0
+        scandir = os.scandir
+
+        def counting(*args, scandir=scandir):
+            nonlocal calls
+            calls += 1
+            return scandir(*args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", counting)
+            report = cache.prune(kept_bytes, spare_younger_than=HOUR)
+        assert report.bytes_before == 60 * count + 100
+        assert report.bytes_after == (0 if kept_bytes == 0 else 1000)
+        held = {path.stat().st_ino: path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()}
+        assert sum(held.values()) == report.bytes_after
+        folders_read.append(calls / count)
+    assert folders_read[1] < 1.5 * folders_read[0]
+
+
+@pytest.mark.slow
+def test_pruning_two_thousand_artifacts_takes_seconds(cache, source):
+    fill(cache, source, 2_000)
+    started = time.process_time()
+    report = cache.prune(0, spare_younger_than=HOUR)
+    assert time.process_time() - started < 15
+    assert (report.removed, report.bytes_after) == (4_001, 0)
