@@ -24,6 +24,7 @@ from libs.atomic_write import atomic_write
 from libs.errors import ModelFilesError
 from libs.model_repo.json_file import read_json_file
 from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.write_access import can_write
 from libs.progress import Progress, no_progress
 
 CACHE_NAME = ".digest_cache.json"
@@ -57,17 +58,24 @@ class DigestCache:
     Safe for threads. Several processes may use the same file: :meth:`save` merges.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, also_known: Path | None = None) -> None:
+        """Args: the file; and another one that is read, too, and never written."""
         self.path = path
         self._guard = threading.Lock()
-        self._by_path = _read_entries(path)
+        self._by_path = _read_entries(also_known) | _read_entries(path)
         self._by_signature = dict(self._by_path.values())
         self._new: dict[str, tuple[Signature, str]] = {}
 
     @classmethod
     def beside(cls, layout: RepositoryLayout) -> Self:
-        """The cache of the folder the repository lies in, shared by all variants there."""
-        return cls(layout.root.parent / CACHE_NAME)
+        """The cache of the folder the repository lies in, shared by all variants there.
+
+        Where nothing can be written there, what is learned is kept elsewhere.
+        """
+        beside = layout.root.parent / CACHE_NAME
+        if layout.kept_elsewhere is None or can_write(layout.root.parent):
+            return cls(beside)
+        return cls(layout.kept_elsewhere / CACHE_NAME, also_known=beside)
 
     def known(self, path: Path) -> str | None:
         """The digest of ``path`` if its present bytes were hashed before; a hard link to a hashed file counts."""
@@ -95,6 +103,7 @@ class DigestCache:
         if self.path is None or not new:
             return
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.path}.lock"):
                 content = {"format": _FORMAT, "files": _read_entries(self.path) | new}
                 with atomic_write(self.path) as temporary:

@@ -22,6 +22,7 @@ from libs.model_repo.repository_files import LEFTOVER_TRANSFORMER, STAGING_NAME,
 from libs.model_repo.shared_files import link_shared, locked_elsewhere
 from libs.model_repo.sources import PartSource, sources_of
 from libs.model_repo.transfer import STAGE, Patience, RetryPolicy, Transfer
+from libs.model_repo.write_access import can_write, require_write_access
 from libs.progress import Progress, no_progress
 
 
@@ -91,6 +92,8 @@ def download_part(
         repository = _Repository(layout, hub, lock, keep_entries=not update)
         try:
             kept, linked, to_fetch = repository.sort(wanted, locked_elsewhere(siblings), progress)
+            if to_fetch:
+                require_write_access(layout, f"{len(to_fetch)} files are missing (first: {to_fetch[0].name})")
             repository.check_disk(to_fetch)
             size = sum(file.remote.size for file in to_fetch)
             progress(STAGE, 0, size, part)
@@ -184,6 +187,7 @@ class _Repository:
         candidates = [file for file in wanted if file.path.is_file() and file.path.stat().st_size == file.remote.size]
         digests = sha256_of_files((file.path for file in candidates), self.cache, progress=progress)
         kept, linked, to_fetch = [], [], []
+        may_link = can_write(self._layout.root) and can_write(self._layout.pretrained)
         entries: dict[str, LockedFile] = {}
         for file in wanted:
             digest = digests.get(file.path)
@@ -191,7 +195,7 @@ class _Repository:
             if digest and file.is_satisfied_by(digest, blob):
                 kept.append(file.name)
                 entries[file.name] = self._entry(file, digest)
-            elif file.sha256 and link_shared(file.path, file.sha256, elsewhere, self.cache):
+            elif file.sha256 and may_link and link_shared(file.path, file.sha256, elsewhere, self.cache):
                 linked.append(file.name)
                 entries[file.name] = self._entry(file, file.sha256)
                 self.cache.record(file.path, Signature.of(file.path), file.sha256)

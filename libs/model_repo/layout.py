@@ -21,6 +21,7 @@ from libs.settings import Settings
 WAN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 INDEX_NAME = "model.safetensors.index.json"
 LORA_FOLDER = "loras"
+KEPT_ELSEWHERE = "read_only_models"
 DETECTOR_PATH = Path("process_checkpoint/det/yolov10m.onnx")
 POSE_ESTIMATOR_PATH = Path("process_checkpoint/pose2d/vitpose_h_wholebody.onnx")
 POSE_ESTIMATOR_IN_FOLDER = "end2end.onnx"
@@ -34,6 +35,8 @@ class RepositoryLayout:
     root: Path
     pretrained: Path
     wan: Path
+    kept_elsewhere: Path | None = None
+    """The folder for locks and digests where the repository cannot be written to (``write_access``)."""
 
     @property
     def index(self) -> Path:
@@ -86,4 +89,4 @@ def layout_of(variant: ModelVariant | str, settings: Settings) -> RepositoryLayo
     else:
         pretrained = root / "pretrained_models"
         wan = pretrained / row.wan_folder
-    return RepositoryLayout(variant=row, root=root, pretrained=pretrained, wan=wan)
+    return RepositoryLayout(row, root, pretrained, wan, kept_elsewhere=settings.data_dir / KEPT_ELSEWHERE)

@@ -19,7 +19,8 @@ from libs.errors import ModelFilesError
 from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.json_file import read_json_file
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.repository_files import LOCK_NAME, PARTS, Part, files_of_part, part_of, safe_parts
+from libs.model_repo.repository_files import LOCK_NAME, PARTS, Part, files_of_part, part_of, path_of, safe_parts
+from libs.model_repo.write_access import can_write, place_elsewhere
 from libs.printable import printable
 from libs.progress import Progress, no_progress
 
@@ -79,12 +80,24 @@ def lock_path(layout: RepositoryLayout) -> Path:
 
 
 def read_lock(layout: RepositoryLayout) -> RepositoryLock | None:
-    """The lock of a repository, None if it has none.
+    """The lock of a repository, None if it has none; of one that cannot be written to also what is kept elsewhere.
 
     Raises:
         ModelFilesError: the file is there but is not a lock file of this variant.
     """
-    path = lock_path(layout)
+    own = _read(lock_path(layout), layout)
+    if layout.kept_elsewhere is None or can_write(layout.root):
+        return own
+    kept = _read(place_elsewhere(layout) / LOCK_NAME, layout)
+    if own is None or kept is None:
+        return own or kept
+    # What came with the files counts; of the rest only what is still there.
+    there = {name: file for name, file in kept.files.items() if path_of(layout, name).is_file()}
+    files = dict(sorted((there | dict(own.files)).items()))
+    return replace(own, files=files, listings=dict(sorted((dict(kept.listings) | dict(own.listings)).items())))
+
+
+def _read(path: Path, layout: RepositoryLayout) -> RepositoryLock | None:
     try:
         lock = _parse(read_json_file(path, "lock file"))
     except FileNotFoundError:
@@ -160,11 +173,12 @@ def _are_sizes(value: Any) -> bool:
 
 
 def write_lock(layout: RepositoryLayout, lock: RepositoryLock) -> None:
-    """Replace the lock file; call it inside :func:`hold_repository`."""
+    """Replace the lock file (or that kept elsewhere); call it inside :func:`hold_repository`."""
+    path = lock_path(layout) if can_write(layout.root) else place_elsewhere(layout) / LOCK_NAME
     files = {name: asdict(file) for name, file in sorted(lock.files.items())}
     listings = {repo_id: asdict(listing) for repo_id, listing in lock.listings.items()}
     content = {"format": _FORMAT, "variant": lock.variant, "files": files, "listings": listings}
-    with atomic_write(lock_path(layout)) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -204,7 +218,8 @@ def lock_repository(
                 )
             entries[name] = locked or LockedFile(path.stat().st_size, digests[path], source)
         lock = (known or RepositoryLock(layout.variant.name)).with_files(entries)
-        write_lock(layout, lock)
+        if lock != known:
+            write_lock(layout, lock)
     return lock
 
 
@@ -212,8 +227,10 @@ def lock_repository(
 def hold_repository(layout: RepositoryLayout) -> Iterator[None]:
     """One process (and thread) at a time changes this repository; others wait.
 
-    The operating system releases the lock of a killed process.
+    The operating system releases the lock of a killed process. A repository that cannot be written to is held by a file
+    elsewhere: by that, processes do not hash the same files at the same time.
     """
-    layout.root.mkdir(parents=True, exist_ok=True)
-    with FileLock(layout.root / f".{LOCK_NAME}.lock"):
+    folder = layout.root if can_write(layout.root) else place_elsewhere(layout)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{LOCK_NAME}.lock"):
         yield

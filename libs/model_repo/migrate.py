@@ -19,6 +19,7 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.lock import LockedFile, RepositoryLock, hold_repository, read_lock, write_lock
 from libs.model_repo.repository_files import is_leftover, path_of, pretrained_name
 from libs.model_repo.shared_files import hard_link
+from libs.model_repo.write_access import require_write_access
 from libs.progress import Progress, no_progress
 
 STASH_FOLDER = Path("One-to-All-Animation/pretrained_models")
@@ -151,6 +152,8 @@ def apply_migration(
         ModelFilesError: the lock has another digest for a file that came.
         DiskFullError: there is no room for the copies.
     """
+    if plan.steps:
+        require_write_access(layout, f"{len(plan.steps)} files are to be brought into it")
     with hold_repository(layout):
         if mode == "copy" or (mode == "hardlink" and _on_another_disk(layout, plan)):
             layout.pretrained.mkdir(parents=True, exist_ok=True)
@@ -196,4 +199,5 @@ def _lock_what_came(layout: RepositoryLayout, plan: MigrationPlan, progress: Pro
                 f"`one-to-all models download {layout.variant.name}`"
             )
         entries[name] = locked or LockedFile(path.stat().st_size, digests[path], _SOURCE)
-    write_lock(layout, lock.with_files(entries))
+    if lock.with_files(entries) != lock:
+        write_lock(layout, lock.with_files(entries))

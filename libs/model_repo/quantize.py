@@ -28,6 +28,7 @@ from libs.model_repo.repository_files import CONFIGURATION_NAME, files_of_part, 
 from libs.model_repo.safetensors_header import read_header, read_index
 from libs.model_repo.shared_files import hard_link
 from libs.model_repo.verify import verify_repository
+from libs.model_repo.write_access import can_write, require_write_access
 from libs.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -78,9 +79,11 @@ def quantize_checkpoint(
     with hold_repository(target):
         shards = _shards(source)
         plans = {shard: _plan_shard(read_header(source.root / shard)) for shard in shards}
+        damaged = _damaged(target, shards)
+        if not can_write(target.root):
+            return _as_it_is(source, target, shards, damaged, locked)
         _check_room(target, plans)
         written, kept = [], []
-        damaged = _damaged(target, shards)
         done, total = 0, sum((source.root / shard).stat().st_size for shard in shards)
         for shard in shards:
             progress(STAGE, done, total, shard)
@@ -99,6 +102,21 @@ def quantize_checkpoint(
         _remove_strangers(target, shards)
         _write_lock(source, target, locked)
     return QuantizeReport(tuple(written), tuple(kept), total, size_after)
+
+
+def _as_it_is(
+    source: RepositoryLayout, target: RepositoryLayout, shards: list[str], damaged: set[str], locked: RepositoryLock
+) -> QuantizeReport:
+    """Of a target that cannot be written to: nothing is to do if it was made from this very source before."""
+    lacking = [
+        shard
+        for shard in shards
+        if shard in damaged or not _is_made_from(target.root / shard, locked.files[shard].sha256)
+    ]
+    if lacking or verify_repository(target).state != "complete":
+        require_write_access(target, f"it is not the complete FP8 variant of {source.root}")
+    sizes = [sum((layout.root / shard).stat().st_size for shard in shards) for layout in (source, target)]
+    return QuantizeReport((), tuple(shards), sizes[0], sizes[1])
 
 
 def _require_verified(source: RepositoryLayout) -> None:

@@ -16,6 +16,7 @@ from libs.errors import ModelFilesError
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.lock import hold_repository, read_lock, write_lock
 from libs.model_repo.repository_files import LEFTOVER_TRANSFORMER, files_below, wan_name
+from libs.model_repo.write_access import require_write_access
 
 _NOT_NEEDED = (LEFTOVER_TRANSFORMER, "assets", "examples", "._____temp", ".cache")
 _ASIDE_PREFIX = ".slimmed-"
@@ -58,6 +59,7 @@ def slim_wan_resources(layout: RepositoryLayout, *, apply: bool = False) -> Slim
     """
     if not apply:
         return SlimReport(layout.wan, _plan(layout), applied=False)
+    require_write_access(layout, "what is not needed cannot be removed")
     with hold_repository(layout):
         removals = _plan(layout)
         aside = layout.wan / f"{_ASIDE_PREFIX}{secrets.token_hex(4)}"

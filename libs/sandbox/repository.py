@@ -25,6 +25,7 @@ from libs.atomic_write import atomic_write
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import DETECTOR_PATH, POSE_ESTIMATOR_PATH, RepositoryLayout
 from libs.model_repo.lock import hold_repository, lock_path
+from libs.model_repo.write_access import require_write_access
 from libs.sandbox.autoencoder import build_autoencoder
 from libs.sandbox.network import build_transformer
 from libs.sandbox.pose_graphs import detection_network, pass_through_network, pose_network
@@ -65,6 +66,7 @@ def write_sandbox_repository(layout: RepositoryLayout, seed: int = 0) -> None:
         code = _code_digest()
         if known and known.complete and (known.seed, known.code) == (seed, code) and _is_whole(layout, known):
             return
+        require_write_access(layout, "the sandbox that lies there is not that of this version")
         if known is None:
             _refuse_foreign_files(layout)
         staging = layout.root / ".sandbox.partial"
