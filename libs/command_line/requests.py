@@ -24,6 +24,7 @@ from libs.requests.submission import plan_submission, upload
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
 from libs.stages.found_poses import sandbox_note
+from libs.stages.prompt_length import prompt_warnings
 from libs.stages.requested_models import model_warnings
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.factory import store_from_settings
@@ -50,7 +51,8 @@ def submit(
     plan = plan_submission(files, inbox)
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
     sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
-    for warning in [*model_warnings(requests, settings, store), *([sandbox] if sandbox else [])]:
+    warnings = [*model_warnings(requests, settings, store), *prompt_warnings(requests, settings)]
+    for warning in [*warnings, *([sandbox] if sandbox else [])]:
         console.print(f"note: {warning}", soft_wrap=True)
     before = inbox.media(plan.media)
     sent = upload(plan, inbox)

@@ -1,27 +1,20 @@
-"""Prompts: cleaning, and encoding with the UMT5 text encoder.
+"""Prompts: encoding with the UMT5 text encoder.
 
-What does not belong here: projecting the embeddings to the model width (``transformer``), loading the encoder.
+What does not belong here: cleaning (``prompt``), projecting the embeddings to the model width (``transformer``),
+loading the encoder.
 
 Source: docs/specification.md#prompts.
 """
 
-import html
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import ftfy
-import regex
 import torch
 
-MAX_SEQUENCE_LENGTH = 512
+from libs.one_to_all.prompt import MAX_SEQUENCE_LENGTH, clean_prompt
+
 _KEPT_PROMPTS = 16
-
-
-def clean_prompt(prompt: str) -> str:
-    """The prompt with mojibake and HTML entities repaired and white space joined; letters keep their case."""
-    repaired = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
-    return regex.sub(r"\s+", " ", repaired).strip()
 
 
 class PromptEncoder:

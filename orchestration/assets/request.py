@@ -21,6 +21,7 @@ from libs.requests.inbox import INBOX_PREFIX, Inbox
 from libs.requests.intake import InboxIntake
 from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
+from libs.stages.prompt_length import prompt_metadata
 from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.stages.requested_models import never_verified
 from libs.storage.artifacts import ArtifactStore
@@ -113,7 +114,11 @@ def validate_request(
     observe_inputs(context, [*observe_document(resolved, accepted.document), *observe_media(resolved, digests, inbox)])
     yield folder_output(
         request_folder,
-        {"request": dg.MetadataValue.json(resolved.model_dump()), "document": accepted.document},
+        {
+            "request": dg.MetadataValue.json(resolved.model_dump()),
+            "document": accepted.document,
+            **prompt_metadata(resolved, layout_of(resolved.model, loaded)),
+        },
         output_name="animation_request",
         attributes={CONTENT_ATTRIBUTE: accepted.content},
     )
