@@ -10,16 +10,16 @@ from pathlib import Path
 
 import av
 
-from libs.media.audio_track import usable_sound
 from libs.media.colour import high_dynamic_range
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, check_size
 from libs.media.reader import DisplayGeometry
+from libs.media.streams import film_candidates, usable_sound
 from libs.media.video_file import decode_frames, open_container, open_video, scan_video
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The first usable sound track: FFmpeg's codec name, samples per second, channels."""
+    """The sound track that is used (``streams.usable_sound``): FFmpeg's codec name, samples per second, channels."""
 
     codec: str
     sample_rate: int
@@ -36,6 +36,7 @@ class VideoInfo:
     frame_rate``. ``rotation`` are the degrees clockwise by which stored frames were turned.
     ``interlaced`` tells whether frames were stored so and are made progressive (``libs.media.deinterlace``);
     ``high_dynamic_range`` is ``PQ`` or ``HLG`` where colours are brought to BT.709 (``libs.media.colour``), else None.
+    ``notes`` say what was chosen or changed: which of several streams, how many frames were repeated or left out; mostly none.
     """
 
     width: int
@@ -50,6 +51,7 @@ class VideoInfo:
     interlaced: bool
     high_dynamic_range: str | None
     audio: AudioInfo | None
+    notes: tuple[str, ...] = ()
 
     @property
     def has_audio(self) -> bool:
@@ -70,19 +72,27 @@ def probe_video(path: Path | str) -> VideoInfo:
     with open_video(path) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
         audio = _audio_info(container)
-    frame_count = 0
+        notes = [*_stream_notes(container, stream), *_sound_notes(container)]
+    frame_count = repeated_count = 0
     interlaced = False
     transfer: str | None = None
-    for frame, _ in decode_frames(path, timing, as_stored=True):
+    for frame, repeated in decode_frames(path, timing, as_stored=True):
         if frame_count == 0:
             geometry = DisplayGeometry.of(path, frame)
             pixel_format = frame.format.name
         frame_count += 1
+        repeated_count += repeated
         interlaced = interlaced or frame.interlaced_frame
         transfer = transfer or high_dynamic_range(frame)
     width, height = geometry.upright_size
     check_size(f"{path}: the video", width, height, MAXIMUM_FRAME_PIXELS)
     rate = timing.frame_rate
+    if timing.variable:
+        left_out = max(0, timing.stored_count - (frame_count - repeated_count))
+        notes.append(
+            f"frames do not follow in one rhythm: laid on a grid of {rate} frames a second, {repeated_count} places "
+            f"repeat the frame before, {left_out} frames are left out"
+        )
     return VideoInfo(
         width=width,
         height=height,
@@ -96,6 +106,7 @@ def probe_video(path: Path | str) -> VideoInfo:
         interlaced=interlaced,
         high_dynamic_range=transfer,
         audio=audio,
+        notes=tuple(notes),
     )
 
 
@@ -114,3 +125,30 @@ def _audio_info(container: av.container.InputContainer) -> AudioInfo | None:
     if stream is None:
         return None
     return AudioInfo(stream.codec_context.codec.canonical_name, stream.sample_rate, stream.channels)
+
+
+def _stream_notes(container: av.container.InputContainer, chosen: av.VideoStream) -> list[str]:
+    candidates = film_candidates(container)
+    if len(candidates) < 2:
+        return []
+    number = [stream.index for stream in candidates].index(chosen.index) + 1
+    name = chosen.codec_context.codec.canonical_name
+    return [
+        f"number {number} of {len(candidates)} video streams: {name}, {chosen.width} x {chosen.height} "
+        "(of those with more than one frame the default one, or the largest)"
+    ]
+
+
+def _sound_notes(container: av.container.InputContainer) -> list[str]:
+    tracks, chosen = container.streams.audio, usable_sound(container)
+    if tracks and chosen is None:
+        return [f"none of its sound tracks ({len(tracks)}) can be decoded; the clip has no sound"]
+    if chosen is None or len(tracks) < 2:
+        return []
+    number = [stream.index for stream in tracks].index(chosen.index) + 1
+    name = chosen.codec_context.codec.canonical_name
+    channels = f"{chosen.channels} channel{'s' if chosen.channels > 1 else ''}"
+    return [
+        f"number {number} of {len(tracks)} sound tracks: {name}, {chosen.sample_rate} Hz, {channels} "
+        "(of those that can be decoded the default one, or the first)"
+    ]

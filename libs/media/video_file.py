@@ -6,6 +6,7 @@ belong here: RGB and orientation (``reader``), what people want to know about a 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,8 +21,16 @@ from libs.media.frame_timing import (
     on_constant_grid,
     plan_frame_timing,
 )
-from libs.media.limits import MAXIMUM_FRAME_COUNT, MAXIMUM_FRAME_PIXELS, check_size
+from libs.media.limits import (
+    MAXIMUM_DURATION,
+    MAXIMUM_FRAME_COUNT,
+    MAXIMUM_FRAME_PIXELS,
+    MAXIMUM_FRAME_RATE,
+    MINIMUM_FRAME_RATE,
+    check_size,
+)
 from libs.media.matroska import declared_file_size
+from libs.media.streams import choose_film, film_candidates
 
 # Only what holds a video itself. Play lists (HLS, concat) would read other files and addresses on behalf of whoever
 # sent the file.
@@ -69,22 +78,38 @@ def _is_webp(path: Path) -> bool:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its video stream (cover pictures do not count), decoding with several threads.
+    """The container and the video stream that is the film (``streams.choose_film``), decoding with several threads.
 
     Raises:
         MediaError: as :func:`open_container`, or there is no video stream, no decoder for it, or its size is absurd.
     """
     with open_container(path) as container:
-        pictures = av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
-        if not streams:
+        candidates = film_candidates(container)
+        if not candidates:
             raise MediaError(f"{path}: holds no video stream")
-        stream = streams[0]
+        stream = candidates[0] if len(candidates) == 1 else choose_film(candidates, _frame_counts(path, candidates))
         if stream.codec_context is None:
             raise MediaError(f"{path}: no decoder for its video; convert it to H.264 first")
         check_size(f"{path}: the video", stream.width, stream.height, MAXIMUM_FRAME_PIXELS)
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+def _frame_counts(path: Path, candidates: list[av.VideoStream]) -> dict[int, int]:
+    """Frames of each stream, as far as the file's index says or until each has two: index of the stream -> frames."""
+    counts = {stream.index: stream.frames for stream in candidates}
+    unknown = {index for index, count in counts.items() if count == 0}
+    if not unknown:
+        return counts
+    with open_container(path) as container:
+        for packet in packets_of(path, container):
+            if packet.stream_index in unknown and packet.size:
+                counts[packet.stream_index] += 1
+                if counts[packet.stream_index] > 1:
+                    unknown.discard(packet.stream_index)
+            if not unknown:
+                break
+    return counts
 
 
 def packets_of(path: Path, container: av.container.InputContainer) -> Iterator[av.Packet]:
@@ -141,13 +166,35 @@ def scan_video(path: Path) -> FrameTiming:
         if declared_end - last_end > _MISSING_END_TOLERANCE:
             raise _cut_off(path, f"it declares {float(declared_end):.2f} s and ends after {float(last_end):.2f} s")
         timing = _plan(stream, times, durations)
-        known = sorted(time for time in times if time is not None)
-        if timing.variable and grid_length(timing, known) > MAXIMUM_FRAME_COUNT:
-            raise MediaError(
-                f"{path}: its frames are spread over {float(known[-1] - known[0]):.0f} s, more than "
-                f"{MAXIMUM_FRAME_COUNT} frames at {timing.frame_rate} a second: cut out the part that moves"
-            )
-        return timing
+        _check_bounds(path, timing, sorted(time for time in times if time is not None), len(times))
+        return replace(timing, stored_count=len(times))
+
+
+def _check_bounds(path: Path, timing: FrameTiming, times: list[Fraction], count: int) -> None:
+    """Refuse rates and lengths that only broken time stamps have; ``times`` ascending, those that are known."""
+    shown = grid_length(timing, times) if timing.variable else count
+    if shown > MAXIMUM_FRAME_COUNT:
+        raise MediaError(
+            f"{path}: its frames are spread over {float(shown / timing.frame_rate):.0f} s, more than "
+            f"{MAXIMUM_FRAME_COUNT} frames at {timing.frame_rate} a second: cut out the part that moves"
+        )
+    way_out = "convert it to an mp4 of 24 to 60 frames a second first"
+    if 2 * shown < count:
+        raise MediaError(
+            f"{path}: {count} frames in {float(times[-1] - times[0]):.3g} s, of which only {shown} would be shown at "
+            f"{timing.frame_rate} a second (at most {MAXIMUM_FRAME_RATE} are accepted): its time stamps are broken, or "
+            f"it is a slow motion; {way_out}"
+        )
+    if timing.frame_rate < MINIMUM_FRAME_RATE:
+        raise MediaError(
+            f"{path}: shows a frame every {float(1 / timing.frame_rate):.0f} s, at least one every "
+            f"{float(1 / MINIMUM_FRAME_RATE):.0f} s is expected: its time stamps are broken; {way_out}"
+        )
+    if shown / timing.frame_rate > MAXIMUM_DURATION:
+        raise MediaError(
+            f"{path}: lasts {float(shown / timing.frame_rate / 3600):.0f} hours, at most "
+            f"{MAXIMUM_DURATION / 3600} are accepted: cut out the part that moves"
+        )
 
 
 def decode_frames(path: Path, timing: FrameTiming, *, as_stored: bool = False) -> Iterator[tuple[av.VideoFrame, bool]]:
