@@ -11,8 +11,10 @@ from pathlib import Path
 import av
 
 from libs.media.colour import high_dynamic_range
+from libs.media.frame_timing import DEFAULT_RATE
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, check_size
-from libs.media.reader import DisplayGeometry
+from libs.media.reader import DisplayGeometry, read_frames
+from libs.media.still import is_still
 from libs.media.streams import film_candidates, usable_sound
 from libs.media.video_file import decode_frames, open_container, open_video, scan_video
 
@@ -36,7 +38,8 @@ class VideoInfo:
     frame_rate``. ``rotation`` are the degrees clockwise by which stored frames were turned.
     ``interlaced`` tells whether frames were stored so and are made progressive (``libs.media.deinterlace``);
     ``high_dynamic_range`` is ``PQ`` or ``HLG`` where colours are brought to BT.709 (``libs.media.colour``), else None.
-    ``notes`` say what was chosen or changed: which of several streams, how many frames were repeated or left out; mostly none.
+    ``notes`` say what was chosen or changed: which of several streams, how many frames were repeated or left out;
+    mostly none.
     """
 
     width: int
@@ -68,6 +71,8 @@ def probe_video(path: Path | str) -> VideoInfo:
         MediaError: unreadable, cut off, damaged, no video stream, no frames, a side below 16 pixels, or an absurd size.
     """
     path = Path(path)
+    if path.is_file() and is_still(path):
+        return _still_as_video(path)
     timing = scan_video(path)
     with open_video(path) as (container, stream):
         codec = stream.codec_context.codec.canonical_name
@@ -118,6 +123,26 @@ def read_tags(path: Path | str) -> dict[str, str]:
     """
     with open_container(Path(path)) as container:
         return dict(container.metadata)
+
+
+def _still_as_video(path: Path) -> VideoInfo:
+    """A picture that does not move, as a video of one frame."""
+    height, width = next(read_frames(path)).shape[:2]
+    return VideoInfo(
+        width=width,
+        height=height,
+        frame_rate=DEFAULT_RATE,
+        frame_count=1,
+        duration=1 / DEFAULT_RATE,
+        rotation=0,
+        codec="still picture",
+        pixel_format="rgb24",
+        variable_frame_rate=False,
+        interlaced=False,
+        high_dynamic_range=None,
+        audio=None,
+        notes=("a still picture: the clip has one frame, with the pose of this picture",),
+    )
 
 
 def _audio_info(container: av.container.InputContainer) -> AudioInfo | None:

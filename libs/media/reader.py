@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from libs.errors import InputError
 from libs.media.colour import RgbConverter
+from libs.media.image import read_image
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, check_size
 from libs.media.orientation import Orientation, orientation_from_display_matrix
+from libs.media.still import is_still
 from libs.media.video_file import decode_frames, open_video, scan_video
 
 Frame = npt.NDArray[np.uint8]
@@ -51,7 +53,8 @@ def read_frames(path: Path | str, interval: int = 1) -> Iterator[Frame]:
     A video of constant rate gives every decoded frame once. Of a variable one, frames are repeated or dropped so that
     they lie on a constant grid at the rate ``probe_video`` reports: motion keeps its timing. Colours are converted with
     the matrix the file names (``libs.media.colour`` for files that name none), high dynamic range is brought to BT.709,
-    interlaced frames are made progressive. Memory: a few frames; each yielded array is the caller's own.
+    interlaced frames are made progressive. A still picture is a video of one frame. Memory: a few frames; each yielded
+    array is the caller's own.
 
     Raises:
         InputError: ``interval`` is below 1.
@@ -65,6 +68,11 @@ def read_frames(path: Path | str, interval: int = 1) -> Iterator[Frame]:
 
 
 def _read(path: Path, interval: int) -> Iterator[Frame]:
+    if path.is_file() and is_still(path):
+        picture = read_image(path)
+        check_size(f"{path}: the picture", picture.shape[1], picture.shape[0], MAXIMUM_FRAME_PIXELS)
+        yield picture
+        return
     timing = scan_video(path)
     convert = RgbConverter()
     geometry: DisplayGeometry | None = None

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from libs.errors import MediaError
-from libs.media.image import read_image
+from libs.media.audio_track import try_sound
 from libs.media.probe import probe_video
+from libs.media.usable import check_reference, try_frame_rate
 from libs.requests.animation_request import ResolvedRequest
 from libs.requests.inbox import Inbox
 
@@ -27,7 +28,8 @@ class RequestMedia:
 
     ``frame_count`` and ``frame_rate`` are the driver's own; ``used_frame_count`` and ``output_frame_rate`` those of the
     clip, which takes every ``frame_interval``-th frame. ``driver_interlaced`` and ``driver_high_dynamic_range`` are
-    those of ``libs.media.probe.VideoInfo``.
+    those of ``libs.media.probe.VideoInfo``. ``notes`` say what was chosen or changed, for people: they are no part
+    of the description.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class RequestMedia:
     has_audio: bool
     driver_interlaced: bool = False
     driver_high_dynamic_range: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def reference(self) -> Path:
@@ -77,11 +80,11 @@ class RequestMedia:
         return self.used_frame_count / self.output_frame_rate
 
     def describe(self) -> dict[str, Any]:
-        """All fields but the folder, as JSON can hold them; how the driver's pixels were changed only where they were.
+        """All fields but folder and notes, as JSON; how the driver's pixels were changed only where they were.
 
         So the description of any other video is the same, byte for byte, as before there was such a thing.
         """
-        fields = {name: value for name, value in asdict(self).items() if name != "folder"}
+        fields = {name: value for name, value in asdict(self).items() if name not in {"folder", "notes"}}
         for name in ("driver_interlaced", "driver_high_dynamic_range"):
             if not fields[name]:
                 del fields[name]
@@ -107,14 +110,17 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
 
     Raises:
         InputError: a file the request names is not in the inbox.
-        MediaError: a picture or video cannot be read, is cut off, empty, or of an absurd size.
+        MediaError: a picture or video cannot be read, is cut off, empty, or of an absurd size, length or rate, or its
+            sound cannot be put into a clip.
     """
     reference = inbox.fetch_media("reference", request.reference, folder / "reference")
     driver = inbox.fetch_media("driver", request.driver, folder / "driver")
     with _as_the_request_names_it("reference", request.reference, reference):
-        height, width = read_image(reference).shape[:2]
+        height, width = check_reference(reference).shape[:2]
     with _as_the_request_names_it("driver", request.driver, driver):
         video = probe_video(driver)
+        conversion = try_sound(driver, video.duration) if request.keep_audio and video.has_audio else None
+        try_frame_rate(video.frame_rate / request.frame_interval)
     media = RequestMedia(
         folder=folder,
         reference_file=reference.name,
@@ -129,6 +135,7 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
         has_audio=video.has_audio,
         driver_interlaced=video.interlaced,
         driver_high_dynamic_range=video.high_dynamic_range,
+        notes=(*video.notes, *([f"{conversion}; converted to AAC"] if conversion else [])),
     )
     (folder / MEDIA_FILE).write_text(json.dumps(media.describe(), indent=2))
     return media

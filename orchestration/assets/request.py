@@ -124,7 +124,11 @@ def validate_request(
     )
     yield folder_output(
         media_folder,
-        {"media": dg.MetadataValue.json(media.describe()), "seconds": time.monotonic() - started},
+        {
+            "media": dg.MetadataValue.json(media.describe()),
+            "seconds": time.monotonic() - started,
+            **({"notes_on_the_driver": "; ".join(media.notes)} if media.notes else {}),
+        },
         output_name="request_media",
         previews=(REFERENCE_PICTURE_FILE, DRIVER_PICTURE_FILE),
     )

@@ -1,0 +1,75 @@
+"""May a file be the reference or the driver of a clip? Quick looks, before anything is uploaded or computed.
+
+What does not belong here: measuring (``probe``).
+"""
+
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from libs.errors import MediaError
+from libs.media.audio_track import try_sound
+from libs.media.image import Frame, read_image
+from libs.media.limits import MINIMUM_SIDE
+from libs.media.reader import read_frames
+from libs.media.still import is_still
+from libs.media.video_file import open_video, scan_video
+from libs.media.writer import VideoWriter
+
+_EXCHANGED = "are reference and driver exchanged?"
+
+
+def check_reference(path: Path) -> Frame:
+    """The reference picture, read as a whole.
+
+    Raises:
+        MediaError: it cannot be read; a video is called one.
+    """
+    try:
+        return read_image(path)
+    except MediaError as error:
+        if _is_video(path):
+            raise MediaError(
+                f"{path}: not a picture but a video; {_EXCHANGED} To animate a frame of it, save that as PNG first"
+            ) from error
+        raise
+
+
+def check_driver(path: Path, *, keep_audio: bool) -> str | None:
+    """Look at all packets of a driver, decode its first frame, and try out its sound if it is wanted.
+
+    Returns:
+        Why the sound will be converted to AAC; None where it is copied, not wanted, or not there.
+
+    Raises:
+        MediaError: no clip can be made of it.
+    """
+    next(read_frames(path))
+    if is_still(path):
+        return None
+    timing = scan_video(path)
+    return try_sound(path, timing.stored_count / timing.frame_rate) if keep_audio else None
+
+
+def try_frame_rate(frame_rate: Fraction) -> None:
+    """Write a tiny clip of this rate, as odd ones are refused only when the file is written.
+
+    Raises:
+        InputError: no mp4 can have this rate.
+    """
+    with (
+        TemporaryDirectory() as folder,
+        VideoWriter(Path(folder) / "clip.mp4", MINIMUM_SIDE, MINIMUM_SIDE, frame_rate) as writer,
+    ):
+        for _ in range(2):
+            writer.write(np.zeros((MINIMUM_SIDE, MINIMUM_SIDE, 3), np.uint8))
+
+
+def _is_video(path: Path) -> bool:
+    try:
+        with open_video(path):
+            return not is_still(path)
+    except MediaError:
+        return False
