@@ -53,6 +53,7 @@ test-fast: $(TEST_INSTALLED) ## unit and golden tests that take about a minute a
 
 explore: $(TEST_INSTALLED) ## property tests with new random examples, many of them (make test repeats the same ones)
 	$(BIN)/python -m pytest $$(grep -rl '^from hypothesis' tests) --hypothesis-profile=explore --timeout=3600
+	OUTAGE_SWEEP=1 $(BIN)/python -m pytest tests/integration/fleet/test_production_instance.py -k outage
 
 golden: $(TEST_INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
 	$(BIN)/python -m pytest tests/golden

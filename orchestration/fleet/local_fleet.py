@@ -31,6 +31,7 @@ from redis.exceptions import RedisError
 from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
 from orchestration.fleet.celery_app import make_celery_app
+from orchestration.fleet.draining import DRAINED_STATUS
 from orchestration.fleet.fleet_plan import HOST, LOCATION_NAME, FleetPlan, free_port, plan_for_this_machine
 from orchestration.fleet.instance_preparation import DatabaseNotReadyError, prepare_instance
 from orchestration.fleet.processes import Process
@@ -112,9 +113,10 @@ class LocalFleet:
         return make_celery_app(self.redis_url)
 
     def keep_running(self, stop: threading.Event) -> None:
-        """Start again what ends by itself, until ``stop`` is set."""
+        """Start again what ends by itself, but for drained workers, and keep logs short, until ``stop`` is set."""
         while not stop.wait(0.5):
             for process in self.processes.values():
+                process.rotate_log()
                 if process.restart_if_ended():
                     self._say(f"{process.name} had ended and was started again; its log: {process.log}")
 
@@ -191,7 +193,8 @@ class LocalFleet:
             self._launch(name, [*worker, "--queue", GPU_QUEUE, "--name", name, *gpu])
 
     def _launch(self, name: str, command: Sequence[str | Path], stdin: str = "") -> None:
-        self.processes[name] = Process(name, command, self.environment, self.plan.logs / f"{name}.log", stdin)
+        log = self.plan.logs / f"{name}.log"
+        self.processes[name] = Process(name, command, self.environment, log, stdin, last_status=DRAINED_STATUS)
         self.processes[name].start()
 
     # --- health ---

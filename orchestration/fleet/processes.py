@@ -5,6 +5,7 @@ What does not belong here: which processes there are (``local_fleet``).
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 RESTART_PAUSE_SECONDS = 2.0
+
+LOG_BYTES = 20_000_000
+LOGS_KEPT = 4
+"""A log that is longer becomes ``NAME.log.1``, the one before ``NAME.log.2``, and so on: at most 100 MB a process."""
 
 
 @dataclass
@@ -25,6 +30,8 @@ class Process:
     log: Path
     stdin: str = ""
     stop_seconds: float = 10.0
+    last_status: int | None = None
+    """The exit status that says: do not start me again."""
     running: subprocess.Popen[bytes] | None = field(default=None, init=False)
     ended_at: float | None = field(default=None, init=False)
 
@@ -61,7 +68,7 @@ class Process:
 
     def restart_if_ended(self) -> bool:
         """Start it again, ``RESTART_PAUSE_SECONDS`` after its end; True if it was started now."""
-        if self.is_running():
+        if self.is_running() or self._wants_to_stay_ended():
             return False
         if self.ended_at is None:
             self.ended_at = time.monotonic()
@@ -69,6 +76,29 @@ class Process:
             return False
         self.kill_group()
         self.start()
+        return True
+
+    def _wants_to_stay_ended(self) -> bool:
+        if self.last_status is None or self.running is None:
+            return False
+        if self.running.returncode is None:
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return ended is not None and (ended.si_code, ended.si_status) == (os.CLD_EXITED, self.last_status)
+        return self.running.returncode == self.last_status
+
+    def rotate_log(self, most_bytes: int = LOG_BYTES, kept: int = LOGS_KEPT) -> bool:
+        """Keep the log short; True if it was too long.
+
+        The process goes on writing to the same file, which is copied and emptied: what it writes in between is lost.
+        """
+        if not self.log.exists() or self.log.stat().st_size <= most_bytes:
+            return False
+        older = [self.log.with_name(f"{self.log.name}.{number}") for number in range(1, kept + 1)]
+        for older_one, newer in reversed(list(zip(older[1:], older[:-1], strict=True))):
+            if newer.exists():
+                newer.replace(older_one)
+        shutil.copyfile(self.log, older[0])
+        os.truncate(self.log, 0)
         return True
 
     def ask_to_stop(self) -> None:

@@ -1,9 +1,10 @@
 """What a worker process does with a run: execute it here, in this long-lived process, and always bring it to an end.
 
-Based on what dagster-celery's own task does, with four additions: a run can be canceled and the process survives; a
+Based on what dagster-celery's own task does, with these additions: a run can be canceled and the process survives; a
 retry policy does not keep an interrupted run alive; a run that cannot even be loaded fails instead of staying STARTING;
-a process whose GPU was lost ends, and the run it was lost in counts as crashed, not as wrong.
-What does not belong here: Celery's settings and the start of workers.
+a process whose GPU was lost ends; a run that lost its GPU or the connection to a server counts as crashed, not as
+wrong; one whose worker was told to stop keeps its retries. What does not belong here: Celery's settings and the start
+of workers.
 """
 
 import logging
@@ -20,6 +21,8 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from dagster._utils.interrupts import capture_interrupts
 
 from orchestration.fleet.device_loss import device_loss
+from orchestration.fleet.lost_servers import lost_server
+from orchestration.fleet.planned_stop import note_planned_stop
 from orchestration.fleet.run_watch import RunWatch
 
 _FAILED_STEPS = frozenset({DagsterEventType.STEP_UP_FOR_RETRY, DagsterEventType.STEP_FAILURE})
@@ -82,12 +85,24 @@ def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) 
         run = instance.get_run_by_id(run_id)
         assert run is not None
         instance.report_run_canceling(run)
+    if event.event_type == DagsterEventType.STEP_FAILURE:
+        _look_at_failure(instance, event.step_failure_data.error, run_id)
     if event.event_type == DagsterEventType.STEP_UP_FOR_RETRY and _is_interruption(event.step_retry_data.error):
+        note_planned_stop(instance, run_id)
         raise DagsterExecutionInterruptedError()
     if event.event_type in _FAILED_STEPS and (loss := device_loss()):
         message = f"The worker's process lost its GPU ({loss}): it ends, and another one makes this run again."
         instance.report_engine_event(message, instance.get_run_by_id(run_id))
         raise DagsterExecutionInterruptedError()  # no further attempt of this process can succeed
+
+
+def _look_at_failure(instance: dg.DagsterInstance, error: SerializableErrorInfo | None, run_id: str) -> None:
+    if _is_interruption(error):
+        note_planned_stop(instance, run_id)
+    elif said := lost_server(error):
+        message = f"The run lost the connection to a server ({said}): it counts as crashed, and is made again."
+        instance.report_engine_event(message, instance.get_run_by_id(run_id))
+        raise DagsterExecutionInterruptedError()  # before Dagster calls it the asset's failure, which is never retried
 
 
 def _was_asked_to_cancel(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -116,7 +131,7 @@ def _bring_to_an_end(instance: dg.DagsterInstance, run_id: str, failure: Seriali
         instance.report_run_failed(run, "The worker could not execute the run.", data)
     else:
         data = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
-        instance.report_run_failed(run, "The worker was told to stop while it executed the run.", data)
+        instance.report_run_failed(run, "The run's execution was given up here: it is made again.", data)
 
 
 def _status(instance: dg.DagsterInstance, run_id: str) -> str:

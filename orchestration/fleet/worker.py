@@ -2,8 +2,8 @@
 
 The main process talks to Redis and never imports the engine; its one child per slot executes runs and keeps the model
 loaded. While its GPU does not answer it takes no runs (``gpu_watch``). SIGTERM stops it: no new run is taken, a run in
-progress has ``--grace`` seconds, then it is interrupted, reported as failed, and retried by Dagster on another worker.
-What does not belong here: starting several workers.
+progress has ``--grace`` seconds, then it is interrupted, and made again by another worker without spending a retry.
+``drain`` lets it finish its run first. What does not belong here: starting several workers.
 """
 
 import argparse
@@ -11,10 +11,12 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
 
+import dagster as dg
 import psutil
 from celery import Celery
 from celery.exceptions import Ignore
@@ -22,19 +24,23 @@ from celery.signals import worker_shutting_down
 
 from libs.settings import load_settings
 from orchestration.fleet.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
+from orchestration.fleet.draining import DRAINED_STATUS, Draining
 from orchestration.fleet.gpu_check import GpuCheck, UsedGpus
 from orchestration.fleet.gpu_requirement import DEVICE_VARIABLE, required_gpus
 from orchestration.fleet.gpu_watch import GpuWatch
+from orchestration.fleet.old_compute_logs import keep_removing
+from orchestration.fleet.planned_stop import note_planned_stop
 from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.fleet.run_gate import RunGate
 from orchestration.fleet.run_task import execute_run
 from orchestration.fleet.worker_identity import announce_worker
-from orchestration.fleet.worker_panel import open_panel
+from orchestration.fleet.worker_panel import open_panel, runs_in_progress
 from orchestration.policies import GPU_QUEUE
 
 GRACE_SECONDS = 5.0
 BROKER_PAUSE_SECONDS = 5.0
+NOTE_SECONDS = 3.0
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +68,15 @@ def make_worker_app(redis_url: str, gate: RunGate | None = None) -> Celery:
     return app
 
 
-def watch_gpus(gpus: UsedGpus, redis_url: str, node: str, queue: str) -> tuple[GpuWatch, RunGate]:
+def watch_gpus(gpus: UsedGpus, redis_url: str, node: str, queue: str, draining: Draining) -> tuple[GpuWatch, RunGate]:
     """The parts of main process and of its children that keep runs from a worker whose GPUs do not answer."""
     outbox = make_celery_app(redis_url, with_results=False)
 
     def read_on() -> None:
         answers = None
-        while not answers:  # after an outage of Redis this process takes a while to listen there again
+        while (
+            not answers and not draining.begun
+        ):  # after an outage of Redis this process takes a while to listen there again
             try:
                 with outbox.connection_for_write() as connection:
                     answers = outbox.control.add_consumer(
@@ -95,9 +103,13 @@ def visible_devices(queue: str, gpu: str | None) -> str | None:
 
 
 def interrupt_runs_after(grace_seconds: float) -> None:
-    """Once this worker is told to stop, give its runs ``grace_seconds``, then send SIGTERM to their processes."""
+    """Once this worker is told to stop, give its runs ``grace_seconds``, then send SIGTERM to their processes.
+
+    Before that their runs are noted as stopped on purpose: a process that does not give way may be killed.
+    """
 
     def interrupt() -> None:
+        note_stop_of(runs_in_progress())
         for child in psutil.Process().children():
             child.send_signal(signal.SIGTERM)
 
@@ -107,6 +119,23 @@ def interrupt_runs_after(grace_seconds: float) -> None:
         timer.start()
 
     worker_shutting_down.connect(on_shutdown, weak=False)
+
+
+def note_stop_of(run_ids: Sequence[str]) -> None:
+    """Have these runs spend no retry on a planned stop; waits at most ``NOTE_SECONDS`` for a database that is away."""
+
+    def note() -> None:
+        try:
+            with dg.DagsterInstance.get() as instance:
+                for run_id in run_ids:
+                    note_planned_stop(instance, run_id)
+        except Exception:  # the process that executes the run tries as well
+            logger.exception("Cannot note that %s are stopped on purpose", ", ".join(run_ids))
+
+    if run_ids:
+        noting = threading.Thread(target=note, name="planned-stop", daemon=True)
+        noting.start()
+        noting.join(NOTE_SECONDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -123,26 +152,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     redis_url = require_redis_url(settings)
     name = options.name or f"{options.queue}-{(options.gpu or str(os.getpid())).replace(',', '-')}"
     node = f"{name}@{socket.gethostname()}"
+    draining = Draining(runs_in_progress)
     watch = gate = None
     if gpus := required_gpus(settings, options.queue, os.environ, named=bool(options.gpu)):
         # What `auto` means is settled: a clip that finds no GPU later fails, rather than going to the CPU.
         os.environ[DEVICE_VARIABLE] = settings.one_to_all_device.replace("auto", "cuda")
-        watch, gate = watch_gpus(gpus, redis_url, node, options.queue)
-    open_panel(options.queue, watch)
+        watch, gate = watch_gpus(gpus, redis_url, node, options.queue, draining)
+    open_panel(options.queue, watch, draining)
     app = make_worker_app(redis_url, gate)
     interrupt_runs_after(options.grace)
     announce_worker(name, options.queue)
-    app.worker_main([
-        "worker",
-        f"--hostname={node}",
-        f"--queues={options.queue}",
-        "--pool=prefork",
-        f"--concurrency={options.concurrency}",
-        "--without-gossip",
-        "--without-mingle",
-        "--without-heartbeat",
-        "--loglevel=INFO",
-    ])  # fmt: skip
+    keep_removing()
+    try:
+        app.worker_main([
+            "worker",
+            f"--hostname={node}",
+            f"--queues={options.queue}",
+            "--pool=prefork",
+            f"--concurrency={options.concurrency}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=INFO",
+        ])  # fmt: skip
+    finally:
+        if draining.over:
+            sys.exit(DRAINED_STATUS)
 
 
 def _parser() -> argparse.ArgumentParser:

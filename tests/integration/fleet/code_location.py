@@ -50,6 +50,12 @@ def make_clip(context: dg.AssetExecutionContext, seconds: float) -> None:
     if context.partition_key.startswith("slow") and not first.exists():
         first.touch()
         seconds = 600
+    if context.partition_key.startswith("held"):
+        wait_for(FOLDER / f"go-{context.partition_key}")
+    if context.partition_key.startswith("chatty") and not first.exists():
+        first.touch()
+        seconds = 0.1
+        talk(context, FOLDER / f"go-{context.partition_key}")
     if context.partition_key.startswith("lost-gpu") and not first.exists():
         first.touch()
         lose_gpu()
@@ -59,6 +65,20 @@ def make_clip(context: dg.AssetExecutionContext, seconds: float) -> None:
     while time.monotonic() < deadline:
         time.sleep(0.05)
     note(context, "done")
+
+
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 600
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def talk(context: dg.AssetExecutionContext, until: Path) -> None:
+    """Write events into Dagster's database, as assets do between their lines."""
+    deadline = time.monotonic() + 120
+    while not until.exists() and time.monotonic() < deadline:
+        context.log_event(dg.AssetObservation("talk"))
+        time.sleep(0.2)
 
 
 def lose_gpu(*_: int) -> None:

@@ -4,6 +4,7 @@ Its pieces are those of ``infra/dagster.prod.yaml`` as it is; the code location 
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._core.scheduler.instigation import InstigatorType
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG as FAILURE_TAG
+from dagster._core.storage.tags import WILL_RETRY_TAG
 from observed_fleet import ObservedFleet, running, toy_plan, wait_until
 from typer.testing import CliRunner
 
@@ -32,6 +35,8 @@ OUTAGE_SECONDS = 3.0
 RUNS_PAGE = "query($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status } } }"
 
 pytestmark = pytest.mark.s3
+
+sweep = pytest.mark.skipif(not os.environ.get("OUTAGE_SWEEP"), reason="minutes: make explore runs them")
 
 
 @dataclass
@@ -157,6 +162,37 @@ def assert_a_backup_restores(production: Production, run_id: str) -> None:
             newest = restored.get_latest_materialization_event(dg.AssetKey("clip"))
             assert newest is not None
             assert newest.run_id == original.get_latest_materialization_event(dg.AssetKey("clip")).run_id
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [15, *(pytest.param(other, marks=sweep) for other in (3, 8, 12, 20, 25, 40))],
+)
+def test_a_database_outage_fails_no_run_for_good(production: Production, seconds: int) -> None:
+    """While the asset writes events: the driver's error surfaces there, and may be stored as the asset's own."""
+    fleet, clip = production.fleet, f"chatty-{seconds}"
+    run_id = fleet.launch(clip)
+    fleet.started(run_id)
+    fleet.wait_until("it writes events", lambda: len(observations(fleet, run_id)) > 2, 30)
+    production.postgres.stop()
+    time.sleep(seconds)
+    production.postgres.start()
+    # A short outage is waited for within the asset, which then goes on.
+    (fleet.folder / f"go-{clip}").touch()
+
+    def made() -> bool:
+        last = fleet.runs_of(clip)[-1]
+        failed_for_good = last.status == dg.DagsterRunStatus.FAILURE and last.tags.get(WILL_RETRY_TAG) == "false"
+        assert not failed_for_good, fleet.messages(last.run_id)
+        return last.status == dg.DagsterRunStatus.SUCCESS
+
+    fleet.wait_until(f"{clip} is made", made, 150)
+    first = fleet.run(run_id)
+    print(f"{seconds} s: {len(fleet.runs_of(clip))} runs; the first: {first.status}, {first.tags.get(FAILURE_TAG)}")
+
+
+def observations(fleet: ObservedFleet, run_id: str) -> list[Any]:
+    return fleet.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION)
 
 
 def test_limits_and_policies_are_those_of_the_file(production: Production) -> None:

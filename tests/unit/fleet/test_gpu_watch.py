@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 
 from libs.settings import Settings
 from orchestration.fleet import run_gate, worker, worker_list
+from orchestration.fleet.draining import Draining
 from orchestration.fleet.gpu_check import NO_CUDA, GpuCheck, UsedGpus, ask_gpus
 from orchestration.fleet.gpu_requirement import required_gpus
 from orchestration.fleet.gpu_watch import GpuWatch
@@ -212,7 +213,7 @@ def test_a_worker_that_does_not_hear_it_yet_is_told_again_to_read_its_queue(monk
     outbox = SimpleNamespace(connection_for_write=contextlib.nullcontext, control=control)
     monkeypatch.setattr(worker, "make_celery_app", lambda *_, **__: outbox)
     monkeypatch.setattr(worker, "BROKER_PAUSE_SECONDS", 0.0)
-    watch, _ = worker.watch_gpus(UsedGpus(), "redis://host", "gpu-0@host", "gpu")
+    watch, _ = worker.watch_gpus(UsedGpus(), "redis://host", "gpu-0@host", "gpu", Draining(list))
     watch._read_on()
     assert answers == []
 

@@ -18,6 +18,12 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)
 {rest}
 """
+TALKER = """
+import time
+while True:
+    print("a line of a log", flush=True)
+    time.sleep(0.0005)
+"""
 IGNORE_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 
 
@@ -70,3 +76,32 @@ def test_a_process_that_was_never_started_can_be_stopped(tmp_path: Path) -> None
 )
 def test_the_gpus_a_worker_sees(queue: str, gpu: str | None, devices: str | None) -> None:
     assert visible_devices(queue, gpu) == devices
+
+
+def test_a_process_may_say_that_it_is_not_to_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "RESTART_PAUSE_SECONDS", 0.0)
+    for status, again in ((3, False), (0, True), (1, True)):
+        command = [sys.executable, "-c", f"import sys; sys.exit({status})"]
+        process = Process("worker", command, {}, tmp_path / "log", last_status=3)
+        process.start()
+        while process.is_running():
+            time.sleep(0.01)
+        assert process.restart_if_ended() is again
+        process.stop()
+        assert not process.restart_if_ended() or again
+
+
+def test_a_log_that_grows_is_rotated_while_its_process_writes_on(tmp_path: Path) -> None:
+    process = Process("daemon", [sys.executable, "-c", TALKER], {}, tmp_path / "daemon.log")
+    process.start()
+    try:
+        for _ in range(5):
+            deadline = time.monotonic() + 20
+            while not process.rotate_log(most_bytes=2000, kept=2):
+                assert time.monotonic() < deadline, "it does not write on"
+                time.sleep(0.01)
+    finally:
+        process.stop()
+    assert {path.name for path in tmp_path.iterdir()} == {"daemon.log", "daemon.log.1", "daemon.log.2"}
+    assert (tmp_path / "daemon.log").stat().st_size < 100_000, "emptied, and without a hole at its beginning"
+    assert b"\0" not in (tmp_path / "daemon.log").read_bytes()

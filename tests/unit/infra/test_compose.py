@@ -9,11 +9,17 @@ import json
 import os
 import re
 import subprocess
+import time
 from importlib.metadata import distribution
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
+from click.testing import CliRunner
+from dagster._daemon.cli import liveness_check_command
+from dagster._daemon.controller import DEFAULT_HEARTBEAT_INTERVAL_SECONDS as HEARTBEAT_SECONDS
+from dagster._daemon.types import DaemonHeartbeat
 
 from libs.settings import REPOSITORY_ROOT, Settings
 from orchestration.definitions import defs
@@ -151,10 +157,11 @@ def test_one_container_per_gpu():
 @pytest.mark.parametrize("name", OWN)
 def test_every_command_exists(name):
     """The program, its module and its options."""
-    for command in (
+    for words in (
         SERVICES[name]["command"],
         SERVICES[name].get("healthcheck", {"test": ["CMD", "python", "-c"]})["test"][1:],
     ):
+        command = words[2:] if words[0] == "env" else words  # a variable for this command alone
         program = command[0]
         if program == "python":
             assert command[1] in {"-m", "-c"}
@@ -169,6 +176,34 @@ def test_every_command_exists(name):
         for option, value in itertools.pairwise(command):
             if option == "--workspace":
                 assert (REPOSITORY_ROOT / value).is_file()
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_container_fills_the_disk_or_the_memory_of_its_host(name):
+    options = SERVICES[name]["logging"]["options"]
+    assert options["max-size"].endswith("m")
+    assert int(options["max-size"].removesuffix("m")) * int(options["max-file"]) <= 100
+    if name not in ONE_SHOT:
+        assert "mem_limit" in SERVICES[name]
+
+
+def test_a_daemon_that_hangs_is_unhealthy_within_minutes():
+    """Its threads note a heartbeat every 30 s; Dagster itself would believe it to live for half an hour."""
+    check = SERVICES["daemon"]["healthcheck"]["test"]
+    assert check[1:] == ["env", "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE=120", "dagster-daemon", "liveness-check"]
+    assert HEARTBEAT_SECONDS * 2 < 120
+
+
+@pytest.mark.parametrize(("age", "status"), [(100, 0), (150, 1)])
+def test_the_health_check_of_the_daemon_believes_no_old_heartbeat(age, status, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.get() as instance:
+        for kind in instance.get_required_daemon_types():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - age, kind, "daemon", []))
+    variable = SERVICES["daemon"]["healthcheck"]["test"][2]
+    monkeypatch.setenv(*variable.split("="))
+    assert CliRunner().invoke(liveness_check_command).exit_code == status
 
 
 @pytest.mark.parametrize("name", WORKERS)

@@ -1,0 +1,44 @@
+"""A worker that is told to stop hands its run back: the run is made again, and spends none of its retries.
+
+Retries are for crashes (``run_retries`` in ``dagster.yaml``); Dagster counts the runs of a group against the limit in
+the run's tags, so a planned stop raises that limit by one, once per run. What does not belong here: stopping a worker
+(``worker``) and noticing that a run was interrupted (``run_task``).
+"""
+
+import dagster as dg
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+
+PLANNED_STOP_TAG = "one_to_all/stopped_run"
+"""The id of the run for which the limit was raised last; a retry has the tags of the run it repeats."""
+
+_GOING_ON = frozenset({
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+})  # fmt: skip
+
+
+def note_planned_stop(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Note, before its end is reported, that ``run_id`` is interrupted by a planned stop.
+
+    Both the worker and the process that executes the run may call this: the second call changes nothing.
+
+    Returns:
+        False for a run that was canceled, or has ended: its interruption is none of the worker's.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status not in _GOING_ON:
+        return False
+    if run.tags.get(PLANNED_STOP_TAG) != run_id:
+        limit = _limit_of(run, instance) + 1
+        instance.add_run_tags(run_id, {MAX_RETRIES_TAG: str(limit), PLANNED_STOP_TAG: run_id})
+        message = "The worker of this run was told to stop: the run is made again, without spending a retry."
+        instance.report_engine_event(message, run)
+    return True
+
+
+def _limit_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> int:
+    try:
+        return int(run.tags[MAX_RETRIES_TAG])
+    except (KeyError, ValueError):
+        return int(instance.run_retries_max_retries)
