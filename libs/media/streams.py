@@ -22,7 +22,7 @@ def film_candidates(container: av.container.InputContainer) -> list[av.VideoStre
     """Video streams that may be the film: no covers, no thumbnails, and none without decoder if there are others."""
     films = [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
     readable = [stream for stream in films if stream.codec_context is not None and stream.width and stream.height]
-    return readable or films
+    return readable or films[:1]
 
 
 def choose_film(candidates: Sequence[av.VideoStream], frame_counts: Mapping[int, int]) -> av.VideoStream:

@@ -109,3 +109,10 @@ def test_the_files_that_are_mutated_are_whole(whole_files, tmp_path):
     for name, data in whole_files.items():
         (tmp_path / name).write_bytes(data)
         assert _use(tmp_path / name) == "", name
+
+
+def test_several_films_without_a_decoder_are_refused(whole_files, tmp_path):
+    """What the fuzzer found: a track number changed so that sound and picture are two videos of unknown codecs."""
+    path = tmp_path / "clip.webm"
+    path.write_bytes(_mutated(whole_files["clip.webm"], 100028))
+    assert "no decoder" in _use(path)
