@@ -4,6 +4,7 @@ Everything the command line prints goes through here (``libs.command_line.termin
 """
 
 import re
+import shlex
 import unicodedata
 
 _LONGEST = 300
@@ -34,3 +35,25 @@ def _visible(character: str) -> str:
     if unicodedata.category(character) in _HIDDEN_CATEGORIES:
         return character.encode("unicode_escape").decode()
     return character
+
+
+def shell_word(text: str) -> str:
+    """``text``, a file's name, as a shell takes it: in quotes where it needs them."""
+    if _shows_itself(text):
+        return shlex.quote(text)
+    return "$'" + "".join(map(_in_dollar_quotes, text)) + "'"
+
+
+def _shows_itself(text: str) -> bool:
+    return not any(unicodedata.category(character) in _HIDDEN_CATEGORIES for character in text)
+
+
+def _in_dollar_quotes(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if _shows_itself(character):
+        return character
+    is_byte = "\udc80" <= character <= "\udcff"  # of a name that is no UTF-8
+    return "".join(
+        f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    )

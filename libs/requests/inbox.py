@@ -18,8 +18,10 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from urllib.parse import unquote
 
 from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
+from libs.printable import shell_word
 from libs.requests.document import MAX_DOCUMENT_BYTES
 from libs.storage.keys import check_key
 from libs.storage.objects import ObjectInfo, ObjectStore
@@ -145,7 +147,9 @@ class Inbox:
             copy = Path(folder) / "document"
             self._objects.get_file(f"{INBOX_PREFIX}/{document.name}", copy)
             self._put_reason(
-                document.name, reason, f"The document is now {self._objects.uri(_rejected(document.name))}."
+                document.name,
+                reason,
+                f"The document is now {_for_a_shell(self._objects.uri(_rejected(document.name)))}.",
             )
             self._put_document(_REJECTED, document.name, copy)
         self._objects.delete(f"{INBOX_PREFIX}/{document.name}")
@@ -156,7 +160,8 @@ class Inbox:
         self._objects.delete(f"{INBOX_PREFIX}/{name}")
 
     def _put_reason(self, name: str, reason: str, where: str) -> None:
-        text = f"{name} was not accepted:\n\n{reason}\n\n{where}\nPut a corrected one into {INBOX_PREFIX}/ again.\n"
+        what = f"{shell_word(name)} was not accepted"
+        text = f"{what}:\n\n{reason}\n\n{where}\nPut a corrected one into {INBOX_PREFIX}/ again.\n"
         self._put_document(_REJECTED, f"{name}{ERROR_SUFFIX}", text.encode("utf-8", "backslashreplace"))
 
     def _put_document(self, prefix: str, name: str, content: bytes | Path) -> None:
@@ -284,7 +289,7 @@ class Inbox:
         """How to say that the file ``path`` of a request's ``field`` is not there, or cannot be."""
         if problem := self.problem_of_name(path):
             return f"{field}: {path[:_SHOWN]!r}: {problem}"
-        missing = f"{field}: there is no file {path!r} in the inbox (looked for {self.media_uri(path)})"
+        missing = f"{field}: there is no file {path!r} in the inbox (looked for {_for_a_shell(self.media_uri(path))})"
         if any(PurePosixPath(path).is_relative_to(link) for link in self.links()):
             missing += "; a symbolic link lies there, which is not followed: put the file itself there"
         return missing
@@ -364,6 +369,11 @@ def _is_document(info: ObjectInfo) -> bool:
         _log.warning("%r in the inbox is ignored: its name cannot be a key", key)
         return False
     return True
+
+
+def _for_a_shell(uri: str) -> str:
+    """The address of a stored file as a shell takes it: a path where it is one."""
+    return shell_word(unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri)
 
 
 def _waiting_document(info: ObjectInfo) -> WaitingDocument:

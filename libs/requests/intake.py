@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +28,7 @@ from libs.errors import (
 from libs.requests.accepted import AcceptedRequest, AcceptedRequests, content_of
 from libs.requests.animation_request import AnimationRequest
 from libs.requests.batch import Submission, parse_submission
+from libs.requests.document_names import is_named_for
 from libs.requests.inbox import Inbox, Rejection, WaitingDocument, is_document_name
 from libs.storage.objects import ObjectInfo
 
@@ -166,11 +168,12 @@ class InboxIntake:
         content = self.inbox.read(document)
         submission = parse_submission(content, source=document.name)
         stem = document.name.rpartition("/")[2].rpartition(".")[0]
-        if submission.name is not None and submission.name != stem:
+        if submission.name is not None and not is_named_for(stem, submission.name):
             field_name = "id" if submission.requests[0].id == submission.name else "batch"
             raise InputError(
                 f"{document.name}: {field_name}: is {submission.name!r}, but the document is named for {stem!r}; "
-                "give both the same name"
+                f"rename the document to {submission.name}{PurePosixPath(document.name).suffix}, or write "
+                f"`{field_name}: NAME` with the name it has"
             )
         return _Readable(document, hashlib.sha256(content).hexdigest(), submission)
 
