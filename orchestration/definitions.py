@@ -30,6 +30,7 @@ from orchestration.schedules.nightly import build_nightly_batch
 from orchestration.sensors.inbox import inbox_sensor
 from orchestration.sensors.input_watch import input_watch
 from orchestration.sensors.lora_watch import lora_watch
+from orchestration.sensors.recovery import unrecorded_clips
 from orchestration.stash_job import delete_old_stash
 from orchestration.storage_check_job import check_storage
 
@@ -61,7 +62,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
         ],
         asset_checks=[*POSE_CHECKS, *CLIP_CHECKS, *QUALITY_CHECKS, third_party_is_untouched],
         jobs=[*JOBS, delete_old_stash, check_storage, *HOUSEKEEPING_JOBS],
-        sensors=[inbox_sensor, input_watch, lora_watch, lost_launches],
+        sensors=[inbox_sensor, input_watch, lora_watch, lost_launches, unrecorded_clips],
         schedules=[build_nightly_batch(load_settings()), *HOUSEKEEPING_SCHEDULES],
         resources={
             "settings": settings,

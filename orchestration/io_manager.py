@@ -12,6 +12,7 @@ import dagster as dg
 from libs.errors import MediaError, StorageError
 from orchestration.failures import failures_explained
 from orchestration.pictures import caption, embedded_pictures, linked_pictures
+from orchestration.recovery.lineage import lineage_attributes
 from orchestration.resources import StorageResource
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         """
         with failures_explained():
             manifest = self.storage.artifacts().publish(
-                asset_name(context), partition_of(context), obj, {"run_id": context.run_id}
+                asset_name(context),
+                partition_of(context),
+                obj,
+                {"run_id": context.run_id, **lineage_attributes(context)},
             )
         shown = {**self._pictures(context, manifest, obj), **self._link(manifest, obj)}
         rmtree(obj.folder, ignore_errors=True)

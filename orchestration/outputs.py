@@ -4,13 +4,14 @@ What does not belong here: storing it (``orchestration.io_manager``).
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from orchestration.pictures import caption
+from orchestration.recovery.lineage import DATA_VERSION_ATTRIBUTE
 from orchestration.shown_values import as_shown
 
 # In beta in the pinned version of Dagster; what it promises (staleness by content) is tested.
@@ -29,7 +30,6 @@ def folder_output(
     attributes: Mapping[str, Any] | None = None,
     previews: Iterable[str] = (),
     main: str | None = None,
-    after_publishing: Callable[[], None] | None = None,
 ) -> dg.Output:
     """The output for the files in ``folder``.
 
@@ -41,7 +41,6 @@ def folder_output(
         attributes: stored in the manifest beside the files, e.g. what they were made from.
         previews: names of small pictures, shown in the UI under their names (docs/storage.md).
         main: name of the file a person wants, linked in the UI.
-        after_publishing: called once the files are stored, e.g. to remove what is no longer needed.
     """
     from libs.storage.artifacts import ArtifactFiles  # noqa: PLC0415 - loading the code location stays light
 
@@ -50,12 +49,12 @@ def folder_output(
     first = {caption(name): dg.MetadataValue.text("not shown, see the run's log") for name in previews}
     if main is not None:
         first[caption(main)] = dg.MetadataValue.text(main)
-    files = ArtifactFiles(
-        folder, attributes=attributes, previews=previews, main=main, after_publishing=after_publishing
-    )
+    files = ArtifactFiles(folder, attributes=attributes, previews=previews, main=main)
+    version = data_version or files.data_digest
+    files.attributes[DATA_VERSION_ATTRIBUTE] = version
     return dg.Output(
         files,
         output_name=output_name,
-        data_version=dg.DataVersion(data_version or files.data_digest),
+        data_version=dg.DataVersion(version),
         metadata={**first, **as_shown(metadata or {})},
     )

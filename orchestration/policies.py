@@ -38,6 +38,9 @@ GPU_OP_TAGS: Mapping[str, Any] = gpu_op_tags(load_kubernetes_settings())
 CONTENT_TAG = "one_to_all/content"
 """Tag of runs launched for one content of a request (``libs.requests.accepted``); runs started by hand have none."""
 
+BATCH_TAG = "one_to_all/batch"
+"""Tag of runs that a nightly batch launched, e.g. ``nightly-2026-11-30``; all of them can be stopped at once."""
+
 MAKES_TAG = "one_to_all/makes"
 """Tag of runs started by hand, once they know which content of the request they make."""
 

@@ -13,7 +13,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RE
 
 from libs.requests.states import CLIP_ASSET
 from orchestration.jobs import ANIMATE
-from orchestration.policies import CONTENT_TAG, MAKES_TAG
+from orchestration.policies import BATCH_TAG, CONTENT_TAG, MAKES_TAG
 
 UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 """Statuses of runs that are going on or wait for their turn."""
@@ -30,15 +30,30 @@ RETRY_IS_DUE = timedelta(minutes=10)
 _RUNS_AT_ONCE = 1000
 
 
-def clip_run(request_id: str, run_key: str, *, priority: int, content: str | None) -> dg.RunRequest:
+def asset_run(request_id: str, asset: str, run_key: str, *, priority: int) -> dg.RunRequest:
+    """Ask for one asset of ``request_id``, made of what is stored of the others."""
+    return dg.RunRequest(
+        run_key=run_key,
+        partition_key=request_id,
+        tags={PRIORITY_TAG: str(priority), PARTITION_NAME_TAG: request_id},
+        asset_selection=[dg.AssetKey(asset)],
+    )
+
+
+def clip_run(
+    request_id: str, run_key: str, *, priority: int, content: str | None, batch: str | None = None
+) -> dg.RunRequest:
     """Ask for the clip of ``request_id``; the more urgent one leaves Dagster's queue first.
 
-    ``content`` is what the request says now: the run refuses to make anything else.
+    ``content`` is what the request says now: the run refuses to make anything else. ``batch`` names the nightly batch
+    it belongs to.
     """
     # With its partition in the tags a request counts as resolved; otherwise Dagster asks the database for each one.
     tags = {PRIORITY_TAG: str(priority), PARTITION_NAME_TAG: request_id}
     if content is not None:
         tags[CONTENT_TAG] = content
+    if batch is not None:
+        tags[BATCH_TAG] = batch
     return dg.RunRequest(run_key=run_key, partition_key=request_id, tags=tags)
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 from libs.storage.artifacts import ArtifactStore, materialize_command
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.io_manager import DIGEST_METADATA
+from orchestration.recovery.restore import Mended, mend
 from orchestration.resources import ProgressResource, StorageResource
 
 _PAGE = 500
@@ -22,6 +23,8 @@ class StorageCheckConfig(dg.Config):
 
     full: bool = False
     """read and hash every stored file"""
+    adopt: bool = True
+    """record what is stored and the catalogue does not know, and ask for reviews that clips lack"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ def lost_artifacts(instance: dg.DagsterInstance, store: ArtifactStore) -> list[C
 def compare_store_with_catalogue(
     context: dg.OpExecutionContext, config: StorageCheckConfig, storage: StorageResource, progress: ProgressResource
 ) -> None:
-    """Fail when something is missing or corrupt; the table names asset, partition and the command that makes it."""
+    """Record what the catalogue lacks, then fail when something is missing or corrupt.
+
+    The table names asset, partition and the command that makes it.
+    """
     from libs.storage.inspection import inspect  # noqa: PLC0415 - only this job needs it
 
     report = progress.of_bytes(context)
@@ -74,7 +80,11 @@ def compare_store_with_catalogue(
         found = inspect(
             storage.objects(), full=config.full, report=lambda done, total: report("reading", done, total, "")
         )
-        lost = lost_artifacts(context.instance, storage.artifacts())
+        store = storage.artifacts()
+        mended = mend(context.instance, store) if config.adopt else Mended()
+        for artifact in mended.adopted:
+            context.log.info(f"{artifact.asset} of {artifact.partition}: stored, and recorded now")
+        lost = lost_artifacts(context.instance, store)
     rows = [
         dg.TableRecord({"what": problem.kind.value, "where": str(problem), "run": problem.command})
         for problem in found.problems
@@ -94,6 +104,8 @@ def compare_store_with_catalogue(
             "bytes": found.bytes,
             "manifests": found.manifests,
             "problems": len(rows),
+            "recorded": len(mended.adopted),
+            "reviews asked for": len(mended.without_review),
             "orphans": len(found.orphans),
             "bytes of orphans": sum(info.size for info in found.orphans),
         }

@@ -164,6 +164,10 @@ class AcceptedRequests:
         if accepted is not None and accepted.content == content:
             self._objects.delete(_open_key(accepted))
 
+    def reopen(self, accepted: AcceptedRequest) -> None:
+        """Owe the clip of ``accepted`` again, e.g. after a restore from a backup that lacks it."""
+        self._objects.put_bytes(_open_key(accepted), b"", "text/plain")
+
     @staticmethod
     def mark_of(accepted: AcceptedRequest) -> OpenRequest:
         """The mark that stands for ``accepted`` while its clip is owed."""

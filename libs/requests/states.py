@@ -79,10 +79,11 @@ class RequestStates:
         shown = manifest.attributes.get(CONTENT_ATTRIBUTE) if manifest else None
         true_marks = []
         for mark in marks:
-            if accepted is not None and self._requests.mark_of(accepted) == mark and mark.content != shown:
-                true_marks.append(mark)
-            else:
+            if accepted is None or self._requests.mark_of(accepted) != mark:
                 self._requests.forget_mark(mark)
+            elif mark.content != shown:
+                true_marks.append(mark)
+            # else the clip is stored, and its run did not come to the end: see ``orchestration.sensors.recovery``
         return true_marks
 
 

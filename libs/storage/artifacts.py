@@ -54,7 +54,7 @@ class ArtifactFiles:
 
     All files below the folder belong to it, hidden ones (temporary files) apart. ``attributes`` are JSON values for the
     manifest. ``previews`` are names of small pictures that everybody may see. ``main`` is the name of the file that a
-    person wants. ``after_publishing`` is called when they are stored.
+    person wants.
     """
 
     def __init__(
@@ -64,13 +64,11 @@ class ArtifactFiles:
         attributes: Mapping[str, Any] | None = None,
         previews: Iterable[str] = (),
         main: str | None = None,
-        after_publishing: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
         self.attributes = dict(attributes or {})
         self.previews = tuple(previews)
         self.main = main
-        self.after_publishing = after_publishing
 
     @cached_property
     def files(self) -> dict[str, LocalFile]:
@@ -158,7 +156,6 @@ class ArtifactStore:
         self.objects.put_bytes(keys.manifest_key(asset, partition), document, "application/json")
         for file in files.files.values():
             self.cache.add(file.path, file.sha256)
-        self._tidy_up(asset, partition, files)
         return manifest
 
     def manifest(self, asset: str, partition: str | None, digest: str | None = None) -> Manifest | None:
@@ -270,15 +267,6 @@ class ArtifactStore:
             f"{describe(manifest.asset, manifest.partition)}: {file.name} {problem} (object "
             f"{self.objects.uri(file.key)}); run: {materialize_command(manifest.asset, manifest.partition)}"
         )
-
-    @staticmethod
-    def _tidy_up(asset: str, partition: str | None, files: ArtifactFiles) -> None:
-        if files.after_publishing is None:
-            return
-        try:
-            files.after_publishing()
-        except StorageError as error:  # the artifact is stored; what was left behind only takes room
-            _log.warning("%s: tidying up after publishing failed: %s", describe(asset, partition), error)
 
 
 def materialize_command(asset: str, partition: str | None) -> str:

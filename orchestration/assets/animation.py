@@ -7,10 +7,12 @@ out of memory gets smaller chunks, once. What does not belong here: sampling (``
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 
+from libs.errors import StorageError
 from libs.model_repo.layout import layout_of
 from libs.model_repo.lock import read_lock
 from libs.one_to_all.memory_options import memory_options
@@ -54,7 +56,7 @@ def animation(
     storage: StorageResource,
     scratch: ScratchResource,
     progress: ProgressResource,
-) -> dg.Output:
+) -> Iterator[dg.Output]:
     """The character of the reference doing the driver's motion: an mp4 with the driver's length, rate and sound."""
     from libs.one_to_all.device import device_name  # noqa: PLC0415 - loads torch
     from libs.one_to_all.warm import warm_engine  # noqa: PLC0415
@@ -150,11 +152,7 @@ def animation(
         )
         draw_clip_beside_driver(media, conditioning, folder)
 
-    def clip_is_stored() -> None:
-        AcceptedRequests(objects).close(request.id, content)
-        StoredChunks(objects, prefix).clear()
-
-    return folder_output(
+    yield folder_output(
         folder,
         {
             **summary.describe(),
@@ -170,8 +168,14 @@ def animation(
         attributes={CONTENT_ATTRIBUTE: content},
         previews=(CLIP_PICTURE_FILE,),
         main=CLIP_FILE,
-        after_publishing=clip_is_stored,
     )
+    # Dagster comes back here once the clip is stored and its event is written. Whatever dies before leaves the pending
+    # marker, and the sensor ``unrecorded_clips`` finishes the rest.
+    try:
+        AcceptedRequests(objects).close(request.id, content)
+        StoredChunks(objects, prefix).clear()
+    except StorageError as error:  # the clip is stored and recorded; what is left behind only takes room
+        context.log.warning(f"tidying up after the clip failed: {error}")
 
 
 def _stored_tracks(store: ArtifactStore, request_id: str) -> Path | None:

@@ -39,7 +39,8 @@ from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.observed import FileVersion, observe_inputs
 from orchestration.outputs import folder_output
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
-from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, CONTENT_TAG, OWNERS
+from orchestration.policies import ANIMATIONS_GROUP, BATCH_TAG, CODE_VERSIONS, CONTENT_TAG, OWNERS
+from orchestration.recovery.batches import require_not_stopped
 from orchestration.request_runs import note_content
 from orchestration.resources import ScratchResource, SettingsResource, StorageResource
 
@@ -100,6 +101,7 @@ def validate_request(
         scratch.filled_folder("pose_options") as options_folder,
     ):
         loaded, objects = settings.load(), storage.objects()
+        require_not_stopped(objects, context.run.tags.get(BATCH_TAG))
         inbox = Inbox(objects)
         accepted = _accepted_request(context, objects, loaded)
         note_content(context, accepted.content)

@@ -4,6 +4,9 @@ What does not belong here: how a clip's state is known (``libs.requests.states``
 (``orchestration.request_runs``).
 """
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
 import dagster as dg
 from dagster._utils.schedules import is_valid_cron_schedule
 
@@ -12,6 +15,7 @@ from libs.requests.states import ClipState, RequestState, RequestStates
 from libs.settings import Settings
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.recovery.batches import batch_of, stopped_at
 from orchestration.request_runs import RunsInProgress, clip_run
 from orchestration.resources import StorageResource
 
@@ -41,15 +45,22 @@ def build_nightly_batch(settings: Settings) -> dg.ScheduleDefinition:
         registered = context.instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name))
         states = RequestStates(storage.artifacts()).of(registered)
         progress = RunsInProgress(context.instance)
+        batch = batch_of(_in_time_zone(context.scheduled_execution_time, settings.nightly_timezone))
+        if stopped := stopped_at(storage.objects(), batch):
+            return dg.SkipReason(f"The batch {batch} was stopped at {stopped}.")
         missing = [state for state in most_urgent_first(states) if not progress.cover(state.request_id, state.content)]
         if not missing:
             return dg.SkipReason(f"None of the {len(registered)} registered requests lacks a clip.")
         return [
-            clip_run(state.request_id, state.request_id, priority=state.priority, content=state.content)
+            clip_run(state.request_id, state.request_id, priority=state.priority, content=state.content, batch=batch)
             for state in missing
         ]
 
     return nightly_batch
+
+
+def _in_time_zone(moment: datetime, name: str) -> datetime:
+    return moment.astimezone(ZoneInfo(name))
 
 
 def most_urgent_first(states: list[RequestState]) -> list[RequestState]:

@@ -118,17 +118,6 @@ def test_a_file_that_changes_while_it_is_sent_is_not_published(store, make_files
     assert store.manifest("a", "p") is None
 
 
-def test_tidying_up_happens_after_the_manifest_and_cannot_spoil_it(store, make_files):
-    seen = []
-
-    def tidy():
-        seen.append(store.manifest("a", "p") is not None)
-        raise StorageError("no")
-
-    store.publish("a", "p", make_files({"f": b"1"}, after_publishing=tidy))
-    assert seen == [True]
-
-
 def test_a_failing_upload_leaves_the_artifact_before_and_a_retry_succeeds(store, make_files, monkeypatch):
     before = store.publish("a", "p", make_files({"f": b"old"}))
     original = store.objects.put_file

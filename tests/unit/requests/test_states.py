@@ -115,7 +115,7 @@ def test_a_writer_that_dies_after_the_clip_leaves_a_mark_that_is_seen_through(sh
     shelf.publish_clip(shelf.accept("a"))
     assert len(shelf.marks()) == 1
     assert shelf.state("a") == ClipState.STORED
-    assert shelf.marks() == []
+    assert len(shelf.marks()) == 1  # the trace by which the sensor unrecorded_clips finds what the run left undone
 
 
 def test_a_mark_of_a_content_that_was_never_accepted_is_seen_through(shelf: Shelf) -> None:

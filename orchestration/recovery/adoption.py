@@ -1,0 +1,90 @@
+"""Artifacts that are stored, and that Dagster's catalogue does not know: their materialization is written again.
+
+That happens when the database is away at the moment after a clip was stored, and when a database is restored from an
+older backup than the bucket. See ``lineage`` for what of a materialization can be known.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+
+from libs.errors import StorageError, StorageUnavailableError
+from libs.requests.archive import REQUEST_ASSETS, REVIEW_ASSET
+from libs.requests.states import CLIP_ASSET, stored_partitions
+from libs.storage.artifacts import ArtifactStore
+from libs.storage.manifest import Manifest
+from orchestration.io_manager import DIGEST_METADATA, storage_metadata
+from orchestration.recovery.lineage import lineage_tags
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """The newest content of an asset and partition in the store."""
+
+    asset: str
+    partition: str
+
+
+def unrecorded_artifacts(
+    instance: dg.DagsterInstance, store: ArtifactStore, request_ids: Collection[str] | None = None
+) -> Iterator[Manifest]:
+    """Manifests of request assets whose content is not the latest in the catalogue; upstream assets first.
+
+    Args:
+        instance: its event log is the catalogue.
+        store: its newest manifests are what is stored.
+        request_ids: only those; every stored partition when left out.
+
+    Damaged manifests are left out; ``storage check`` names them.
+    """
+    for asset in REQUEST_ASSETS:
+        partitions = stored_partitions(store.objects, asset) if request_ids is None else request_ids
+        for partition in partitions:
+            try:
+                manifest = store.manifest(asset, partition)
+            except StorageUnavailableError:
+                raise
+            except StorageError:
+                continue
+            if manifest is not None and catalogued_digest(instance, asset, partition) != manifest.digest:
+                yield manifest
+
+
+def catalogued_digest(instance: dg.DagsterInstance, asset: str, partition: str) -> str | None:
+    """The content of the latest materialization; None where there is none, or it was not stored by the IO manager."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition]), limit=1
+    ).records
+    event = records[0].asset_materialization if records else None
+    digest = event.metadata.get(DIGEST_METADATA) if event else None
+    return str(digest.value) if digest else None
+
+
+def adopt(instance: dg.DagsterInstance, store: ArtifactStore, manifests: Iterable[Manifest]) -> list[StoredArtifact]:
+    """Write a materialization for each of ``manifests``, with the data versions they were stored with.
+
+    A manifest from before data versions were kept becomes a materialization whose data version is its digest, so that
+    what lies downstream of it counts as stale, never as fresh without proof.
+    """
+    adopted = []
+    for manifest in manifests:
+        assert manifest.partition is not None, "request assets are partitioned"
+        stored_by = manifest.attributes.get("run_id")
+        note = f"stored by run {stored_by} at {manifest.created:%Y-%m-%d %H:%M:%S} UTC; its event was lost"
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                asset_key=manifest.asset,
+                partition=manifest.partition,
+                metadata={**storage_metadata(manifest, store.objects.uri), "adopted": dg.MetadataValue.text(note)},
+                tags=lineage_tags(instance, manifest) or {"dagster/data_version": manifest.digest},
+            )
+        )
+        adopted.append(StoredArtifact(manifest.asset, manifest.partition))
+    return adopted
+
+
+def lacks_review(store: ArtifactStore, request_id: str) -> bool:
+    """True when the newest clip of ``request_id`` is stored and no review was made after it."""
+    clip, review = store.manifest(CLIP_ASSET, request_id), store.manifest(REVIEW_ASSET, request_id)
+    return clip is not None and (review is None or review.created < clip.created)

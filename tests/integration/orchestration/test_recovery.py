@@ -1,0 +1,274 @@
+"""Between store and catalogue nothing is lost: a database that is away, restored, or empty."""
+
+import datetime
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy.exc
+from dagster._core.test_utils import create_test_daemon_workspace_context
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster._scheduler.scheduler import launch_scheduled_runs
+
+from libs.errors import InputError
+from libs.requests.archive import RequestArchive
+from libs.settings import REPOSITORY_ROOT
+from orchestration.definitions import build_defs
+from orchestration.freshness import unfinished_assets
+from orchestration.jobs import ANIMATE
+from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.policies import BATCH_TAG
+from orchestration.recovery.batches import batch_of, require_not_stopped, stop_batch
+from orchestration.recovery.restore import mend, restore
+from orchestration.sensors.recovery import finish_interrupted
+from tests.integration.orchestration.daemon import Daemon
+from tests.integration.orchestration.small_requests import submit_small, write_small_media
+
+QUEUED = {"run_coordinator": {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator"}}
+NO_DATABASE = sqlalchemy.exc.OperationalError("INSERT", {}, Exception("server closed the connection unexpectedly"))
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    return write_small_media(tmp_path / "media", 5, audio=False)
+
+
+@pytest.fixture
+def daemon(empty_world: Any) -> Daemon:
+    return Daemon(empty_world)
+
+
+@pytest.fixture
+def queued_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Another, empty database, whose runs wait in a queue."""
+    (tmp_path / "other").mkdir()
+    overrides = {**QUEUED, "telemetry": {"enabled": False}}
+    with dg.DagsterInstance.local_temp(str(tmp_path / "other"), overrides=overrides) as instance:
+        yield instance
+
+
+def tags_of(instance: dg.DagsterInstance, asset: str, partition: str) -> dict[str, str]:
+    """Data version and code version of the latest materialization."""
+    event = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition]), limit=1
+    ).records[0]
+    assert event.asset_materialization is not None
+    tags = event.asset_materialization.tags or {}
+    return {name: tags[f"dagster/{name}"] for name in ("data_version", "code_version")}
+
+
+@pytest.mark.slow
+def test_a_clip_whose_event_was_lost_is_recorded_and_gets_its_review(
+    world: Any, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = submit_small(world, media, "dance")
+    storage = world.instance.event_log_storage
+    store_event = storage.store_event
+
+    def away_when_the_clip_is_stored(event: Any) -> None:
+        key = event.dagster_event and event.dagster_event.asset_key
+        if key == dg.AssetKey("animation") and event.dagster_event.is_step_materialization:
+            raise NO_DATABASE
+        store_event(event)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "store_event", away_when_the_clip_is_stored)
+        assert not world.animate(name, raise_on_error=False, review=False).success
+    assert world.store.manifest("animation", name) is not None
+    assert [mark.request_id for mark in world.requests.open_requests()] == [name]
+    assert list(world.objects.list("chunks/")), "the next run would have to begin from nothing"
+
+    recovery = finish_interrupted(world.instance, world.store)
+    assert [(entry.asset, entry.partition) for entry in recovery.adopted] == [("animation", name)]
+    (review,) = recovery.reviews
+    assert review.asset_selection == [dg.AssetKey("animation_review")]
+    assert list(world.requests.open_requests()) == []
+    assert finish_interrupted(world.instance, world.store).finished == []
+
+    keys = [key for key in ANIMATION_KEYS if key != dg.AssetKey("animation_review")]
+    assert unfinished_assets(build_defs(), world.instance, keys, name) == []
+    recorded = tags_of(world.instance, "animation", name)
+    assert world.animate(name, review=False).success
+    assert tags_of(world.instance, "animation", name) == recorded
+
+
+ANIMATION_KEYS = sorted(build_defs().resolve_job_def(ANIMATE.name).asset_layer.executable_asset_keys)
+
+
+def accept(daemon: Daemon, media: Path, *names: str, **fields: Any) -> None:
+    for path in media.iterdir():  # once: media that are newer than a document may still be on their way
+        daemon.world.put(path.name, path)
+    nothing_more = media.parent / "no-media"
+    nothing_more.mkdir(exist_ok=True)
+    for name in names:
+        submit_small(daemon.world, nothing_more, name, **fields)
+    daemon.look_at_inbox()
+    daemon.look_at_inbox()
+
+
+def store_clip(daemon: Daemon, name: str) -> None:
+    """The clip is stored and recorded nowhere: all that a bucket from a backup knows."""
+    daemon.succeed(name)
+
+
+def test_restoring_into_an_empty_database_loses_no_request_and_makes_no_clip_twice(
+    daemon: Daemon, media: Path, queued_instance: dg.DagsterInstance
+) -> None:
+    world = daemon.world
+    accept(daemon, media, "made", "pending", "gone", "archived")
+    for name in ("made", "archived"):
+        store_clip(daemon, name)
+    RequestArchive(world.store).record("archived")
+    gone = world.requests.find("gone")
+    world.requests.close("gone", gone.content)  # its clip was stored after the backup of the bucket was begun
+
+    planned = restore(queued_instance, world.store, apply=False)
+    assert queued_instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name)) == []
+    assert world.requests.is_open(gone) is False
+    done = restore(queued_instance, world.store, apply=True)
+    assert planned == done
+    assert set(queued_instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name))) == {"made", "pending", "gone"}
+    assert [(entry.asset, entry.partition) for entry in done.adopted] == [("animation", "made")]
+    assert (done.reopened, done.without_review, done.damaged) == (["gone"], ["made"], [])
+    assert queued_instance.get_materialized_partitions(dg.AssetKey("animation")) == {"made"}
+
+    again = restore(queued_instance, world.store, apply=True)
+    assert (again.registered, again.adopted, again.reopened) == ([], [], [])
+    daemon.world.instance = queued_instance  # what this database's daemon does next
+    assert finish_interrupted(queued_instance, world.store).reviews[0].partition_key == "made"
+    assert sorted(daemon.night()) == ["gone", "pending"]
+
+
+def test_queued_runs_of_clips_that_are_stored_are_dropped(
+    daemon: Daemon, media: Path, queued_instance: dg.DagsterInstance
+) -> None:
+    world = daemon.world
+    accept(daemon, media, "made", "pending")
+    store_clip(daemon, "made")
+    ours, world.instance = world.instance, queued_instance  # the dump is older: both runs wait in its queue
+    waiting = [
+        daemon.start_run(ours.get_run_by_id(run.run_id).tags, status=status)
+        for run in daemon.runs
+        for status in (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED)
+    ]
+    done = restore(queued_instance, world.store, apply=True)
+    assert {name for _, name in done.dropped} == {"made"}
+    status = {queued_instance.get_run_by_id(run.run_id).status for run in waiting[:2]}
+    assert status == {dg.DagsterRunStatus.CANCELED}
+    assert [queued_instance.get_run_by_id(run.run_id).status for run in waiting[2:]] == [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTED,
+    ]
+
+
+def test_a_damaged_request_is_named_and_hinders_no_other(
+    daemon: Daemon, media: Path, queued_instance: dg.DagsterInstance
+) -> None:
+    accept(daemon, media, "a", "b")
+    daemon.world.objects.put_bytes("requests/accepted/a.json", b"{")
+    done = restore(queued_instance, daemon.world.store, apply=True)
+    assert done.registered == ["b"]
+    assert done.damaged[0].startswith("a: ")
+
+
+def test_check_storage_records_what_the_catalogue_lacks(daemon: Daemon, media: Path) -> None:
+    accept(daemon, media, "made", "busy")
+    daemon.succeed("made")
+    daemon.succeed("busy")
+    daemon.start_run(daemon.run_of("busy").tags)
+    mended = mend(daemon.world.instance, daemon.world.store)
+    assert [(entry.asset, entry.partition) for entry in mended.adopted] == [("animation", "made")]
+    assert mended.without_review == ["made"]
+    assert mend(daemon.world.instance, daemon.world.store).adopted == []
+
+
+class TestNightlyBatch:
+    """Launched by Dagster's own scheduler, from the code location as it is loaded for it."""
+
+    NIGHT = datetime.datetime(2026, 11, 30, 1, 0, tzinfo=datetime.UTC)
+
+    @pytest.fixture
+    def pending(self, daemon: Daemon, media: Path, queued_instance: dg.DagsterInstance) -> list[str]:
+        names = [f"dance-{number}" for number in range(6)]
+        accept(daemon, media, *names, when="nightly")
+        queued_instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), names)
+        return names
+
+    @pytest.fixture
+    def schedule(self, pending: list[str], queued_instance: dg.DagsterInstance) -> Iterator[Any]:
+        """One iteration of the scheduler at a time of day."""
+        target = ModuleTarget("orchestration.definitions", None, str(REPOSITORY_ROOT), "one_to_all")
+        with create_test_daemon_workspace_context(target, queued_instance) as context:
+
+            def iterate(moment: datetime.datetime, max_tick_retries: int) -> list[Any]:
+                logger = logging.getLogger("scheduler")
+                times: dict[Any, Any] = {}
+                return list(
+                    launch_scheduled_runs(
+                        context, logger, moment, iteration_times=times, max_tick_retries=max_tick_retries
+                    )
+                )
+
+            iterate(self.NIGHT - datetime.timedelta(hours=1), 0)
+            yield iterate
+
+    def launched(self, instance: dg.DagsterInstance) -> list[str]:
+        return sorted(
+            run.tags["dagster/partition"]
+            for run in instance.get_runs(dg.RunsFilter(tags={BATCH_TAG: "nightly-2026-11-30"}))
+        )
+
+    @pytest.mark.slow
+    def test_a_database_outage_while_it_is_launched_costs_no_request(
+        self, pending: list[str], schedule: Any, queued_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add_run, calls = queued_instance.run_storage.add_run, []
+
+        def away_after_three(run: dg.DagsterRun) -> dg.DagsterRun:
+            calls.append(run)
+            if len(calls) > 3:
+                raise NO_DATABASE
+            return add_run(run)
+
+        retries = shipped_retries()
+        with monkeypatch.context() as patch:
+            patch.setattr(queued_instance.run_storage, "add_run", away_after_three)
+            schedule(self.NIGHT + datetime.timedelta(minutes=1), retries)
+        assert len(self.launched(queued_instance)) == 3
+        schedule(self.NIGHT + datetime.timedelta(minutes=2), retries)
+        assert self.launched(queued_instance) == pending
+
+    @pytest.mark.slow
+    def test_a_wrong_batch_is_stopped_by_one_action(
+        self, pending: list[str], schedule: Any, queued_instance: dg.DagsterInstance, daemon: Daemon
+    ) -> None:
+        schedule(self.NIGHT + datetime.timedelta(minutes=1), 0)
+        batch = batch_of(self.NIGHT)
+        assert self.launched(queued_instance) == pending
+        stopped = stop_batch(queued_instance, daemon.world.objects, batch)
+        assert sorted(stopped.requests) == pending
+        assert {run.status for run in queued_instance.get_runs()} == {dg.DagsterRunStatus.CANCELED}
+        with pytest.raises(InputError, match="was stopped at"):  # how a run that is launched later begins
+            require_not_stopped(daemon.world.objects, batch)
+        require_not_stopped(daemon.world.objects, "nightly-2026-12-01")
+        require_not_stopped(daemon.world.objects, None)
+
+
+def test_a_batch_that_never_was_cannot_be_stopped(daemon: Daemon) -> None:
+    with pytest.raises(InputError, match="no batch 'nightly-2020-01-01': there is none yet"):
+        stop_batch(daemon.world.instance, daemon.world.objects, "nightly-2020-01-01")
+
+
+def shipped_retries() -> int:
+    """How often a failed tick is repeated by the shipped instances, which agree."""
+    import yaml
+
+    found = {
+        yaml.safe_load((REPOSITORY_ROOT / name).read_text())["scheduler"]["config"]["max_tick_retries"]
+        for name in ("dagster.yaml", "infra/dagster.prod.yaml")
+    }
+    (retries,) = found
+    return int(retries)
