@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -23,6 +24,7 @@ from libs.requests.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FILE
 from libs.stages.requested_lora import lora_digest, requested_lora
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
+from libs.storage.objects import ObjectStore
 from orchestration.assets.model_verification import stored_verification
 from orchestration.assets.models_in_use import animation_model, observe_replaced_lora, path_of_lora
 from orchestration.assets.request import REQUEST_FILE
@@ -34,6 +36,9 @@ from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
 from orchestration.request_runs import note_content
 from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
+
+if TYPE_CHECKING:
+    from libs.storage.chunks import StoredChunks as Chunks
 
 
 @dg.asset(
@@ -171,10 +176,17 @@ def animation(
     )
     # Dagster comes back here once the clip is stored and its event is written. Whatever dies before leaves the pending
     # marker, and the sensor ``unrecorded_clips`` finishes the rest.
+    _close_request(context, objects, request.id, content, StoredChunks(objects, prefix))
+
+
+def _close_request(
+    context: dg.AssetExecutionContext, objects: ObjectStore, request_id: str, content: str | None, chunks: "Chunks"
+) -> None:
+    """Remove the pending marker and the chunks of a clip that is stored and recorded."""
     try:
-        AcceptedRequests(objects).close(request.id, content)
-        StoredChunks(objects, prefix).clear()
-    except StorageError as error:  # the clip is stored and recorded; what is left behind only takes room
+        AcceptedRequests(objects).close(request_id, content)
+        chunks.clear()
+    except StorageError as error:  # what is left behind only takes room
         context.log.warning(f"tidying up after the clip failed: {error}")
 
 
