@@ -6,14 +6,15 @@ What does not belong here: reading files (``image``), the colours of videos (``c
 
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, ImageCms
 
 _MODES = {
-    "RGB ": ("RGB", {"RGB", "RGBA", "RGBX", "P", "PA"}),
+    "RGB ": ("RGB", {"RGB", "RGBA", "RGBX", "RGBa", "P", "PA"}),
     "CMYK": ("CMYK", {"CMYK"}),
-    "GRAY": ("L", {"L", "LA", "1"}),
+    "GRAY": ("L", {"L", "LA", "La", "1"}),
 }
 """Colour space of a profile -> Pillow's mode to convert from, and the modes of pictures it can belong to."""
 
@@ -22,30 +23,37 @@ _PROFILE_IS_SRGB = "sRGB"
 
 _log = logging.getLogger(__name__)
 
+Conversion = Callable[[Image.Image], Image.Image]
 
-def to_srgb(image: Image.Image, path: Path) -> Image.Image:
-    """``image`` converted from its profile, as RGB; as it is where it has none, an sRGB one, or a useless one.
+
+def to_srgb(image: Image.Image, path: Path) -> Conversion | None:
+    """What brings ``image``, or a part of it, from its profile to RGB; None for no profile, an sRGB or a useless one.
 
     Relative colorimetric with black point compensation, as browsers show pictures. Colours that sRGB cannot hold are
     clipped; transparency is dropped. The profile of 16-bit grey is left aside. ``path`` is for the log only.
     """
     data = image.info.get("icc_profile")
     if not data:
-        return image
+        return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
         mode, possible = _MODES.get(profile.profile.xcolor_space, ("", set()))
         if image.mode not in possible or _PROFILE_IS_SRGB in ImageCms.getProfileDescription(profile):
-            return image
-        converted = ImageCms.profileToProfile(
-            image if image.mode == mode else image.convert(mode),
+            return None
+        transform = ImageCms.buildTransform(
             profile,
             ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         _log.warning("%s: its colour profile is damaged and left aside: %s", path, error)
-        return image
-    return image if converted is None else converted
+        return None
+
+    def convert(part: Image.Image) -> Image.Image:
+        part = part.convert("RGBA") if part.mode == "RGBa" else part
+        return ImageCms.applyTransform(part if part.mode == mode else part.convert(mode), transform) or part
+
+    return convert

@@ -4,6 +4,7 @@ Beyond these something is wrong with the file (or with the wish), and the memory
 machine. What does not belong here: limits of the model (``libs.model_repo.variants``) or of a request.
 """
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 from libs.errors import MediaError
@@ -16,6 +17,12 @@ MAXIMUM_SIDE = 16_384
 
 MAXIMUM_PICTURE_PIXELS = 80_000_000
 """Pixels of a still picture: 240 MB as RGB. Larger than any phone's camera saves by default."""
+
+MAXIMUM_PICTURE_BYTES = 1_000_000_000
+"""Memory that reading one picture takes at its peak: up to 12 bytes a pixel (progressive JPEG), most formats 9."""
+
+_PIXELS_OF_COSTLY_FORMATS: Mapping[str, int] = {"WEBP": 50_000_000, "HEIF": 64_000_000}
+"""Decoders that take more bytes a pixel (WebP 19, HEIC of ten bits 15) keep to ``MAXIMUM_PICTURE_BYTES`` by this."""
 
 MAXIMUM_FRAME_PIXELS = 8192 * 4352
 """Pixels of one video frame: 8K, 107 MB as RGB."""
@@ -31,6 +38,11 @@ MINIMUM_FRAME_RATE = Fraction(1, 10)
 
 MAXIMUM_DURATION = Fraction(12 * 3600)
 """Seconds of one video; more comes from broken time stamps, or is no driver."""
+
+
+def maximum_pixels_of(picture_format: str) -> int:
+    """Pixels of a still picture in a format of Pillow's name."""
+    return _PIXELS_OF_COSTLY_FORMATS.get(picture_format, MAXIMUM_PICTURE_PIXELS)
 
 
 def check_size(what: str, width: int, height: int, maximum_pixels: int) -> None:

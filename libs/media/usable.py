@@ -11,7 +11,8 @@ import numpy as np
 
 from libs.errors import MediaError
 from libs.media.audio_track import try_sound
-from libs.media.image import Frame, read_image
+from libs.media.file_kind import kind_of_file
+from libs.media.image import Picture, read_picture
 from libs.media.limits import MINIMUM_SIDE
 from libs.media.reader import read_frames
 from libs.media.still import is_still
@@ -21,16 +22,17 @@ from libs.media.writer import VideoWriter
 _EXCHANGED = "are reference and driver exchanged?"
 
 
-def check_reference(path: Path) -> Frame:
+def check_reference(path: Path) -> Picture:
     """The reference picture, read as a whole.
 
     Raises:
         MediaError: it cannot be read; a video is called one.
     """
     try:
-        return read_image(path)
+        return read_picture(path)
     except MediaError as error:
-        if _is_video(path):
+        # What begins as a picture is not handed to the video decoders, which know no bounds on its scans.
+        if not (kind_of_file(path) or "").startswith("a picture") and _is_video(path):
             raise MediaError(
                 f"{path}: not a picture but a video; {_EXCHANGED} To animate a frame of it, save that as PNG first"
             ) from error

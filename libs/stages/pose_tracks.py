@@ -72,8 +72,9 @@ def sources_of(media: RequestMedia, digests: Mapping[str, str], networks: str, c
         return TrackSource(digests[file], width, height, frame_interval, networks, code)
 
     driver_code = f"{code}, {media.driver_conversion}" if media.driver_conversion else code
+    reference_code = f"{code}, over grey" if media.reference_transparent else code
     return TrackSources(
-        source(media.reference_file, 1, code), source(media.driver_file, media.frame_interval, driver_code)
+        source(media.reference_file, 1, reference_code), source(media.driver_file, media.frame_interval, driver_code)
     )
 
 

@@ -28,8 +28,9 @@ class RequestMedia:
 
     ``frame_count`` and ``frame_rate`` are the driver's own; ``used_frame_count`` and ``output_frame_rate`` those of the
     clip, which takes every ``frame_interval``-th frame. ``driver_interlaced`` and ``driver_high_dynamic_range`` are
-    those of ``libs.media.probe.VideoInfo``. ``notes`` say what was chosen or changed, for people: they are no part
-    of the description.
+    those of ``libs.media.probe.VideoInfo``; ``reference_transparent`` that of ``libs.media.image.Picture``. ``notes`` and
+    ``reference_notes`` say what was chosen or changed in driver and reference, for people: they are no part of the
+    description.
     """
 
     folder: Path
@@ -46,6 +47,8 @@ class RequestMedia:
     driver_interlaced: bool = False
     driver_high_dynamic_range: str | None = None
     notes: tuple[str, ...] = ()
+    reference_transparent: bool = False
+    reference_notes: tuple[str, ...] = ()
 
     @property
     def reference(self) -> Path:
@@ -84,8 +87,8 @@ class RequestMedia:
 
         So the description of any other video is the same, byte for byte, as before there was such a thing.
         """
-        fields = {name: value for name, value in asdict(self).items() if name not in {"folder", "notes"}}
-        for name in ("driver_interlaced", "driver_high_dynamic_range"):
+        fields = {name: value for name, value in asdict(self).items() if name not in {"folder", "notes", "reference_notes"}}
+        for name in ("driver_interlaced", "driver_high_dynamic_range", "reference_transparent"):
             if not fields[name]:
                 del fields[name]
         return {**fields, "frame_rate": str(self.frame_rate)}
@@ -116,7 +119,8 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
     reference = inbox.fetch_media("reference", request.reference, folder / "reference")
     driver = inbox.fetch_media("driver", request.driver, folder / "driver")
     with _as_the_request_names_it("reference", request.reference, reference):
-        height, width = check_reference(reference).shape[:2]
+        picture = check_reference(reference)
+        height, width = picture.frame.shape[:2]
     with _as_the_request_names_it("driver", request.driver, driver):
         video = probe_video(driver)
         conversion = try_sound(driver, video.duration) if request.keep_audio and video.has_audio else None
@@ -136,6 +140,8 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
         driver_interlaced=video.interlaced,
         driver_high_dynamic_range=video.high_dynamic_range,
         notes=(*video.notes, *([f"{conversion}; converted to AAC"] if conversion else [])),
+        reference_transparent=picture.transparent,
+        reference_notes=picture.notes(),
     )
     (folder / MEDIA_FILE).write_text(json.dumps(media.describe(), indent=2))
     return media

@@ -130,6 +130,7 @@ def validate_request(
             "media": dg.MetadataValue.json(media.describe()),
             "seconds": time.monotonic() - started,
             **({"notes_on_the_driver": "; ".join(media.notes)} if media.notes else {}),
+            **({"notes_on_the_reference": "; ".join(media.reference_notes)} if media.reference_notes else {}),
         },
         output_name="request_media",
         previews=(REFERENCE_PICTURE_FILE, DRIVER_PICTURE_FILE),

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from libs.errors import MediaError
-from libs.media.image import read_image, write_png
+from libs.media.image import read_image, read_picture, write_png
 
 
 @pytest.fixture
@@ -28,10 +28,60 @@ def test_same_picture_gives_same_bytes(tmp_path, picture):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_transparency_is_dropped_without_compositing(tmp_path, picture):
-    alpha = np.zeros((32, 48, 1), np.uint8)
-    Image.fromarray(np.concatenate([picture, alpha], axis=2)).save(tmp_path / "p.png")
-    assert np.array_equal(read_image(tmp_path / "p.png"), picture)
+def composited(picture, alpha):
+    weight = alpha.astype(np.uint32)[..., None]
+    return ((picture * weight + 128 * (255 - weight) + 127) // 255).astype(np.uint8)
+
+
+def test_transparent_parts_are_laid_over_neutral_grey(tmp_path, picture):
+    """Whatever colour hides there; half-transparent edges are mixed with grey, which has no colour to fringe them."""
+    alpha = np.tile(np.linspace(0, 255, 48).astype(np.uint8), (32, 1))
+    Image.fromarray(np.dstack([picture, alpha])).save(tmp_path / "p.png")
+    read = read_picture(tmp_path / "p.png")
+    assert np.array_equal(read.frame, composited(picture, alpha))
+    assert read.transparent
+    assert "neutral grey" in read.notes()[0]
+    assert np.array_equal(read_image(tmp_path / "p.png", as_people_see_it=False), picture)
+
+
+def test_an_alpha_channel_that_hides_nothing_changes_nothing(tmp_path, picture):
+    Image.fromarray(np.dstack([picture, np.full((32, 48), 255, np.uint8)])).save(tmp_path / "p.png")
+    read = read_picture(tmp_path / "p.png")
+    assert np.array_equal(read.frame, picture)
+    assert (read.transparent, read.notes()) == (False, ())
+
+
+@pytest.mark.parametrize(
+    "kind", ["LA", "palette", "palette-alphas", "grey key", "colour key", "16-bit grey key", "webp"]
+)
+def test_every_kind_of_transparency_is_seen(tmp_path, kind):
+    """The left half is transparent, the right half is not."""
+    grey = np.full((32, 48), 200, np.uint8)
+    grey[:, :24] = 10
+    alpha = np.where(grey == 10, 0, 255).astype(np.uint8)
+    path, options = tmp_path / "p.png", {}
+    match kind:
+        case "LA":
+            image = Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
+        case "palette":
+            image, options = Image.fromarray(grey).convert("P"), {"transparency": 10}
+        case "palette-alphas":
+            image = Image.fromarray(grey).convert("P")
+            options = {"transparency": bytes(0 if index == 10 else 255 for index in range(256))}
+        case "grey key":
+            image, options = Image.fromarray(grey), {"transparency": 10}
+        case "colour key":
+            image, options = Image.fromarray(grey).convert("RGB"), {"transparency": (10, 10, 10)}
+        case "16-bit grey key":
+            image, options = Image.fromarray(grey.astype(np.uint16) * 257), {"transparency": 2570}
+        case "webp":
+            path, options = tmp_path / "p.webp", {"lossless": True}
+            image = Image.fromarray(np.dstack([grey, grey, grey, alpha]))
+    image.save(path, **options)
+    seen = read_picture(path)
+    assert seen.transparent
+    assert (seen.frame[:, :24] == 128).all()
+    assert (seen.frame[:, 24:] == 200).all()
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
