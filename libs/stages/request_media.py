@@ -28,8 +28,8 @@ class RequestMedia:
 
     ``frame_count`` and ``frame_rate`` are the driver's own; ``used_frame_count`` and ``output_frame_rate`` those of the
     clip, which takes every ``frame_interval``-th frame. ``driver_interlaced`` and ``driver_high_dynamic_range`` are
-    those of ``libs.media.probe.VideoInfo``; ``reference_transparent`` that of ``libs.media.image.Picture``. ``notes`` and
-    ``reference_notes`` say what was chosen or changed in driver and reference, for people: they are no part of the
+    those of ``libs.media.probe.VideoInfo``; ``reference_transparent`` that of ``libs.media.image.Picture``. ``notes``
+    and ``reference_notes`` say what was chosen or changed in driver and reference, for people: they are no part of the
     description.
     """
 
@@ -87,7 +87,9 @@ class RequestMedia:
 
         So the description of any other video is the same, byte for byte, as before there was such a thing.
         """
-        fields = {name: value for name, value in asdict(self).items() if name not in {"folder", "notes", "reference_notes"}}
+        fields = {
+            name: value for name, value in asdict(self).items() if name not in {"folder", "notes", "reference_notes"}
+        }
         for name in ("driver_interlaced", "driver_high_dynamic_range", "reference_transparent"):
             if not fields[name]:
                 del fields[name]
