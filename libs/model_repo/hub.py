@@ -3,19 +3,21 @@
 What does not belong here: any particular hub (``hub_modelscope``, ``hub_huggingface``).
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from libs.errors import HubError
+from libs.errors import HubError, HubUnavailableError
 from libs.setting_values import HubName
 from libs.settings import Settings
 
 Advance = Callable[[int], None]
 """Called with the bytes just received; negative when received bytes had to be thrown away."""
 
+_LARGEST_FILE = 2**50
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 
 
@@ -70,6 +72,41 @@ class Hub(Protocol):
             HubError, HubUnavailableError: as above; what was received stays in ``folder`` for the next call.
             OSError: the disk refused.
         """
+
+
+def no_hubs_answer(what: str, error: BaseException | None = None) -> HubUnavailableError:
+    """The error for an answer with status 200 that no hub gives; ``error`` is what reading it led to.
+
+    What stands in the way (a hotel's log-in page, a proxy) may be gone later.
+    """
+    seen: set[int] = set()
+    while error is not None and not isinstance(error, json.JSONDecodeError) and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    text = error.doc if isinstance(error, json.JSONDecodeError) else ""
+    kind = "HTML" if str(text).lstrip().startswith("<") else "not a listing of files"
+    return HubUnavailableError(
+        f"{what}: this is no hub's answer ({kind}: a log-in page or proxy?); open the hub's address in a browser on "
+        "this machine, and check MODEL_HUB_ENDPOINT and the proxy settings"
+    )
+
+
+def is_no_answer(error: BaseException) -> bool:
+    """Whether reading an answer failed because of what it is: no JSON, or JSON of another shape."""
+    return isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError)
+
+
+def checked_file(repo_id: str, path: object, size: object, sha256: object, git_blob: object = None) -> RemoteFile:
+    """One entry of a listing.
+
+    Raises:
+        HubUnavailableError: what stands there is not what a hub lists.
+    """
+    texts = (sha256, git_blob)
+    is_size = type(size) is int and 0 <= size < _LARGEST_FILE
+    if not isinstance(path, str) or not is_size or not all(one is None or isinstance(one, str) for one in texts):
+        raise no_hubs_answer(repo_id)
+    return RemoteFile(path, size, sha256 or None, git_blob or None)  # type: ignore[arg-type]
 
 
 def refusal(what: str, status: int | None) -> HubError:

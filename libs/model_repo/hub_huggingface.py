@@ -18,10 +18,20 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from libs.errors import HubError, HubUnavailableError
-from libs.model_repo.hub import Advance, Listing, RemoteFile, partial_path, refusal
+from libs.model_repo.hub import (
+    Advance,
+    Listing,
+    RemoteFile,
+    checked_file,
+    is_no_answer,
+    no_hubs_answer,
+    partial_path,
+    refusal,
+)
 from libs.setting_values import HubName
 
 _LIBRARY = "one-to-all-pipeline"
+_CLIENT_ERRORS = (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError)
 _WORTH_A_RETRY = {408, 429}
 
 
@@ -38,16 +48,24 @@ class HuggingFaceHub:
     def list_files(self, repo_id: str, revision: str | None) -> Listing:
         """See :class:`libs.model_repo.hub.Hub`; small files carry git's digest, large ones their SHA-256."""
         with _errors_of(repo_id):
-            info = self._api.model_info(repo_id, revision=revision, files_metadata=True)
+            try:
+                info = self._api.model_info(repo_id, revision=revision, files_metadata=True)
+            except Exception as error:
+                if is_no_answer(error) and not isinstance(error, _CLIENT_ERRORS):
+                    raise no_hubs_answer(repo_id, error) from error
+                raise
         files = [
-            RemoteFile(
-                path=entry.rfilename,
-                size=entry.size or 0,
-                sha256=entry.lfs.sha256 if entry.lfs else None,
-                git_blob=None if entry.lfs else entry.blob_id,
+            checked_file(
+                repo_id,
+                entry.rfilename,
+                0 if entry.size is None else entry.size,
+                entry.lfs.sha256 if entry.lfs else None,
+                None if entry.lfs else entry.blob_id,
             )
             for entry in info.siblings or ()
         ]
+        if not isinstance(info.sha, str | None):
+            raise no_hubs_answer(repo_id)
         if not info.sha:
             raise HubError(f"{repo_id}: {self._api.endpoint} does not say at which commit its listing was taken")
         return Listing(repo_id, revision=info.sha, requested=info.sha, files=tuple(files))
@@ -60,13 +78,14 @@ class HuggingFaceHub:
         url = hf_hub_url(listing.repo_id, file.path, revision=listing.requested, endpoint=self._api.endpoint)
         # plain bytes: under a content encoding neither ranges nor sizes would mean those of the file
         headers = build_hf_headers(token=self._api.token, library_name=_LIBRARY) | {"Accept-Encoding": "identity"}
-        with partial.open("ab") as stream:
+        what = f"{listing.repo_id}/{file.path}"
+        with _other_size_dropped(what, partial), partial.open("ab") as stream:
             have = stream.tell()
             if have > file.size:
                 stream.truncate(0)
                 have = 0
             advance(have)
-            with _errors_of(f"{listing.repo_id}/{file.path}"):
+            with _errors_of(what):
                 http_get(
                     url,
                     stream,
@@ -74,10 +93,41 @@ class HuggingFaceHub:
                     headers=headers,
                     expected_size=file.size,
                     displayed_filename=file.path,
-                    tqdm_class=_reporting_bar(advance),
+                    tqdm_class=_reporting_bar(_limited(advance, file.size - have)),
                 )
         partial.replace(target)
         return target
+
+
+class _OtherSizeError(Exception):
+    """The hub sends more bytes than it listed, or fewer."""
+
+
+@contextmanager
+def _other_size_dropped(what: str, partial: Path) -> Iterator[None]:
+    """Throw away what has another size than the listing says: to carry on with it would be to carry on for ever.
+
+    So a hub that answers a range with 200, as if it were the whole file, is asked for the whole file next.
+    """
+    try:
+        yield
+    except _OtherSizeError as error:
+        partial.unlink(missing_ok=True)
+        raise HubUnavailableError(f"{what}: the hub sent another number of bytes than it announced") from error
+
+
+def _limited(advance: Advance, left: int) -> Advance:
+    """``advance``, which ends a transfer before the first byte that is too many is written."""
+    received = 0
+
+    def limited(count: int) -> None:
+        nonlocal received
+        received += count
+        if received > left:
+            raise _OtherSizeError
+        advance(count)
+
+    return limited
 
 
 def _reporting_bar(advance: Advance) -> Any:
@@ -115,7 +165,7 @@ def _errors_of(what: str) -> Iterator[None]:
         raise HubUnavailableError(f"{what}: the hub did not answer ({type(error).__name__}: {error})") from error
     except OSError as error:
         if error.errno is None and "Consistency check failed" in str(error):
-            raise HubUnavailableError(f"{what}: the hub sent another number of bytes than it announced") from error
+            raise _OtherSizeError from error
         raise
 
 

@@ -4,13 +4,14 @@ The client resumes from ``<file>.incomplete``, compares size and SHA-256, and gi
 asks again, and it carries on. What does not belong here: what to fetch, retries over minutes.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from libs.errors import HubError, HubUnavailableError
-from libs.model_repo.hub import Advance, Listing, RemoteFile, refusal
+from libs.model_repo.hub import Advance, Listing, RemoteFile, checked_file, is_no_answer, no_hubs_answer, refusal
 from libs.setting_values import HubName
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # the client draws its own bars otherwise, between the lines of a log
@@ -39,13 +40,23 @@ class ModelScopeHub:
         The listing names no commit of its own; the newest commit among its files and folders stands for it.
         """
         with _errors_of(repo_id):
-            entries = self._api.legacy.list_repo_files(repo_id, "model", revision=revision or _DEFAULT_REVISION)
+            try:
+                entries = self._api.legacy.list_repo_files(repo_id, "model", revision=revision or _DEFAULT_REVISION)
+            except Exception as error:
+                if _was_no_answer(error):
+                    raise no_hubs_answer(repo_id, error) from error
+                raise
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise no_hubs_answer(repo_id)
         files = tuple(
-            RemoteFile(path=str(entry["Path"]), size=int(entry.get("Size") or 0), sha256=entry.get("Sha256") or None)
+            checked_file(repo_id, entry.get("Path"), entry.get("Size") or 0, entry.get("Sha256"))
             for entry in entries
             if entry.get("Type") != "tree"
         )
-        newest = max(entries, key=lambda entry: int(entry.get("CommittedDate") or 0), default={})
+        try:
+            newest = max(entries, key=lambda entry: int(entry.get("CommittedDate") or 0), default={})
+        except (ValueError, TypeError, OverflowError) as error:
+            raise no_hubs_answer(repo_id) from error
         commit = str(newest.get("Revision") or revision or _DEFAULT_REVISION)
         return Listing(repo_id, revision=commit, requested=revision or _DEFAULT_REVISION, files=files)
 
@@ -63,6 +74,14 @@ class ModelScopeHub:
                 file_size=file.size,
                 progress_callbacks=[_reporting_callback(advance)],
             )
+
+
+def _was_no_answer(error: BaseException) -> bool:
+    """The client wraps some of what reading an answer leads to into errors of its own, which have no status then."""
+    if isinstance(error, ClientError):
+        cause = error.__cause__ or error.__context__
+        return getattr(error, "status_code", None) in {None, 200} and isinstance(cause, json.JSONDecodeError)
+    return is_no_answer(error)
 
 
 def _reporting_callback(advance: Advance) -> type[ProgressCallback]:

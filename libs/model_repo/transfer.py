@@ -133,14 +133,16 @@ class Transfer:
         staging = self._staging(file)
         partial = partial_path(staging / file.remote.path)
         patience = Patience(self._retry, self._cancelled)
+        most = _size(partial)
         while True:
-            before = _size(partial)
             counter = _Counter(lambda count: self._advance(file, count))
             try:
                 received = self._hub.fetch(file.listing, file.remote, staging, counter)
             except HubUnavailableError as error:
                 self._advance(file, -counter.total)
-                patience.wait_after(error, progressed=_size(partial) > before)
+                # Progress is more than ever before: a hub that sends now these bytes, now those, makes none.
+                patience.wait_after(error, progressed=_size(partial) > most)
+                most = max(most, _size(partial))
                 continue
             if _size(received) != file.remote.size:
                 raise HubError(f"{file.name}: the hub sent {_size(received):,} of {file.remote.size:,} bytes")

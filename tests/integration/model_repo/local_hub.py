@@ -26,7 +26,9 @@ class Fault:
 
     ``status`` answers with it; ``cut_after`` closes the connection after so many bytes of the body; ``slow`` sleeps so
     many seconds between pieces of ``piece`` bytes; ``content`` is served instead of the file; ``redirect`` sends the
-    client there; ``hold`` is waited for in mid-file, and ``reached`` set when it is.
+    client there; ``hold`` is waited for in mid-file, and ``reached`` set when it is. ``answer`` is the body whatever
+    was asked; ``range_as_200`` sends the range that was asked for with the status of the whole; ``endless`` goes on for
+    so many bytes behind the file without having said how many come.
     """
 
     status: int | None = None
@@ -37,6 +39,9 @@ class Fault:
     content: bytes | None = None
     redirect: str | None = None
     hold_after: int | None = None
+    answer: bytes | None = None
+    range_as_200: bool = False
+    endless: int = 0
     reached: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -198,8 +203,12 @@ class _Handler(BaseHTTPRequestHandler):
         if start and start >= len(content):
             self._status(416, {"Content-Range": f"bytes */{len(content)}"})
             return
-        self.send_response(206 if range_ else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_response(206 if range_ and not fault.range_as_200 else 200)
+        if not fault.endless:
+            self.send_header("Content-Length", str(len(content) - start))
+        else:
+            self.send_header("Connection", "close")
+            self.close_connection = True
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("X-Repo-Commit", repository.revision)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
@@ -208,6 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if body:
             self._body(path, content, start, fault)
+            for _ in range(fault.endless // fault.piece):
+                self.wfile.write(bytes(fault.piece))
+                self.hub.served(path, fault.piece)
 
     def _body(self, path: str, content: bytes, start: int, fault: Fault) -> None:
         position = start
@@ -235,7 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(302, {"Location": fault.redirect + self.path})
         elif fault.status is not None:
             self._status(fault.status, fault.headers)
-        return fault.redirect is not None or fault.status is not None
+        elif fault.answer is not None:
+            self._send(fault.answer, fault.headers.get("Content-Type", "application/json"))
+        return fault.redirect is not None or fault.status is not None or fault.answer is not None
 
     def _status(self, status: int, headers: dict[str, str] | None = None) -> None:
         body = b'{"error": "test"}'
@@ -249,9 +263,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _json(self, content: object) -> None:
-        body = json.dumps(content).encode()
+        self._send(json.dumps(content).encode(), "application/json")
+
+    def _send(self, body: bytes, content_type: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
