@@ -19,6 +19,7 @@ from libs.errors import ArtifactMissingError, InputError
 from libs.model_repo.variants import variant_of_folder
 from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.requests.inbox import Inbox
+from libs.requests.local_media import check_local_media
 from libs.requests.states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
 from libs.requests.submission import plan_submission, upload
 from libs.settings import load_settings
@@ -49,6 +50,7 @@ def submit(
     store = store_from_settings(settings)
     inbox = Inbox(store.objects)
     plan = plan_submission(files, inbox)
+    check_local_media(plan.submissions, plan.media)
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
     sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
     warnings = [*model_warnings(requests, settings, store), *prompt_warnings(requests, settings)]

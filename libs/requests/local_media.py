@@ -3,6 +3,7 @@
 What does not belong here: the whole measurement of a driver (``libs.stages.request_media``), which decodes each frame.
 """
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -22,9 +23,10 @@ def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str,
     """
     from libs.media.usable import check_driver, check_reference  # noqa: PLC0415 - loads the media libraries
 
+    composed = {unicodedata.normalize("NFC", name): path for name, path in media.items()}
     seen: set[tuple[str, str, bool]] = set()
     for document, field, name, keep_audio in _uses(submissions):
-        path = media.get(name)
+        path = composed.get(unicodedata.normalize("NFC", name))
         if path is None or (field, name, keep_audio) in seen:
             continue
         seen.add((field, name, keep_audio))

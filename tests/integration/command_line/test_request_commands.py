@@ -17,6 +17,7 @@ from libs.settings import Settings, load_settings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.factory import store_from_settings
 from tests.s3_server import S3Server
+from tests.small_media import write_small_picture, write_small_video
 
 DOCUMENT = "id: solo\nreference: puppet.png\ndriver: videos/dance.mp4\nmodel: sandbox\n"
 
@@ -71,8 +72,8 @@ def desk(tmp_path: Path) -> Path:
     """An artist's folder: media, one request, one batch."""
     folder = tmp_path / "desk"
     (folder / "videos").mkdir(parents=True)
-    (folder / "puppet.png").write_bytes(b"picture")
-    (folder / "videos" / "dance.mp4").write_bytes(b"video")
+    write_small_picture(folder / "puppet.png")
+    write_small_video(folder / "videos" / "dance.mp4")
     (folder / "first-try.yaml").write_text(DOCUMENT)
     (folder / "spring.yaml").write_text(
         "batch: spring\nreferences: [puppet.png]\ndrivers: [videos/dance.mp4]\nsettings: {a: , b: {seed: 3}}\n"
@@ -118,9 +119,31 @@ def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: 
         "inbox/videos/dance.mp4",
     ]
     assert "videos/dance.mp4: was there" in run("submit", desk / "spring.yaml").stdout
-    (desk / "videos/dance.mp4").write_bytes(b"another dance")
+    write_small_video(desk / "videos/dance.mp4", shade=30)
     assert "videos/dance.mp4: sent, in place of another file" in run("submit", desk / "spring.yaml").stdout
     assert len(look(store).accepted) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("videos/dance.mp4", b"a text " * 100, "solo.yaml: driver: not a readable video"),
+        ("videos/dance.mp4", b"", "solo.yaml: driver: the file is empty"),
+        ("puppet.png", b"a text " * 100, "solo.yaml: reference: "),
+        ("puppet.png", None, "solo.yaml: reference: not a picture but a video; are reference and driver exchanged?"),
+    ],
+    ids=["a text as video", "an empty video", "a text as picture", "exchanged"],
+)
+def test_media_that_no_clip_can_be_made_of_are_refused_before_anything_is_sent(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, name: str, content: bytes | None, expected: str
+) -> None:
+    (desk / name).write_bytes((desk / "videos/dance.mp4").read_bytes() if content is None else content)
+    done = run("submit", desk / "first-try.yaml")
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert str(desk / name) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(keys(store)) == []
 
 
 def test_media_go_first(
@@ -137,8 +160,7 @@ def test_media_given_by_hand_or_uploaded_before_are_found(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
 ) -> None:
     store.objects.put_bytes("inbox/there.png", b"picture")
-    elsewhere = tmp_path / "walk.mp4"
-    elsewhere.write_bytes(b"video")
+    elsewhere = write_small_video(tmp_path / "walk.mp4")
     (desk / "mixed.yaml").write_text("id: mixed\nreference: there.png\ndriver: walk.mp4\n")
     done = run("submit", desk / "mixed.yaml", elsewhere)
     assert done.returncode == 0, done.stderr
