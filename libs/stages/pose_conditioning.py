@@ -119,8 +119,17 @@ def _write_preview(media: RequestMedia, conditioning: PoseConditioning, path: Pa
             yield pose
             on_frame(done, len(conditioning))
 
-    columns = {"reference": conditioning.image, "pose": counted(), "driver": framed_driver(media, conditioning)}
+    columns = {
+        reference_caption(media): conditioning.image,
+        "pose": counted(),
+        "driver": framed_driver(media, conditioning),
+    }
     write_comparison(path, columns, media.output_frame_rate, height=conditioning.size[0])
+
+
+def reference_caption(media: RequestMedia) -> str:
+    """What stands above the reference in a preview: that its transparent parts are shown over grey, where there are."""
+    return "reference, over grey" if media.reference_transparent else "reference"
 
 
 def framed_driver(media: RequestMedia, conditioning: PoseConditioning) -> Iterator[np.ndarray]:

@@ -10,14 +10,14 @@ from libs.media.reader import read_frames
 from libs.pose.conditioning import PoseConditioning
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, POSE_PICTURE_FILE
 from libs.stages.pictures import draw_columns
-from libs.stages.pose_conditioning import drawn_poses, framed_driver
+from libs.stages.pose_conditioning import drawn_poses, framed_driver, reference_caption
 from libs.stages.request_media import RequestMedia
 
 
 def draw_pose_preview(media: RequestMedia, conditioning: PoseConditioning, folder: Path) -> None:
     """The picture the clip starts from, the poses asked for, and the driver, into ``folder``."""
     columns = {
-        "reference": conditioning.image,
+        reference_caption(media): conditioning.image,
         "pose": drawn_poses(conditioning),
         "driver": framed_driver(media, conditioning),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from libs.errors import MediaError
+from libs.stages.pose_conditioning import reference_caption
 from libs.stages.pose_tracks import sources_of
 from libs.stages.request_media import MEDIA_FILE, RequestMedia
 
@@ -57,3 +58,14 @@ def test_a_damaged_description_is_named(tmp_path, text):
         (tmp_path / MEDIA_FILE).write_text(text)
     with pytest.raises(MediaError, match="make it again"):
         RequestMedia.load(tmp_path)
+
+
+def test_a_transparent_reference_is_written_down_captioned_and_has_tracks_of_its_own(tmp_path):
+    media = replace(ORDINARY, reference_transparent=True, reference_notes=("transparent parts …",))
+    assert media.describe() == ORDINARY.describe() | {"reference_transparent": True}
+    (tmp_path / MEDIA_FILE).write_text(json.dumps(media.describe()))
+    assert RequestMedia.load(tmp_path) == replace(media, folder=tmp_path, reference_notes=())
+    before, after = sources_of(ORDINARY, DIGESTS, "n", "2"), sources_of(media, DIGESTS, "n", "2")
+    assert after.reference.code != before.reference.code == "2"
+    assert after.driver == before.driver
+    assert (reference_caption(media), reference_caption(ORDINARY)) == ("reference, over grey", "reference")

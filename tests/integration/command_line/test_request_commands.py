@@ -110,6 +110,7 @@ def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: 
     assert done.returncode == 0, done.stderr
     assert "videos/dance.mp4: sent" in done.stdout
     assert "solo.yaml: submitted, 1 request" in done.stdout
+    assert "know only its own figures" in done.stdout
     assert "spring.yaml: submitted, 2 requests" in done.stdout
     assert "note: sandbox was never verified: run the job prepare_models for partition 'sandbox'" in done.stdout
     assert list(keys(store)) == [
