@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     chunk_max_age_days: float = Field(
         7, ge=1, le=LONGEST_AGE_DAYS, description="how long a killed run's chunks and scratch are kept"
     )
+    min_free_disk_gb: float = Field(
+        2, ge=0, le=10**9, description="a worker with less free disk than this takes no clips; 0: never mind"
+    )
     artifact_cache_max_gb: float = Field(
         100, ge=0, le=10**9, description="size of DATA_DIR/artifact_cache after housekeeping"
     )

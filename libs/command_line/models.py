@@ -192,6 +192,22 @@ def quantize(variant: VariantArgument) -> None:
 
 @app.command(
     epilog=examples(
+        "one-to-all models prepare 14b",
+    )
+)
+def prepare(variant: VariantArgument) -> None:
+    """Make this host ready for a variant: fetch or make what is missing, then verify."""
+    layout = layout_of(variant, load_settings())
+    if layout.variant.base is None:
+        download(variant, None, None, None, None)
+    else:
+        prepare(layout.variant.base)
+        quantize(layout.variant.base)
+    verify(variant)
+
+
+@app.command(
+    epilog=examples(
         "one-to-all models status",
     )
 )

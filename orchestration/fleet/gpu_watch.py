@@ -40,8 +40,10 @@ class GpuWatch:
         read_on: Callable[[], None],
         pauses: tuple[float, ...] = PAUSES_SECONDS,
         wait: Callable[[float], None] = time.sleep,
+        subject: str = "GPU",
     ) -> None:
-        """``why_silent`` asks the GPU; ``read_on`` returns once the worker reads its queue again."""
+        """``why_silent`` asks the GPU, or what ``subject`` names; ``read_on`` returns once the queue is read again."""
+        self.subject = subject
         self.troubles = 0
         self._why_silent = why_silent
         self._read_on = read_on
@@ -61,7 +63,12 @@ class GpuWatch:
             self.troubles += 1
             known = self._trouble
             self._trouble = Trouble(reason, known.since if known else time.time())
-        logger.error("The GPU of this worker does not work (%s): it takes no runs until the GPU answers", reason)
+        logger.error(
+            "The %s of this worker does not work (%s): it takes no runs until the %s answers",
+            self.subject,
+            reason,
+            self.subject,
+        )
         if known is None:
             threading.Thread(target=self._wait_for_gpu, name="gpu-watch", daemon=True).start()
 
@@ -78,11 +85,11 @@ class GpuWatch:
                 with self._lock:
                     self.troubles += 1
                     self._trouble = self._trouble and replace(self._trouble, reason=reason)
-                logger.error("The GPU of this worker still does not answer: %s", reason)
+                logger.error("The %s of this worker still does not answer: %s", self.subject, reason)
             elif self.troubles <= losses:
                 self._read_on()
                 with self._lock:
                     if self.troubles <= losses:  # no other loss was reported meanwhile
                         self._trouble = None
-                        logger.warning("The GPU of this worker answers again: it takes runs")
+                        logger.warning("The %s of this worker answers again: it takes runs", self.subject)
                         return

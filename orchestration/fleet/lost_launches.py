@@ -89,6 +89,7 @@ def lost_launches(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return dg.SkipReason("This instance does not launch runs through Redis.")
     try:
         since = _missing_since(context.cursor)
+        launcher.announce_code()  # this process is the code location: workers compare theirs
         still_missing, lost = fail_lost_launches(context.instance, launcher, since, time.time())
     except BROKER_ERRORS:
         return dg.SkipReason("Redis cannot be reached; nothing can be concluded.")

@@ -18,6 +18,7 @@ from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID
 
 from libs.settings import load_settings
 from orchestration.fleet.celery_app import make_celery_app, require_redis_url, send_run
+from orchestration.fleet.code_version import announce_code
 from orchestration.fleet.roll_call import BROKER_ERRORS, RollCall
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 
@@ -72,6 +73,14 @@ class FleetRunLauncher(CeleryRunLauncher):
         self._instance.report_engine_event(
             f"Sent the run to the queue {queue}.", run, EngineEventData({"queue": queue}), cls=self.__class__
         )
+
+    def announce_code(self) -> None:
+        """Say which code this process runs; called by the code location, whose word counts.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        announce_code(require_redis_url(load_settings()))
 
     def queue_of(self, run: dg.DagsterRun) -> str:
         """The Celery queue that ``run`` is sent to."""

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 import psutil
@@ -28,6 +29,7 @@ from orchestration.fleet.draining import DRAINED_STATUS, Draining
 from orchestration.fleet.gpu_check import GpuCheck, UsedGpus
 from orchestration.fleet.gpu_requirement import DEVICE_VARIABLE, required_gpus
 from orchestration.fleet.gpu_watch import GpuWatch
+from orchestration.fleet.host_check import HostCheck
 from orchestration.fleet.old_compute_logs import keep_removing
 from orchestration.fleet.planned_stop import note_planned_stop
 from orchestration.fleet.roll_call import BROKER_ERRORS
@@ -68,8 +70,19 @@ def make_worker_app(redis_url: str, gate: RunGate | None = None) -> Celery:
     return app
 
 
-def watch_gpus(gpus: UsedGpus, redis_url: str, node: str, queue: str, draining: Draining) -> tuple[GpuWatch, RunGate]:
-    """The parts of main process and of its children that keep runs from a worker whose GPUs do not answer."""
+@dataclass(frozen=True)
+class Guards:
+    """The parts of main process and of its children that keep runs from a worker that cannot make them."""
+
+    gpu_watch: GpuWatch | None
+    """None for a worker that needs no GPU."""
+    host_watch: GpuWatch
+    gate: RunGate
+    lacking: set[str]
+
+
+def guard(gpus: UsedGpus | None, redis_url: str, node: str, queue: str, draining: Draining) -> Guards:
+    """Runs wait while the GPUs of this worker do not answer, or its host lacks something."""
     outbox = make_celery_app(redis_url, with_results=False)
 
     def read_on() -> None:
@@ -91,8 +104,18 @@ def watch_gpus(gpus: UsedGpus, redis_url: str, node: str, queue: str, draining: 
                 logger.warning("Redis is away: this worker takes runs once it is back")
                 time.sleep(BROKER_PAUSE_SECONDS)
 
-    watch = GpuWatch(GpuCheck(gpus).why_silent, read_on)
-    return watch, RunGate(GpuCheck(gpus), outbox, node, queue, had_troubles=lambda: watch.troubles > 0)
+    host = HostCheck(redis_url)
+    host_watch = GpuWatch(host.why_still_unfit, read_on, subject="host")
+    watch = GpuWatch(GpuCheck(gpus).why_silent, read_on) if gpus else None
+    gate = RunGate(
+        GpuCheck(gpus) if gpus else None,
+        outbox,
+        node,
+        queue,
+        had_troubles=lambda: watch is not None and watch.troubles > 0,
+        host=HostCheck(redis_url, host.code),
+    )
+    return Guards(watch, host_watch, gate, host.lacking)
 
 
 def visible_devices(queue: str, gpu: str | None) -> str | None:
@@ -153,13 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = options.name or f"{options.queue}-{(options.gpu or str(os.getpid())).replace(',', '-')}"
     node = f"{name}@{socket.gethostname()}"
     draining = Draining(runs_in_progress)
-    watch = gate = None
-    if gpus := required_gpus(settings, options.queue, os.environ, named=bool(options.gpu)):
+    gpus = required_gpus(settings, options.queue, os.environ, named=bool(options.gpu))
+    if gpus:
         # What `auto` means is settled: a clip that finds no GPU later fails, rather than going to the CPU.
         os.environ[DEVICE_VARIABLE] = settings.one_to_all_device.replace("auto", "cuda")
-        watch, gate = watch_gpus(gpus, redis_url, node, options.queue, draining)
-    open_panel(options.queue, watch, draining)
-    app = make_worker_app(redis_url, gate)
+    guards = guard(gpus, redis_url, node, options.queue, draining)
+    open_panel(options.queue, guards.gpu_watch, draining, guards.host_watch, guards.lacking)
+    app = make_worker_app(redis_url, guards.gate)
     interrupt_runs_after(options.grace)
     announce_worker(name, options.queue)
     keep_removing()

@@ -43,8 +43,12 @@ def describe(state: Mapping[str, Any], now: float) -> str:
         doing = f"is drained: {doing}, takes no more runs"
     elif state["trouble"] is not None:
         minutes = (now - state["since"]) / 60
-        doing = f"takes no runs for {minutes:.0f} min, since its GPU does not work: {state['trouble']}"
+        doing = f"takes no runs for {minutes:.0f} min, {_why(state)}: {state['trouble']}"
     return f"queue {state['queue']}  {doing}"
+
+
+def _why(state: Mapping[str, Any]) -> str:
+    return "since its host cannot make them" if state.get("of") == "host" else "since its GPU does not work"
 
 
 def missing_workers(states: Sequence[tuple[str, Mapping[str, Any]]], gpu_workers: int, cpu_workers: int) -> list[str]:

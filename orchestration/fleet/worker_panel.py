@@ -18,11 +18,14 @@ GPU_LOST = "gpu_lost"
 GPU_WORKS = "gpu_works"
 """Likewise: a clip was made."""
 
+HOST_UNFIT = "host_unfit"
+"""Told by a process of the worker, with the ``reason`` and perhaps a ``variant``: take no runs until that is mended."""
+
 DRAIN = "fleet_drain"
 """Told by a person (``drain``): take no more runs, finish what is in progress, then end, or with ``stay`` wait."""
 
 STATE = "fleet_state"
-"""Asked by anybody: ``queue``, ``runs``, ``draining``, ``stays``; ``trouble`` and ``since`` where it takes no runs."""
+"""Asked by anybody: ``queue``, ``runs``, ``draining``, ``stays``; ``trouble``, ``of``, ``since`` if it takes none."""
 
 
 def runs_in_progress() -> list[str]:
@@ -30,8 +33,8 @@ def runs_in_progress() -> list[str]:
     return sorted({request.id for request in {*worker_state.reserved_requests, *worker_state.active_requests}})
 
 
-def open_panel(queue: str, watch: GpuWatch | None, draining: Draining) -> None:
-    """Let this process answer; ``watch`` is None for a worker that needs no GPU."""
+def open_panel(queue: str, watch: GpuWatch | None, draining: Draining, host_watch: GpuWatch, lacking: set[str]) -> None:
+    """Let this process answer; ``watch`` is None for a worker that needs no GPU, ``lacking`` takes missing variants."""
 
     def gpu_lost(state: Any, reason: str) -> dict[str, Any]:
         if watch is None:
@@ -44,12 +47,19 @@ def open_panel(queue: str, watch: GpuWatch | None, draining: Draining) -> None:
             watch.report_success()
         return {"ok": "noted"}
 
+    def host_unfit(state: Any, reason: str, variant: str | None = None) -> dict[str, Any]:
+        if variant:
+            lacking.add(variant)
+        host_watch.report_loss(reason)
+        return dict(cancel_consumer(state, queue))
+
     def drain(state: Any, stay: bool = False) -> dict[str, Any]:
         draining.begin(stay=stay)
         return dict(cancel_consumer(state, queue))
 
     def fleet_state(_state: Any) -> dict[str, Any]:
-        trouble = watch.trouble if watch is not None else None
+        watches = [one for one in (watch, host_watch) if one is not None and one.trouble is not None]
+        trouble = watches[0].trouble if watches else None
         return {
             "queue": queue,
             "runs": runs_in_progress(),
@@ -57,9 +67,11 @@ def open_panel(queue: str, watch: GpuWatch | None, draining: Draining) -> None:
             "stays": draining.stays,
             "trouble": trouble.reason if trouble else None,
             "since": trouble.since if trouble else None,
+            "of": watches[0].subject if watches else None,
         }
 
     Panel.register(name=GPU_LOST, type="control")(gpu_lost)
     Panel.register(name=GPU_WORKS, type="control")(gpu_works)
+    Panel.register(name=HOST_UNFIT, type="control")(host_unfit)
     Panel.register(name=DRAIN, type="control")(drain)
     Panel.register(name=STATE, type="inspect")(fleet_state)

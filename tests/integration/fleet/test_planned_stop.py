@@ -6,8 +6,10 @@ import threading
 
 import dagster as dg
 import pytest
+from redis import Redis
 
 from orchestration.fleet import drain, worker_list
+from orchestration.fleet.code_version import KEY
 from orchestration.fleet.draining import DRAINED_STATUS
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
@@ -67,3 +69,18 @@ def test_a_drained_worker_finishes_its_run_takes_no_other_and_ends(
 def listed(capsys: pytest.CaptureFixture[str]) -> str:
     worker_list.main(["--gpu-workers", "0"])
     return capsys.readouterr().out
+
+
+def test_a_worker_with_other_code_than_the_code_location_takes_no_runs_until_it_is_the_same(fleet) -> None:
+    """The code location says its version every ten seconds: that ends what this test says in between."""
+    with fleet.only_worker("gpu-0"), Redis.from_url(fleet.fleet.redis_url) as redis:
+        run_id = fleet.launch("other-code")
+
+        def refused() -> bool:
+            redis.set(KEY, "other")
+            return "cannot make the run (this worker runs code" in fleet.messages(run_id)
+
+        fleet.wait_until("the run is given back", refused, 60)
+        assert fleet.run(run_id).status == dg.DagsterRunStatus.STARTING
+        assert fleet.finish(run_id, 120) == SUCCESS
+    assert len(fleet.runs_of("other-code")) == 1

@@ -213,7 +213,8 @@ def test_a_worker_that_does_not_hear_it_yet_is_told_again_to_read_its_queue(monk
     outbox = SimpleNamespace(connection_for_write=contextlib.nullcontext, control=control)
     monkeypatch.setattr(worker, "make_celery_app", lambda *_, **__: outbox)
     monkeypatch.setattr(worker, "BROKER_PAUSE_SECONDS", 0.0)
-    watch, _ = worker.watch_gpus(UsedGpus(), "redis://host", "gpu-0@host", "gpu", Draining(list))
+    watch = worker.guard(UsedGpus(), "redis://host", "gpu-0@host", "gpu", Draining(list)).gpu_watch
+    assert watch is not None
     watch._read_on()
     assert answers == []
 
