@@ -3,9 +3,13 @@
 What does not belong here: drawing bars in a terminal (``libs.command_line``, ``orchestration.terminal_progress``).
 """
 
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
+
+from libs.durations import show_duration
 
 SECONDS_BETWEEN_LINES = 5.0
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -63,6 +67,40 @@ def describe_progress(
     if rate > 0 and total and done < total:
         line += f", {(total - done) / rate:.0f} s left"
     return f"{line} ({detail})" if detail else line
+
+
+@dataclass(frozen=True)
+class ProgressLine:
+    """What a line of :func:`describe_progress` says, as far as a person at a list wants it."""
+
+    stage: str
+    percent: int | None
+    seconds_left: float | None
+    detail: str
+
+    def describe(self, seconds_ago: float = 0.0) -> str:
+        """For a list: ``sampling, chunk 2 of 4, 43 %, 3 min left``, where the line was written a while ago."""
+        parts = [self.stage, self.detail, "" if self.percent is None else f"{self.percent} %"]
+        if self.seconds_left is not None:
+            parts.append(f"{show_duration(max(0.0, self.seconds_left - seconds_ago))} left")
+        return ", ".join(part for part in parts if part)
+
+
+_LINE = re.compile(
+    r"(?P<stage>[^:]+): (?P<done>\S+(?: [kMGT]?B| bytes)?)(?: of [^,]+, (?P<percent>[0-9]+) %)?(?:, [^,(]+/s)?"
+    r"(?:, (?P<left>[0-9]+) s left)?(?: \((?P<detail>.*)\))?"
+)
+
+
+def parse_progress(line: str) -> ProgressLine | None:
+    """What a line of :func:`describe_progress` says; None for any other line."""
+    match = _LINE.fullmatch(line)
+    if match is None or not match["done"][0].isdigit():
+        return None
+    percent, left = match["percent"], match["left"]
+    return ProgressLine(
+        match["stage"], int(percent) if percent else None, float(left) if left else None, match["detail"] or ""
+    )
 
 
 def show_bytes(count: float) -> str:

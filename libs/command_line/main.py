@@ -5,6 +5,8 @@ What does not belong here: any command (one module for each group of them).
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -21,6 +23,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"one-to-all {version('one-to-all-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """What may stand before every command."""
+
+
 requests.add_to(app)
 app.command(epilog=examples("one-to-all share dance-1", "one-to-all share dance-1 --expires 7d"))(share.share)
 app.command(epilog=examples("one-to-all trace dance-1", "one-to-all trace dance-1.mp4 --request again.json"))(

@@ -1,10 +1,10 @@
-"""``one-to-all submit``, ``list`` and ``fetch``: requests and their results, without Dagster.
+"""``one-to-all submit`` and ``fetch``: requests and their results; and the commands beside them.
 
 Each command reads its arguments, asks the store, and prints what it found. What does not belong here: what is uploaded
 in which order (``libs.requests.submission``), and what a state means (``libs.requests.states``).
 """
 
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
 from shutil import copyfileobj
 from typing import Annotated
@@ -12,15 +12,20 @@ from typing import Annotated
 import typer
 
 from libs.atomic_write import atomic_write
+from libs.command_line.control import cancel, retry
 from libs.command_line.known_requests import require_result
+from libs.command_line.listing import list_requests
 from libs.command_line.options import examples
+from libs.command_line.runs import open_runs
 from libs.command_line.terminal import PlainTable, console, whole
 from libs.errors import ArtifactMissingError, InputError
 from libs.model_repo.variants import variant_of_folder
-from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
+from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, content_of
+from libs.requests.animation_request import AnimationRequest
 from libs.requests.inbox import Inbox
+from libs.requests.listing import what_will_happen
 from libs.requests.local_media import check_local_media
-from libs.requests.states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
+from libs.requests.states import ClipState, RequestStates
 from libs.requests.submission import plan_submission, upload
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
@@ -37,6 +42,8 @@ RESULTS = (
     ("animation_review", CONTACT_SHEET_FILE, "-contact-sheet"),
 )
 """Asset, file of it, and what follows the id in the name of the fetched file."""
+
+_NAMES_SHOWN = 3
 
 
 def submit(
@@ -61,35 +68,29 @@ def submit(
     for name in plan.media:
         where = ", in place of another file of that name" if name in before else ""
         console.print(f"{name}: sent{where}" if name in sent else f"{name}: was there")
+    found = open_runs()
+    reports = found.runs.reports([]) if found.runs else {}
+    states = {state.request_id: state for state in RequestStates(store).of([request.id for request in requests])}
+    sizes = {path: info.size for path, info in inbox.media(_media_paths(requests)).items()}
     for name, submission in plan.submissions.items():
-        count = len(submission.requests)
-        console.print(f"{name}: submitted, {'1 request' if count == 1 else f'{count} requests'}")
-        if count > 1:
-            shown = ", ".join(request.id for request in submission.requests[:3])
-            console.print(f"  {shown}{', …' if count > 3 else ''}")
+        console.print(f"{name}: submitted")
+        outcomes: dict[str, list[str]] = {}
+        for request in submission.requests:
+            outcome = what_will_happen(
+                request,
+                AcceptedRequests(store.objects).find(request.id),
+                content_of(request, {path: sizes.get(path, 0) for path in _media_paths([request])}),
+                states[request.id].clip,
+                reports.get(request.id),
+            )
+            outcomes.setdefault(outcome, []).append(request.id)
+        for outcome, ids in outcomes.items():
+            more = f" and {len(ids) - _NAMES_SHOWN} more" if len(ids) > _NAMES_SHOWN else ""
+            console.print(f"  {', '.join(ids[:_NAMES_SHOWN])}{more}: {outcome}", soft_wrap=True)
 
 
-def list_requests() -> None:
-    """What is in the inbox, what was refused, and which requests have a clip: as the store says."""
-    store = store_from_settings(load_settings())
-    inbox = Inbox(store.objects)
-    requests = AcceptedRequests(store.objects)
-    table = PlainTable(whole("request"), "state", "priority")
-    for rejection in inbox.rejections():
-        table.add_row(rejection.name, f"refused: {rejection.reason}", "")
-    for document in inbox.documents():
-        table.add_row(document.name, "in the inbox", "")
-    ids = sorted(set(chain(requests.ids(), stored_partitions(store.objects, CLIP_ASSET))))
-    states = list(RequestStates(store).of(ids))
-    for state in states:
-        priority = "" if state.clip == ClipState.STORED else str(state.priority)
-        table.add_row(state.request_id, state.clip.value, priority)
-    if table.row_count:
-        console.print(table)
-        if any(state.clip == ClipState.OWED for state in states):
-            console.print(f"{ClipState.OWED}: waits, is being made, or failed; the Dagster UI says which")
-    else:
-        console.print("no requests: hand one in with `one-to-all submit`")
+def _media_paths(requests: Iterable[AnimationRequest]) -> set[str]:
+    return {path for request in requests for path in (request.reference, request.driver)}
 
 
 def fetch(
@@ -100,17 +101,23 @@ def fetch(
     ] = None,
     versions: Annotated[bool, typer.Option("--versions", help="Only show all clips this request has had.")] = False,
 ) -> None:
-    """Download a request's clip, its pose preview and its contact sheet, and verify what arrived."""
+    """Download what a request has by now (clip, pose preview, contact sheet), and verify what arrived."""
     store = store_from_settings(load_settings())
     if versions:
         _show_versions(store, request_id)
         return
-    require_result(store, request_id)
     if digest is not None:
+        require_result(store, request_id)
         _save(store, request_id, CLIP, to, digest)
         return
+    there = [result for result in RESULTS if store.manifest(result[0], request_id) is not None]
+    if not there:
+        require_result(store, request_id)
     for result in RESULTS:
-        _save(store, request_id, result, to)
+        if result in there:
+            _save(store, request_id, result, to)
+        else:
+            console.print(f"{result[0]}: not there yet; `one-to-all list` shows how far the request is", soft_wrap=True)
     (state,) = RequestStates(store).of([request_id])
     if state.clip == ClipState.OUTDATED:
         console.print("the request was changed since; the clip of its newest content is not there yet")
@@ -121,7 +128,11 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=examples("one-to-all submit puppet-dance.yaml", "one-to-all submit spring.yaml videos/dance.mp4")
     )(submit)
-    app.command("list", epilog=examples("one-to-all list"))(list_requests)
+    app.command("list", epilog=examples("one-to-all list", "one-to-all list --watch", "one-to-all list --all --json"))(
+        list_requests
+    )
+    app.command(epilog=examples("one-to-all cancel puppet-dance"))(cancel)
+    app.command(epilog=examples("one-to-all retry puppet-dance", "one-to-all retry puppet-dance --tonight"))(retry)
     app.command(
         epilog=examples(
             "one-to-all fetch puppet-dance",
@@ -153,7 +164,7 @@ def _save(
     except ArtifactMissingError:
         if result is CLIP:
             raise
-        console.print(f"{asset}: not there (yet)")
+        console.print(f"{asset}: has no {file}")
         return
     try:
         with source, atomic_write(target) as temporary, temporary.open("wb") as written:

@@ -154,6 +154,14 @@ class AcceptedRequests:
         self._replace(before, accepted, is_open=is_open)
         return accepted
 
+    def try_again(self, accepted: AcceptedRequest, now: datetime | None = None) -> AcceptedRequest:
+        """Owe the clip of ``accepted`` once more, as if its document were submitted again."""
+        again = accepted.model_copy(
+            update={"accepted": now or datetime.now(UTC), "submissions": accepted.submissions + 1}
+        )
+        self._replace(accepted, again, is_open=True)
+        return again
+
     def is_open(self, accepted: AcceptedRequest) -> bool:
         """True while a clip of exactly this content is owed."""
         return self._objects.exists(_open_key(accepted))

@@ -9,7 +9,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
-from orchestration.policies import CONTENT_TAG, GPU_POOL, GPU_QUEUE
+from orchestration.policies import CONTENT_TAG, DROPPED_TAG, GPU_POOL, GPU_QUEUE
 from orchestration.request_runs import makes_a_clip
 
 CPU_QUEUE = "cpu"
@@ -41,6 +41,7 @@ class FleetRunCoordinator(QueuedRunCoordinator):
         """Tag the run, then queue it; a queue named by the run's own tags is respected."""
         run = context.dagster_run
         if twin := self._twin_of(run):
+            self._instance.add_run_tags(run.run_id, {DROPPED_TAG: twin.run_id})
             self._instance.report_run_canceled(run, f"Not queued: run {twin.run_id} makes the same clip already.")
             return self._instance.get_run_by_id(run.run_id) or run
         if DAGSTER_CELERY_QUEUE_TAG not in run.tags:

@@ -1,4 +1,4 @@
-"""The schedule that makes, off-peak, every clip that is owed.
+"""The schedule that makes, off-peak, every clip that is owed; what a person canceled stays canceled.
 
 What does not belong here: how a clip's state is known (``libs.requests.states``), and what counts as a run in progress
 (``orchestration.request_runs``).
@@ -13,6 +13,7 @@ from dagster._utils.schedules import is_valid_cron_schedule
 from libs.errors import SettingsError
 from libs.requests.states import ClipState, RequestState, RequestStates
 from libs.settings import Settings
+from orchestration.canceled_runs import canceled_requests
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.recovery.batches import batch_of, stopped_at
@@ -37,7 +38,7 @@ def build_nightly_batch(settings: Settings) -> dg.ScheduleDefinition:
         cron_schedule=settings.nightly_cron,
         execution_timezone=settings.nightly_timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Runs every registered request that has no clip of its newest content, the most urgent first.",
+        description="Runs every registered request that has no clip of its newest content, unless it was canceled.",
     )
     def nightly_batch(
         context: dg.ScheduleEvaluationContext, storage: StorageResource
@@ -49,6 +50,10 @@ def build_nightly_batch(settings: Settings) -> dg.ScheduleDefinition:
         if stopped := stopped_at(storage.objects(), batch):
             return dg.SkipReason(f"The batch {batch} was stopped at {stopped}.")
         missing = [state for state in most_urgent_first(states) if not progress.cover(state.request_id, state.content)]
+        canceled = canceled_requests(context.instance, storage.objects(), missing)
+        missing = [state for state in missing if state.request_id not in canceled]
+        if canceled:
+            context.log.info(f"{len(canceled)} canceled requests stay so until they are submitted again")
         if not missing:
             return dg.SkipReason(f"None of the {len(registered)} registered requests lacks a clip.")
         return [

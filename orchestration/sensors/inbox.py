@@ -16,6 +16,7 @@ from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.request_runs import RunsInProgress, clip_run
 from orchestration.resources import SettingsResource, StorageResource
+from orchestration.retries import requests_to_try_again
 
 _NAMES_SHOWN = 5
 
@@ -48,7 +49,13 @@ def inbox_sensor(
     for problem in intake.unreadable:
         context.log.warning(f"left in the inbox: {problem}")
     accepted = {entry.request.id: entry for entry in intake.accepted}
-    owed = [entry for entry in accepted.values() if _runs_now(entry) and requests.is_open(entry)]
+    again = requests_to_try_again(context.instance, objects, requests)
+    accepted |= again
+    owed = [
+        entry
+        for entry in accepted.values()
+        if (_runs_now(entry) or entry.request.id in again) and requests.is_open(entry)
+    ]
     progress = RunsInProgress(context.instance) if owed else None
     runs = [_run_of(entry) for entry in owed if progress and not progress.cover(entry.request.id, entry.content)]
     asked = observe_changed_documents(context.instance, list(accepted.values()))

@@ -1,6 +1,8 @@
 """Progress lines: the first and the last of a stage, few between, with the time left."""
 
-from libs.progress import describe_progress, progress_lines
+import pytest
+
+from libs.progress import describe_progress, parse_progress, progress_lines
 
 
 def test_lines_are_few_and_the_last_is_never_missing() -> None:
@@ -41,3 +43,22 @@ def test_a_line_says_units_and_what_is_at_hand() -> None:
     assert describe_progress("hashing", 12 * 10**8, 44 * 10**8, 85e6, "a", in_bytes=True) == (
         "hashing: 1.2 GB of 4.4 GB, 27 %, 85.0 MB/s, 38 s left (a)"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (describe_progress("sampling", 12, 28, 0.1, "chunk 2 of 4"), "sampling, chunk 2 of 4, 42 %, 2 min left"),
+        (describe_progress("poses", 7, 10, 0.0), "poses, 70 %"),
+        (describe_progress("hashing", 10**9, 4 * 10**9, 10**8, in_bytes=True), "hashing, 25 %, 20 s left"),
+    ],
+)
+def test_a_line_of_the_log_is_read_again(line: str, shown: str) -> None:
+    parsed = parse_progress(line)
+    assert parsed is not None
+    assert parsed.describe(seconds_ago=10.0) == shown
+
+
+@pytest.mark.parametrize("line", ["sandbox: warm, 0.1 s", "memory plan, calculated: all", "", "x" * 2000, "a: b"])
+def test_other_lines_of_the_log_are_no_progress(line: str) -> None:
+    assert parse_progress(line) is None

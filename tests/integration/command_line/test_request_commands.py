@@ -1,5 +1,6 @@
 """``one-to-all submit``, ``list`` and ``fetch`` against a folder and a real S3 server, without Dagster."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -109,9 +110,9 @@ def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: 
     done = run("submit", desk / "first-try.yaml", desk / "spring.yaml")
     assert done.returncode == 0, done.stderr
     assert "videos/dance.mp4: sent" in done.stdout
-    assert "solo.yaml: submitted, 1 request" in done.stdout
+    assert "solo.yaml: submitted\n  solo: runs now\n" in done.stdout
     assert "know only its own figures" in done.stdout
-    assert "spring.yaml: submitted, 2 requests" in done.stdout
+    assert "spring.yaml: submitted\n  spring" in done.stdout
     assert "note: sandbox was never verified: run the job prepare_models for partition 'sandbox'" in done.stdout
     assert list(keys(store)) == [
         "inbox/puppet.png",
@@ -202,16 +203,72 @@ def test_list_shows_every_state(
     (desk / "waiting.yaml").write_text(DOCUMENT.replace("solo", "waiting"))
     run("submit", desk / "waiting.yaml")
     shown = run("list").stdout
-    rows = {line.split("│")[1].strip(): line for line in shown.splitlines() if line.startswith("│")}
-    assert "refused: bad.yaml: reference: is required" in rows["bad.yaml"]
-    assert "in the inbox" in rows["waiting.yaml"]
-    assert "older clip" in rows["solo"]
-    assert "8" in rows["solo"]
-    assert "clip stored" in rows[accepted[1].request.id]
-    assert "no clip yet" in rows[accepted[2].request.id]
+    rows = dict(line.split(None, 1) for line in shown.splitlines() if len(line.split()) > 1)
+    assert rows["waiting.yaml"] == "queued: waits for the next scan"
+    assert rows["solo"] == "stored, stale (the request was changed since): no clip yet"
+    assert rows[accepted[1].request.id] == "stored"
+    assert rows[accepted[2].request.id] == "no clip yet"
+    requests, _, rejected = shown.partition("\nrejected (")
+    assert "bad.yaml  bad.yaml: reference: is required" in rejected
+    assert "bad.yaml" not in requests
+    assert "Dagster cannot be asked" in shown
+    assert requests.index("waiting.yaml") < requests.index("solo") < requests.index(accepted[2].request.id)
     monkeypatch.setenv("COLUMNS", "50")
     narrow = run("list").stdout
     assert all(entry.request.id in narrow for entry in accepted), "ids are to be copied: they are never cut"
+    document = json.loads(run("list", "--json").stdout)
+    assert [entry["document"] for entry in document["rejected"]] == ["bad.yaml"]
+    assert {entry["id"]: entry["state"] for entry in document["requests"]}[accepted[1].request.id] == "stored"
+
+
+def test_one_line_each_at_eighty_columns(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (desk / "first-try.yaml").write_text(DOCUMENT.replace("puppet.png", f"{'long' * 30}.png"))
+    store.objects.put_bytes("inbox/solo.yaml", (desk / "first-try.yaml").read_bytes())
+    store.objects.put_bytes("inbox/[/nope].yaml", b"id: bad\nreference: " + b"x" * 400)
+    look(store)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("list").stdout.splitlines()
+    assert lines[0].startswith("solo.yaml  waiting for media: longlong")
+    assert lines[0].endswith("…")
+    assert any(line.startswith("[/nope].yaml  ") for line in lines)
+    assert all(len(line) <= 80 for line in lines if "Dagster" not in line)
+
+
+def test_what_was_canceled_and_tried_again_is_said(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
+) -> None:
+    run("submit", desk / "first-try.yaml")
+    accepted = look(store).accepted[0]
+    canceled = run("cancel", "solo")
+    assert canceled.returncode == 1, "without Dagster no run was stopped"
+    assert "solo: canceled for the nightly batch" in canceled.stdout
+    assert run("list").stdout.splitlines()[0].startswith("solo  canceled (20")
+    assert "solo: tonight" in run("retry", "solo", "--tonight").stdout
+    assert run("list").stdout.splitlines()[0] == "solo  no clip yet"
+    assert "solo: runs now" in run("retry", "solo").stdout
+    assert run("list").stdout.splitlines()[0].startswith("solo  queued: tried again")
+    publish(store, accepted, tmp_path / "made")
+    assert "already made: fetch it with `one-to-all fetch solo`" in run("retry", "solo").stdout
+    assert "there is nothing to cancel" in run("cancel", "solo").stdout
+    assert "solo: already made: fetch it with `one-to-all fetch solo`" in run("submit", desk / "first-try.yaml").stdout
+    assert run("retry", "nobody").stderr.startswith("error: nobody: there is no such request")
+    assert run("--version").stdout.startswith("one-to-all ")
+
+
+def test_fetch_brings_the_poses_before_the_clip(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
+) -> None:
+    run("submit", desk / "first-try.yaml")
+    look(store)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "preview.mp4").write_text("poses")
+    store.publish("pose_conditioning", "solo", ArtifactFiles(tmp_path / "made"))
+    done = run("fetch", "solo", "--to", tmp_path / "clips")
+    assert done.returncode == 0
+    assert [path.name for path in (tmp_path / "clips").iterdir()] == ["solo-preview.mp4"]
+    assert "animation: not there yet" in done.stdout
 
 
 def test_fetch_brings_the_results(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:

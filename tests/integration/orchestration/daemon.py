@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import RUN_KEY_TAG
 from dagster._core.utils import make_new_run_id
 
 from libs.requests.accepted import CONTENT_ATTRIBUTE
@@ -83,7 +84,8 @@ class Daemon:
 
     def _launch(self, request: dg.RunRequest) -> str:
         assert request.partition_key is not None
-        self.runs.append(self.start_run(request.tags))
+        tags = {**request.tags, RUN_KEY_TAG: request.run_key} if request.run_key else request.tags
+        self.runs.append(self.start_run(tags))
         return request.partition_key
 
     def start_run(

@@ -43,7 +43,7 @@ def test_it_picks_exactly_the_missing_ones(daemon: Daemon) -> None:
     submit(daemon, "resubmitted", prompt="new", when="nightly")
     submit(daemon, "reverted", prompt="new", when="nightly")
     submit(daemon, "reverted", when="nightly")
-    assert sorted(daemon.night()) == ["canceled", "failed", "never", "resubmitted"]
+    assert sorted(daemon.night()) == ["failed", "never", "resubmitted"]
     assert daemon.night() == [], "all of them are in progress now"
 
 
@@ -53,7 +53,7 @@ def test_it_goes_on_until_every_clip_is_there(daemon: Daemon) -> None:
     daemon.succeed("a")
     daemon.fail("b")
     assert daemon.night() == ["b"]
-    daemon.cancel("b")
+    daemon.fail("b")
     assert daemon.night() == ["b"]
     daemon.succeed("b")
     assert daemon.night() == []

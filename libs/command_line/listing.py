@@ -1,0 +1,78 @@
+"""``one-to-all list``: how far each request is, newest first.
+
+What does not belong here: what a state means (``libs.requests.listing``).
+"""
+
+import json
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.cells import cell_len, set_cell_size
+
+from libs.command_line.runs import open_runs
+from libs.command_line.terminal import console
+from libs.printable import escaped
+from libs.requests.listing import Listing, RequestListing
+from libs.settings import load_settings
+from libs.storage.factory import store_from_settings
+
+_NEWEST = 100
+_SECONDS_BETWEEN = 2.0
+
+
+def list_requests(
+    every: Annotated[bool, typer.Option("--all", help=f"All requests, not only the {_NEWEST} newest.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """How far each request is, the newest first; then the documents that were rejected, and why."""
+    found = open_runs()
+    listing = RequestListing(store_from_settings(load_settings()), found.runs)
+    while True:
+        taken = listing.take(None if every else _NEWEST)
+        if as_json:
+            typer.echo(json.dumps(_document(taken, found.reason), indent=None if watch else 2))
+        else:
+            if watch and console.is_terminal:
+                console.clear()
+            _show(taken, found.reason)
+        if not watch:
+            return
+        try:
+            time.sleep(_SECONDS_BETWEEN)
+        except KeyboardInterrupt:
+            return
+
+
+def _show(listing: Listing, reason: str) -> None:
+    _show_lines([(line.name, line.state) for line in listing.requests])
+    if listing.more:
+        console.print(f"… and {listing.more} older: `one-to-all list --all`")
+    if listing.rejected:
+        console.print("\nrejected (the whole reason is in the .error.txt beside the document)")
+        _show_lines([(rejection.name, rejection.reason) for rejection in listing.rejected])
+    if not listing.requests and not listing.rejected:
+        console.print("no requests: hand one in with `one-to-all submit`")
+    if reason:
+        console.print(f"Runs are not shown, since Dagster cannot be asked: {reason}", soft_wrap=True)
+
+
+def _show_lines(lines: list[tuple[str, str]]) -> None:
+    """One line each, as wide as the terminal: names are whole, states are cut."""
+    shown = [(escaped(name), escaped(" ".join(state.splitlines()))) for name, state in lines]
+    usual = [cell_len(name) for name, _ in shown if cell_len(name) <= console.width // 2]
+    column = max(usual, default=0)
+    for name, state in shown:
+        room = max(20, console.width - max(column, cell_len(name)) - 2)
+        cut = state if cell_len(state) <= room else set_cell_size(state, room - 1).rstrip() + "…"
+        console.print(f"{name}{' ' * (column - cell_len(name))}  {cut}", soft_wrap=True)
+
+
+def _document(listing: Listing, reason: str) -> dict[str, Any]:
+    requests = [
+        {"id": line.name, "state": line.state, "since": line.since.isoformat(), "priority": line.priority}
+        for line in listing.requests
+    ]
+    rejected = [{"document": entry.name, "reason": entry.reason} for entry in listing.rejected]
+    return {"requests": requests, "older": listing.more, "rejected": rejected, "runs_not_shown": reason or None}

@@ -1,0 +1,35 @@
+"""The way from a command to the runs of requests, where there is one: set by who starts the command line.
+
+``orchestration.command_line`` hands in Dagster's instance; without it commands tell what the store knows. What does not
+belong here: Dagster.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from libs.requests.run_reports import RequestRuns
+
+
+class RunsOrReason(NamedTuple):
+    """The runs, or why they cannot be asked for."""
+
+    runs: RequestRuns | None
+    reason: str = ""
+
+
+def _nobody() -> RunsOrReason:
+    return RunsOrReason(None, "this command was started without Dagster")
+
+
+_open: Callable[[], RunsOrReason] = _nobody
+
+
+def provide_runs(opener: Callable[[], RunsOrReason]) -> None:
+    """Have commands find runs by ``opener``, which is called when one is needed."""
+    global _open  # noqa: PLW0603 - one command line, one process
+    _open = opener
+
+
+def open_runs() -> RunsOrReason:
+    """The runs of requests, or the reason why nobody can be asked."""
+    return _open()
