@@ -10,6 +10,10 @@ from pathlib import Path
 from libs.command_line import main as command_line
 from libs.command_line.runs import RunsOrReason, provide_runs
 from libs.settings import load_settings
+from orchestration.recovery import commands as recovery
+
+app = command_line.app
+recovery.add_to(app)
 
 
 def main() -> None:

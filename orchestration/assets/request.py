@@ -101,7 +101,7 @@ def validate_request(
         scratch.filled_folder("pose_options") as options_folder,
     ):
         loaded, objects = settings.load(), storage.objects()
-        require_not_stopped(objects, context.run.tags.get(BATCH_TAG))
+        require_not_stopped(objects, context.run.tags.get(BATCH_TAG), context.partition_key)
         inbox = Inbox(objects)
         accepted = _accepted_request(context, objects, loaded)
         note_content(context, accepted.content)

@@ -1,6 +1,7 @@
 """Stopping a nightly batch: its runs that wait or go on, and those that the daemon has yet to launch.
 
-A note in the store says that the batch is stopped; a run of it that starts later ends at once.
+A note in the store says that the batch is stopped; a run of it that starts later ends at once. Its requests count as
+canceled (``libs.requests.cancellations``) until they are submitted or tried again.
 """
 
 import json
@@ -11,6 +12,7 @@ import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.errors import ArtifactMissingError, InputError
+from libs.requests.cancellations import Cancellation, Cancellations
 from libs.storage.objects import ObjectStore
 from orchestration.policies import BATCH_TAG
 from orchestration.request_runs import UNFINISHED, all_runs
@@ -60,13 +62,15 @@ def stopped_at(objects: ObjectStore, batch: str) -> str | None:
         return None
 
 
-def require_not_stopped(objects: ObjectStore, batch: str | None) -> None:
-    """Let a run of a stopped batch end before it does anything.
+def require_not_stopped(objects: ObjectStore, batch: str | None, request_id: str) -> None:
+    """Let a run of a stopped batch end before it does anything; its request counts as canceled.
 
     Raises:
         InputError: ``batch`` was stopped.
     """
     if batch is not None and (stopped := stopped_at(objects, batch)):
+        by = f"the stop of {batch}"
+        Cancellations(objects).remember(Cancellation(request_id=request_id, canceled=datetime.now(UTC), by=by))
         raise InputError(f"the batch {batch} was stopped at {stopped}; submit the request again to make its clip")
 
 

@@ -1,7 +1,7 @@
 """Bringing Dagster's database and the store together, after either was restored from a backup.
 
 Whatever their ages: every accepted request that is not archived gets its partition, what is stored is recorded, and
-what is neither stored nor pending is pending again. ``python -m orchestration.recovery restore`` is the command.
+what is neither stored nor pending is pending again. ``one-to-all restore`` is the command.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from libs.requests.archive import ARCHIVE_PREFIX
 from libs.requests.states import CLIP_ASSET, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
-from orchestration.policies import CONTENT_TAG
+from orchestration.policies import CONTENT_TAG, DROPPED_TAG
 from orchestration.recovery.adoption import StoredArtifact, adopt, lacks_review, unrecorded_artifacts
 from orchestration.request_runs import UNFINISHED, RunsInProgress, all_runs, makes_a_clip
 
@@ -137,6 +137,7 @@ def _drop_runs_of_stored_clips(
             continue
         result.dropped.append((run.run_id, request_id))
         if apply:
+            instance.add_run_tags(run.run_id, {DROPPED_TAG: "restored"})  # no person canceled it
             instance.report_run_canceled(run, message="Its clip is stored already: found by a restoration.")
     return busy
 

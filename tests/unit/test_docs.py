@@ -12,7 +12,6 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from libs.command_line.main import app
 from libs.pose.record import PoseRecord
 from libs.pose.track import PoseTrack
 from libs.provenance.record import ClipOrigin, CodeState, Device, InputFile, ModelFiles, RunRecord
@@ -21,6 +20,7 @@ from libs.settings import REPOSITORY_ROOT
 from libs.stages.animation import ClipSummary
 from libs.stages.quality import ClipQuality
 from libs.storage.manifest import Manifest, StoredFile
+from orchestration.command_line import app
 from orchestration.policies import ANIMATIONS_GROUP
 
 PAGES = [REPOSITORY_ROOT / "README.md", *sorted((REPOSITORY_ROOT / "docs").glob("*.md"))]

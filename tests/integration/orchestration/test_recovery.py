@@ -15,6 +15,7 @@ from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from libs.errors import InputError
 from libs.requests.archive import RequestArchive
+from libs.requests.cancellations import Cancellations
 from libs.settings import REPOSITORY_ROOT
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
@@ -252,9 +253,10 @@ class TestNightlyBatch:
         assert sorted(stopped.requests) == pending
         assert {run.status for run in queued_instance.get_runs()} == {dg.DagsterRunStatus.CANCELED}
         with pytest.raises(InputError, match="was stopped at"):  # how a run that is launched later begins
-            require_not_stopped(daemon.world.objects, batch)
-        require_not_stopped(daemon.world.objects, "nightly-2026-12-01")
-        require_not_stopped(daemon.world.objects, None)
+            require_not_stopped(daemon.world.objects, batch, "dance-5")
+        assert Cancellations(daemon.world.objects).find("dance-5").by == f"the stop of {batch}"
+        require_not_stopped(daemon.world.objects, "nightly-2026-12-01", "dance-4")
+        require_not_stopped(daemon.world.objects, None, "dance-4")
 
 
 def test_a_batch_that_never_was_cannot_be_stopped(daemon: Daemon) -> None:
