@@ -65,6 +65,12 @@ def submit(
         console.print(f"note: {warning}", soft_wrap=True)
     before = inbox.media(plan.media)
     sent = upload(plan, inbox)
+    for name, new in plan.renamed.items():
+        console.print(
+            f"{name}: stored as {new}, since {plan.reasons[name]} needs another file of that name; the uploaded "
+            "document names it so",
+            soft_wrap=True,
+        )
     for name in plan.media:
         where = ", in place of another file of that name" if name in before else ""
         console.print(f"{name}: sent{where}" if name in sent else f"{name}: was there")
@@ -76,10 +82,12 @@ def submit(
         console.print(f"{name}: submitted")
         outcomes: dict[str, list[str]] = {}
         for request in submission.requests:
+            paths = _media_paths([request])
+            is_replaced = any(path in before and path in sent for path in paths)
             outcome = what_will_happen(
                 request,
-                AcceptedRequests(store.objects).find(request.id),
-                content_of(request, {path: sizes.get(path, 0) for path in _media_paths([request])}),
+                None if is_replaced else AcceptedRequests(store.objects).find(request.id),
+                content_of(request, {path: sizes.get(path, 0) for path in paths}),
                 states[request.id].clip,
                 reports.get(request.id),
             )

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.errors import ArtifactCorruptError, ArtifactMissingError
 from libs.requests.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
+from libs.requests.kept_media import AcceptedMedium
 from libs.storage.objects import ObjectStore
 from libs.validation_messages import what_was_expected
 
@@ -43,6 +44,8 @@ class AcceptedRequest(BaseModel):
     ``content`` identifies what was asked for: the fields that determine the clip, as the person gave them, and the
     sizes of the media in bytes. ``revision`` counts the contents that this id has had. ``submissions`` counts how often
     this content was submitted while its clip was owed; ``arrival`` tells the document of the last time from others.
+    ``media`` are the files it was accepted with, by the path that the request names; ``base`` is the content without
+    their digests. Both are missing in requests from before there were such.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,6 +58,8 @@ class AcceptedRequest(BaseModel):
     accepted: datetime
     submissions: int = Field(1, ge=1)
     arrival: str | None = None
+    media: dict[str, AcceptedMedium] = Field(default_factory=dict)
+    base: str | None = None
 
     @property
     def run_key(self) -> str:
@@ -106,7 +111,7 @@ class AcceptedRequests:
     def accept(
         self,
         request: AnimationRequest,
-        media_sizes: Mapping[str, int],
+        media: Mapping[str, AcceptedMedium | int],
         *,
         document: str,
         default_model: str,
@@ -116,7 +121,7 @@ class AcceptedRequests:
 
         Args:
             request: a valid request.
-            media_sizes: path -> bytes of the media it names.
+            media: path -> what it is made of, or only how many bytes that has.
             document: where it was written, for people.
             default_model: the variant it means when it names none.
             arrival: tells this document from the same one submitted again.
@@ -124,16 +129,19 @@ class AcceptedRequests:
         Returns:
             The accepted request; that of before when nothing is new.
         """
-        content = content_of(request, media_sizes)
+        kept = {path: medium for path, medium in media.items() if isinstance(medium, AcceptedMedium)}
+        base = content_of(request, {path: m.size if isinstance(m, AcceptedMedium) else m for path, m in media.items()})
         before = self.find(request.id)
-        if before is None or before.content != content:
+        if before is None or _is_other(before, base, kept):
             accepted = AcceptedRequest(
                 request=request.resolve(default_model),
-                content=content,
+                content=_with_digests(base, kept),
                 revision=before.revision + 1 if before else 1,
                 document=document,
                 accepted=datetime.now(UTC),
                 arrival=arrival,
+                media=kept,
+                base=base,
             )
             self._replace(before, accepted, is_open=True)
             return accepted
@@ -149,6 +157,8 @@ class AcceptedRequests:
                 "accepted": datetime.now(UTC),
                 "arrival": arrival or before.arrival,
                 "submissions": before.submissions + (is_again and is_open),
+                "media": kept or before.media,
+                "base": base,
             }
         )
         self._replace(before, accepted, is_open=is_open)
@@ -191,6 +201,18 @@ class AcceptedRequests:
             if mark := _MARK.fullmatch(info.key):  # anything else was put there by hand
                 yield OpenRequest(mark["request_id"], int(mark["priority"]), mark["content"])
 
+    def media_in_use(self) -> set[str]:
+        """Keys of the media that the clips which are owed are made of; damaged requests are left out."""
+        keys: set[str] = set()
+        for mark in self.open_requests():
+            try:
+                accepted = self.find(mark.request_id)
+            except ArtifactCorruptError:
+                continue
+            if accepted is not None:
+                keys.update(medium.key for medium in accepted.media.values())
+        return keys
+
     def ids(self) -> Iterator[str]:
         """The ids of all accepted requests, by listing alone."""
         for info in self._objects.list(f"{ACCEPTED_PREFIX}/"):
@@ -214,6 +236,21 @@ def content_of(request: AnimationRequest, media_sizes: Mapping[str, int]) -> str
     fields = request.model_dump(mode="json", exclude=set(SCHEDULING_FIELDS), exclude_defaults=True)
     sizes = {path: media_sizes.get(path) for path in sorted({request.reference, request.driver})}
     document = json.dumps({"request": fields, "media": sizes}, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()[:_CONTENT_DIGITS]
+
+
+def _is_other(before: AcceptedRequest, base: str, media: Mapping[str, AcceptedMedium]) -> bool:
+    """True when this is something else than was accepted before: other fields, or files known to be others."""
+    if (before.base or before.content) != base:
+        return True
+    return any(path in before.media and before.media[path].differs_from(medium) for path, medium in media.items())
+
+
+def _with_digests(base: str, media: Mapping[str, AcceptedMedium]) -> str:
+    digests = {path: medium.sha256 or medium.version for path, medium in media.items()}
+    if not any(digests.values()):
+        return base
+    document = json.dumps([base, digests], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()[:_CONTENT_DIGITS]
 
 

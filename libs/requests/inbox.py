@@ -85,7 +85,7 @@ class Inbox:
     """Documents and media of the inbox, and the ways in and out."""
 
     def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
+        self.objects = self._objects = objects
 
     def documents(self, after: str = "", limit: int | None = None) -> list[WaitingDocument]:
         """The documents that wait, by name; at most ``limit``, beginning behind ``after`` and going round.

@@ -29,7 +29,8 @@ from libs.requests.accepted import AcceptedRequest, AcceptedRequests, content_of
 from libs.requests.animation_request import AnimationRequest
 from libs.requests.batch import Submission, parse_submission
 from libs.requests.document_names import is_named_for
-from libs.requests.inbox import Inbox, Rejection, WaitingDocument, is_document_name
+from libs.requests.inbox import Inbox, Rejection, WaitingDocument, is_document_name, ordinary_suffix
+from libs.requests.kept_media import MediaKeeper
 from libs.storage.objects import ObjectInfo
 
 _MAX_REASONS = 20
@@ -120,6 +121,7 @@ class InboxIntake:
         self.inbox = inbox
         self.requests = requests
         self._default_model = default_model
+        self._keeper = MediaKeeper(inbox.objects)
         self.limits = limits or IntakeLimits()
 
     def look(self, state: IntakeState, now: datetime) -> Intake:
@@ -178,11 +180,15 @@ class InboxIntake:
         return _Readable(document, hashlib.sha256(content).hexdigest(), submission)
 
     def accept(self, request: AnimationRequest, media: dict[str, ObjectInfo], entry: _Readable) -> AcceptedRequest:
-        """Accept one request of a document."""
-        sizes = {path: media[path].size for path in _media_of(request)}
+        """Accept one request of a document, with the media as they are now.
+
+        Raises:
+            ArtifactMissingError: a file went, or changed, meanwhile.
+        """
+        kept = {path: self._keeper.keep(media[path], ordinary_suffix(path)) for path in _media_of(request)}
         return self.requests.accept(
             request,
-            sizes,
+            kept,
             document=entry.name,
             default_model=self._default_model,
             arrival=entry.document.arrival,

@@ -166,11 +166,11 @@ def what_will_happen(
     Args:
         request: what is submitted.
         accepted: what was accepted under its id before.
-        content: the content of what is submitted.
+        content: the content of what is submitted, without the digests of its media.
         clip: what the store has.
         report: the newest run, if one is in progress.
     """
-    is_same = accepted is not None and accepted.content == content
+    is_same = accepted is not None and (accepted.base or accepted.content) == content
     if is_same and clip == ClipState.STORED:
         return f"already made: fetch it with `one-to-all fetch {request.id}`"
     if is_same and report is not None and report.phase in _IN_PROGRESS:

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from libs.errors import MediaError
 from libs.media.audio_track import try_sound
 from libs.media.probe import probe_video
 from libs.media.usable import check_reference, try_frame_rate
 from libs.requests.animation_request import ResolvedRequest
-from libs.requests.inbox import Inbox
 
 MEDIA_FILE = "media.json"
 
@@ -110,7 +109,14 @@ class RequestMedia:
             raise MediaError(f"{path}: is no description of a request's media ({error}); make it again") from None
 
 
-def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) -> RequestMedia:
+class MediaSource(Protocol):
+    """Where the files of a request come from: the inbox, or the copies that are kept of them."""
+
+    def fetch_media(self, field: str, path: str, destination: Path) -> Path:
+        """Copy the file ``path`` that a request's ``field`` names to ``destination``."""
+
+
+def fetch_request_media(source: MediaSource, request: ResolvedRequest, folder: Path) -> RequestMedia:
     """Copy the request's picture and video into ``folder``, check that they can be used, describe them.
 
     Raises:
@@ -118,8 +124,8 @@ def fetch_request_media(inbox: Inbox, request: ResolvedRequest, folder: Path) ->
         MediaError: a picture or video cannot be read, is cut off, empty, or of an absurd size, length or rate, or its
             sound cannot be put into a clip.
     """
-    reference = inbox.fetch_media("reference", request.reference, folder / "reference")
-    driver = inbox.fetch_media("driver", request.driver, folder / "driver")
+    reference = source.fetch_media("reference", request.reference, folder / "reference")
+    driver = source.fetch_media("driver", request.driver, folder / "driver")
     with _as_the_request_names_it("reference", request.reference, reference):
         picture = check_reference(reference)
         height, width = picture.frame.shape[:2]

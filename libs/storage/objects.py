@@ -72,6 +72,13 @@ class ObjectStore(Protocol):
     def links(self, prefix: str = "") -> Iterator[str]:
         """Keys below ``prefix`` where a symbolic link lies, which is never followed; a bucket has none."""
 
+    def copy(self, source: ObjectInfo, target: str) -> ObjectInfo:
+        """Store the bytes of ``source`` under the key ``target`` as well, within the store.
+
+        Raises:
+            ArtifactMissingError: there is no such object any more, or it has another version.
+        """
+
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
 

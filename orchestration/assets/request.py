@@ -19,6 +19,7 @@ from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedR
 from libs.requests.animation_request import ResolvedRequest
 from libs.requests.inbox import INBOX_PREFIX, Inbox
 from libs.requests.intake import InboxIntake
+from libs.requests.kept_media import AcceptedMedia
 from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
 from libs.stages.prompt_length import prompt_metadata
@@ -106,7 +107,7 @@ def validate_request(
         accepted = _accepted_request(context, objects, loaded)
         note_content(context, accepted.content)
         resolved = accepted.request
-        media = fetch_request_media(inbox, resolved, media_folder)
+        media = fetch_request_media(_media_of(context, accepted, objects), resolved, media_folder)
         digests = {"reference": sha256_of_file(media.reference), "driver": sha256_of_file(media.driver)}
         draw_media(media, media_folder)
         (request_folder / REQUEST_FILE).write_text(json.dumps(resolved.clip_fields(), indent=2, ensure_ascii=False))
@@ -141,6 +142,18 @@ def validate_request(
         yield check
         if not check.passed:  # Dagster would end the run with the name of the check alone
             raise ModelFilesError(str(check.description))
+
+
+def _media_of(
+    context: dg.AssetExecutionContext, accepted: AcceptedRequest, objects: ObjectStore
+) -> Inbox | AcceptedMedia:
+    """Where this run takes its media from: they are the request's own from the moment it was accepted.
+
+    A run that a person starts for a finished request takes what lies in the inbox now: so a file that was replaced
+    there gets into the clip.
+    """
+    is_again = CONTENT_TAG not in context.run.tags and not AcceptedRequests(objects).is_open(accepted)
+    return Inbox(objects) if is_again or not accepted.media else AcceptedMedia(objects, accepted.media)
 
 
 def _accepted_request(context: dg.AssetExecutionContext, objects: ObjectStore, settings: Settings) -> AcceptedRequest:

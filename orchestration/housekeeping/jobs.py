@@ -8,7 +8,9 @@ from datetime import timedelta
 
 import dagster as dg
 
+from libs.requests.accepted import AcceptedRequests
 from libs.requests.archive import RequestArchive
+from libs.requests.kept_media import unneeded_copies
 from orchestration.failures import failures_explained
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive
 from orchestration.housekeeping.local_files import old_scratch, remove_old_scratch
@@ -104,6 +106,21 @@ def remove_chunks_nobody_needs(
 
 
 @dg.op
+def remove_media_nobody_needs(
+    context: dg.OpExecutionContext, config: HousekeepingConfig, settings: SettingsResource, storage: StorageResource
+) -> None:
+    """Copies of media of requests whose clips are stored leave the store; each clip has its own in request_media."""
+    older_than = timedelta(days=settings.load().chunk_max_age_days)
+    objects = storage.objects()
+    with failures_explained():
+        copies = list(unneeded_copies(objects, AcceptedRequests(objects).media_in_use(), older_than))
+        for copy in copies if not config.dry_run else ():
+            objects.delete(copy.key)
+    _tell(context, config, "copies of media removed", [copy.key for copy in copies])
+    context.add_output_metadata({"bytes": sum(copy.size for copy in copies)})
+
+
+@dg.op
 def prune_superseded_artifacts(
     context: dg.OpExecutionContext,
     config: CautiousConfig,
@@ -137,6 +154,7 @@ def housekeeping() -> None:
     """Archiving comes first: the runs of archived requests may go."""
     prune_old_runs(archived=archive_finished_requests())
     prune_local_files()
+    remove_media_nobody_needs()
 
 
 @dg.job(description="Tidy up the disk of the machine it runs on: artifact cache, scratch.")

@@ -17,6 +17,7 @@ from libs.requests.intake import InboxIntake, Intake, IntakeState
 from libs.settings import Settings, load_settings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.factory import store_from_settings
+from libs.storage.sha256 import sha256_of_file
 from tests.s3_server import S3Server
 from tests.small_media import write_small_picture, write_small_video
 
@@ -122,7 +123,11 @@ def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: 
     ]
     assert "videos/dance.mp4: was there" in run("submit", desk / "spring.yaml").stdout
     write_small_video(desk / "videos/dance.mp4", shade=30)
-    assert "videos/dance.mp4: sent, in place of another file" in run("submit", desk / "spring.yaml").stdout
+    alone = run("submit", desk / "spring.yaml").stdout
+    own = f"videos/dance-{sha256_of_file(desk / 'videos/dance.mp4')[:8]}.mp4"
+    assert f"videos/dance.mp4: stored as {own}, since solo needs another file of that name" in alone
+    together = run("submit", desk / "first-try.yaml", desk / "spring.yaml").stdout
+    assert "videos/dance.mp4: sent, in place of another file" in together
     assert len(look(store).accepted) == 3
 
 

@@ -3,14 +3,17 @@
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from orchestration.definitions import build_defs
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import CONTENT_TAG
 from tests.integration.orchestration.daemon import Daemon
+from tests.integration.orchestration.small_requests import submit_small, write_small_media
 from tests.s3_server import S3Server
 
 AN_HOUR_AGO = 3600
@@ -128,7 +131,7 @@ def test_a_bad_document_is_put_aside_once(daemon: Daemon) -> None:
     submit(daemon, "good")
     assert daemon.look_at_inbox() == ["good"]
     text = daemon.world.objects.get_bytes("inbox/rejected/bad.json.error.txt").decode()
-    assert "steps: Input should be greater than or equal to 1" in text
+    assert "steps: must be at least 1" in text
     assert daemon.look_at_inbox() == []
     assert daemon.skipped == "nothing new in the inbox"
     assert registered(daemon) == ["good"]
@@ -180,6 +183,43 @@ def test_a_run_for_a_content_that_was_replaced_makes_nothing(world: Any) -> None
 
 
 @pytest.mark.slow
+def test_another_person_s_files_of_the_same_names_never_become_my_clip(world: Any, tmp_path: Path) -> None:
+    """Nor are they taken where the copies are gone: that run fails for good, and says what to do."""
+    daemon = Daemon(world)
+    mine = write_small_media(tmp_path / "mine", 3, audio=False)
+    submit_small(world, mine, "mine")
+    daemon.look_at_inbox()
+    theirs = write_small_media(tmp_path / "theirs", 4, audio=False)
+    (theirs / "puppet.png").write_bytes((theirs / "puppet.png").read_bytes() + b" ")
+    submit_small(world, theirs, "theirs")
+    daemon.look_at_inbox()
+    job = build_defs().resolve_job_def("animate")
+
+    def run(request_id: str) -> Any:
+        return job.execute_in_process(
+            partition_key=request_id,
+            instance=world.instance,
+            tags=daemon.run_of(request_id).tags,
+            asset_selection=[dg.AssetKey(name) for name in ("animation_request", "request_media", "pose_options")],
+            raise_on_error=False,
+        )
+
+    for request_id, folder in (("mine", mine), ("theirs", theirs)):
+        assert run(request_id).success
+        media = world.artifact("request_media", request_id)
+        assert media.path("reference.png").read_bytes() == (folder / "puppet.png").read_bytes()
+        assert media.path("driver.mp4").read_bytes() == (folder / "dance.mp4").read_bytes()
+    for medium in world.requests.find("mine").media.values():
+        world.objects.delete(medium.key)
+    failed = run("mine")
+    assert not failed.success
+    (failure,) = [event for event in failed.all_events if event.is_step_failure]
+    description = str(failure.step_failure_data.user_failure_data.description)
+    assert "is not the file that this request was accepted with" in description
+    assert "submit the request again" in description
+
+
+@pytest.mark.slow
 @pytest.mark.s3
 def test_the_inbox_of_a_bucket(
     empty_world: Any, s3_server: S3Server, s3_bucket: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch
@@ -203,7 +243,7 @@ def test_the_inbox_of_a_bucket(
 
     assert registered(daemon) == ["good"]
     reason = s3_client.get_object(Bucket=s3_bucket, Key="inbox/rejected/bad.json.error.txt")["Body"].read().decode()
-    assert "steps: Input should be greater than or equal to 1" in reason
+    assert "steps: must be at least 1" in reason
     assert keys_of(s3_client, s3_bucket, "requests/accepted/") == ["requests/accepted/good.json"]
     daemon.fail("good")
     assert daemon.night() == ["good"]

@@ -29,6 +29,7 @@ def test_a_picture_replaced_under_its_name_puts_those_out_of_date_that_used_it(w
     write_puppet_picture(media / "other.png", width=200)
     for request_id, reference in (("one", "puppet.png"), ("two", "puppet.png"), ("three", "other.png")):
         materialize(world, submit_small(world, media, request_id, reference=reference), *REQUEST_ASSETS)
+        world.requests.close(request_id, world.requests.find(request_id).content)  # as if its clip were stored
     watch = Watch(world, input_watch)
     assert watch.tick() == []
     before = observed_versions(world.instance, "reference_picture")

@@ -260,3 +260,35 @@ def test_every_document_ends_accepted_or_refused(
     assert desk.inbox.documents() == []
     ended = set(desk.names("requests/documents/")) | {rejection.name for rejection in desk.inbox.rejections()}
     assert ended == set(documents)
+
+
+@pytest.mark.slow
+def test_two_people_at_one_inbox_each_get_exactly_their_own_clips(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand documents: bad ones, one id twice, and both call their files d.mp4 and r.png."""
+    monkeypatch.setattr("libs.atomic_write.flush_to_disk", lambda path: None)  # no power cut is part of this
+    bad = [b"{", b"prompt: !!bool foo", b"id: x", b"\xff\xfe", b'{"id": "x", "steps": 0}']
+    for number in range(20):  # asked for by both at once: the first one has them
+        desk.put(f"ben/shared{number}.json", request_fields(f"shared{number}", prompt="ben"))
+    expected: dict[str, bytes] = {}
+    refused = {f"ben/shared{number}.json" for number in range(20)}
+    for person, video in (("anna", b"video of anna"), ("ben", b"video of ben")):
+        desk.put("d.mp4", video)
+        ids_of_person = [f"{person}{number}" for number in range(450)]
+        if person == "anna":
+            ids_of_person += [f"shared{number}" for number in range(20)]
+        for request_id in ids_of_person:
+            desk.put(f"{person}/{request_id}.json", request_fields(request_id))
+        expected |= dict.fromkeys(ids_of_person, video)
+        for number in range(30):
+            desk.put(f"{person}/bad{number}.json", bad[number % len(bad)])
+            refused.add(f"{person}/bad{number}.json")
+        accepted = [entry for _ in range(6) for entry in desk.look().accepted]
+        assert sorted(entry.request.id for entry in accepted) == sorted(ids_of_person)
+    assert {mark.request_id for mark in desk.requests.open_requests()} == set(expected)
+    assert {rejection.name for rejection in desk.inbox.rejections()} == refused
+    assert all(rejection.reason for rejection in desk.inbox.rejections())
+    assert desk.inbox.documents() == []
+    for request_id, video in expected.items():
+        entry = desk.requests.find(request_id)
+        assert entry is not None
+        assert desk.objects.get_bytes(entry.media["d.mp4"].key) == video

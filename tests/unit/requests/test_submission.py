@@ -1,11 +1,16 @@
 """Files of this machine that are to have one name in the inbox: nobody's file takes the place of another's."""
 
+import unicodedata
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from libs.errors import InputError
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.batch import parse_submission
 from libs.requests.inbox import Inbox
+from libs.requests.intake import InboxIntake, IntakeState
 from libs.requests.submission import plan_submission, upload
 from libs.storage.folder import FolderObjectStore
 
@@ -64,3 +69,65 @@ def test_two_documents_of_one_name_are_refused(desk: Desk) -> None:
     (desk.folders[1] / "d.mp4").unlink()
     with pytest.raises(InputError, match=r"are both 'monday\.yaml' in the inbox; rename one of them"):
         plan_submission(desk.documents, desk.inbox)
+
+
+def look(desk: Desk) -> None:
+    intake = InboxIntake(desk.inbox, AcceptedRequests(desk.objects), "sandbox")
+    intake.look(IntakeState(), datetime.now(UTC) + timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_file_that_somebody_s_request_needs_stays_and_the_other_gets_a_name_of_its_own(
+    desk: Desk, accepted: bool
+) -> None:
+    upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
+    if accepted:
+        look(desk)
+    plan = plan_submission(desk.documents[1:], desk.inbox)
+    (new,) = plan.renamed.values()
+    assert (plan.renamed, plan.reasons) == ({"d.mp4": new}, {"d.mp4": "monday"})
+    assert new.startswith("d-")
+    assert len(new) == len("d-12345678.mp4")
+    assert upload(plan, desk.inbox) == [new]
+    assert desk.objects.get_bytes("inbox/d.mp4") == b"video of monday"
+    assert desk.objects.get_bytes(f"inbox/{new}") == b"video of tuesday"
+    (request,) = parse_submission(desk.objects.get_bytes("inbox/tuesday.yaml"), source="tuesday.yaml").requests
+    assert (request.id, request.reference, request.driver) == ("tuesday", "r.png", new)
+
+
+def test_one_s_own_changed_file_takes_the_place_of_the_older_one(desk: Desk) -> None:
+    upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
+    look(desk)
+    before = AcceptedRequests(desk.objects).find("monday")
+    (desk.folders[0] / "d.mp4").write_bytes(b"VIDEO OF MONDAY")  # as many bytes
+    plan = plan_submission(desk.documents[:1], desk.inbox)
+    assert plan.renamed == {}
+    assert upload(plan, desk.inbox) == ["d.mp4"]
+    look(desk)
+    after = AcceptedRequests(desk.objects).find("monday")
+    assert before is not None
+    assert after is not None
+    assert (after.revision, after.content != before.content) == (2, True)
+
+
+def test_the_ids_of_a_grid_stay_when_its_files_get_other_names(desk: Desk) -> None:
+    upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
+    grid = desk.folders[1] / "grid.yaml"
+    grid.write_text("batch: grid\nreferences: [r.png]\ndrivers: [d.mp4]\nsettings: {a: , b: {seed: 3}}\n")
+    plan = plan_submission([grid], desk.inbox)
+    upload(plan, desk.inbox)
+    sent = parse_submission(desk.objects.get_bytes("inbox/grid.yaml"), source="grid.yaml").requests
+    assert [request.id for request in sent] == [request.id for request in plan.submissions["grid.yaml"].requests]
+    assert {request.driver for request in sent} == set(plan.renamed.values())
+
+
+def test_a_file_without_its_document_replaces_nothing_that_is_needed(desk: Desk) -> None:
+    upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
+    with pytest.raises(InputError, match=r"d\.mp4: monday needs another file of that name"):
+        plan_submission([desk.folders[1] / "d.mp4"], desk.inbox)
+
+
+def test_a_file_beside_the_document_is_found_however_its_name_is_composed(desk: Desk) -> None:
+    (desk.folders[0] / unicodedata.normalize("NFD", "t\u00e4nzer.mp4")).write_bytes(b"video")
+    desk.documents[0].write_text(REQUEST.format("monday").replace("d.mp4", "t\u00e4nzer.mp4"))
+    assert "t\u00e4nzer.mp4" in plan_submission(desk.documents[:1], desk.inbox).media
