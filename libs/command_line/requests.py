@@ -57,7 +57,7 @@ def submit(
     store = store_from_settings(settings)
     inbox = Inbox(store.objects)
     plan = plan_submission(files, inbox)
-    check_local_media(plan.submissions, plan.media)
+    check_local_media(plan.submissions, {**plan.media, **{old: plan.media[new] for old, new in plan.renamed.items()}})
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
     sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
     warnings = [*model_warnings(requests, settings, store), *prompt_warnings(requests, settings)]
