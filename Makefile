@@ -58,11 +58,12 @@ explore: $(TEST_INSTALLED) ## property tests with new random examples, many of t
 golden: $(TEST_INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
 	$(BIN)/python -m pytest tests/golden
 
-lint: $(TEST_INSTALLED) ## ruff, mypy and the import rules
+lint: $(TEST_INSTALLED) ## ruff, mypy, the import rules and the declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 
 format: $(TEST_INSTALLED) ## let ruff put things right
 	$(BIN)/ruff check --fix .

@@ -272,4 +272,4 @@ def _named(content: Any) -> str:
     """What stands in the place of a request's fields."""
     if content is None:
         return "nothing: it is empty"
-    return "a list" if isinstance(content, list) else shown(content)
+    return "a list" if isinstance(content, list) else printable(shown(content))

@@ -194,6 +194,7 @@ def require_good_answer(answer: str | int) -> None:
 
 
 @settings(max_examples=4 * EXAMPLES)
+@example(b'"\\u007f"')
 @example(b"prompt: !!bool foo")
 @example(b'seed: !!int ""')
 @example(b"prompt: !!timestamp x")
