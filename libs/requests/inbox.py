@@ -219,8 +219,7 @@ class Inbox:
         return None
 
     def _media_by_name(self, path: str) -> ObjectInfo | None:
-        spellings = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
-        for spelling in dict.fromkeys(spellings):
+        for spelling in spellings(path):
             if self.problem_of_name(spelling) is None and (info := self._objects.stat(_key(spelling))):
                 return info
         return None
@@ -333,6 +332,11 @@ def ordinary_suffix(path: str) -> str:
     """The suffix that a copy of ``path`` keeps, in lower case; empty where it is none that a program knows."""
     suffix = PurePosixPath(path).suffix.lower()
     return suffix if _ORDINARY_SUFFIX.fullmatch(suffix) else ""
+
+
+def spellings(path: str) -> list[str]:
+    """``path`` with its letters composed in each way that systems write them in, each once, itself first."""
+    return list(dict.fromkeys((path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))))
 
 
 def is_document_name(name: str) -> bool:

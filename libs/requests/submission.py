@@ -19,7 +19,7 @@ from libs.requests.accepted import AcceptedRequests
 from libs.requests.animation_request import AnimationRequest
 from libs.requests.batch import Submission, parse_submission
 from libs.requests.document import MAX_DOCUMENT_BYTES
-from libs.requests.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox
+from libs.requests.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox, spellings
 from libs.storage.sha256 import sha256_of_file
 
 _DIGITS_OF_NAME = 8
@@ -200,8 +200,7 @@ def _written(document: str, submission: Submission, requests: list[AnimationRequ
 
 def _beside(folder: Path, media: str) -> Path | None:
     """The file ``media`` in ``folder``, however the letters of its name are composed."""
-    spellings = (media, unicodedata.normalize("NFC", media), unicodedata.normalize("NFD", media))
-    return next((folder / name for name in spellings if (folder / name).is_file()), None)
+    return next((folder / name for name in spellings(media) if (folder / name).is_file()), None)
 
 
 def _composed(name: str) -> str:

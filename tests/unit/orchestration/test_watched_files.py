@@ -1,16 +1,23 @@
 """One look at files that clips were made from, whatever they are."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from libs.errors import StorageError, StorageUnavailableError
+from libs.storage.folder import FolderObjectStore
 from libs.storage.objects import ObjectInfo
+from orchestration.assets.request_inputs import observe_media
 from orchestration.observed import observation
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.sensors import input_watch
 from orchestration.sensors.watched_files import FileUse, look
+from tests.unit.requests.intake_desk import Desk
 
 
 class Files:
@@ -64,3 +71,30 @@ def test_a_store_that_does_not_answer_is_an_error_of_the_look(instance: dg.Dagst
 @pytest.mark.parametrize("cursor", ["", "what a person typed", "AAAA", "{}", "é"])
 def test_any_cursor_of_another_kind_means_a_first_look(instance: dg.DagsterInstance, cursor: str) -> None:
     assert [event.partition for event in look(instance, Files({"a": "new"}), cursor).asset_events] == ["a"]
+
+
+@pytest.mark.parametrize(("content", "expected"), [(None, None), (b"VIDEO", "5 bytes of 20")])
+def test_a_large_file_is_not_read_in_a_tick_and_only_a_replaced_one_is_observed(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expected: Any
+) -> None:
+    monkeypatch.setattr(input_watch, "HASHED_UP_TO", 4)
+    monkeypatch.setattr("libs.requests.kept_media.COPIED_UP_TO", 4)
+    desk = Desk(tmp_path)
+    desk.request("a")
+    desk.look()
+    digest = hashlib.sha256(b"video").hexdigest()
+    for event in observe_media_of("a", digest, desk):
+        instance.report_runless_asset_event(event)
+    if content is not None:
+        desk.put("d.mp4", content)
+    monkeypatch.setattr(FolderObjectStore, "head", None)
+    media = input_watch._Media(desk.inbox, desk.requests)
+    found = look(instance, media, None)
+    versions = [event.data_version for event in found.asset_events if event.asset_key == dg.AssetKey("driving_video")]
+    assert [version[: len(expected or "")] for version in versions] == ([expected] if expected else [])
+
+
+def observe_media_of(request_id: str, digest: str, desk: Desk) -> Iterator[dg.AssetObservation]:
+    accepted = desk.requests.find(request_id)
+    assert accepted is not None
+    yield from observe_media(accepted.request, {"reference": digest, "driver": digest}, desk.inbox)

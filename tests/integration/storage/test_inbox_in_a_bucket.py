@@ -1,0 +1,96 @@
+"""Looks at an inbox in a bucket: what they cost the server, whatever lies there."""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from libs.requests import inbox as inbox_module
+from libs.requests.accepted import AcceptedRequests
+from libs.requests.inbox import Inbox
+from libs.requests.intake import InboxIntake, Intake, IntakeLimits, IntakeState
+from libs.requests.kept_media import AcceptedMedia
+from libs.storage.s3 import S3ObjectStore
+
+pytestmark = pytest.mark.s3
+
+
+class Desk:
+    """An inbox in a bucket, filled by another program, and the calls that looking at it takes."""
+
+    def __init__(self, client: Any, bucket: str) -> None:
+        self.client, self.bucket = client, bucket
+        self.objects = S3ObjectStore(client, bucket, "prefix")
+        self.calls: Counter[str] = Counter()
+        client.meta.events.register("before-call.s3", lambda model, **_: self.calls.update([model.name]))
+        self.state = IntakeState()
+        for name in ("r.png", "d.mp4"):
+            self.put(name, name.encode())
+
+    def put(self, name: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=f"prefix/inbox/{name}", Body=content)
+
+    def request(self, request_id: str, **fields: Any) -> None:
+        content = {"id": request_id, "reference": "r.png", "driver": "d.mp4", **fields}
+        self.put(f"{request_id}.json", json.dumps(content).encode())
+
+    def look(self, **limits: Any) -> Intake:
+        self.calls.clear()
+        intake = InboxIntake(Inbox(self.objects), AcceptedRequests(self.objects), "sandbox", IntakeLimits(**limits))
+        found = intake.look(self.state, datetime.now(UTC))
+        self.state = found.state
+        return found
+
+
+@pytest.fixture
+def desk(s3_client: Any, s3_bucket: str) -> Desk:
+    return Desk(s3_client, s3_bucket)
+
+
+def test_a_look_lists_once_and_asks_for_media_by_name(desk: Desk) -> None:
+    for number in range(12):
+        desk.request(f"a{number:02}")
+    assert len(desk.look(requests=5).accepted) == 5
+    assert desk.calls["ListObjectsV2"] == 1
+    assert desk.calls["CopyObject"] == 2, "each file once, however many requests share it"
+    assert desk.calls["HeadObject"] <= 10
+    assert len(desk.look(requests=5).accepted) == 5
+    assert desk.calls["ListObjectsV2"] == 2, "behind the last one, then round to the beginning"
+    assert desk.calls["CopyObject"] == 0
+
+
+def test_a_look_accepts_something_however_late_it_is(desk: Desk) -> None:
+    for number in range(4):
+        desk.request(f"a{number}")
+    accepted = [entry.request.id for _ in range(4) for entry in desk.look(seconds=0.0).accepted]
+    assert accepted == ["a0", "a1", "a2", "a3"]
+
+
+def test_thousands_of_refused_documents_are_passed_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_REJECTED_PASSED_OVER", 2)
+    for name in ("a.json", "b.json", "c.json", "é.json", "中.json"):
+        desk.put(f"rejected/{name}", b"{")
+    for request_id in ("a", "z"):
+        desk.request(request_id)
+    assert [entry.request.id for entry in desk.look().accepted] == ["a", "z"]
+    assert desk.calls["ListObjectsV2"] == 2
+
+
+def test_a_file_replaced_in_the_bucket_changes_nothing_that_was_accepted(desk: Desk, tmp_path: Any) -> None:
+    desk.request("a")
+    (entry,) = desk.look().accepted
+    desk.put("d.mp4", b"D.MP4")
+    media = AcceptedMedia(desk.objects, entry.media)
+    assert media.fetch_media("driver", "d.mp4", tmp_path / "driver").read_bytes() == b"d.mp4"
+    desk.request("b")
+    other = next(found for found in desk.look().accepted if found.request.id == "b")
+    media = AcceptedMedia(desk.objects, other.media)
+    assert media.fetch_media("driver", "d.mp4", tmp_path / "driver").read_bytes() == b"D.MP4"
+
+
+def test_a_name_composed_in_another_way_is_found_in_a_bucket(desk: Desk) -> None:
+    desk.put("caf\u00e9.mp4", b"video")
+    desk.request("a", driver="cafe\u0301.mp4")
+    assert [entry.request.id for entry in desk.look().accepted] == ["a"]
