@@ -5,11 +5,13 @@ The call may hang in C code, crash the interpreter or fill the memory: the test 
 
 import contextlib
 import ctypes
+import gc
 import os
 import pickle
 import resource
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,8 @@ def _answer(writing: int, megabytes: float, call: Callable[[], Any]) -> NoReturn
     """Make the call and write its outcome; runs in the forked process, which it ends."""
     try:
         os.setpgid(0, 0)
+        gc.freeze()  # the search for garbage must not pass over what the parent holds: that is not the call's time
+        _stop_tracing()
         ctypes.CDLL(None).malloc_trim(0)  # memory the parent freed must not hide what the call takes
         before = _start_measuring_peak()
         try:
@@ -82,6 +86,15 @@ def _answer(writing: int, megabytes: float, call: Callable[[], Any]) -> NoReturn
             pipe.write(_pickled(outcome))
     finally:
         os._exit(0)  # neither pytest's clean-up nor its output belongs to this process
+
+
+def _stop_tracing() -> None:
+    """Hypothesis traces lines while it explains a failure, which makes a call several times slower."""
+    sys.settrace(None)
+    monitoring = getattr(sys, "monitoring", None)  # Python 3.12 and later
+    for tool in range(6) if monitoring else ():
+        if monitoring.get_tool(tool) is not None:
+            monitoring.set_events(tool, 0)
 
 
 def _pickled(outcome: tuple[str, Any]) -> bytes:

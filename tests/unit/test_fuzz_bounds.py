@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import time
 
 import pytest
@@ -59,3 +60,16 @@ def test_a_crash_is_a_failure_of_the_call() -> None:
         call_within(5, 50, ctypes.string_at, 0)
     with pytest.raises(BoundExceededError, match="without an answer"):
         call_within(5, 50, os._exit, 0)
+
+
+def _is_traced() -> bool:
+    return sys.gettrace() is not None
+
+
+def test_a_tracer_does_not_slow_the_call_down() -> None:
+    before = sys.gettrace()
+    sys.settrace(lambda *_: None)
+    try:
+        assert not call_within(5, 50, _is_traced)
+    finally:
+        sys.settrace(before)
