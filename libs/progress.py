@@ -80,6 +80,8 @@ class ProgressLine:
 
     def describe(self, seconds_ago: float = 0.0) -> str:
         """For a list: ``sampling, chunk 2 of 4, 43 %, 3 min left``, where the line was written a while ago."""
+        if self.detail == "encoding":
+            return self.detail
         parts = [self.stage, self.detail, "" if self.percent is None else f"{self.percent} %"]
         if self.seconds_left is not None:
             parts.append(f"{show_duration(max(0.0, self.seconds_left - seconds_ago))} left")

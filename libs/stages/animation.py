@@ -21,6 +21,7 @@ from libs.one_to_all.options import SamplingOptions
 from libs.pose.conditioning import PoseConditioning
 from libs.requests.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE
+from libs.stages.clip_progress import ENCODING
 from libs.stages.request_media import RequestMedia
 
 ProgressCallback = Callable[[int, int, str], None]
@@ -113,6 +114,7 @@ def animate_request(
                     on_step(step_count, chunk_count * request.steps, f"chunk {event.chunk_index + 1} of {chunk_count}")
                 case FramesReady():
                     encoding.call(_write, writer, event.frames)
+        on_step(step_count, chunk_count * request.steps, ENCODING)
     return ClipSummary(
         width=width,
         height=height,

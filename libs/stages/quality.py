@@ -22,6 +22,10 @@ from libs.quality.flicker import measure_flicker
 from libs.quality.pose_agreement import measure_pose_agreement
 from libs.quality.sharpness import measure_sharpness
 
+_PASSES = 4
+_PASS_IN_FRAMES = 0.15
+"""The measures that decode the clip once more, each in the time that the pose networks take for a frame (sandbox)."""
+
 QUALITY_FILE = "quality.json"
 
 
@@ -92,7 +96,7 @@ def measure_quality(
         summary: ``summary.json`` of the animation, which says where its chunks begin.
         conditioning: what the clip was asked to show.
         keypoints: ``PoseEstimator.keypoints``.
-        on_frame: called with (frames done, frames in all) by the pose networks.
+        on_frame: called with (frames done, frames in all), where the other measures count as some more frames.
 
     Raises:
         MediaError: the clip cannot be read.
@@ -101,14 +105,23 @@ def measure_quality(
     starts, continued = _chunks(summary)
     image, mask = conditioning.image, conditioning.mask
     asked = asked_poses(conditioning)
-    found = found_poses(read_frames(clip), keypoints, lambda done: on_frame(done, len(asked)))
+    everything = round(len(asked) * (1 + _PASSES * _PASS_IN_FRAMES))
+    found = found_poses(read_frames(clip), keypoints, lambda done: on_frame(done, everything))
+
+    def measured(passes: int) -> None:
+        on_frame(round(len(asked) * (1 + passes * _PASS_IN_FRAMES)), everything)
+
     if len(found) != len(asked):
         raise InputError(f"{clip}: has {len(found)} frames and was asked to have {len(asked)}; make the clip again")
     agreement, faces = measure_pose_agreement(asked, found), measure_face_share(asked, found)
     flicker = measure_flicker(read_frames(clip))
+    measured(1)
     drift = measure_colour_drift(read_frames(clip), starts, image, mask)
+    measured(2)
     seams = measure_chunk_seams(read_frames(clip), starts, continued)
+    measured(3)
     sharpness = measure_sharpness(read_frames(clip), image, mask)
+    measured(_PASSES)
     return ClipQuality(
         pose_correct_share=agreement.correct_share if agreement else None,
         pose_mean_distance=agreement.mean_distance if agreement else None,

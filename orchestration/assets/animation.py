@@ -71,6 +71,11 @@ def animation(
     from libs.provenance.record import Device  # noqa: PLC0415
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
     from libs.stages.chunk_prefix import chunk_prefix  # noqa: PLC0415
+    from libs.stages.clip_progress import (  # noqa: PLC0415
+        DECODING_IN_STEPS,
+        DECODING_IN_STEPS_OF_SANDBOX,
+        ClipProgress,
+    )
     from libs.stages.found_poses import require_found_poses  # noqa: PLC0415
     from libs.stages.memory_retry import animate_within_memory, clip_size  # noqa: PLC0415
     from libs.stages.pose_pictures import draw_clip_beside_driver  # noqa: PLC0415
@@ -135,7 +140,12 @@ def animation(
             engine,
             folder,
             lambda lengths: StoredChunks(objects, f"{prefix}/{lengths.name}"),
-            lambda done, all_, phrase: report("sampling", done, all_, phrase),
+            ClipProgress(
+                lambda done, all_, phrase: report("sampling", done, all_, phrase),
+                request.steps,
+                request.model,
+                DECODING_IN_STEPS_OF_SANDBOX if layout.variant.made_by_code else DECODING_IN_STEPS,
+            ),
             lambda options: clip_tags(facts.origin(options)),
         )
         if summary.out_of_memory:

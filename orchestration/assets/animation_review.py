@@ -60,7 +60,7 @@ def animation_review(
             animation.path(SUMMARY_FILE),
             conditioning,
             load_estimator(layout_of(variant, loaded), loaded.one_to_all_device).keypoints,
-            lambda done, all_: report("poses of the clip", done, all_),
+            lambda done, all_: report("review", done, all_),
         )
         quality.save(folder)
         seconds = time.monotonic() - started
