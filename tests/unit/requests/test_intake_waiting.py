@@ -144,3 +144,13 @@ def test_a_batch_that_was_begun_goes_on_before_what_came_meanwhile(tmp_path: Pat
 
 def settings_(count: int) -> dict[str, Any]:
     return {f"s{number:02}": {"seed": number} for number in range(count)}
+
+
+def test_the_time_of_a_look_counts_also_while_nothing_is_readable(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, seconds=0.0)
+    for name in "abc":
+        desk.put(f"{name}.json", b"{")
+    desk.request("z")
+    refused = [[rejection.name for rejection in desk.look().rejected] for _ in range(3)]
+    assert refused == [["a.json"], ["b.json"], ["c.json"]]
+    assert ids(desk.look()) == ["z"]
