@@ -134,6 +134,8 @@ def test_staleness_follows_exactly_what_changed(world: Any, submitted: Callable[
         instance=world.instance,
         asset_selection=[dg.AssetKey(name) for name in request_assets],
     )
+    event = world.instance.get_latest_materialization_event(dg.AssetKey("animation_request"))
+    assert event.asset_materialization.metadata["length of the prompt"].text.endswith(" of 512 tokens used")
     assert unfinished() == {"animation", "animation_review"}
     world.animate(request_id)
     assert unfinished() == set()
