@@ -21,8 +21,8 @@ _PAGES = 5
 """Bounds how far back ended runs are looked for."""
 
 _EVENTS = 100
-_REASONS = 200
-"""Failed runs whose reason is read."""
+_REASONS = _LOGS = 100
+"""Failed runs whose reason is read, and running ones whose progress is; the newest."""
 
 _STAGES = {
     "validate_request": "checking request and media",
@@ -43,10 +43,13 @@ class InstanceRuns:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
 
-    def reports(self, missing: Iterable[str]) -> dict[str, RunReport]:
-        """Runs in progress of all requests, and of those ``missing`` a clip the newest that ended."""
+    def reports(self, missing: Iterable[str], shown: Iterable[str] = ()) -> dict[str, RunReport]:
+        """Runs in progress of all requests, and of those ``missing`` a clip the newest that ended.
+
+        What a run is at, which its log tells, is read for those that are ``shown``.
+        """
         unfinished = [record for record in self._records(UNFINISHED) if makes_a_clip(record.dagster_run)]
-        reports = self._in_progress(unfinished)
+        reports = self._in_progress(unfinished, set(shown))
         wanted = set(missing) - reports.keys()
         reasons = _REASONS
         for record in self._records(_ENDED, pages=_PAGES) if wanted else ():
@@ -58,6 +61,8 @@ class InstanceRuns:
             reason = ""
             if run.status == dg.DagsterRunStatus.FAILURE and reasons:
                 reason, reasons = self._reason(run.run_id), reasons - 1
+            elif run.status == dg.DagsterRunStatus.FAILURE:
+                reason = "see the run in the Dagster UI"
             reports[request_id] = RunReport(_phase(run.status), ended_at(record), reason=reason)
             if not wanted:
                 break
@@ -85,18 +90,23 @@ class InstanceRuns:
                 return
             cursor, page = records[-1].dagster_run.run_id, page + 1
 
-    def _in_progress(self, records: list[dg.RunRecord]) -> dict[str, RunReport]:
+    def _in_progress(self, records: list[dg.RunRecord], shown: set[str]) -> dict[str, RunReport]:
         queued = [record for record in records if record.dagster_run.status in _WAITING]
         queued.sort(key=lambda record: (-_priority(record.dagster_run), record.storage_id))
         reports = {}
         for ahead, record in reversed(list(enumerate(queued))):
             request_id = record.dagster_run.tags[PARTITION_NAME_TAG]
             reports[request_id] = RunReport(RunPhase.QUEUED, ended_at(record), ahead=ahead)
+        logs = _LOGS
         for record in records:
             run = record.dagster_run
             if run.status not in _WAITING:
-                doing = "stops" if run.status == dg.DagsterRunStatus.CANCELING else self._doing(run.run_id)
-                reports[run.tags[PARTITION_NAME_TAG]] = RunReport(RunPhase.RUNNING, ended_at(record), doing=doing)
+                request_id, doing = run.tags[PARTITION_NAME_TAG], "running"
+                if run.status == dg.DagsterRunStatus.CANCELING:
+                    doing = "stops"
+                elif request_id in shown and logs:
+                    doing, logs = self._doing(run.run_id), logs - 1
+                reports[request_id] = RunReport(RunPhase.RUNNING, ended_at(record), doing=doing)
         return reports
 
     def _doing(self, run_id: str) -> str:

@@ -62,7 +62,7 @@ class RequestListing:
         shown = newest[:room]
         states = RequestStates(self._store).of(shown)
         missing = [state.request_id for state in states if state.clip != ClipState.STORED]
-        reports = self._runs.reports(missing) if self._runs else None
+        reports = self._runs.reports(missing, shown) if self._runs else None
         canceled = Cancellations(self._store.objects).among(missing)
         retried = set(Retries(self._store.objects).ids(len(newest) + 1)) if missing else set()
         lines = waiting[:limit]

@@ -46,8 +46,11 @@ class CanceledRuns:
 class RequestRuns(Protocol):
     """The runs of requests, as Dagster's instance knows them."""
 
-    def reports(self, missing: Iterable[str]) -> Mapping[str, RunReport]:
-        """Runs in progress of all requests, and of those ``missing`` a clip the newest that ended."""
+    def reports(self, missing: Iterable[str], shown: Iterable[str] = ()) -> Mapping[str, RunReport]:
+        """Runs in progress of all requests, and of those ``missing`` a clip the newest that ended.
+
+        What exactly a run is at is told for those that are ``shown``.
+        """
 
     def cancel(self, request_id: str) -> CanceledRuns:
         """End the runs of ``request_id`` that wait or go on."""
