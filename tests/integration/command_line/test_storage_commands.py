@@ -155,7 +155,7 @@ def test_sharing_from_a_folder_prints_the_path(store: ArtifactStore, tmp_path: P
     assert one_to_all(tmp_path, "share", "dance-1").stdout == f"{tmp_path / 'artifacts' / key}\n"
     unknown = one_to_all(tmp_path, "share", "dance-2")
     assert unknown.returncode == 1
-    assert unknown.stderr.startswith("error: animation, partition dance-2: nothing is stored; run: dagster asset")
+    assert unknown.stderr == "error: dance-2: there is no such request; `one-to-all list` shows those there are\n"
     assert "7d" in one_to_all(tmp_path, "share", "dance-1", "--expires", "8d").stderr
     assert "set S3_ENDPOINT" in one_to_all(tmp_path, "storage", "allow-previews").stderr
 
