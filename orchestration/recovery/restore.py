@@ -132,7 +132,7 @@ def _drop_runs_of_stored_clips(
         request_id, content = run.tags.get(PARTITION_NAME_TAG), run.tags.get(CONTENT_TAG)
         if request_id is None:
             continue
-        if content is None or not makes_a_clip(run) or _content_shown(store, request_id) != content:
+        if content is None or not makes_a_clip(run) or not _shows(store, request_id, content):
             busy.add(request_id)
             continue
         result.dropped.append((run.run_id, request_id))
@@ -160,6 +160,16 @@ def _ask_for_reviews(store: ArtifactStore, request_ids: Iterable[str], *, apply:
         if apply:
             requests.reopen(accepted)
     return found
+
+
+def _shows(store: ArtifactStore, request_id: str, content: str) -> bool:
+    """True when a clip of ``content`` is stored; a damaged one has to be made again."""
+    try:
+        return _content_shown(store, request_id) == content
+    except StorageUnavailableError:
+        raise
+    except StorageError:
+        return False
 
 
 def _content_shown(store: ArtifactStore, request_id: str) -> str | None:

@@ -169,10 +169,13 @@ def test_a_damaged_request_is_named_and_hinders_no_other(
     daemon: Daemon, media: Path, queued_instance: dg.DagsterInstance
 ) -> None:
     accept(daemon, media, "a", "b")
+    store_clip(daemon, "b")
+    queued_instance.add_run(daemon.run_of("b"))
+    daemon.world.objects.put_bytes("animation/b/manifest.json", b"{")
     daemon.world.objects.put_bytes("requests/accepted/a.json", b"{")
     done = restore(queued_instance, daemon.world.store, apply=True)
-    assert done.registered == ["b"]
-    assert done.damaged[0].startswith("a: ")
+    assert [reason.partition(":")[0] for reason in done.damaged] == ["a", "b"]
+    assert (done.dropped, done.adopted) == ([], [])
 
 
 def test_check_storage_records_what_the_catalogue_lacks(daemon: Daemon, media: Path) -> None:
