@@ -20,18 +20,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from libs.atomic_write import atomic_write
-from libs.media.image import read_image
-from libs.media.reader import read_frames
-from libs.media.tiles import Frame, below, beside, caption_bar, scaled_to_height
+from libs.files.atomic_write import atomic_write
+from libs.media.pictures.image import read_image
+from libs.media.previews.tiles import Frame, below, beside, caption_bar, scaled_to_height
+from libs.media.video.reader import read_frames
 from libs.model_repo.layout import layout_of
-from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, FramesReady
+from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.pose.conditioning import PoseConditioning
-from libs.pose.mode_choice import ModeChoice
-from libs.requests.animation_request import ResolvedRequest, parse_request
-from libs.requests.inbox import Inbox
+from libs.pose.fitting.mode_choice import ModeChoice
+from libs.requests.documents.animation_request import ResolvedRequest, parse_request
+from libs.requests.inbox.inbox import Inbox
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.sandbox.puppet import REFERENCE, Framing
 from libs.sandbox.repository import write_sandbox_repository
@@ -43,8 +43,8 @@ from libs.stages.pose_track_store import SharedPoseTracks
 from libs.stages.pose_tracks import load_estimator, sources_of, track_poses
 from libs.stages.request_media import RequestMedia, fetch_request_media
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.folder import FolderObjectStore
-from libs.storage.sha256 import sha256_of_file
+from libs.storage.backends.folder import FolderObjectStore
+from libs.storage.backends.sha256 import sha256_of_file
 
 FOLDER = Path(__file__).resolve().parent / "requests"
 

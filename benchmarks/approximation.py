@@ -21,31 +21,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from libs.media.image import read_image
-from libs.media.reader import read_frames
+from libs.media.pictures.image import read_image
+from libs.media.video.reader import read_frames
 from libs.model_repo.layout import layout_of
 from libs.model_repo.variants import NetworkConfig
-from libs.one_to_all.approximation import EXACT, QUALITIES, Approximation
-from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import warm_engine
 from libs.one_to_all.events import AnimationInputs, FramesReady
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_options import memory_options
+from libs.one_to_all.memory.options import memory_options
+from libs.one_to_all.network.approximation import EXACT, QUALITIES, Approximation
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.sampler import DenoisingStep
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.warm import warm_engine
+from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
+from libs.one_to_all.sampling.denoise import DenoisingStep
+from libs.one_to_all.weights.lora_file import LoraFile
 from libs.pose.conditioning import PoseConditioning
 from libs.pose.draw import DrawingStyle, draw_pose
-from libs.pose.estimator import PoseEstimator
-from libs.pose.framing import resize_crop, resize_crop_drawing
+from libs.pose.fitting.framing import resize_crop, resize_crop_drawing
+from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.record import record_of
-from libs.requests.animation_request import ResolvedRequest
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.sandbox.repository import write_sandbox_repository
 from libs.settings import Settings, get_settings
 from libs.stages.animation import sampling_options
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 
 _SETTINGS = {
     "block cache 0.03": Approximation(block_cache_threshold=0.03),

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from libs.background import Background
-from libs.media.writer import VideoWriter
+from libs.media.video.writer import VideoWriter
 from libs.settings import Settings
+from libs.storage.backends.factory import objects_from_settings
 from libs.storage.chunks import StoredChunks
-from libs.storage.factory import objects_from_settings
 
 _FRAMES, _NEW = 81, 76
 

@@ -5,10 +5,10 @@
     python benchmarks/engine.py --device cuda --height 576 --width 1024 --rounds 5
 
 First the machine's own ceilings are measured (a matrix product, a copy), then every part: seconds, share of the
-matrix-product ceiling that the counted FLOPs (``libs.one_to_all.cost``) reached, peak memory. Then one denoising step
-in every variant, in turn: plain, ours, each attention back-end that works, blocks compiled, FP8 weights, FP8 compute.
-Device events on CUDA, after warm-up; on a CPU wall time, and processor time for the ratios. What does not belong here:
-pass or fail (tests decide that), start-up (``start_up.py``), approximations (``approximation.py``).
+matrix-product ceiling that the counted FLOPs (``libs.one_to_all.memory.cost``) reached, peak memory. Then one denoising
+step in every variant, in turn: plain, ours, each attention back-end that works, blocks compiled, FP8 weights, FP8
+compute. Device events on CUDA, after warm-up; on a CPU wall time, and processor time for the ratios. What does not
+belong here: pass or fail (tests decide that), start-up (``start_up.py``), approximations (``approximation.py``).
 """
 
 import argparse
@@ -29,14 +29,14 @@ from measuring.variants import exact_variants, fp8_variants
 from safetensors.torch import save_file
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.checkpoint import assign_checkpoint
-from libs.one_to_all.cost import TokenGrid, pass_bytes, pass_cost, step_flops, weight_bytes
 from libs.one_to_all.device import default_dtype, resolve_device
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.memory_plan import sampling_bytes
-from libs.one_to_all.pixels import uint8_from_signed
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.vae import decode_latents, encode_latents
+from libs.one_to_all.memory.cost import TokenGrid, pass_bytes, pass_cost, step_flops, weight_bytes
+from libs.one_to_all.memory.plan import sampling_bytes
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.sampling.pixels import uint8_from_signed
+from libs.one_to_all.sampling.vae import decode_latents, encode_latents
+from libs.one_to_all.weights.checkpoint import assign_checkpoint
 
 _SMALL = {"num_attention_heads": 4, "num_layers": 4, "ffn_dim": 1024, "num_reference_layers": 3, "text_dim": 256}
 _MIB = 2**20

@@ -228,7 +228,7 @@ def measure_ticks(folder: Path, options: argparse.Namespace) -> Rows:
 
 
 def _resources() -> tuple[Any, Any]:
-    from orchestration.resources import SettingsResource, StorageResource  # noqa: PLC0415
+    from orchestration.storage.resources import SettingsResource, StorageResource  # noqa: PLC0415
 
     settings = SettingsResource()
     return settings, StorageResource(settings=settings)
@@ -265,7 +265,7 @@ def _take_all(folder: Path, instance: dg.DagsterInstance, count: int) -> tuple[l
     Returns:
         Wall and processor seconds of each tick, how many runs were asked for, characters of the largest cursor.
     """
-    from orchestration.sensors.inbox import inbox_sensor  # noqa: PLC0415
+    from orchestration.inbox.sensor import inbox_sensor  # noqa: PLC0415
 
     settings, storage = _resources()
     ticks, runs, cursors = [], 0, [""]
@@ -284,7 +284,7 @@ def _take_all(folder: Path, instance: dg.DagsterInstance, count: int) -> tuple[l
 
 
 def _child_ticks(folder: Path, count: int) -> Rows:
-    from libs.requests.accepted import AcceptedRequests  # noqa: PLC0415
+    from libs.requests.lifecycle.accepted import AcceptedRequests  # noqa: PLC0415
     from orchestration.definitions import build_defs  # noqa: PLC0415
 
     settings, storage = _resources()

@@ -19,10 +19,10 @@ import boto3
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.inbox import Inbox
-from libs.requests.intake import InboxIntake, IntakeState
-from libs.storage.s3 import S3ObjectStore
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.storage.backends.s3 import S3ObjectStore
 from tests.s3_server import s3_server
 
 BUCKET = "inbox-benchmark"

@@ -23,8 +23,8 @@ from measuring.page_cache import forget_pages
 from plain.loading import read_mapped
 from safetensors.torch import save_file
 
-from libs.model_repo.safetensors_header import read_stored_tensors
-from libs.one_to_all.weight_reading import PIECE_BYTES, READERS, WeightSource, read_weights
+from libs.model_repo.files.safetensors_header import read_stored_tensors
+from libs.one_to_all.weights.reading import PIECE_BYTES, READERS, WeightSource, read_weights
 
 _SHARDS = 4
 _TENSOR_SHAPE = (5120, 5120)

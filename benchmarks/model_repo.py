@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from libs.model_repo.digests import CACHE_NAME
+from libs.model_repo.files.parameters import expected_parameters
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import lock_repository
-from libs.model_repo.parameters import expected_parameters
+from libs.model_repo.verification.digests import CACHE_NAME
+from libs.model_repo.verification.lock import lock_repository
 from libs.progress import show_bytes
 from libs.settings import Settings
 
@@ -68,7 +68,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 def measure_verification(folder: Path, scale: float) -> None:
     """Full verification against ``sha256sum`` on the same files (cached for both), then with known digests."""
-    from libs.model_repo.verify import verify_repository  # noqa: PLC0415
+    from libs.model_repo.verification.verify import verify_repository  # noqa: PLC0415
 
     layout = _layout(folder)
     layout.root.mkdir(parents=True)
@@ -103,8 +103,8 @@ def measure_download(folder: Path, scale: float) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/integration/model_repo"))
     from local_hub import LocalHub  # noqa: PLC0415 - of the tests
 
-    from libs.model_repo.download import download_part  # noqa: PLC0415
-    from libs.model_repo.hub import open_hub  # noqa: PLC0415
+    from libs.model_repo.hubs.download import download_part  # noqa: PLC0415
+    from libs.model_repo.hubs.hub import open_hub  # noqa: PLC0415
 
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["TQDM_DISABLE"] = "1"
     import huggingface_hub  # noqa: PLC0415
@@ -216,7 +216,7 @@ def _random(name: str, shape: tuple[int, ...]):
 def _child_quantize(folder: Path) -> None:
     import safetensors.torch  # noqa: F401, PLC0415 - libraries are loaded before the first measurement
 
-    from libs.model_repo.quantize import quantize_checkpoint  # noqa: PLC0415
+    from libs.model_repo.operations.quantize import quantize_checkpoint  # noqa: PLC0415
 
     baseline, started = _peak(), time.perf_counter()
     report = quantize_checkpoint(_layout(folder), _layout(folder, f"{_VARIANT}-fp8"))
@@ -228,13 +228,13 @@ def _child_quantize(folder: Path) -> None:
 def _load(layout: RepositoryLayout):
     import torch  # noqa: PLC0415
 
-    from libs.one_to_all.loading import load_transformer  # noqa: PLC0415
+    from libs.one_to_all.weights.loading import load_transformer  # noqa: PLC0415
 
     return load_transformer(layout, torch.device("cpu"), torch.bfloat16)
 
 
 def _measure_load(load: Callable[[], object]) -> None:
-    import libs.one_to_all.loading  # noqa: F401, PLC0415
+    import libs.one_to_all.weights.loading  # noqa: F401, PLC0415
 
     baseline, started = _peak(), time.perf_counter()
     model = load()
@@ -249,7 +249,7 @@ def _child_load_dictionary(folder: Path) -> None:
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    from libs.one_to_all.transformer import OneToAllTransformer3DModel  # noqa: PLC0415
+    from libs.one_to_all.network.transformer import OneToAllTransformer3DModel  # noqa: PLC0415
 
     layout = _layout(folder)
 

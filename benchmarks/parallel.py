@@ -29,9 +29,8 @@ from torch import multiprocessing
 
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import NetworkConfig, get_variant
-from libs.one_to_all.cost import TokenGrid, pass_cost, step_flops
 from libs.one_to_all.device import default_dtype, resolve_device
-from libs.one_to_all.guidance import plan_guidance
+from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
 from libs.one_to_all.parallel.cost import busiest_rank_bytes, busiest_rank_flops
 from libs.one_to_all.parallel.engine import devices_of_ranks
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
@@ -40,7 +39,8 @@ from libs.one_to_all.parallel.rank_process import join_ranks
 from libs.one_to_all.parallel.shared_denoising import SharedDenoising
 from libs.one_to_all.parallel.shared_passes import SharedPasses
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
-from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.sampling.guidance import plan_guidance
+from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
 
 SMALL = {"num_attention_heads": 4, "num_layers": 4, "ffn_dim": 1024, "num_reference_layers": 3, "text_dim": 256}

@@ -23,11 +23,11 @@ from statistics import median
 import numpy as np
 from plain import pose as plain_pose
 
-from libs.media.reader import read_frames
+from libs.media.video.reader import read_frames
 from libs.pose.conditioning import PoseConditioning
 from libs.pose.draw import DrawingStyle
-from libs.pose.estimator import PoseEstimator
-from libs.pose.framing import resize_crop, resize_crop_frames, target_size
+from libs.pose.fitting.framing import resize_crop, resize_crop_frames, target_size
+from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.record import record_of
 from libs.pose.track import PoseTrack
 from libs.sandbox.media import write_puppet_clip

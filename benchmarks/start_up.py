@@ -31,8 +31,8 @@ from statistics import median
 
 from measuring.page_cache import forget_pages
 
+from libs.model_repo.files.parameters import expected_parameters
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.parameters import expected_parameters
 from libs.model_repo.variants import ModelVariant, get_variant
 from libs.settings import Settings
 
@@ -197,11 +197,11 @@ def _run(start: Start) -> None:
     import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    from libs.one_to_all import loading  # noqa: PLC0415
     from libs.one_to_all.engine import AnimationEngine  # noqa: PLC0415
+    from libs.one_to_all.engine_cache import warm_engine  # noqa: PLC0415
     from libs.one_to_all.events import AnimationInputs, StepFinished  # noqa: PLC0415
     from libs.one_to_all.options import SamplingOptions  # noqa: PLC0415
-    from libs.one_to_all.warm import warm_engine  # noqa: PLC0415
+    from libs.one_to_all.weights import loading  # noqa: PLC0415
 
     times = {"imported": time.time()}
     if start.memory_touched_before:

@@ -26,8 +26,8 @@ sys.path.insert(0, str(REPOSITORY))
 
 from libs.settings import Settings, load_settings  # noqa: E402 - the server of the tests lives beside this folder
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore  # noqa: E402
-from libs.storage.client import create_s3_client  # noqa: E402
-from libs.storage.factory import objects_from_settings  # noqa: E402
+from libs.storage.backends.client import create_s3_client  # noqa: E402
+from libs.storage.backends.factory import objects_from_settings  # noqa: E402
 from tests.s3_server import S3Server, s3_server  # noqa: E402
 
 _BUCKET = "benchmark"

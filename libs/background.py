@@ -1,6 +1,6 @@
 """Calls made by a thread of their own while the caller goes on: writing what is finished, while the next is computed.
 
-What does not belong here: reading ahead (``libs.pose.parallel``), work that should use several processors.
+What does not belong here: reading ahead (``libs.pose.networks.prefetch``), work that should use several processors.
 """
 
 from collections.abc import Callable

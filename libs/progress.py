@@ -1,6 +1,7 @@
 """How far a long operation is: the function that callers hand in, and one that writes lines.
 
-What does not belong here: drawing bars in a terminal (``libs.command_line``, ``orchestration.terminal_progress``).
+What does not belong here: drawing bars in a terminal (``libs.command_line``,
+``orchestration.laptop.terminal_progress``).
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from libs.durations import show_duration
+from libs.messages.durations import show_duration
 
 SECONDS_BETWEEN_LINES = 5.0
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")

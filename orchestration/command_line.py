@@ -30,7 +30,7 @@ def _instance_runs() -> RunsOrReason:
     warnings.simplefilter("ignore")
     import dagster as dg  # noqa: PLC0415 - takes a second; most commands need none of it
 
-    from orchestration.request_control import InstanceRuns  # noqa: PLC0415
+    from orchestration.requests.control import InstanceRuns  # noqa: PLC0415
 
     try:
         instance = dg.DagsterInstance.get()

@@ -6,33 +6,33 @@ What does not belong here: any definition itself.
 import dagster as dg
 
 from libs.settings import load_settings
-from orchestration.assets.animation import animation
-from orchestration.assets.animation_review import animation_review
-from orchestration.assets.hub_repositories import HUB_REPOSITORIES
-from orchestration.assets.migration import migrated_pretrained_models
-from orchestration.assets.model_files import one_to_all_checkpoint, pose_models, slimmed_wan_resources
-from orchestration.assets.model_verification import model_verification
-from orchestration.assets.models_in_use import animation_model, pose_networks
-from orchestration.assets.pose_conditioning import pose_conditioning
-from orchestration.assets.pose_tracks import pose_tracks
-from orchestration.assets.request import validate_request
-from orchestration.assets.request_inputs import REQUEST_INPUTS
-from orchestration.checks.clip import CLIP_CHECKS
-from orchestration.checks.poses import POSE_CHECKS
-from orchestration.checks.quality import QUALITY_CHECKS
-from orchestration.checks.third_party import third_party_is_untouched
-from orchestration.fleet.lost_launches import lost_launches
+from orchestration.animations.animation import animation
+from orchestration.animations.animation_review import animation_review
+from orchestration.animations.clip_checks import CLIP_CHECKS
+from orchestration.animations.pose_checks import POSE_CHECKS
+from orchestration.animations.pose_conditioning import pose_conditioning
+from orchestration.animations.pose_tracks import pose_tracks
+from orchestration.animations.quality_checks import QUALITY_CHECKS
+from orchestration.fleet.launching.lost_launches import lost_launches
 from orchestration.housekeeping.jobs import HOUSEKEEPING_JOBS, HOUSEKEEPING_SCHEDULES
-from orchestration.io_manager import ArtifactIOManager
+from orchestration.inbox.input_watch import input_watch
+from orchestration.inbox.sensor import inbox_sensor
 from orchestration.jobs import JOBS
-from orchestration.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
-from orchestration.schedules.nightly import build_nightly_batch
-from orchestration.sensors.inbox import inbox_sensor
-from orchestration.sensors.input_watch import input_watch
-from orchestration.sensors.lora_watch import lora_watch
-from orchestration.sensors.recovery import unrecorded_clips
-from orchestration.stash_job import delete_old_stash
-from orchestration.storage_check_job import check_storage
+from orchestration.models.hub_repositories import HUB_REPOSITORIES
+from orchestration.models.lora_watch import lora_watch
+from orchestration.models.migration import migrated_pretrained_models
+from orchestration.models.model_files import one_to_all_checkpoint, pose_models, slimmed_wan_resources
+from orchestration.models.models_in_use import animation_model, pose_networks
+from orchestration.models.stash_job import delete_old_stash
+from orchestration.models.third_party_check import third_party_is_untouched
+from orchestration.models.verification import model_verification
+from orchestration.recovery.sensor import unrecorded_clips
+from orchestration.requests.nightly import build_nightly_batch
+from orchestration.requests.request import validate_request
+from orchestration.requests.request_inputs import REQUEST_INPUTS
+from orchestration.storage.io_manager import ArtifactIOManager
+from orchestration.storage.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
+from orchestration.storage.storage_check import check_storage
 
 
 def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:

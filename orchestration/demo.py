@@ -16,19 +16,19 @@ from rich.console import Console
 
 from libs.command_line.terminal import styled
 from libs.errors import OneToAllError
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.inbox import Inbox
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE
-from libs.storage.objects import ObjectStore
+from libs.storage.backends.store import ObjectStore
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
-from orchestration.local_instance import prepare_dagster_home, require_checkout
-from orchestration.local_runs import execute_here
+from orchestration.laptop.instance import prepare_dagster_home, require_checkout
+from orchestration.laptop.local_runs import execute_here
+from orchestration.laptop.terminal_progress import TerminalProgress, terminal_progress
 from orchestration.partitions import ANIMATION_REQUESTS
-from orchestration.resources import SettingsResource, StorageResource
-from orchestration.terminal_progress import TerminalProgress, terminal_progress
+from orchestration.storage.resources import SettingsResource, StorageResource
 
 VARIANT = "sandbox"
 

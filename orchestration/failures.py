@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from libs.errors import OneToAllError
-from libs.storage.disk_errors import disk_in_trouble
+from libs.storage.backends.disk_errors import disk_in_trouble
 
 RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For steps that talk to a store or a hub: 5, 10 and 20 seconds, then the error stands."""

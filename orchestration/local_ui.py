@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
-from orchestration.local_instance import claim_daemon, prepare_dagster_home, require_checkout
-from orchestration.quiet_output import quiet_lines
+from orchestration.laptop.instance import claim_daemon, prepare_dagster_home, require_checkout
+from orchestration.laptop.quiet_output import quiet_lines
 
 HOST = "127.0.0.1"
 PORT = "3000"

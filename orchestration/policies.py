@@ -7,7 +7,7 @@ anything else read from a disk.
 from collections.abc import Mapping
 from typing import Any
 
-from libs.kubernetes_settings import KubernetesSettings, load_kubernetes_settings
+from libs.settings.kubernetes import KubernetesSettings, load_kubernetes_settings
 
 MODELS_GROUP = "models"
 ANIMATIONS_GROUP = "animations"
@@ -36,7 +36,8 @@ GPU_OP_TAGS: Mapping[str, Any] = gpu_op_tags(load_kubernetes_settings())
 """For ``op_tags=`` of assets that need a GPU, whichever executor or launcher a deployment uses."""
 
 CONTENT_TAG = "one_to_all/content"
-"""Tag of runs launched for one content of a request (``libs.requests.accepted``); runs started by hand have none."""
+"""Tag of runs launched for one content of a request (``libs.requests.lifecycle.accepted``); runs started by hand have
+none."""
 
 BATCH_TAG = "one_to_all/batch"
 """Tag of runs that a nightly batch launched, e.g. ``nightly-2026-11-30``; all of them can be stopped at once."""

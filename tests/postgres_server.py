@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestration.fleet.fleet_plan import free_port
+from orchestration.fleet.local.fleet_plan import free_port
 
 USER = "dagster"
 _START_SECONDS = 30

@@ -15,16 +15,16 @@ from measuring.record import Figure
 from measuring.subject import Subject, make_subject
 from safetensors.torch import save_file
 
-from libs.model_repo.safetensors_header import read_stored_tensors
-from libs.one_to_all.block_offload import BlockOffload
-from libs.one_to_all.cost import TokenGrid
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.pixels import uint8_from_signed
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions
-from libs.one_to_all.speed import apply_speed
+from libs.model_repo.files.safetensors_header import read_stored_tensors
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.memory.cost import TokenGrid
+from libs.one_to_all.memory.offload import BlockOffload
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions
+from libs.one_to_all.sampling.pixels import uint8_from_signed
+from libs.one_to_all.sampling.vae import decode_latents
 from libs.one_to_all.speed_options import SpeedOptions
-from libs.one_to_all.vae import decode_latents
-from libs.one_to_all.weight_reading import WeightSource, read_weights
+from libs.one_to_all.weights.reading import WeightSource, read_weights
 
 CPU = torch.device("cpu")
 _GRID = TokenGrid.of(96, 128, 9)

@@ -11,11 +11,11 @@ from measuring.part_run import PartRun
 from measuring.record import Figure
 from measuring.subject import Subject, make_subject
 
-from libs.one_to_all.approximation import QUALITIES
-from libs.one_to_all.block_cache import use_block_cache
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.guidance import Guidance
-from libs.one_to_all.speed import apply_speed
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.approximation import QUALITIES
+from libs.one_to_all.network.block_cache import use_block_cache
+from libs.one_to_all.sampling.guidance import Guidance
 from libs.one_to_all.speed_options import SpeedOptions
 
 ROUNDS = 1

@@ -12,11 +12,11 @@ from measuring.part_run import PartRun
 from measuring.record import Figure
 from measuring.subject import Subject, fp8_copy, make_subject
 
-from libs.one_to_all.block_offload import BlockOffload
-from libs.one_to_all.cost import block_bytes, weight_bytes
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.memory_plan import kept_bytes, sampling_bytes
-from libs.one_to_all.speed import apply_speed
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.memory.cost import block_bytes, weight_bytes
+from libs.one_to_all.memory.offload import BlockOffload
+from libs.one_to_all.memory.plan import kept_bytes, sampling_bytes
+from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.speed_options import SpeedOptions
 
 _GOAL_OFFLOAD = 1.25

@@ -16,10 +16,10 @@ from measuring.part_run import PartRun
 from measuring.record import Figure
 from measuring.subject import Subject, fp8_copy, make_subject
 
-from libs.one_to_all.block_offload import BlockOffload
-from libs.one_to_all.forward_memo import ForwardMemo
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.memory.offload import BlockOffload
+from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.shared_host_memory import SharedHostMemory, can_share_host_memory, open_shared_memory
-from libs.one_to_all.speed import apply_speed
 from libs.one_to_all.speed_options import SpeedOptions
 
 _LAYERS = 12

@@ -16,7 +16,7 @@ from measuring.part_run import PartRun
 from measuring.record import Figure
 from onnx import TensorProto, helper, numpy_helper
 
-from libs.pose.sessions import NetworkSession, prepare_cuda
+from libs.pose.networks.sessions import NetworkSession, prepare_cuda
 
 ROUNDS = 5
 _BATCH = 8

@@ -11,10 +11,10 @@ from measuring.part_run import H100_FLOPS, PartRun
 from measuring.record import Figure
 from measuring.subject import Subject, make_subject, make_transformer
 
-from libs.one_to_all.cost import pass_cost, step_flops
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.memory_plan import kept_bytes, sampling_bytes
-from libs.one_to_all.speed import apply_speed
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.memory.cost import pass_cost, step_flops
+from libs.one_to_all.memory.plan import kept_bytes, sampling_bytes
+from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.speed_options import SpeedOptions
 
 _GOAL_SHARE, _GOAL_RATIO = 0.65, 1.5

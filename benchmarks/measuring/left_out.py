@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from libs.one_to_all.attention import OneToAllAttention
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.modulation import TimeModulation, parts_of
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.attention import OneToAllAttention
+from libs.one_to_all.network.modulation import TimeModulation, parts_of
 from measuring.clock import Clock
 from measuring.subject import Subject
 

@@ -15,8 +15,8 @@ from typing import Self
 import torch
 
 from libs.model_repo.variants import NetworkConfig, get_variant
-from libs.one_to_all.cost import TokenGrid
 from libs.one_to_all.device import default_dtype, device_name, resolve_device
+from libs.one_to_all.memory.cost import TokenGrid
 from measuring.clock import Clock
 from measuring.record import Record
 

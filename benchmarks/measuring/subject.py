@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 import torch
 from plain.network import plain_velocity
 
-from libs.model_repo.parameters import TensorInfo, is_quantized, scale_name
-from libs.model_repo.quantize import quantize_weight
+from libs.model_repo.files.parameters import TensorInfo, is_quantized, scale_name
+from libs.model_repo.operations.quantize import quantize_weight
 from libs.model_repo.variants import NetworkConfig
-from libs.one_to_all.cost import TokenGrid
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.fp8 import Fp8Linear, hold_weights_in_fp8
-from libs.one_to_all.guidance import Guidance, GuidancePass, plan_guidance
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, _Poses, _run_pass
-from libs.one_to_all.speed import compile_blocks
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.compilation import compile_blocks
+from libs.one_to_all.memory.cost import TokenGrid
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, _Poses, _run_pass
+from libs.one_to_all.sampling.guidance import Guidance, GuidancePass, plan_guidance
+from libs.one_to_all.weights.fp8 import Fp8Linear, hold_weights_in_fp8
 
 Setting = Callable[[], AbstractContextManager[None]]
 """Makes a context in which something is switched on."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from plain.network import nothing_fused, plain_rotation
 
-from libs.one_to_all.attention_backends import probe_attention
-from libs.one_to_all.cost import pass_cost, step_flops, weight_bytes
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.fp8 import compute_in_fp8
+from libs.one_to_all.memory.cost import pass_cost, step_flops, weight_bytes
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.attention_backends import probe_attention
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.speed_options import ATTENTION_BACKENDS
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.weights.fp8 import compute_in_fp8
 from measuring.clock import Clock
 from measuring.subject import Setting, Subject, attention_backend, compiled_blocks, fp8_copy, fp8_products
 

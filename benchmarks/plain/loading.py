@@ -1,6 +1,6 @@
 """Weights as this project read them first: mapped into memory, one tensor after the other, bounds for the check.
 
-What does not belong here: how the engine reads them (``libs.one_to_all.weight_reading``).
+What does not belong here: how the engine reads them (``libs.one_to_all.weights.reading``).
 """
 
 from collections.abc import Iterable

@@ -10,13 +10,13 @@ from unittest import mock
 
 import torch
 
-from libs.one_to_all import attention, blocks
-from libs.one_to_all import transformer as network
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.guidance import Guidance, GuidancePass
-from libs.one_to_all.modulation import Part, TimeModulation
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import attention, blocks
+from libs.one_to_all.network import transformer as network
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.modulation import Part, TimeModulation
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions
+from libs.one_to_all.sampling.guidance import Guidance, GuidancePass
 
 
 def rotate_in_float64(states: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:

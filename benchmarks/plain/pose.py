@@ -13,12 +13,12 @@ import av
 import cv2
 import numpy as np
 
-from libs.media.colour import RgbConverter
-from libs.pose.crop import crop_geometry
-from libs.pose.detector import detections_of, select_person
+from libs.media.video.colour import RgbConverter
 from libs.pose.draw import canvas_size
-from libs.pose.framing import resize_crop
+from libs.pose.fitting.framing import resize_crop
 from libs.pose.keypoints import BODY_COLOURS, DRAWN_FACE_POINTS, HAND_EDGES, LIMBS
+from libs.pose.networks.crop import crop_geometry
+from libs.pose.networks.detector import detections_of, select_person
 from libs.pose.record import PoseRecord
 
 Network = Callable[[np.ndarray], np.ndarray]

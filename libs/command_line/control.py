@@ -1,6 +1,7 @@
 """``one-to-all cancel`` and ``retry``: what a person wants of a request that was handed in.
 
-What does not belong here: ending runs (``libs.requests.run_reports``), launching them (``orchestration.retries``).
+What does not belong here: ending runs (``libs.requests.lifecycle.run_reports``), launching them
+(``orchestration.requests.retries``).
 """
 
 import getpass
@@ -13,13 +14,13 @@ from libs.command_line.known_requests import require_request
 from libs.command_line.runs import open_runs
 from libs.command_line.terminal import console
 from libs.errors import InputError
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.cancellations import Cancellation, Cancellations, Retries
-from libs.requests.run_reports import RunPhase
-from libs.requests.states import ClipState, RequestStates
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.requests.lifecycle.cancellations import Cancellation, Cancellations, Retries
+from libs.requests.lifecycle.run_reports import RunPhase
+from libs.requests.lifecycle.states import ClipState, RequestStates
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 
 IdsArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Requests, as `one-to-all list` shows them.")]
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import typer
 
-from libs.setting_values import LONGEST_AGE_DAYS
+from libs.settings.values import LONGEST_AGE_DAYS
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST = timedelta(days=LONGEST_AGE_DAYS)

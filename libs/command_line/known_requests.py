@@ -1,15 +1,15 @@
 """Is there such a request, and does it have what is asked for: said before a command goes on.
 
-What does not belong here: how far a request is (``libs.requests.listing``).
+What does not belong here: how far a request is (``libs.requests.lifecycle.listing``).
 """
 
 import re
 
 from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.animation_request import REQUEST_ID_PATTERN
-from libs.requests.inbox import ERROR_SUFFIX, INBOX_PREFIX, Inbox
-from libs.requests.states import CLIP_ASSET
+from libs.requests.documents.animation_request import REQUEST_ID_PATTERN
+from libs.requests.inbox.inbox import ERROR_SUFFIX, INBOX_PREFIX, Inbox
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.requests.lifecycle.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactStore
 
 LIST_HINT = "`one-to-all list` shows those there are"

@@ -1,6 +1,6 @@
 """``one-to-all list``: how far each request is, newest first.
 
-What does not belong here: what a state means (``libs.requests.listing``).
+What does not belong here: what a state means (``libs.requests.lifecycle.listing``).
 """
 
 import json
@@ -12,10 +12,10 @@ from rich.cells import cell_len, set_cell_size
 
 from libs.command_line.runs import open_runs
 from libs.command_line.terminal import console
-from libs.printable import escaped
-from libs.requests.listing import Listing, RequestListing
+from libs.messages.printable import escaped
+from libs.requests.lifecycle.listing import Listing, RequestListing
 from libs.settings import load_settings
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 
 _NEWEST = 100
 _SECONDS_BETWEEN = 2.0

@@ -18,19 +18,19 @@ from libs.command_line.options import (
 )
 from libs.command_line.terminal import PlainTable, console, folded, shown_progress, whole
 from libs.errors import InputError, ModelFilesError
+from libs.model_repo.files.repository import LEFTOVER_TRANSFORMER, PARTS, Part, files_below, files_of_part
+from libs.model_repo.files.third_party import checkout_state
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import lock_repository, read_lock
-from libs.model_repo.migrate import STASH_FOLDER, Mode, apply_migration, plan_migration
-from libs.model_repo.report import Level, VerificationReport
-from libs.model_repo.repository_files import LEFTOVER_TRANSFORMER, PARTS, Part, files_below, files_of_part
-from libs.model_repo.slim import slim_wan_resources
-from libs.model_repo.stash import delete_stash as delete_old_stash
-from libs.model_repo.third_party import checkout_state
+from libs.model_repo.operations.migrate import STASH_FOLDER, Mode, apply_migration, plan_migration
+from libs.model_repo.operations.slim import slim_wan_resources
+from libs.model_repo.operations.stash import delete_stash as delete_old_stash
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.verification.lock import lock_repository, read_lock
+from libs.model_repo.verification.report import Level, VerificationReport
+from libs.model_repo.verification.verify import verify_repository
 from libs.progress import show_bytes
-from libs.setting_values import HubName
 from libs.settings import load_settings
+from libs.settings.values import HubName
 
 app = typer.Typer(help="Weights: fetch, migrate, slim, verify, quantize.", no_args_is_help=True)
 
@@ -56,9 +56,9 @@ def download(
     workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Files fetched at the same time.")] = 4,
 ) -> None:
     """Fetch what a variant needs; carry on where an earlier run stopped; fetch nothing twice."""
-    from libs.model_repo.download import download_part  # noqa: PLC0415 - hub clients take a second to load
-    from libs.model_repo.hub import open_hub  # noqa: PLC0415
-    from libs.model_repo.shared_files import sibling_layouts  # noqa: PLC0415
+    from libs.model_repo.files.shared_files import sibling_layouts  # noqa: PLC0415
+    from libs.model_repo.hubs.download import download_part  # noqa: PLC0415 - hub clients take a second to load
+    from libs.model_repo.hubs.hub import open_hub  # noqa: PLC0415
 
     settings = load_settings().changed(model_hub=hub, model_hub_endpoint=endpoint, model_hub_revision=revision)
     layout = layout_of(variant, settings)
@@ -174,7 +174,7 @@ def verify(
 )
 def quantize(variant: VariantArgument) -> None:
     """Make the FP8 variant of a verified checkpoint: half the memory, nearly the same result."""
-    from libs.model_repo.quantize import quantize_checkpoint  # noqa: PLC0415
+    from libs.model_repo.operations.quantize import quantize_checkpoint  # noqa: PLC0415
 
     settings = load_settings()
     source = layout_of(variant, settings)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from libs.model_repo.migrate import STASH_FOLDER
+from libs.model_repo.operations.migrate import STASH_FOLDER
 from libs.model_repo.variants import VARIANTS
 
 PARTS_HELP = "checkpoint, pose_models or wan_resources; all three when left out; may be given several times"

@@ -1,7 +1,7 @@
 """``one-to-all storage prune``: older contents of artifacts that were replaced long ago, and files no manifest names.
 
-What does not belong here: what may go (``libs.superseded_artifacts``), and comparing the store with its manifests
-(``storage``).
+What does not belong here: what may go (``libs.housekeeping.superseded_artifacts``), and comparing the store with its
+manifests (``storage``).
 """
 
 import json
@@ -13,13 +13,13 @@ import typer
 from libs.command_line.durations import parse_duration
 from libs.command_line.options import ApplyOption
 from libs.command_line.terminal import PlainTable, console, folded
+from libs.housekeeping.orphans import require_safe_age
 from libs.progress import show_bytes
 from libs.settings import load_settings
-from libs.storage.factory import store_from_settings
-from libs.storage.orphans import require_safe_age
+from libs.storage.backends.factory import store_from_settings
 
 if TYPE_CHECKING:
-    from libs.superseded_artifacts import Pruned
+    from libs.housekeeping.superseded_artifacts import Pruned
 
 
 def prune(
@@ -39,7 +39,8 @@ def prune(
     What a clip that stays was made from stays as well, and what the record of an archived request names.
     Without --apply it only shows what would go.
     """
-    from libs.superseded_artifacts import find_prunable, remove_prunable  # noqa: PLC0415 - loads the media libraries
+    # loads the media libraries
+    from libs.housekeeping.superseded_artifacts import find_prunable, remove_prunable  # noqa: PLC0415
 
     settings = load_settings()
     age = timedelta(days=settings.prune_artifacts_after_days) if older_than is None else older_than

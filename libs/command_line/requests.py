@@ -1,7 +1,7 @@
 """``one-to-all submit`` and ``fetch``: requests and their results; and the commands beside them.
 
 Each command reads its arguments, asks the store, and prints what it found. What does not belong here: what is uploaded
-in which order (``libs.requests.submission``), and what a state means (``libs.requests.states``).
+in which order (``libs.requests.inbox.submission``), and what a state means (``libs.requests.lifecycle.states``).
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from libs.atomic_write import atomic_write
 from libs.command_line.control import cancel, retry
 from libs.command_line.known_requests import require_result
 from libs.command_line.listing import list_requests
@@ -19,21 +18,22 @@ from libs.command_line.options import examples
 from libs.command_line.runs import open_runs
 from libs.command_line.terminal import PlainTable, console, whole
 from libs.errors import ArtifactMissingError, InputError
+from libs.files.atomic_write import atomic_write
 from libs.model_repo.variants import variant_of_folder
-from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, content_of
-from libs.requests.animation_request import AnimationRequest
-from libs.requests.inbox import Inbox
-from libs.requests.listing import what_will_happen
-from libs.requests.local_media import check_local_media
-from libs.requests.states import ClipState, RequestStates
-from libs.requests.submission import plan_submission, upload
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.local_media import check_local_media
+from libs.requests.inbox.submission import plan_submission, upload
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, content_of
+from libs.requests.lifecycle.listing import what_will_happen
+from libs.requests.lifecycle.states import ClipState, RequestStates
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
 from libs.stages.found_poses import sandbox_note
 from libs.stages.prompt_length import prompt_warnings
 from libs.stages.requested_models import model_warnings
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 
 CLIP = ("animation", CLIP_FILE, "")
 RESULTS = (

@@ -7,7 +7,7 @@ belong here: Dagster.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from libs.requests.run_reports import RequestRuns
+from libs.requests.lifecycle.run_reports import RequestRuns
 
 
 class RunsOrReason(NamedTuple):

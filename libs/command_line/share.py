@@ -11,11 +11,11 @@ import typer
 from libs.command_line.durations import parse_duration
 from libs.command_line.known_requests import require_result
 from libs.errors import ArtifactMissingError
-from libs.printable import escaped
-from libs.requests.archive import REQUEST_ASSETS
+from libs.messages.printable import escaped
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 from libs.storage.sharing import share as address_of
 
 

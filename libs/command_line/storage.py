@@ -1,6 +1,6 @@
 """``one-to-all storage ...``: make a bucket ready, let previews be seen, and is everything there that manifests name.
 
-What does not belong here: how it is done (``libs.storage.preparation``, ``minio_user``, ``previews``), found out
+What does not belong here: how it is done (``libs.storage.admin.preparation``, ``minio_user``, ``previews``), found out
 (``inspection``) and removed (``orphans``).
 """
 
@@ -15,15 +15,15 @@ from libs.command_line.options import ApplyOption, examples
 from libs.command_line.prune import prune
 from libs.command_line.terminal import console, shown_progress, styled
 from libs.errors import InputError
+from libs.housekeeping.inspection import Inspection, Problem, inspect
+from libs.housekeeping.orphans import remove_orphans, require_safe_age
 from libs.progress import show_bytes
 from libs.settings import Settings, get_settings
-from libs.storage.factory import objects_from_settings
-from libs.storage.inspection import Inspection, Problem, inspect
-from libs.storage.objects import ObjectInfo, ObjectStore
-from libs.storage.orphans import remove_orphans, require_safe_age
+from libs.storage.backends.factory import objects_from_settings
+from libs.storage.backends.store import ObjectInfo, ObjectStore
 
 if TYPE_CHECKING:
-    from libs.storage.s3 import S3ObjectStore
+    from libs.storage.backends.s3 import S3ObjectStore
 
 _SHOWN = 20
 """Lines per kind; --json has them all."""
@@ -83,8 +83,8 @@ def prepare(apply: ApplyOption = False) -> None:
     settings = get_settings()
     if not settings.uses_s3:
         raise InputError("there is no bucket to prepare: set S3_ENDPOINT; a folder needs nothing")
-    from libs.storage.minio_user import administrator_settings, create_user, least_rights  # noqa: PLC0415
-    from libs.storage.preparation import chunk_days, chunk_rule, prepare_bucket  # noqa: PLC0415
+    from libs.storage.admin.minio_user import administrator_settings, create_user, least_rights  # noqa: PLC0415
+    from libs.storage.admin.preparation import chunk_days, chunk_rule, prepare_bucket  # noqa: PLC0415
     from libs.storage.previews import public_read_statement  # noqa: PLC0415
 
     objects = _require_bucket(administrator_settings(settings))
@@ -132,7 +132,7 @@ app.command(
 
 
 def _require_bucket(settings: Settings) -> "S3ObjectStore":
-    from libs.storage.s3 import S3ObjectStore  # noqa: PLC0415
+    from libs.storage.backends.s3 import S3ObjectStore  # noqa: PLC0415
 
     objects = objects_from_settings(settings)
     assert isinstance(objects, S3ObjectStore)

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
-from libs.printable import escaped, escaped_lines
+from libs.messages.printable import escaped, escaped_lines
 from libs.progress import Progress, progress_lines
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.atomic_write import write_bytes_atomically
 from libs.command_line.known_requests import LIST_HINT, require_result
 from libs.command_line.terminal import PlainTable, console, styled
 from libs.errors import InputError
-from libs.requests.animation_request import REQUEST_ID_PATTERN
+from libs.files.atomic_write import write_bytes_atomically
+from libs.requests.documents.animation_request import REQUEST_ID_PATTERN
 from libs.settings import load_settings
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 
 if TYPE_CHECKING:
     from libs.provenance.trace import Trace

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.errors import MediaError
-from libs.media.reader import read_frames
+from libs.media.video.reader import read_frames
 
 Frame = npt.NDArray[np.uint8]
 

@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from libs.errors import MediaError
-from libs.media.audio_track import try_sound
 from libs.media.file_kind import kind_of_file
-from libs.media.image import Picture, read_picture
 from libs.media.limits import MINIMUM_SIDE
-from libs.media.reader import read_frames
-from libs.media.still import is_still
-from libs.media.video_file import open_video, scan_video
-from libs.media.writer import VideoWriter
+from libs.media.pictures.image import Picture, read_picture
+from libs.media.pictures.still import is_still
+from libs.media.sound.audio_track import try_sound
+from libs.media.video.reader import read_frames
+from libs.media.video.video_file import open_video, scan_video
+from libs.media.video.writer import VideoWriter
 
 _EXCHANGED = "are reference and driver exchanged?"
 

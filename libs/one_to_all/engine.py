@@ -14,7 +14,6 @@ import torch
 
 from libs.errors import DeviceError, DeviceOutOfMemoryError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.chunk_plan import Chunk, plan_chunks
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.events import (
     AnimationEvent,
@@ -22,23 +21,24 @@ from libs.one_to_all.events import (
     ChunkStore,
     StepFinished,
 )
-from libs.one_to_all.finite import is_finite
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.fp8 import computes_in_fp8
-from libs.one_to_all.guidance import Guidance, plan_guidance
-from libs.one_to_all.loading import LoadedNetworks, load_networks
-from libs.one_to_all.long_video import MakeChunk, animate_chunks, chunk_poses
-from libs.one_to_all.lora_branches import LoraBranches, takes_loras_beside_weights
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_plan import MemoryPlan
+from libs.one_to_all.memory.placement import Placement
+from libs.one_to_all.memory.plan import MemoryPlan
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.finite import is_finite
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.parallel.rank_plans import RankPlans
-from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
-from libs.one_to_all.placement import Placement
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
+from libs.one_to_all.sampling.chunk_plan import Chunk, plan_chunks
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
+from libs.one_to_all.sampling.guidance import Guidance, plan_guidance
+from libs.one_to_all.sampling.long_video import MakeChunk, animate_chunks, chunk_poses
+from libs.one_to_all.sampling.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
+from libs.one_to_all.sampling.vae import decode_latents, encode_latents
 from libs.one_to_all.shared_host_memory import SharedHostMemory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
-from libs.one_to_all.vae import decode_latents, encode_latents
+from libs.one_to_all.weights.fp8 import computes_in_fp8
+from libs.one_to_all.weights.loading import LoadedNetworks, load_networks
+from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_beside_weights
+from libs.one_to_all.weights.lora_file import LoraFile
 
 _logger = logging.getLogger(__name__)
 

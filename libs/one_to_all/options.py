@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 
 from libs.errors import InputError
-from libs.one_to_all.approximation import EXACT, Approximation
-from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
-from libs.one_to_all.guidance import IntermediatePass
+from libs.one_to_all.network.approximation import EXACT, Approximation
+from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
+from libs.one_to_all.sampling.guidance import IntermediatePass
 
 _MAX_STEPS = 1000  # the noise schedule has 1000 training steps
 _SEED_LIMIT = 2**63

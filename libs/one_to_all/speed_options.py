@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from libs.errors import SettingsError
-from libs.setting_values import AttentionName
 from libs.settings import Settings
+from libs.settings.values import AttentionName
 
 ATTENTION_SETTING = "ONE_TO_ALL_ATTENTION"
 ATTENTION_BACKENDS = tuple(name for name in get_args(AttentionName) if name != "auto")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from libs.atomic_write import atomic_write
 from libs.errors import PoseError
+from libs.files.atomic_write import atomic_write
 
 _FORMAT_KEY = "format"
 # What numpy lets through when bytes of an archive are wrong.

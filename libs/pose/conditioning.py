@@ -13,21 +13,21 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from libs.atomic_write import atomic_write
 from libs.errors import PoseError
-from libs.pose.align_pose import align_to_pose
-from libs.pose.align_reference import align_to_reference
-from libs.pose.anchor import resolve_anchor
+from libs.files.atomic_write import atomic_write
 from libs.pose.array_files import read_arrays, write_arrays
 from libs.pose.draw import DrawingStyle, draw_pose
-from libs.pose.framing import resize_crop, resize_crop_drawing
+from libs.pose.fitting.align_pose import align_to_pose
+from libs.pose.fitting.align_reference import align_to_reference
+from libs.pose.fitting.anchor import resolve_anchor
+from libs.pose.fitting.framing import resize_crop, resize_crop_drawing
+from libs.pose.fitting.warp import warp_reference
 from libs.pose.keypoints import DRAWN_BODY_COUNT
+from libs.pose.networks.prefetch import ordered_map, worker_count
 from libs.pose.options import PoseOptions
-from libs.pose.parallel import ordered_map, worker_count
 from libs.pose.person_check import require_person
 from libs.pose.record import PoseRecord, record_of
 from libs.pose.track import PoseTrack
-from libs.pose.warp import warp_reference
 
 _FORMAT = "pose-conditioning-1"
 _RECORD_FILE = "driver_poses.npz"

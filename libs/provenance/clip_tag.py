@@ -6,7 +6,7 @@ What does not belong here: what it says (``record``).
 from pathlib import Path
 
 from libs.errors import InputError
-from libs.media.probe import read_tags
+from libs.media.video.probe import read_tags
 from libs.provenance.record import ClipOrigin, parse_origin
 
 TAG = "comment"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from libs.model_repo.lock import RepositoryLock
-from libs.model_repo.repository_files import PARTS
-from libs.one_to_all.approximation import EXACT
+from libs.model_repo.files.repository import PARTS
+from libs.model_repo.verification.lock import RepositoryLock
+from libs.one_to_all.network.approximation import EXACT
 from libs.one_to_all.options import SamplingOptions
 from libs.provenance.environment import library_versions
 from libs.provenance.record import ClipOrigin, Device, InputFile, ModelFiles
-from libs.requests.animation_request import ResolvedRequest
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.storage.manifest import content_digest
 
 _IN_THE_REQUEST = {"prompt", "negative_prompt"}

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from libs.errors import InputError
-from libs.requests.animation_request import ResolvedRequest
-from libs.storage.sha256 import SHA256_PATTERN
-from libs.validation_messages import what_was_expected
+from libs.messages.validation import what_was_expected
+from libs.requests.documents.animation_request import ResolvedRequest
+from libs.storage.backends.sha256 import SHA256_PATTERN
 
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
 
@@ -112,7 +112,7 @@ class RunRecord(_Part):
         start: ``cold`` when the networks were loaded for this clip, else ``warm``.
         chunks: in all; ``chunks_resumed`` of them were made by earlier runs.
         seconds: stage -> time it took.
-        stream_digest: SHA-256 of the clip's encoded pictures and sound (``libs.media.stream_digest``).
+        stream_digest: SHA-256 of the clip's encoded pictures and sound (``libs.media.video.stream_digest``).
     """
 
     run_id: str

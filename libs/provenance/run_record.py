@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from libs.media.stream_digest import stream_digest
+from libs.media.video.stream_digest import stream_digest
 from libs.provenance.clip_tag import read_origin
 from libs.provenance.environment import code_state
 from libs.provenance.record import Provenance, RunRecord

@@ -13,19 +13,19 @@ from typing import Any
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import layout_of
-from libs.model_repo.lock import read_lock
+from libs.model_repo.verification.lock import read_lock
 from libs.provenance.clip_tag import read_origin
 from libs.provenance.environment import code_state, library_versions
 from libs.provenance.origin import lock_digests
 from libs.provenance.record import ClipOrigin, InputFile, RunRecord, parse_provenance
 from libs.provenance.run_record import PROVENANCE_FILE
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.inbox import Inbox
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.settings import Settings
 from libs.stages.animation_files import CLIP_FILE
 from libs.storage.artifacts import ArtifactStore
+from libs.storage.backends.sha256 import sha256_of_file
 from libs.storage.manifest import Manifest
-from libs.storage.sha256 import sha256_of_file
 
 _CLIPS = "animation"
 _CONDITIONING = "pose_conditioning"

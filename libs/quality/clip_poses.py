@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from libs.pose.conditioning import PoseConditioning
-from libs.pose.framing import framed_points
+from libs.pose.fitting.framing import framed_points
 from libs.pose.keypoints import BODY_FIRST_SOURCE, BODY_SECOND_SOURCE, DRAWN_BODY_COUNT, FACE_SLICE
 
 FoundKeypoints = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]

@@ -12,9 +12,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from libs.atomic_write import atomic_write
-from libs.media.colour import Bt709Converter, tag_bt709
-from libs.media.x264 import x264_options
+from libs.files.atomic_write import atomic_write
+from libs.media.video.colour import Bt709Converter, tag_bt709
+from libs.media.video.x264 import x264_options
 from libs.sandbox.dance import BEATS_PER_SECOND, Dance
 from libs.sandbox.puppet import DRIVER, REFERENCE, Framing, Puppet, draw_puppet, full_figure, puppet_keypoints
 from libs.sandbox.skeleton import Pose

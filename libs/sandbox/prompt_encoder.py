@@ -1,7 +1,8 @@
 """A tiny UMT5 text encoder and a T5 tokenizer whose vocabulary is counted from a few prompts.
 
 Both are transformers' own classes; the encoder's weights are random. The vocabulary keeps the original's special ids
-(padding 0, end 1, unknown 2). What does not belong here: cleaning prompts and encoding them (``libs.one_to_all.text``).
+(padding 0, end 1, unknown 2). What does not belong here: cleaning prompts and encoding them
+(``libs.one_to_all.sampling.text``).
 """
 
 import math

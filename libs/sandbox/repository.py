@@ -21,11 +21,11 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
-from libs.atomic_write import atomic_write
 from libs.errors import InputError, ModelFilesError
+from libs.files.atomic_write import atomic_write
+from libs.model_repo.files.write_access import require_write_access
 from libs.model_repo.layout import DETECTOR_PATH, POSE_ESTIMATOR_PATH, RepositoryLayout
-from libs.model_repo.lock import hold_repository, lock_path
-from libs.model_repo.write_access import require_write_access
+from libs.model_repo.verification.lock import hold_repository, lock_path
 from libs.sandbox.autoencoder import build_autoencoder
 from libs.sandbox.network import build_transformer
 from libs.sandbox.pose_graphs import detection_network, pass_through_network, pose_network

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from libs.requests.animation_request import AnimationRequest
+from libs.requests.documents.animation_request import AnimationRequest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 
 SAMPLE_REQUEST_ID = "puppet-dance"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from libs.background import Background
-from libs.media.writer import Frame, VideoWriter
-from libs.one_to_all.approximation import QUALITIES
-from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
+from libs.media.video.writer import Frame, VideoWriter
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
+from libs.one_to_all.network.approximation import QUALITIES
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.pose.conditioning import PoseConditioning
-from libs.requests.animation_request import ResolvedRequest
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE
 from libs.stages.clip_progress import ENCODING
 from libs.stages.request_media import RequestMedia

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS
-from libs.requests.animation_request import ResolvedRequest
+from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation import sampling_options
-from libs.storage.keys import CHUNKS_PREFIX
+from libs.storage.backends.keys import CHUNKS_PREFIX
 
 _DIGITS = 32
 

@@ -22,7 +22,7 @@ from libs.pose.person_check import (
     frame_list,
 )
 from libs.pose.track import PoseTrack
-from libs.requests.animation_request import AnimationRequest, ResolvedRequest
+from libs.requests.documents.animation_request import AnimationRequest, ResolvedRequest
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
 
 SANDBOX_KNOWS = (

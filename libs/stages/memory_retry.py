@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from libs.errors import DeviceOutOfMemoryError
-from libs.one_to_all.approximation import QUALITIES
-from libs.one_to_all.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import release_other_engines
 from libs.one_to_all.events import ChunkStore
-from libs.one_to_all.memory_options import ClipSize
-from libs.one_to_all.warm import release_other_engines
+from libs.one_to_all.memory.options import ClipSize
+from libs.one_to_all.network.approximation import QUALITIES
+from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
 from libs.pose.conditioning import PoseConditioning
-from libs.requests.animation_request import ResolvedRequest
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation import ClipSummary, ClipTags, ProgressCallback, animate_request, no_tags
 from libs.stages.request_media import RequestMedia
 

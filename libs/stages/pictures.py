@@ -2,7 +2,7 @@
 
 Animated ones show the first seconds at true speed. Nothing is computed from them. What does not belong here: those that
 need the pose stage (``pose_pictures``), and how a page gets to them (``libs.storage.previews``,
-``libs.media.data_uri``).
+``libs.media.previews.data_uri``).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from libs.media.image import read_image
-from libs.media.preview import animated_webp, side_by_side
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
-from libs.media.tiles import scaled_to_fit
+from libs.media.pictures.image import read_image
+from libs.media.previews.preview import animated_webp, side_by_side
+from libs.media.previews.tiles import scaled_to_fit
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
 from libs.stages.request_media import RequestMedia
 

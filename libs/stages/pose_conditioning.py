@@ -12,18 +12,18 @@ from typing import Any, Literal
 import numpy as np
 
 from libs.errors import InputError
-from libs.media.image import read_image
-from libs.media.preview import write_comparison
-from libs.media.reader import read_frames
+from libs.media.pictures.image import read_image
+from libs.media.previews.preview import write_comparison
+from libs.media.video.reader import read_frames
 from libs.model_repo.variants import get_variant
-from libs.pose.anchor import choose_anchor, clear_frames
 from libs.pose.conditioning import PoseConditioning, prepare_conditioning
-from libs.pose.framing import resize_crop_frames, target_size
-from libs.pose.mode_choice import ModeChoice, choose_mode
+from libs.pose.fitting.anchor import choose_anchor, clear_frames
+from libs.pose.fitting.framing import resize_crop_frames, target_size
+from libs.pose.fitting.mode_choice import ModeChoice, choose_mode
+from libs.pose.networks.prefetch import prefetched
 from libs.pose.options import PoseOptions
-from libs.pose.parallel import prefetched
 from libs.pose.track import PoseTrack
-from libs.requests.animation_request import OutputSize
+from libs.requests.documents.animation_request import OutputSize
 from libs.stages.animation_files import DRIVER_TRACK, PREVIEW_FILE, REFERENCE_TRACK
 from libs.stages.request_media import RequestMedia
 

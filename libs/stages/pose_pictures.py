@@ -6,7 +6,7 @@ What does not belong here: pictures of the media alone (``pictures``), and the v
 
 from pathlib import Path
 
-from libs.media.reader import read_frames
+from libs.media.video.reader import read_frames
 from libs.pose.conditioning import PoseConditioning
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, POSE_PICTURE_FILE
 from libs.stages.pictures import draw_columns

@@ -2,7 +2,7 @@
 
 Frames are cropped and scaled to the reference's size before the networks see them, as the reference implementation does
 (docs/specification.md#pose-flow), streamed, never all held at once. Tracks that another request found are taken
-over. What does not belong here: how key-points are found (``libs.pose.estimator``), where tracks are shared
+over. What does not belong here: how key-points are found (``libs.pose.networks.estimator``), where tracks are shared
 (``pose_track_store``) and what is made of them (``libs.stages.pose_conditioning``).
 """
 
@@ -12,12 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from libs.errors import ModelFilesError
-from libs.media.image import read_image
-from libs.media.reader import read_frames
+from libs.media.pictures.image import read_image
+from libs.media.video.reader import read_frames
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.device import resolve_device
-from libs.pose.estimator import PoseEstimator
-from libs.pose.framing import resize_crop_frames
+from libs.pose.fitting.framing import resize_crop_frames
+from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.person_check import require_person
 from libs.pose.track import PoseTrack
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK

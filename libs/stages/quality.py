@@ -1,7 +1,7 @@
 """Stage: the quality measures of one clip, over its decoded frames, and the file that holds them.
 
 What does not belong here: the measures themselves (``libs.quality``), and what is good enough
-(``orchestration.checks.quality``).
+(``orchestration.animations.quality_checks``).
 """
 
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from libs.errors import InputError
-from libs.media.reader import read_frames
-from libs.one_to_all.chunk_plan import PREVIOUS_FRAMES
+from libs.media.video.reader import read_frames
+from libs.one_to_all.sampling.chunk_plan import PREVIOUS_FRAMES
 from libs.pose.conditioning import PoseConditioning
 from libs.quality.chunk_seams import measure_chunk_seams
 from libs.quality.clip_poses import FoundKeypoints, asked_poses, found_poses

@@ -1,6 +1,6 @@
 """The media of one request as a folder: the reference picture, the driving video, and what was measured of them.
 
-What does not belong here: where media come from (``libs.requests.inbox``) and what is done with them.
+What does not belong here: where media come from (``libs.requests.inbox.inbox``) and what is done with them.
 """
 
 import json
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from libs.errors import MediaError
-from libs.media.audio_track import try_sound
-from libs.media.probe import probe_video
+from libs.media.sound.audio_track import try_sound
 from libs.media.usable import check_reference, try_frame_rate
-from libs.requests.animation_request import ResolvedRequest
+from libs.media.video.probe import probe_video
+from libs.requests.documents.animation_request import ResolvedRequest
 
 MEDIA_FILE = "media.json"
 
@@ -27,9 +27,9 @@ class RequestMedia:
 
     ``frame_count`` and ``frame_rate`` are the driver's own; ``used_frame_count`` and ``output_frame_rate`` those of the
     clip, which takes every ``frame_interval``-th frame. ``driver_interlaced`` and ``driver_high_dynamic_range`` are
-    those of ``libs.media.probe.VideoInfo``; ``reference_transparent`` that of ``libs.media.image.Picture``. ``notes``
-    and ``reference_notes`` say what was chosen or changed in driver and reference, for people: they are no part of the
-    description.
+    those of ``libs.media.video.probe.VideoInfo``; ``reference_transparent`` that of
+    ``libs.media.pictures.image.Picture``. ``notes`` and ``reference_notes`` say what was chosen or changed in driver
+    and reference, for people: they are no part of the description.
     """
 
     folder: Path

@@ -1,14 +1,14 @@
 """The LoRA a request names: where it lies, whether it fits, and its digest. Light: no torch.
 
-What does not belong here: adding it to a network (``libs.one_to_all.lora``, ``lora_branches``).
+What does not belong here: adding it to a network (``libs.one_to_all.weights.lora``, ``lora_branches``).
 """
 
 from libs.errors import ModelFilesError
-from libs.model_repo.digests import DigestCache, sha256_of_files
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.lora_contents import check_fits
-from libs.one_to_all.lora_file import LoraFile
-from libs.requests.animation_request import ResolvedRequest
+from libs.model_repo.verification.digests import DigestCache, sha256_of_files
+from libs.one_to_all.weights.lora_contents import check_fits
+from libs.one_to_all.weights.lora_file import LoraFile
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.requested_models import lora_is_absent
 
 

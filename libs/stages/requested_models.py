@@ -1,7 +1,7 @@
 """Whether the model files that requests need are there, as far as this machine can know: for ``submit``.
 
 The run looks again before anything is computed. What does not belong here: what a LoRA file holds
-(``libs.one_to_all.lora_contents``), verifying (``libs.model_repo.verify``).
+(``libs.one_to_all.weights.lora_contents``), verifying (``libs.model_repo.verification.verify``).
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import VARIANTS, variant_of_folder
-from libs.one_to_all.lora_contents import check_fits
-from libs.requests.animation_request import AnimationRequest
+from libs.one_to_all.weights.lora_contents import check_fits
+from libs.requests.documents.animation_request import AnimationRequest
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from libs.media.contact_sheet import contact_sheet
-from libs.media.image import write_png
 from libs.media.measurements import ClipMeasurements, measure_video
-from libs.media.preview import write_comparison
-from libs.media.reader import read_frames
+from libs.media.pictures.image import write_png
+from libs.media.previews.contact_sheet import contact_sheet
+from libs.media.previews.preview import write_comparison
+from libs.media.video.reader import read_frames
 from libs.pose.conditioning import PoseConditioning
 from libs.stages.animation_files import CONTACT_SHEET_FILE
 from libs.stages.pose_conditioning import drawn_poses, framed_driver

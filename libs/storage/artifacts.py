@@ -2,7 +2,7 @@
 
 Every file is stored under a key that contains its digest and is never changed afterwards; the manifest that names the
 files is written last. So a reader sees the artifact before or the artifact after, whole, whatever happens to writers.
-What does not belong here: Dagster (``orchestration.io_manager``), buckets and folders (``objects``).
+What does not belong here: Dagster (``orchestration.storage.io_manager``), buckets and folders (``objects``).
 """
 
 import logging
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from libs.errors import ArtifactCorruptError, ArtifactMissingError, StorageError
-from libs.storage import keys
+from libs.storage.backends import keys
+from libs.storage.backends.sha256 import sha256_of_file
+from libs.storage.backends.store import ObjectStore
 from libs.storage.cache import ArtifactCache
 from libs.storage.manifest import Manifest, StoredFile, content_digest, describe, parse_manifest
-from libs.storage.objects import ObjectStore
-from libs.storage.sha256 import sha256_of_file
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 """Cache header of what is never changed: keep it for a year."""

@@ -21,9 +21,9 @@ from shutil import copyfile, rmtree
 
 from filelock import FileLock, Timeout
 
-from libs.atomic_write import PARTIAL_SUFFIX, atomic_write
+from libs.files.atomic_write import PARTIAL_SUFFIX, atomic_write
+from libs.storage.backends.sha256 import sha256_of_file
 from libs.storage.manifest import Manifest, StoredFile
-from libs.storage.sha256 import sha256_of_file
 
 _NO_HARD_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES})
 _ABANDONED_AFTER_SECONDS = 24 * 3600

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.errors import ArtifactMissingError
-from libs.storage.keys import check_key
-from libs.storage.objects import ObjectStore
+from libs.storage.backends.keys import check_key
+from libs.storage.backends.store import ObjectStore
 
 Frames = npt.NDArray[np.uint8]
 

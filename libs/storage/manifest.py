@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from libs.errors import ArtifactMissingError, StorageError
-from libs.storage.keys import check_file_name, check_key
-from libs.storage.sha256 import SHA256_PATTERN
-from libs.validation_messages import what_was_expected
+from libs.messages.validation import what_was_expected
+from libs.storage.backends.keys import check_file_name, check_key
+from libs.storage.backends.sha256 import SHA256_PATTERN
 
 
 def _valid_name(name: str) -> str:

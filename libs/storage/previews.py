@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 from libs.errors import StorageError
-from libs.printable import printable
+from libs.messages.printable import printable
 from libs.storage.artifacts import IMMUTABLE, ArtifactFiles
+from libs.storage.backends.s3 import S3ObjectStore
+from libs.storage.backends.s3_errors import error_code, explained
 from libs.storage.manifest import Manifest
-from libs.storage.s3 import S3ObjectStore
-from libs.storage.s3_errors import error_code, explained
 
 PREVIEWS_PREFIX = "previews"
 

@@ -7,12 +7,12 @@ addresses that do not expire (``previews``).
 from datetime import timedelta
 from pathlib import PurePosixPath
 
-from libs.durations import show_duration
 from libs.errors import ArtifactCorruptError, ArtifactMissingError, InputError
+from libs.messages.durations import show_duration
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore, materialize_command
-from libs.storage.client import create_s3_client
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.client import create_s3_client
+from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.manifest import Manifest, describe
 
 LONGEST = timedelta(days=7)

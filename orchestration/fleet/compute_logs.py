@@ -15,9 +15,9 @@ from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 
 from libs.errors import SettingsError, StorageError
 from libs.settings import Settings, load_settings
-from libs.storage.client import create_s3_client
-from libs.storage.s3 import S3ObjectStore
-from libs.storage.s3_errors import explained
+from libs.storage.backends.client import create_s3_client
+from libs.storage.backends.s3 import S3ObjectStore
+from libs.storage.backends.s3_errors import explained
 
 FOLDER = "compute_logs"
 """Below ``S3_PREFIX`` in the bucket, and below ``DATA_DIR`` until it is uploaded."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from celery import Celery
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import make_celery_app, require_redis_url
-from orchestration.fleet.roll_call import BROKER_ERRORS
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS
+from orchestration.fleet.launching.celery_app import make_celery_app, require_redis_url
 from orchestration.fleet.worker_list import worker_states
-from orchestration.fleet.worker_panel import DRAIN
+from orchestration.fleet.working.worker_panel import DRAIN
 
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 2.0

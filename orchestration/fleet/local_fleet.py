@@ -30,14 +30,14 @@ from redis.exceptions import RedisError
 
 from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
-from orchestration.fleet.celery_app import make_celery_app
-from orchestration.fleet.draining import DRAINED_STATUS
-from orchestration.fleet.fleet_plan import HOST, LOCATION_NAME, FleetPlan, free_port, plan_for_this_machine
 from orchestration.fleet.instance_preparation import DatabaseNotReadyError, prepare_instance
-from orchestration.fleet.processes import Process
-from orchestration.fleet.roll_call import BROKER_ERRORS
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS
+from orchestration.fleet.launching.celery_app import make_celery_app
+from orchestration.fleet.local.fleet_plan import HOST, LOCATION_NAME, FleetPlan, free_port, plan_for_this_machine
+from orchestration.fleet.local.processes import Process
 from orchestration.fleet.run_coordinator import CPU_QUEUE
-from orchestration.local_instance import claim_daemon
+from orchestration.fleet.working.draining import DRAINED_STATUS
+from orchestration.laptop.instance import claim_daemon
 from orchestration.policies import GPU_QUEUE
 
 TEMPLATE = REPOSITORY_ROOT / "infra" / "dagster.prod.yaml"

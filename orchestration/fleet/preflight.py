@@ -8,10 +8,10 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from libs.default_passwords import password_in, why_refused
 from libs.errors import SettingsError
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import require_redis_url
+from libs.settings.default_passwords import password_in, why_refused
+from orchestration.fleet.launching.celery_app import require_redis_url
 
 DATABASE_VARIABLE = "DAGSTER_POSTGRES_URL"
 DATABASE_SCHEME = "postgresql+psycopg2"

@@ -10,7 +10,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
 from orchestration.policies import CONTENT_TAG, DROPPED_TAG, GPU_POOL, GPU_QUEUE
-from orchestration.request_runs import makes_a_clip
+from orchestration.requests.runs import makes_a_clip
 
 CPU_QUEUE = "cpu"
 """The queue of runs that hold no slot of the GPU pool: model files, requests alone, housekeeping."""

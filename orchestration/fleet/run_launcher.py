@@ -17,9 +17,9 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import make_celery_app, require_redis_url, send_run
-from orchestration.fleet.code_version import announce_code
-from orchestration.fleet.roll_call import BROKER_ERRORS, RollCall
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS, RollCall
+from orchestration.fleet.launching.celery_app import make_celery_app, require_redis_url, send_run
+from orchestration.fleet.launching.code_version import announce_code
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 
 SILENCE_SECONDS = 20.0

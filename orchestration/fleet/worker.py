@@ -24,20 +24,20 @@ from celery.exceptions import Ignore
 from celery.signals import worker_shutting_down
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
-from orchestration.fleet.draining import DRAINED_STATUS, Draining
-from orchestration.fleet.gpu_check import GpuCheck, UsedGpus
-from orchestration.fleet.gpu_requirement import DEVICE_VARIABLE, required_gpus
-from orchestration.fleet.gpu_watch import GpuWatch
-from orchestration.fleet.host_check import HostCheck
-from orchestration.fleet.old_compute_logs import keep_removing
-from orchestration.fleet.planned_stop import note_planned_stop
-from orchestration.fleet.roll_call import BROKER_ERRORS
+from orchestration.fleet.gpus.gpu_check import GpuCheck, UsedGpus
+from orchestration.fleet.gpus.gpu_requirement import DEVICE_VARIABLE, required_gpus
+from orchestration.fleet.gpus.gpu_watch import GpuWatch
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS
+from orchestration.fleet.launching.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
 from orchestration.fleet.run_coordinator import CPU_QUEUE
-from orchestration.fleet.run_gate import RunGate
-from orchestration.fleet.run_task import execute_run
-from orchestration.fleet.worker_identity import announce_worker
-from orchestration.fleet.worker_panel import open_panel, runs_in_progress
+from orchestration.fleet.working.draining import DRAINED_STATUS, Draining
+from orchestration.fleet.working.host_check import HostCheck
+from orchestration.fleet.working.old_compute_logs import keep_removing
+from orchestration.fleet.working.planned_stop import note_planned_stop
+from orchestration.fleet.working.run_gate import RunGate
+from orchestration.fleet.working.run_task import execute_run
+from orchestration.fleet.working.worker_identity import announce_worker
+from orchestration.fleet.working.worker_panel import open_panel, runs_in_progress
 from orchestration.policies import GPU_QUEUE
 
 GRACE_SECONDS = 5.0

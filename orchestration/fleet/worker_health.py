@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import make_celery_app, require_redis_url
-from orchestration.fleet.roll_call import BROKER_ERRORS
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS
+from orchestration.fleet.launching.celery_app import make_celery_app, require_redis_url
 
 
 def worker_answers(redis_url: str, name: str, seconds: float) -> bool:

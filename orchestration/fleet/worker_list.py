@@ -15,11 +15,11 @@ from typing import Any
 import dagster as dg
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import make_celery_app
 from orchestration.fleet.instance_preparation import DatabaseNotReadyError, database_errors_explained
-from orchestration.fleet.roll_call import BROKER_ERRORS
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS
+from orchestration.fleet.launching.celery_app import make_celery_app
 from orchestration.fleet.run_coordinator import CPU_QUEUE
-from orchestration.fleet.worker_panel import STATE
+from orchestration.fleet.working.worker_panel import STATE
 from orchestration.policies import GPU_POOL
 
 

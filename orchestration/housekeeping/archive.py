@@ -1,6 +1,6 @@
 """Finished requests leave the set of partitions, so that it stays as small as the work at hand.
 
-What does not belong here: which requests are finished, and what is kept of them (``libs.requests.archive``).
+What does not belong here: which requests are finished, and what is kept of them (``libs.requests.lifecycle.archive``).
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from libs.requests.archive import RequestArchive
+from libs.requests.lifecycle.archive import RequestArchive
 from orchestration.partitions import ANIMATION_REQUESTS, forget_request
-from orchestration.request_runs import UNFINISHED, all_runs
+from orchestration.requests.runs import UNFINISHED, all_runs
 
 
 def requests_to_archive(

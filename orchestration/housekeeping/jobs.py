@@ -8,15 +8,15 @@ from datetime import timedelta
 
 import dagster as dg
 
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.archive import RequestArchive
-from libs.requests.kept_media import unneeded_copies
+from libs.requests.inbox.kept_media import unneeded_copies
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.requests.lifecycle.archive import RequestArchive
 from orchestration.failures import failures_explained
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive
 from orchestration.housekeeping.local_files import old_scratch, remove_old_scratch
 from orchestration.housekeeping.old_artifacts import is_latest_in_catalogue
 from orchestration.housekeeping.old_runs import delete_runs, superfluous_runs
-from orchestration.resources import ScratchResource, SettingsResource, StorageResource
+from orchestration.storage.resources import ScratchResource, SettingsResource, StorageResource
 
 BYTES_PER_GB = 10**9
 _NAMES_SHOWN = 50
@@ -95,7 +95,7 @@ def remove_chunks_nobody_needs(
     storage: StorageResource,
 ) -> None:
     """Chunks of clips that no run came back for within CHUNK_MAX_AGE_DAYS leave the store."""
-    from libs.storage.old_chunks import find_old_chunks, remove_old_chunks  # noqa: PLC0415 - loads numpy
+    from libs.housekeeping.old_chunks import find_old_chunks, remove_old_chunks  # noqa: PLC0415 - loads numpy
 
     older_than = timedelta(days=settings.load().chunk_max_age_days)
     with failures_explained():
@@ -128,7 +128,7 @@ def prune_superseded_artifacts(
     storage: StorageResource,
 ) -> None:
     """Contents replaced PRUNE_ARTIFACTS_AFTER_DAYS ago leave the store, and files as old that no manifest names."""
-    from libs.superseded_artifacts import find_prunable, remove_prunable  # noqa: PLC0415 - loads the media libraries
+    from libs.housekeeping.superseded_artifacts import find_prunable, remove_prunable  # noqa: PLC0415 - loads the media libraries
 
     age, store = timedelta(days=settings.load().prune_artifacts_after_days), storage.artifacts()
     with failures_explained():

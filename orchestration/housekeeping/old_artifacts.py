@@ -1,14 +1,14 @@
 """Older contents of artifacts that Dagster still shows as the latest output: these stay.
 
 It shows an older content where a run was killed between publishing and saying so. What does not belong here: age, and
-what stored clips refer to (``libs.superseded_artifacts``).
+what stored clips refer to (``libs.housekeeping.superseded_artifacts``).
 """
 
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.io_manager import DIGEST_METADATA
+from orchestration.storage.io_manager import DIGEST_METADATA
 
 if TYPE_CHECKING:
     from libs.storage.manifest import Manifest

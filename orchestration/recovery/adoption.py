@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import dagster as dg
 
 from libs.errors import StorageError, StorageUnavailableError
-from libs.requests.archive import REQUEST_ASSETS, REVIEW_ASSET
-from libs.requests.states import CLIP_ASSET, stored_partitions
+from libs.requests.lifecycle.archive import REQUEST_ASSETS, REVIEW_ASSET
+from libs.requests.lifecycle.states import CLIP_ASSET, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.manifest import Manifest
-from orchestration.io_manager import DIGEST_METADATA, storage_metadata
 from orchestration.recovery.lineage import lineage_tags
+from orchestration.storage.io_manager import DIGEST_METADATA, storage_metadata
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Stopping a nightly batch: its runs that wait or go on, and those that the daemon has yet to launch.
 
 A note in the store says that the batch is stopped; a run of it that starts later ends at once. Its requests count as
-canceled (``libs.requests.cancellations``) until they are submitted or tried again.
+canceled (``libs.requests.lifecycle.cancellations``) until they are submitted or tried again.
 """
 
 import json
@@ -12,10 +12,10 @@ import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.errors import ArtifactMissingError, InputError
-from libs.requests.cancellations import Cancellation, Cancellations
-from libs.storage.objects import ObjectStore
+from libs.requests.lifecycle.cancellations import Cancellation, Cancellations
+from libs.storage.backends.store import ObjectStore
 from orchestration.policies import BATCH_TAG
-from orchestration.request_runs import UNFINISHED, all_runs
+from orchestration.requests.runs import UNFINISHED, all_runs
 
 _STOPPED_PREFIX = "requests/stopped_batches"
 

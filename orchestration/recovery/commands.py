@@ -59,7 +59,7 @@ def _instance() -> "dg.DagsterInstance":
     warnings.simplefilter("ignore")
     import dagster as dg  # noqa: PLC0415
 
-    from orchestration.local_instance import prepare_dagster_home  # noqa: PLC0415
+    from orchestration.laptop.instance import prepare_dagster_home  # noqa: PLC0415
 
     logging.getLogger("dagster").setLevel(logging.WARNING)
     prepare_dagster_home(load_settings())
@@ -67,7 +67,7 @@ def _instance() -> "dg.DagsterInstance":
 
 
 def _store() -> "ArtifactStore":
-    from libs.storage.factory import store_from_settings  # noqa: PLC0415
+    from libs.storage.backends.factory import store_from_settings  # noqa: PLC0415
 
     return store_from_settings(load_settings())
 

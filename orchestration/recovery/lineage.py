@@ -19,7 +19,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.execution.plan.execute_step import _get_code_version, _get_input_provenance_data
 
-from libs.requests.archive import REQUEST_ASSETS
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
 
 if TYPE_CHECKING:
     from libs.storage.manifest import Manifest

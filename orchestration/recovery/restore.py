@@ -11,14 +11,14 @@ import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.errors import StorageError, StorageUnavailableError
-from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
-from libs.requests.archive import ARCHIVE_PREFIX
-from libs.requests.states import CLIP_ASSET, stored_partitions
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
+from libs.requests.lifecycle.archive import ARCHIVE_PREFIX
+from libs.requests.lifecycle.states import CLIP_ASSET, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
 from orchestration.policies import CONTENT_TAG, DROPPED_TAG
 from orchestration.recovery.adoption import StoredArtifact, adopt, lacks_review, unrecorded_artifacts
-from orchestration.request_runs import UNFINISHED, RunsInProgress, all_runs, makes_a_clip
+from orchestration.requests.runs import UNFINISHED, RunsInProgress, all_runs, makes_a_clip
 
 
 @dataclass

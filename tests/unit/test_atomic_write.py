@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from libs import atomic_write as module
-from libs.atomic_write import PARTIAL_SUFFIX, atomic_write, write_bytes_atomically
+from libs.files import atomic_write as module
+from libs.files.atomic_write import PARTIAL_SUFFIX, atomic_write, write_bytes_atomically
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from libs.requests.animation_request import AnimationRequest
+from libs.housekeeping.old_chunks import remove_old_chunks
+from libs.requests.documents.animation_request import AnimationRequest
 from libs.stages.chunk_prefix import chunk_prefix
+from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.chunks import StoredChunks
-from libs.storage.folder import FolderObjectStore
-from libs.storage.old_chunks import remove_old_chunks
 
 REQUEST = {"id": "dance", "reference": "a.png", "driver": "b.mp4", "model": "sandbox", "steps": 4}
 DETERMINES = {"conditioning": "c" * 64, "model": {"animation_model": "d" * 64}, "precision": "torch.bfloat16"}

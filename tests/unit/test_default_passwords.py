@@ -2,9 +2,9 @@
 
 import pytest
 
-from libs.default_passwords import KNOWN_PASSWORDS, is_on_this_machine, password_in, why_refused
 from libs.errors import SettingsError
 from libs.settings import Settings, load_settings
+from libs.settings.default_passwords import KNOWN_PASSWORDS, is_on_this_machine, password_in, why_refused
 
 HERE = [
     "http://localhost:9000",

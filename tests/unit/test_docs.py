@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from libs.pose.record import PoseRecord
 from libs.pose.track import PoseTrack
 from libs.provenance.record import ClipOrigin, CodeState, Device, InputFile, ModelFiles, RunRecord
-from libs.requests.accepted import AcceptedRequest
+from libs.requests.lifecycle.accepted import AcceptedRequest
 from libs.settings import REPOSITORY_ROOT
 from libs.stages.animation import ClipSummary
 from libs.stages.quality import ClipQuality
@@ -161,7 +161,7 @@ def test_every_asset_is_described_with_its_files() -> None:
 
 
 def test_every_quality_check_is_described_with_its_limit() -> None:
-    from orchestration.checks.quality import THRESHOLDS
+    from orchestration.animations.quality_checks import THRESHOLDS
 
     page = (REPOSITORY_ROOT / "docs/quality.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", page, re.MULTILINE))

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from libs.model_repo.variants import VARIANTS
-from libs.requests.animation_request import DEFAULT_NEGATIVE_PROMPT, AnimationRequest, OutputSize
-from libs.requests.batch import parse_submission
+from libs.requests.documents.animation_request import DEFAULT_NEGATIVE_PROMPT, AnimationRequest, OutputSize
+from libs.requests.documents.batch import parse_submission
 from libs.settings import REPOSITORY_ROOT
 
 PAGE = REPOSITORY_ROOT / "docs/requests.md"

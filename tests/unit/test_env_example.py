@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from libs.kubernetes_settings import KubernetesSettings
 from libs.settings import REPOSITORY_ROOT, Settings
+from libs.settings.kubernetes import KubernetesSettings
 
 EXAMPLE = REPOSITORY_ROOT / ".env.example"
 _SETTING = re.compile(r"^(# )?([A-Z][A-Z0-9_]*)=")

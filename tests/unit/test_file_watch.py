@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.file_watch import SeenFiles
-from libs.storage.objects import ObjectInfo
+from libs.files.seen_files import SeenFiles
+from libs.storage.backends.store import ObjectInfo
 
 _TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from libs.errors import PoseError
-from libs.media.image import read_image
-from libs.media.reader import read_frames
-from libs.pose.estimator import PoseEstimator
-from libs.pose.framing import resize_crop_frames
-from libs.requests.animation_request import AnimationRequest
+from libs.media.pictures.image import read_image
+from libs.media.video.reader import read_frames
+from libs.pose.fitting.framing import resize_crop_frames
+from libs.pose.networks.estimator import PoseEstimator
+from libs.requests.documents.animation_request import AnimationRequest
 from libs.sandbox.dance import Dance
 from libs.sandbox.pose_graphs import detection_network, pose_network
 from libs.sandbox.puppet import DRIVER, REFERENCE, Framing, draw_puppet, full_figure

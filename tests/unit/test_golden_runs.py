@@ -26,7 +26,8 @@ FOLDERS = {
 RUN_EACH = """
 import os, sys
 import pytest
-import libs.one_to_all.transformer  # what takes seconds to import is imported once, and then there for every folder
+# what takes seconds to import is imported once, and then there for every folder
+import libs.one_to_all.network.transformer
 
 for folder in sys.argv[2:]:
     if os.fork() == 0:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from libs.requests.animation_request import AnimationRequest
+from libs.requests.documents.animation_request import AnimationRequest
 from libs.stages.pose_conditioning import RequestedPoseOptions
-from orchestration.assets.request_inputs import POSE_OPTION_FIELDS
+from orchestration.requests.request_inputs import POSE_OPTION_FIELDS
 
 
 @pytest.mark.parametrize("fields", [{}, {"anchor": 0}, {"anchor": 7}, {"anchor": "auto"}])

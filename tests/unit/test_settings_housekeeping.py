@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from libs.errors import SettingsError
+from libs.housekeeping.orphans import MINIMUM_AGE
 from libs.settings import Settings, load_settings
-from libs.storage.orphans import MINIMUM_AGE
 
 DEFAULTS = {
     "ARCHIVE_AFTER_DAYS": 90,

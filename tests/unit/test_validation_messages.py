@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from libs.errors import SettingsError
+from libs.messages.validation import place_of, shown, what_was_expected
 from libs.settings import Settings, load_settings
-from libs.validation_messages import place_of, shown, what_was_expected
 
 WORDS_OF_PYTHON = re.compile(
     r"Input should|Extra inputs|Value error|valid (string|dictionary|integer|number|boolean|list)|NoneType|None\b|"

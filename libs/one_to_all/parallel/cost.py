@@ -1,13 +1,13 @@
 """What a plan makes of a step: arithmetic of the busiest rank, and bytes that it receives. Counted, no torch.
 
-What does not belong here: the cost of a pass (``libs.one_to_all.cost``), measuring (``benchmarks/parallel.py``).
+What does not belong here: the cost of a pass (``libs.one_to_all.memory.cost``), measuring (``benchmarks/parallel.py``).
 """
 
 from libs.model_repo.variants import NetworkConfig
-from libs.one_to_all.cost import TokenGrid, pass_cost, step_flops
-from libs.one_to_all.guidance import Guidance
+from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
 from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.one_to_all.parallel.shares import share_of
+from libs.one_to_all.sampling.guidance import Guidance
 
 _PATCH = 4
 """Latent values of a channel in one token."""

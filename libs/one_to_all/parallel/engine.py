@@ -14,20 +14,20 @@ import torch
 
 from libs.errors import DeviceError, DeviceOutOfMemoryError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.chunk_plan import Chunk
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs, StepFinished
-from libs.one_to_all.long_video import MakeChunk as ChunkMaker
-from libs.one_to_all.long_video import chunk_poses
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_plan import MemoryPlan
+from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.parallel.messages import ClipStart, FollowPlan, MakeChunk, RankSetup, UseLora
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
+from libs.one_to_all.sampling.chunk_plan import Chunk
+from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
+from libs.one_to_all.sampling.long_video import chunk_poses
 from libs.one_to_all.shared_host_memory import open_shared_memory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
+from libs.one_to_all.weights.lora_file import LoraFile
 
 
 class ParallelEngine(AnimationEngine):

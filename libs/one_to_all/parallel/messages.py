@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.chunk_plan import Chunk
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_plan import MemoryPlan
+from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.parallel.plan import ParallelPlan
+from libs.one_to_all.sampling.chunk_plan import Chunk
 from libs.one_to_all.speed_options import SpeedOptions
+from libs.one_to_all.weights.lora_file import LoraFile
 
 LEADER = 0
 

@@ -13,15 +13,15 @@ import torch
 
 from libs.errors import DeviceError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.intermediate_bytes import MOST_PASSES, WorkShare
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_options import ClipSize, MemoryOptions
-from libs.one_to_all.memory_plan import GB, MemoryPlan
+from libs.one_to_all.memory.activation_estimate import MOST_PASSES, WorkShare
+from libs.one_to_all.memory.options import ClipSize, MemoryOptions
+from libs.one_to_all.memory.plan import GB, MemoryPlan
+from libs.one_to_all.memory.plan_choice import choose_plan, fp8_layout
 from libs.one_to_all.parallel.messages import LEADER
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
 from libs.one_to_all.parallel.shares import share_of
-from libs.one_to_all.plan_choice import choose_plan, fp8_layout
 from libs.one_to_all.shared_host_memory import can_share_host_memory
+from libs.one_to_all.weights.lora_file import LoraFile
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,19 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs
-from libs.one_to_all.loading import load_planned_transformer
-from libs.one_to_all.long_video import MakeChunk as ChunkMaker
-from libs.one_to_all.lora_branches import LoraBranches, takes_loras_beside_weights
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_plan import MemoryPlan
+from libs.one_to_all.memory.placement import TransformerPlacement
+from libs.one_to_all.memory.plan import MemoryPlan
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.parallel.messages import ChunkMade, ClipStart, JoinChunk, MakeChunk, RankSetup
 from libs.one_to_all.parallel.shared_denoising import SharedDenoising
 from libs.one_to_all.parallel.shared_passes import SharedPasses
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
-from libs.one_to_all.placement import TransformerPlacement
-from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
+from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.shared_host_memory import SharedHostMemory
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.weights.loading import load_planned_transformer
+from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_beside_weights
+from libs.one_to_all.weights.lora_file import LoraFile
 
 IsStopped = Callable[[int], bool]
 """True once the worker wants the chunk of this number to be left unfinished."""

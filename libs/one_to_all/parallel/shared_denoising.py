@@ -13,14 +13,14 @@ import torch
 import torch.distributed as dist
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from libs.one_to_all.approximation import EXACT, Approximation
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.guidance import Guidance
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.approximation import EXACT, Approximation
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.parallel.messages import LEADER
 from libs.one_to_all.parallel.shared_passes import SharedPasses
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, DenoisingStep, denoise
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, DenoisingStep, denoise
+from libs.one_to_all.sampling.guidance import Guidance
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from libs.one_to_all.guidance import GuidancePass, PassName
 from libs.one_to_all.parallel.shares import share_of
+from libs.one_to_all.sampling.guidance import GuidancePass, PassName
 
 
 class SharedPasses:

@@ -5,7 +5,7 @@ import pytest
 from golden_folders import golden_cases
 from golden_model_files import GoldenCase, index_files, index_name, tensors
 
-from libs.pose.framing import resize_crop, target_size
+from libs.pose.fitting.framing import resize_crop, target_size
 
 _SHORT_SIDE_LIMITS = {"14b": 576, "1.3b": 384}
 

@@ -5,11 +5,11 @@ import torch
 from golden_folders import golden_cases
 from golden_model_files import bound, largest_difference, named_cases, tensors, transformer_of_weights, vae_of_weights
 
-from libs.one_to_all.guidance import plan_guidance
-from libs.one_to_all.pixels import mask_from_uint8, signed_from_uint8
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise, draw_noise
-from libs.one_to_all.scheduler import build_scheduler
-from libs.one_to_all.vae import decode_latents, encode_latents
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampling.guidance import plan_guidance
+from libs.one_to_all.sampling.pixels import mask_from_uint8, signed_from_uint8
+from libs.one_to_all.sampling.schedule import build_scheduler
+from libs.one_to_all.sampling.vae import decode_latents, encode_latents
 
 CPU = torch.device("cpu")
 

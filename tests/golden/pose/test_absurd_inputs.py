@@ -13,12 +13,12 @@ from golden_folders import golden_cases
 from pose_vectors import NORMALISED, committed_network, files_of, record_difference, record_from
 
 from libs.errors import InputError, PoseError
-from libs.pose.align_pose import align_to_pose
-from libs.pose.align_reference import align_to_reference
-from libs.pose.anchor import choose_anchor
 from libs.pose.conditioning import prepare_conditioning
 from libs.pose.draw import DrawingStyle, draw_pose
-from libs.pose.estimator import PoseEstimator
+from libs.pose.fitting.align_pose import align_to_pose
+from libs.pose.fitting.align_reference import align_to_reference
+from libs.pose.fitting.anchor import choose_anchor
+from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.options import PoseOptions
 from libs.pose.record import PoseRecord, record_of
 from libs.pose.track import PoseTrack

@@ -12,9 +12,9 @@ from pose_vectors import (
     relative_difference,
 )
 
-from libs.pose.align_pose import RATIO_BONES, align_to_pose, bone_ratios, figure_scale, scale_to
-from libs.pose.align_reference import align_to_reference, plan_retargeting
-from libs.pose.anchor import anchor_scores, choose_anchor
+from libs.pose.fitting.align_pose import RATIO_BONES, align_to_pose, bone_ratios, figure_scale, scale_to
+from libs.pose.fitting.align_reference import align_to_reference, plan_retargeting
+from libs.pose.fitting.anchor import anchor_scores, choose_anchor
 from libs.pose.record import PoseRecord, record_of
 
 _CHOSEN = -1

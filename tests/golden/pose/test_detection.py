@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pose_vectors import difference, pose_cases
 
-from libs.pose.detector import detections_of, select_person
+from libs.pose.networks.detector import detections_of, select_person
 
 
 @pytest.mark.parametrize("vectors", pose_cases("bbox_select"))

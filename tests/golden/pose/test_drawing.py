@@ -9,7 +9,7 @@ from golden_folders import golden_cases
 from pose_vectors import DRAWING_FRACTION, RATIO, differing_fraction, files_of, pose_cases, record_from
 
 from libs.pose.draw import DrawingStyle, draw_body, draw_face, draw_hands, draw_pose
-from libs.pose.warp import warp_reference
+from libs.pose.fitting.warp import warp_reference
 
 _WARP_LEVELS = {4: (3, 2e-4), 5: (7, 0.11)}
 """OpenCV's major version: levels and part of the values a warp may differ by (docs/specification.md#tolerances)."""

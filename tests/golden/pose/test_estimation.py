@@ -6,10 +6,10 @@ import pytest
 from pose_vectors import KEYPOINT_PIXELS, NETWORK_NOISE, NORMALISED, Vectors, difference, pose_cases
 
 from libs.errors import PoseError
-from libs.pose.crop import crop_geometry, crop_image, normalise, pose_network_input
-from libs.pose.detector import detector_input
-from libs.pose.estimator import PoseEstimator
-from libs.pose.heatmaps import blur_keeping_maximum, decode_heatmaps, locate_peaks
+from libs.pose.networks.crop import crop_geometry, crop_image, normalise, pose_network_input
+from libs.pose.networks.detector import detector_input
+from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.heatmaps import blur_keeping_maximum, decode_heatmaps, locate_peaks
 
 _RAW_ROWS = 84
 _DETECTOR_SIDE = 640

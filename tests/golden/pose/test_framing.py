@@ -6,8 +6,8 @@ import torch
 from pose_vectors import difference, pose_cases
 
 from libs.errors import MediaError
-from libs.one_to_all.pixels import signed_from_uint8, uint8_from_signed
-from libs.pose.framing import resize_crop, target_size
+from libs.one_to_all.sampling.pixels import signed_from_uint8, uint8_from_signed
+from libs.pose.fitting.framing import resize_crop, target_size
 
 
 @pytest.mark.parametrize("vectors", pose_cases("resizecrop"))

@@ -18,11 +18,11 @@ from pose_vectors import (
     record_from,
 )
 
-from libs.pose.align_pose import align_to_pose
-from libs.pose.align_reference import align_to_reference
 from libs.pose.conditioning import PoseConditioning, prepare_conditioning
-from libs.pose.estimator import PoseEstimator
-from libs.pose.framing import resize_crop, resize_crop_frames
+from libs.pose.fitting.align_pose import align_to_pose
+from libs.pose.fitting.align_reference import align_to_reference
+from libs.pose.fitting.framing import resize_crop, resize_crop_frames
+from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.options import PoseOptions
 from libs.pose.record import record_of
 from libs.pose.track import PoseTrack

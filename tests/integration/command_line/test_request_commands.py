@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from libs.command_line.main import main
-from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
-from libs.requests.inbox import Inbox
-from libs.requests.intake import InboxIntake, Intake, IntakeState
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.intake import InboxIntake, Intake, IntakeState
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
 from libs.settings import Settings, load_settings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.factory import store_from_settings
-from libs.storage.sha256 import sha256_of_file
+from libs.storage.backends.factory import store_from_settings
+from libs.storage.backends.sha256 import sha256_of_file
 from tests.s3_server import S3Server
 from tests.small_media import write_small_picture, write_small_video
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.folder import FolderObjectStore
 from tests.s3_server import S3Server
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -164,7 +164,7 @@ def test_sharing_from_a_folder_prints_the_path(store: ArtifactStore, tmp_path: P
 def test_sharing_from_a_bucket_prints_an_address(
     s3_server: S3Server, s3_bucket: str, s3_client: object, tmp_path: Path
 ) -> None:
-    from libs.storage.s3 import S3ObjectStore
+    from libs.storage.backends.s3 import S3ObjectStore
 
     store = ArtifactStore(S3ObjectStore(s3_client, s3_bucket), tmp_path / "cache")
     published(store, tmp_path / "scratch")

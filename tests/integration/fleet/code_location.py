@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import dagster as dg
 
-from orchestration.fleet.lost_launches import lost_launches
+from orchestration.fleet.launching.lost_launches import lost_launches
 
 FOLDER = Path(os.environ["FLEET_TEST_DIR"])
 CLIPS = dg.DynamicPartitionsDefinition(name="clips")

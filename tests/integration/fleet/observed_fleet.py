@@ -13,7 +13,7 @@ import dagster as dg
 import psutil
 import requests
 
-from orchestration.fleet.fleet_plan import LOCATION_NAME, FleetPlan, free_port
+from orchestration.fleet.local.fleet_plan import LOCATION_NAME, FleetPlan, free_port
 from orchestration.fleet.local_fleet import LocalFleet
 
 CODE_LOCATION = Path(__file__).with_name("code_location.py")

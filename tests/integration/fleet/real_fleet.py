@@ -21,8 +21,8 @@ from observed_fleet import LAUNCH, REPOSITORY, ObservedFleet, running
 
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.folder import FolderObjectStore
-from orchestration.fleet.fleet_plan import CODE_LOCATION, FleetPlan, free_port
+from libs.storage.backends.folder import FolderObjectStore
+from orchestration.fleet.local.fleet_plan import CODE_LOCATION, FleetPlan, free_port
 
 ANIMATE_ASSETS = [
     "animation_request",

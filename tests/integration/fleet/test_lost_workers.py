@@ -12,8 +12,8 @@ import dagster as dg
 import psutil
 from redis import Redis
 
-from orchestration.fleet.processes import Process
-from orchestration.fleet.roll_call import RollCall
+from orchestration.fleet.launching.active_runs import RollCall
+from orchestration.fleet.local.processes import Process
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
 

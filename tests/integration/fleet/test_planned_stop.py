@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from orchestration.fleet import drain, worker_list
-from orchestration.fleet.code_version import KEY
-from orchestration.fleet.draining import DRAINED_STATUS
+from orchestration.fleet.launching.code_version import KEY
+from orchestration.fleet.working.draining import DRAINED_STATUS
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
 

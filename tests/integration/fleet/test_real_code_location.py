@@ -14,8 +14,8 @@ import pytest
 from observed_fleet import QUICK_RETRY
 from real_fleet import RealFleet, running_fleet
 
-from libs.media.reader import read_frames
-from libs.media.stream_digest import stream_digest
+from libs.media.video.reader import read_frames
+from libs.media.video.stream_digest import stream_digest
 from libs.provenance.clip_tag import read_origin
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS

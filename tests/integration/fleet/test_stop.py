@@ -18,7 +18,8 @@ from orchestration.fleet.local_fleet import LocalFleet
 
 MAKE_FLEET = """
 import sys
-from orchestration.fleet import fleet_plan, local_fleet
+from orchestration.fleet import local_fleet
+from orchestration.fleet.local import fleet_plan
 fleet_plan.CODE_LOCATION = ("--python-file", sys.argv[1])
 sys.exit(local_fleet.main(["--workers", "1", "--port", sys.argv[2]]))
 """

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from local_hub import LocalHub
 
-from libs.model_repo.hub import Hub, open_hub
+from libs.model_repo.hubs.hub import Hub, open_hub
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import DWPOSE_SOURCE, POSE_NETWORKS_SOURCE, get_variant
 from libs.settings import Settings

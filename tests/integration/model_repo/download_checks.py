@@ -5,11 +5,11 @@ from pathlib import Path
 
 from local_hub import LocalHub
 
+from libs.model_repo.files.repository import Part, files_of_part
+from libs.model_repo.hubs.sources import sources_of
+from libs.model_repo.hubs.transfer import RetryPolicy
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import read_lock
-from libs.model_repo.repository_files import Part, files_of_part
-from libs.model_repo.sources import sources_of
-from libs.model_repo.transfer import RetryPolicy
+from libs.model_repo.verification.lock import read_lock
 
 IMPATIENT = RetryPolicy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.2)
 SHARD = "model-00001-of-00002.safetensors"

@@ -9,12 +9,12 @@ from download_checks import CHECKPOINT_REPO, IMPATIENT, SHARD, WAN_REPO, assert_
 from local_hub import LISTING, Fault, LocalHub
 
 from libs.errors import HubError, HubUnavailableError, InputError, ModelFilesError
-from libs.model_repo.download import download_part
-from libs.model_repo.hub import Hub, open_hub
+from libs.model_repo.files.repository import PARTS, Part
+from libs.model_repo.files.shared_files import sibling_layouts
+from libs.model_repo.hubs.download import download_part
+from libs.model_repo.hubs.hub import Hub, open_hub
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import read_lock
-from libs.model_repo.repository_files import PARTS, Part
-from libs.model_repo.shared_files import sibling_layouts
+from libs.model_repo.verification.lock import read_lock
 from libs.settings import Settings
 
 

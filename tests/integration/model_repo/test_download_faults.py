@@ -25,10 +25,10 @@ from download_checks import (
 from local_hub import LISTING, Fault, LocalHub
 
 from libs.errors import DiskFullError, HubError, HubUnavailableError
-from libs.model_repo.download import download_part
-from libs.model_repo.hub import Hub, open_hub
+from libs.model_repo.hubs.download import download_part
+from libs.model_repo.hubs.hub import Hub, open_hub
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import read_lock
+from libs.model_repo.verification.lock import read_lock
 from libs.settings import Settings
 
 _PROJECT = Path(__file__).resolve().parents[3]
@@ -37,8 +37,8 @@ _DOWNLOAD = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from libs.model_repo.download import download_part
-    from libs.model_repo.hub import open_hub
+    from libs.model_repo.hubs.download import download_part
+    from libs.model_repo.hubs.hub import open_hub
     from libs.model_repo.layout import layout_of
     from libs.settings import Settings
 
@@ -282,7 +282,9 @@ def test_too_little_room_is_found_before_the_first_byte(
     layout: RepositoryLayout, hub: Hub, hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("libs.model_repo.download.shutil.disk_usage", lambda _: usage._replace(free=70_000_000 - 2))
+    monkeypatch.setattr(
+        "libs.model_repo.hubs.download.shutil.disk_usage", lambda _: usage._replace(free=70_000_000 - 2)
+    )
     with pytest.raises(DiskFullError, match="make room or set MODELS_DIR"):
         _large_shard(hub_server)
         download_part(layout, "checkpoint", hub, retry=IMPATIENT)
@@ -306,7 +308,9 @@ def test_a_disk_that_fills_up_keeps_what_came(
     small_disk: Path, hub: Hub, hub_server: LocalHub, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("libs.model_repo.download.shutil.disk_usage", lambda _: usage)  # someone else fills the disk
+    monkeypatch.setattr(
+        "libs.model_repo.hubs.download.shutil.disk_usage", lambda _: usage
+    )  # someone else fills the disk
     layout = layout_of("1.3b_1", settings.model_copy(update={"models_dir": small_disk}))
     with pytest.raises(DiskFullError, match="the disk is full; make room") as caught:
         download_part(layout, "checkpoint", hub, retry=IMPATIENT)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import lock_repository
-from libs.model_repo.quantize import quantize_checkpoint
-from libs.one_to_all.fp8 import Fp8Linear
-from libs.one_to_all.loading import load_transformer
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.model_repo.operations.quantize import quantize_checkpoint
+from libs.model_repo.verification.lock import lock_repository
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.weights.fp8 import Fp8Linear
+from libs.one_to_all.weights.loading import load_transformer
 from libs.sandbox.repository import write_sandbox_repository
 from libs.settings import Settings
 

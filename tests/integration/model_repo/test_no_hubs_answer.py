@@ -7,8 +7,8 @@ from download_checks import IMPATIENT, SHARD, assert_complete, assert_nothing_wr
 from local_hub import LISTING, Fault, LocalHub
 
 from libs.errors import HubError
-from libs.model_repo.download import download_part
-from libs.model_repo.hub import Hub
+from libs.model_repo.hubs.download import download_part
+from libs.model_repo.hubs.hub import Hub
 from libs.model_repo.layout import RepositoryLayout
 
 SIZE = 700_000

@@ -9,14 +9,14 @@ from download_checks import IMPATIENT, SHARD
 from local_hub import LocalHub
 
 from libs.errors import ModelFilesError
-from libs.model_repo.digests import CACHE_NAME
-from libs.model_repo.download import DownloadReport, download_part
-from libs.model_repo.hub import Hub
+from libs.model_repo.hubs.download import DownloadReport, download_part
+from libs.model_repo.hubs.hub import Hub
 from libs.model_repo.layout import KEPT_ELSEWHERE, RepositoryLayout, layout_of
-from libs.model_repo.lock import lock_path, lock_repository, read_lock
-from libs.model_repo.quantize import quantize_checkpoint
-from libs.model_repo.report import VerificationReport
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.operations.quantize import quantize_checkpoint
+from libs.model_repo.verification.digests import CACHE_NAME
+from libs.model_repo.verification.lock import lock_path, lock_repository, read_lock
+from libs.model_repo.verification.report import VerificationReport
+from libs.model_repo.verification.verify import verify_repository
 from libs.sandbox.repository import write_sandbox_repository
 from libs.settings import Settings
 from tests.another_user import as_another_user, make_read_only, make_writable, open_folder

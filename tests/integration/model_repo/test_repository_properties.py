@@ -19,18 +19,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from libs.errors import OneToAllError
-from libs.model_repo.download import download_part
-from libs.model_repo.hub import Advance, Listing, RemoteFile, partial_path
+from libs.model_repo.files.repository import PARTS, Part, files_of_part, path_of
+from libs.model_repo.hubs.download import download_part
+from libs.model_repo.hubs.hub import Advance, Listing, RemoteFile, partial_path
+from libs.model_repo.hubs.transfer import RetryPolicy
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import read_lock
-from libs.model_repo.migrate import apply_migration, plan_migration
-from libs.model_repo.report import Level
-from libs.model_repo.repository_files import PARTS, Part, files_of_part, path_of
-from libs.model_repo.slim import slim_wan_resources
-from libs.model_repo.transfer import RetryPolicy
+from libs.model_repo.operations.migrate import apply_migration, plan_migration
+from libs.model_repo.operations.slim import slim_wan_resources
 from libs.model_repo.variants import DWPOSE_SOURCE, POSE_NETWORKS_SOURCE, HubRepository, get_variant
-from libs.model_repo.verify import verify_repository
-from libs.setting_values import HubName
+from libs.model_repo.verification.lock import read_lock
+from libs.model_repo.verification.report import Level
+from libs.model_repo.verification.verify import verify_repository
+from libs.settings.values import HubName
 
 _VARIANT = replace(get_variant("sandbox"), checkpoint=HubRepository("test/checkpoint"), wan=HubRepository("test/wan"))
 _TRANSFORMER = "transformer/weights.safetensors"
@@ -227,7 +227,7 @@ class Repository(RuleBasedStateMachine):
 def test_complete_is_never_said_of_bytes_that_differ(
     hub_files: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
-    monkeypatch.setattr("libs.model_repo.verify._HASHED_EVEN_IF_FAST", budget)
+    monkeypatch.setattr("libs.model_repo.verification.verify._HASHED_EVEN_IF_FAST", budget)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     machine: Callable[[], RuleBasedStateMachine] = type("Machine", (Repository,), {"hub_files": hub_files})
     from hypothesis.stateful import run_state_machine_as_test

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import lock_repository
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.verification.lock import lock_repository
+from libs.model_repo.verification.verify import verify_repository
 from libs.settings import Settings
 
 

@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 
 from libs.model_repo.layout import layout_of
-from libs.model_repo.lock import lock_repository
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.inbox import Inbox
+from libs.model_repo.verification.lock import lock_repository
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.folder import FolderObjectStore
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
 from orchestration.partitions import ANIMATION_REQUESTS

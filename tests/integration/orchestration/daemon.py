@@ -11,12 +11,12 @@ import dagster as dg
 from dagster._core.storage.tags import RUN_KEY_TAG
 from dagster._core.utils import make_new_run_id
 
-from libs.requests.accepted import CONTENT_ATTRIBUTE
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE
 from libs.storage.artifacts import ArtifactFiles
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE
 from orchestration.policies import CONTENT_TAG
-from orchestration.resources import SettingsResource, StorageResource
+from orchestration.storage.resources import SettingsResource, StorageResource
 
 
 class Daemon:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from libs.media.reader import read_frames
+from libs.media.video.reader import read_frames
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 
 WIDTH, HEIGHT = 48, 64

@@ -7,7 +7,7 @@ import dagster as dg
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
-from orchestration.resources import SettingsResource, StorageResource
+from orchestration.storage.resources import SettingsResource, StorageResource
 
 
 class Watch:

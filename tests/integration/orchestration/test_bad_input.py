@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from libs.requests.archive import REQUEST_ASSETS
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from tests.integration.orchestration.small_requests import LARGER_WITH_SOUND, submit_small, write_small_media
 
 REQUEST = "bad"

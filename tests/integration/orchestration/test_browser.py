@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from libs.requests.archive import REQUEST_ASSETS
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from libs.settings import REPOSITORY_ROOT
 from orchestration.partitions import ANIMATION_REQUESTS
 from tests.integration.orchestration.conftest import world_in

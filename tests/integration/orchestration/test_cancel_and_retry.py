@@ -9,10 +9,10 @@ import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
-from libs.requests.cancellations import Cancellation, Cancellations, Retries
-from libs.requests.listing import RequestListing
+from libs.requests.lifecycle.cancellations import Cancellation, Cancellations, Retries
+from libs.requests.lifecycle.listing import RequestListing
 from orchestration.policies import DROPPED_TAG
-from orchestration.request_control import InstanceRuns
+from orchestration.requests.control import InstanceRuns
 from tests.integration.orchestration.daemon import Daemon
 
 

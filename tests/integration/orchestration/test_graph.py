@@ -11,9 +11,9 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
-from libs.requests.archive import REQUEST_ASSETS
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from libs.settings import REPOSITORY_ROOT
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets

@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from libs.media.probe import probe_video
+from libs.media.video.probe import probe_video
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.settings import load_settings
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
+from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.previews import allow_public_reading
-from libs.storage.s3 import S3ObjectStore
 from tests.integration.orchestration.shown_metadata import PICTURES, is_animated, picture_address, shown_by
 from tests.s3_server import S3Server
 

@@ -11,10 +11,10 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from libs.requests.archive import REQUEST_ASSETS, RequestArchive
+from libs.housekeeping.inspection import inspect
+from libs.requests.lifecycle.archive import REQUEST_ASSETS, RequestArchive
 from libs.storage.artifacts import ArtifactFiles
 from libs.storage.chunks import StoredChunks
-from libs.storage.inspection import inspect
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libs.requests.batch import parse_submission
+from libs.requests.documents.batch import parse_submission
 from tests.integration.orchestration.conftest import world_in
 from tests.integration.orchestration.sensor_ticks import SensorTicks, sensor_ticks
 
@@ -76,7 +76,7 @@ def test_a_document_that_was_there_when_its_id_was_taken_does_not_replace_that_r
     ticks: SensorTicks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many looks it takes until it has its turn; one that is written afterwards is meant to replace it."""
-    monkeypatch.setattr("libs.requests.intake.IntakeLimits.__init__.__defaults__", (1, 500, 25.0, 600.0, 5.0))
+    monkeypatch.setattr("libs.requests.inbox.intake.IntakeLimits.__init__.__defaults__", (1, 500, 25.0, 600.0, 5.0))
     put(ticks.world, "a.json", fields("a", seed=1))
     put(ticks.world, "team/a.json", fields("a", seed=2))
     put(ticks.world, "team/b.json", fields("b"))
@@ -139,7 +139,7 @@ def test_what_nobody_foresaw_is_told_to_the_person_and_to_the_log(
             raise ZeroDivisionError("a fault of the software")
         return parse_submission(content, source=source)
 
-    monkeypatch.setattr("libs.requests.intake.parse_submission", parse)
+    monkeypatch.setattr("libs.requests.inbox.intake.parse_submission", parse)
     put(ticks.world, "odd.json", fields("odd"))
     put(ticks.world, "zoe.json", fields("zoe"))
     logged: list[str] = []
@@ -210,7 +210,7 @@ def test_a_link_is_never_followed(ticks: SensorTicks, tmp_path: Path) -> None:
 
 
 def test_a_file_dated_in_the_future_holds_nothing_up(ticks: SensorTicks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.requests.intake.IntakeLimits.__init__.__defaults__", (200, 500, 25.0, 600.0, 0.0))
+    monkeypatch.setattr("libs.requests.inbox.intake.IntakeLimits.__init__.__defaults__", (200, 500, 25.0, 600.0, 0.0))
     in_2099 = time.time() - 4_070_908_800
     ticks.world.put("camera.mp4", b"video")
     os.utime(ticks.world.data_dir / "artifacts" / "inbox" / "camera.mp4", (4_070_908_800,) * 2)

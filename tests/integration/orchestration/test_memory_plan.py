@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from libs.one_to_all import warm
+from libs.one_to_all import engine_cache as warm
 from tests.integration.orchestration.small_requests import metadata_of, submit_small, write_small_media
 
 

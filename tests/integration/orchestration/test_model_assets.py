@@ -11,16 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from libs.command_line.main import app
-from libs.media.probe import probe_video
+from libs.media.video.probe import probe_video
 from libs.model_repo.layout import layout_of
-from libs.model_repo.lock import read_lock
 from libs.model_repo.variants import DWPOSE_SOURCE, POSE_NETWORKS_SOURCE, get_variant
+from libs.model_repo.verification.lock import read_lock
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.settings import get_settings, load_settings
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
-from orchestration.observed import observed_versions
+from orchestration.storage.observed import observed_versions
 from tests.integration.model_repo.local_hub import LocalHub
 
 VARIANT = "1.3b_1"

@@ -10,11 +10,11 @@ from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 
 from libs.errors import SettingsError
 from libs.settings import load_settings
-from orchestration import request_runs
 from orchestration.definitions import build_defs
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import MAKES_TAG
-from orchestration.schedules.nightly import build_nightly_batch
+from orchestration.requests import runs as request_runs
+from orchestration.requests.nightly import build_nightly_batch
 from tests.integration.orchestration.daemon import Daemon
 
 

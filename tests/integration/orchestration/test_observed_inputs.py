@@ -9,8 +9,8 @@ import pytest
 
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from orchestration.definitions import build_defs
-from orchestration.observed import observed_versions
-from orchestration.sensors.input_watch import input_watch
+from orchestration.inbox.input_watch import input_watch
+from orchestration.storage.observed import observed_versions
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 from tests.integration.orchestration.staleness import Watch, materialize, stale
@@ -85,11 +85,11 @@ def test_a_look_that_is_cut_short_goes_on_where_it_stopped(
     for request_id in ("one", "two"):
         materialize(world, submit_small(world, media, request_id), *REQUEST_ASSETS)
     write_puppet_picture(world.data_dir / "artifacts" / "inbox" / "puppet.png", width=240)
-    monkeypatch.setattr("orchestration.sensors.watched_files.SECONDS_PER_TICK", -1.0)
+    monkeypatch.setattr("orchestration.inbox.watched_files.SECONDS_PER_TICK", -1.0)
     watch = Watch(world, input_watch)
     assert watch.tick() == []
-    monkeypatch.setattr("orchestration.sensors.watched_files.SECONDS_PER_TICK", 60.0)
-    monkeypatch.setattr("orchestration.sensors.watched_files.OBSERVATIONS_PER_TICK", 1)
+    monkeypatch.setattr("orchestration.inbox.watched_files.SECONDS_PER_TICK", 60.0)
+    monkeypatch.setattr("orchestration.inbox.watched_files.OBSERVATIONS_PER_TICK", 1)
     assert sorted(watch.tick() + watch.tick()) == [("reference_picture", "one"), ("reference_picture", "two")]
     assert watch.tick() == []
 

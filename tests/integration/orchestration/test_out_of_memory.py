@@ -13,7 +13,7 @@ import torch
 
 from libs.model_repo.layout import layout_of
 from libs.one_to_all import engine as engine_module
-from libs.one_to_all import warm
+from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.settings import load_settings
 from libs.stages.quality import ClipQuality

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from libs.one_to_all import warm
+from libs.one_to_all import engine_cache as warm
 from tests.integration.orchestration.small_requests import clip_of, metadata_of, submit_small, write_small_media
 
 

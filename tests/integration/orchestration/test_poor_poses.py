@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestration.checks.poses import FOUND_POSES_CHECK
-from orchestration.checks.quality import THRESHOLDS
+from orchestration.animations.pose_checks import FOUND_POSES_CHECK
+from orchestration.animations.quality_checks import THRESHOLDS
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE
 from tests.integration.orchestration.small_requests import metadata_of, submit_small, write_small_media

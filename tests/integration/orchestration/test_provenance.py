@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from libs.command_line.main import app
-from libs.media.stream_digest import stream_digest
+from libs.media.video.stream_digest import stream_digest
 from libs.provenance.clip_tag import read_origin
 from libs.provenance.environment import code_state
 from libs.provenance.record import parse_provenance
-from libs.requests.animation_request import ResolvedRequest
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.settings import get_settings
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets

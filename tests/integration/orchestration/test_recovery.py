@@ -14,8 +14,8 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from libs.errors import InputError
-from libs.requests.archive import RequestArchive
-from libs.requests.cancellations import Cancellations
+from libs.requests.lifecycle.archive import RequestArchive
+from libs.requests.lifecycle.cancellations import Cancellations
 from libs.settings import REPOSITORY_ROOT
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
@@ -24,7 +24,7 @@ from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import BATCH_TAG
 from orchestration.recovery.batches import batch_of, require_not_stopped, stop_batch
 from orchestration.recovery.restore import mend, restore
-from orchestration.sensors.recovery import finish_interrupted
+from orchestration.recovery.sensor import finish_interrupted
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 

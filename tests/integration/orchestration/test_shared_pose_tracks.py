@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from libs.pose.sessions import NetworkSession
+from libs.pose.networks.sessions import NetworkSession
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE

@@ -8,11 +8,11 @@ import pytest
 
 from libs.settings import Settings, load_settings
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.factory import store_from_settings
-from orchestration.io_manager import ArtifactIOManager
-from orchestration.outputs import folder_output
-from orchestration.resources import ProgressResource, SettingsResource, StorageResource
-from orchestration.storage_check_job import check_storage, lost_artifacts
+from libs.storage.backends.factory import store_from_settings
+from orchestration.storage.io_manager import ArtifactIOManager
+from orchestration.storage.outputs import folder_output
+from orchestration.storage.resources import ProgressResource, SettingsResource, StorageResource
+from orchestration.storage.storage_check import check_storage, lost_artifacts
 
 PARTITIONS = dg.StaticPartitionsDefinition(["p", "q"])
 STORAGE = StorageResource(settings=SettingsResource())

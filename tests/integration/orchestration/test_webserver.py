@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from libs.media.probe import probe_video
-from libs.requests.archive import REQUEST_ASSETS
+from libs.media.video.probe import probe_video
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from tests.integration.orchestration.running_ui import running_ui
 

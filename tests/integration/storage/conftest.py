@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.folder import FolderObjectStore
-from libs.storage.objects import ObjectStore
-from libs.storage.s3 import S3ObjectStore
+from libs.storage.backends.folder import FolderObjectStore
+from libs.storage.backends.s3 import S3ObjectStore
+from libs.storage.backends.store import ObjectStore
 
 
 @pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.s3)])

@@ -6,7 +6,7 @@ import pytest
 
 from libs.errors import ArtifactCorruptError, ArtifactMissingError, StorageError
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.keys import file_key, manifest_key
+from libs.storage.backends.keys import file_key, manifest_key
 
 
 def contents(artifact):

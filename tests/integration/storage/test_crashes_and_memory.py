@@ -12,7 +12,7 @@ from shutil import rmtree
 import pytest
 
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.sha256 import sha256_of_file
+from libs.storage.backends.sha256 import sha256_of_file
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PIECE = 1 << 20
@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactFiles
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 store = store_from_settings(load_settings())
 def peak_bytes():
     # Not getrusage: its maximum is inherited from the parent process.
@@ -59,7 +59,7 @@ def environment(request, tmp_path) -> dict[str, str]:
 def store(environment, monkeypatch) -> ArtifactStore:
     """The same store in this process, with a cache of its own."""
     from libs.settings import load_settings
-    from libs.storage.factory import objects_from_settings
+    from libs.storage.backends.factory import objects_from_settings
 
     for name in ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY", "S3_BUCKET_NAME", "S3_PREFIX", "DATA_DIR"):
         monkeypatch.delenv(name, raising=False)

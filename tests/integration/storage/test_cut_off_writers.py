@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from libs.errors import StorageUnavailableError
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.animation_request import AnimationRequest
-from libs.requests.inbox import Inbox
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.settings import load_settings
-from libs.storage import client as client_module
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
+from libs.storage.backends import client as client_module
+from libs.storage.backends.client import create_s3_client
+from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.chunks import StoredChunks
-from libs.storage.client import create_s3_client
-from libs.storage.s3 import S3ObjectStore
 from tests.s3_server import S3Server
 from tests.tcp_proxy import TcpProxy, tcp_proxy
 

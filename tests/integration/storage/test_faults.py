@@ -20,11 +20,11 @@ import pytest
 
 from libs.errors import ArtifactCorruptError, StorageError, StorageUnavailableError
 from libs.settings import Settings
-from libs.storage import client as client_module
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.client import create_s3_client
+from libs.storage.backends import client as client_module
+from libs.storage.backends.client import create_s3_client
+from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.manifest import parse_manifest
-from libs.storage.s3 import S3ObjectStore
 from tests.s3_server import S3Server, find_juicefs, s3_server
 from tests.tcp_proxy import TcpProxy, tcp_proxy
 
@@ -184,7 +184,7 @@ def test_a_hung_server_is_given_up(
 ) -> None:
     before = census(s3_server, s3_bucket, tmp_path)
     if client == "run":  # the resource that the IO manager uses
-        from orchestration.resources import SettingsResource, StorageResource
+        from orchestration.storage.resources import SettingsResource, StorageResource
 
         environment = s3_server.environment(s3_bucket) | {"S3_ENDPOINT": proxy.endpoint, "DATA_DIR": str(tmp_path)}
         for name, value in environment.items():
@@ -301,9 +301,9 @@ def test_a_run_tries_again_after_a_fault_and_not_after_a_refusal(
 ) -> None:
     import dagster as dg
 
-    from orchestration.io_manager import ArtifactIOManager
-    from orchestration.outputs import folder_output
-    from orchestration.resources import SettingsResource, StorageResource
+    from orchestration.storage.io_manager import ArtifactIOManager
+    from orchestration.storage.outputs import folder_output
+    from orchestration.storage.resources import SettingsResource, StorageResource
 
     environment = s3_server.environment(s3_bucket) | {"S3_ENDPOINT": proxy.endpoint, "DATA_DIR": str(tmp_path / "data")}
     for name, value in environment.items():
@@ -334,7 +334,7 @@ import sys
 from pathlib import Path
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactFiles
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
 store = store_from_settings(load_settings())
 print("ready", flush=True)
 sys.stdin.readline()

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from libs.requests import inbox as inbox_module
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.inbox import Inbox
-from libs.requests.intake import InboxIntake, Intake, IntakeLimits, IntakeState
-from libs.requests.kept_media import AcceptedMedia
-from libs.storage.s3 import S3ObjectStore
+from libs.requests.inbox import inbox as inbox_module
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.intake import InboxIntake, Intake, IntakeLimits, IntakeState
+from libs.requests.inbox.kept_media import AcceptedMedia
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.storage.backends.s3 import S3ObjectStore
 
 pytestmark = pytest.mark.s3
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from libs.errors import ArtifactCorruptError, InputError
+from libs.housekeeping.inspection import ProblemKind, inspect
+from libs.housekeeping.orphans import MINIMUM_AGE, remove_orphans
 from libs.storage.artifacts import TRUSTED_FOR, ArtifactStore
-from libs.storage.inspection import ProblemKind, inspect
-from libs.storage.keys import suspect_key
-from libs.storage.objects import ObjectStore
-from libs.storage.orphans import MINIMUM_AGE, remove_orphans
+from libs.storage.backends.keys import suspect_key
+from libs.storage.backends.store import ObjectStore
 
 WEEK = timedelta(days=7)
 ORPHAN = "animation/p/0123456789abcdef/clip.mp4"

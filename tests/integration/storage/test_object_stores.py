@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from libs.errors import ArtifactMissingError, StorageError
-from libs.storage.sha256 import sha256_of_file
+from libs.storage.backends.sha256 import sha256_of_file
 
 
 def test_bytes_come_back_as_they_were(objects):

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from libs.housekeeping.old_chunks import find_old_chunks, remove_old_chunks
+from libs.storage.backends.store import ObjectStore
 from libs.storage.chunks import StoredChunks
-from libs.storage.objects import ObjectStore
-from libs.storage.old_chunks import find_old_chunks, remove_old_chunks
 
 FRAMES = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
 WEEK = timedelta(days=7)

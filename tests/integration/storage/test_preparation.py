@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from libs.command_line import storage as command_line
 from libs.errors import SettingsError, StorageError, StorageUnavailableError
 from libs.settings import Settings, get_settings, load_settings
+from libs.storage.admin.minio_user import administrator_settings, create_user, least_rights
+from libs.storage.admin.preparation import chunk_rule, create_bucket, expire_chunks
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.factory import store_from_settings
-from libs.storage.minio_user import administrator_settings, create_user, least_rights
-from libs.storage.preparation import chunk_rule, create_bucket, expire_chunks
+from libs.storage.backends.factory import store_from_settings
+from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.previews import PublicPreviews, allow_public_reading
-from libs.storage.s3 import S3ObjectStore
 from tests.s3_server import S3Server
 
 USER, SECRET = "pipeline-user", "e1f4c2a09b7d4c55"

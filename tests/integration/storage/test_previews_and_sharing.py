@@ -17,9 +17,9 @@ import pytest
 from libs.errors import ArtifactCorruptError, ArtifactMissingError, InputError, SettingsError
 from libs.settings import Settings, load_settings
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.factory import store_from_settings
+from libs.storage.backends.factory import store_from_settings
+from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.previews import PublicPreviews, allow_public_reading
-from libs.storage.s3 import S3ObjectStore
 from libs.storage.sharing import share
 from tests.s3_server import S3Server
 from tests.tcp_proxy import tcp_proxy
@@ -181,9 +181,9 @@ def test_runs_write_preview_addresses_and_never_a_credential_or_a_signature(
     capfd: pytest.CaptureFixture[str],
     public: bool,
 ) -> None:
-    from orchestration.io_manager import ArtifactIOManager
-    from orchestration.outputs import folder_output
-    from orchestration.resources import SettingsResource, StorageResource
+    from orchestration.storage.io_manager import ArtifactIOManager
+    from orchestration.storage.outputs import folder_output
+    from orchestration.storage.resources import SettingsResource, StorageResource
 
     if public:
         monkeypatch.setenv("S3_PUBLIC_ENDPOINT", s3_server.endpoint)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from libs.housekeeping.inspection import inspect
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.inspection import inspect
-from libs.storage.s3 import S3ObjectStore
+from libs.storage.backends.s3 import S3ObjectStore
 
 pytestmark = pytest.mark.s3
 

@@ -11,11 +11,11 @@ import pytest
 from libs.errors import ArtifactMissingError, SettingsError, StorageError, StorageUnavailableError
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.client import create_s3_client
-from libs.storage.factory import objects_from_settings, store_from_settings
-from libs.storage.folder import FolderObjectStore
-from libs.storage.s3 import S3ObjectStore
-from libs.storage.sha256 import sha256_of_file
+from libs.storage.backends.client import create_s3_client
+from libs.storage.backends.factory import objects_from_settings, store_from_settings
+from libs.storage.backends.folder import FolderObjectStore
+from libs.storage.backends.s3 import S3ObjectStore
+from libs.storage.backends.sha256 import sha256_of_file
 
 pytestmark = pytest.mark.s3
 

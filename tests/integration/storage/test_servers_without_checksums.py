@@ -12,8 +12,8 @@ import pytest
 from libs.errors import StorageError
 from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.factory import objects_from_settings
-from orchestration.resources import SettingsResource, StorageResource
+from libs.storage.backends.factory import objects_from_settings
+from orchestration.storage.resources import SettingsResource, StorageResource
 
 pytestmark = pytest.mark.s3
 

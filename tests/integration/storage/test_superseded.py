@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from libs.errors import InputError, StorageUnavailableError
+from libs.housekeeping.inspection import inspect
+from libs.housekeeping.superseded import find_superseded, remove_superseded
+from libs.housekeeping.superseded_artifacts import Pruned, find_prunable, remove_prunable
 from libs.provenance.record import ClipOrigin, Device, InputFile, ModelFiles, Provenance, RunRecord
 from libs.provenance.run_record import PROVENANCE_FILE
-from libs.requests.animation_request import AnimationRequest
-from libs.requests.archive import RequestArchive
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.lifecycle.archive import RequestArchive
 from libs.storage import artifacts
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.folder import FolderObjectStore
-from libs.storage.inspection import inspect
-from libs.storage.keys import manifest_history_key, manifest_key, suspect_key
-from libs.storage.superseded import find_superseded, remove_superseded
-from libs.superseded_artifacts import Pruned, find_prunable, remove_prunable
+from libs.storage.backends.folder import FolderObjectStore
+from libs.storage.backends.keys import manifest_history_key, manifest_key, suspect_key
 
 QUARTER = timedelta(days=90)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from libs.settings import load_settings
-from libs.storage.client import create_s3_client
-from libs.storage.s3 import S3ObjectStore
-from libs.storage.sha256 import sha256_of_file
+from libs.storage.backends.client import create_s3_client
+from libs.storage.backends.s3 import S3ObjectStore
+from libs.storage.backends.sha256 import sha256_of_file
 from tests.s3_server import S3Server
 from tests.tcp_proxy import tcp_proxy
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from libs.command_line import models, storage, trace
 from libs.command_line.terminal import PlainTable, console, print_error, shown_progress, survive_odd_characters
 from libs.errors import InputError
-from libs.model_repo.report import FileResult, PartResult, VerificationReport
-from libs.printable import escaped
+from libs.housekeeping.inspection import Inspection, Problem, ProblemKind
+from libs.messages.printable import escaped
+from libs.model_repo.verification.report import FileResult, PartResult, VerificationReport
 from libs.provenance.trace import Link, LinkState
-from libs.storage.inspection import Inspection, Problem, ProblemKind
-from libs.storage.objects import ObjectInfo
-from orchestration import terminal_progress as bars
+from libs.storage.backends.store import ObjectInfo
+from orchestration.laptop import terminal_progress as bars
 
 NASTY = [
     "[/nope]",

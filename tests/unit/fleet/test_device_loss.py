@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from orchestration.fleet.device_loss import device_loss
+from orchestration.fleet.gpus.device_loss import device_loss
 
 ANSWER = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later\n"
 

@@ -7,7 +7,7 @@ import pytest
 from libs.errors import SettingsError
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.settings import Settings
-from orchestration.fleet.fleet_plan import gpus_of_workers, plan_for_this_machine
+from orchestration.fleet.local.fleet_plan import gpus_of_workers, plan_for_this_machine
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ from dagster._core.test_utils import create_run_for_test
 from kombu.exceptions import OperationalError
 
 from libs.settings import Settings
-from orchestration.fleet import run_gate, worker, worker_list
-from orchestration.fleet.draining import Draining
-from orchestration.fleet.gpu_check import NO_CUDA, GpuCheck, UsedGpus, ask_gpus
-from orchestration.fleet.gpu_requirement import required_gpus
-from orchestration.fleet.gpu_watch import GpuWatch
-from orchestration.fleet.run_gate import TELL_SECONDS, RunGate
+from orchestration.fleet import worker, worker_list
+from orchestration.fleet.gpus.gpu_check import NO_CUDA, GpuCheck, UsedGpus, ask_gpus
+from orchestration.fleet.gpus.gpu_requirement import required_gpus
+from orchestration.fleet.gpus.gpu_watch import GpuWatch
 from orchestration.fleet.worker_list import describe
-from orchestration.fleet.worker_panel import GPU_LOST, GPU_WORKS
+from orchestration.fleet.working import run_gate
+from orchestration.fleet.working.draining import Draining
+from orchestration.fleet.working.run_gate import TELL_SECONDS, RunGate
+from orchestration.fleet.working.worker_panel import GPU_LOST, GPU_WORKS
 
 DEAD = "cuda:0: CUDA unknown error"
 

@@ -13,18 +13,18 @@ from redis.exceptions import ConnectionError as RedisAwayError
 
 from libs.errors import StorageUnavailableError
 from libs.model_repo.layout import layout_of
-from libs.model_repo.lock import lock_path, lock_repository
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.verification.lock import lock_path, lock_repository
+from libs.model_repo.verification.verify import verify_repository
 from libs.settings import Settings
-from orchestration.assets import model_verification
-from orchestration.fleet import host_check, run_gate
-from orchestration.fleet.code_version import digest_of
-from orchestration.fleet.draining import Draining
-from orchestration.fleet.host_check import HostCheck, Unfit, full_disk, missing_models
-from orchestration.fleet.run_gate import RunGate
+from orchestration.fleet.launching.code_version import digest_of
 from orchestration.fleet.worker import guard
 from orchestration.fleet.worker_list import describe
-from orchestration.fleet.worker_panel import HOST_UNFIT
+from orchestration.fleet.working import host_check, run_gate
+from orchestration.fleet.working.draining import Draining
+from orchestration.fleet.working.host_check import HostCheck, Unfit, full_disk, missing_models
+from orchestration.fleet.working.run_gate import RunGate
+from orchestration.fleet.working.worker_panel import HOST_UNFIT
+from orchestration.models import verification as model_verification
 
 REDIS = "redis://127.0.0.1:1/0"
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from libs.settings import Settings
-from orchestration.fleet.old_compute_logs import remove_old_output
+from orchestration.fleet.working.old_compute_logs import remove_old_output
 
 DAY = 24 * 60 * 60
 NOW = 1_800_000_000.0

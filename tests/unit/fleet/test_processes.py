@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration.fleet import processes
-from orchestration.fleet.processes import Process
+from orchestration.fleet.local import processes
+from orchestration.fleet.local.processes import Process
 from orchestration.fleet.worker import visible_devices
 
 PARENT = """

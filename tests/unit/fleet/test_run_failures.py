@@ -19,9 +19,9 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from dagster_postgres.utils import DagsterPostgresException
 
 from libs.errors import InputError, StorageUnavailableError
-from orchestration.fleet.lost_servers import lost_server
-from orchestration.fleet.planned_stop import note_planned_stop
-from orchestration.fleet.run_task import execute_run
+from orchestration.fleet.launching.lost_servers import lost_server
+from orchestration.fleet.working.planned_stop import note_planned_stop
+from orchestration.fleet.working.run_task import execute_run
 
 REFUSED = psycopg2.OperationalError('connection to server at "10.0.0.1", port 5432 failed: Connection refused\n\tIs it')
 

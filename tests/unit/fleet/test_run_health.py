@@ -12,8 +12,8 @@ from dagster._core.test_utils import create_run_for_test
 
 from libs.errors import SettingsError
 from libs.settings import Settings
-from orchestration.fleet.fleet_plan import free_port
-from orchestration.fleet.lost_launches import MISSING_SECONDS, fail_lost_launches, lost_launches
+from orchestration.fleet.launching.lost_launches import MISSING_SECONDS, fail_lost_launches, lost_launches
+from orchestration.fleet.local.fleet_plan import free_port
 from orchestration.fleet.run_launcher import FleetRunLauncher
 
 Status = dg.DagsterRunStatus

@@ -12,7 +12,7 @@ import pytest
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 
-from orchestration.fleet.run_watch import RunWatch
+from orchestration.fleet.working.run_watch import RunWatch
 
 Status = dg.DagsterRunStatus
 
@@ -88,7 +88,7 @@ HANGING = """
 import sys, time
 import dagster as dg
 from dagster._utils.interrupts import capture_interrupts
-from orchestration.fleet.run_watch import RunWatch
+from orchestration.fleet.working.run_watch import RunWatch
 
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance, capture_interrupts():
     with RunWatch(instance, sys.argv[2], poll_seconds=0.05, patience_seconds=0.2):

@@ -4,8 +4,8 @@ import pytest
 
 from libs.settings import Settings
 from orchestration.fleet import drain, worker_list
-from orchestration.fleet.draining import QUIET_LOOKS, Draining
 from orchestration.fleet.worker_list import describe, missing_workers
+from orchestration.fleet.working.draining import QUIET_LOOKS, Draining
 
 
 def state(queue: str = "gpu", **more: object) -> dict[str, object]:

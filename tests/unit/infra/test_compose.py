@@ -24,7 +24,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from libs.settings import REPOSITORY_ROOT, Settings
 from orchestration.definitions import defs
 from orchestration.fleet import instance_preparation, worker, worker_health
-from orchestration.fleet.fleet_plan import CODE_LOCATION, LOCATION_NAME
+from orchestration.fleet.local.fleet_plan import CODE_LOCATION, LOCATION_NAME
 from orchestration.fleet.preflight import DATABASE_VARIABLE
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.policies import GPU_POOL, GPU_QUEUE

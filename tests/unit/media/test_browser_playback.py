@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from libs.media.writer import VideoWriter
+from libs.media.video.writer import VideoWriter
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.media.frame_timing import STANDARD_RATES, grid_length, on_constant_grid, plan_frame_timing
+from libs.media.video.frame_timing import STANDARD_RATES, grid_length, on_constant_grid, plan_frame_timing
 
 positive_steps = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from libs.errors import MediaError
-from libs.media.image import read_image, read_picture, write_png
+from libs.media.pictures.image import read_image, read_picture, write_png
 
 
 @pytest.fixture

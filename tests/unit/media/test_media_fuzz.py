@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libs.errors import MediaError
-from libs.media.audio_track import try_sound
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
+from libs.media.sound.audio_track import try_sound
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
 from tests.fuzz_bounds import call_within
 
 SECONDS, MEGABYTES = 20.0, 700.0

@@ -3,7 +3,7 @@ import struct
 
 import pytest
 
-from libs.media.orientation import orientation_from_display_matrix
+from libs.media.video.orientation import orientation_from_display_matrix
 
 
 @pytest.mark.parametrize(

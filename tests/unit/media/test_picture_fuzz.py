@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from libs.errors import MediaError
-from libs.media.image import read_image
+from libs.media.pictures.image import read_image
 from tests.fuzz_bounds import call_within
 
 MUTANTS = 40

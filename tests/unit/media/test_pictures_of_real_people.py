@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from libs.errors import MediaError
-from libs.media.image import read_image, read_picture
+from libs.media.pictures.image import read_image, read_picture
 from tests.fuzz_bounds import call_within
 
 

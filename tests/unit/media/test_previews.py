@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from libs.errors import InputError, MediaError
-from libs.media.contact_sheet import contact_sheet
-from libs.media.data_uri import animation_data_uri, picture_data_uri, thumbnail_data_uri
-from libs.media.frame_selection import evenly_spaced_indices, take_indices, thin_out
 from libs.media.measurements import measure_frames, measure_video
-from libs.media.preview import animated_webp, write_comparison
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
-from libs.media.tiles import GAP
+from libs.media.previews.contact_sheet import contact_sheet
+from libs.media.previews.data_uri import animation_data_uri, picture_data_uri, thumbnail_data_uri
+from libs.media.previews.frame_selection import evenly_spaced_indices, take_indices, thin_out
+from libs.media.previews.preview import animated_webp, write_comparison
+from libs.media.previews.tiles import GAP
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
 
 
 def noise(count, height=240, width=160):

@@ -7,9 +7,9 @@ import pytest
 
 from libs.errors import InputError, MediaError
 from libs.media import limits
-from libs.media.colour import matrix_of
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
+from libs.media.video.colour import matrix_of
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
 
 NTSC = Fraction(30000, 1001)
 
@@ -280,7 +280,7 @@ def test_sizes_out_of_range_are_refused(make_video, monkeypatch):
     with pytest.raises(MediaError, match="at least 16 pixels"):
         probe_video(make_video("small.mp4", frames=[np.zeros((12, 64, 3), np.uint8)] * 2))
     path = make_video("large.mp4", 2)
-    monkeypatch.setattr("libs.media.video_file.MAXIMUM_FRAME_PIXELS", 1000)
+    monkeypatch.setattr("libs.media.video.video_file.MAXIMUM_FRAME_PIXELS", 1000)
     with pytest.raises(MediaError, match="96 x 64 pixels"):
         probe_video(path)
     with pytest.raises(MediaError, match="16384"):
@@ -288,7 +288,7 @@ def test_sizes_out_of_range_are_refused(make_video, monkeypatch):
 
 
 def test_too_many_frames_are_refused_before_decoding(make_video, monkeypatch):
-    monkeypatch.setattr("libs.media.video_file.MAXIMUM_FRAME_COUNT", 10)
+    monkeypatch.setattr("libs.media.video.video_file.MAXIMUM_FRAME_COUNT", 10)
     with pytest.raises(MediaError, match="more than 10 frames"):
         probe_video(make_video(count=11))
 

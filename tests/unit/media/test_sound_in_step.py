@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from libs.errors import MediaError
-from libs.media.audio_track import try_sound, why_not_copied
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
-from libs.media.sound_timeline import continuous_sound
-from libs.media.writer import VideoWriter
+from libs.media.sound.audio_track import try_sound, why_not_copied
+from libs.media.sound.sound_timeline import continuous_sound
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
+from libs.media.video.writer import VideoWriter
 
 RATE = 25
 FLASH = 30

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from libs.errors import MediaError
-from libs.media.probe import read_tags
-from libs.media.stream_digest import stream_digest
-from libs.media.video_file import packets_of
-from libs.media.writer import VideoWriter
+from libs.media.video.probe import read_tags
+from libs.media.video.stream_digest import stream_digest
+from libs.media.video.video_file import packets_of
+from libs.media.video.writer import VideoWriter
 from libs.sandbox.media import write_puppet_clip
 
 RATE = Fraction(24)

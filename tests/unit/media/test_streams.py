@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from libs.errors import MediaError
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
 
 DEFAULT, ATTACHED = av.stream.Disposition.default, av.stream.Disposition.attached_pic
 

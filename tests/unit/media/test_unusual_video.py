@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from libs.errors import MediaError
-from libs.media.colour import RgbConverter
-from libs.media.deinterlace import deinterlaced
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
+from libs.media.video.colour import RgbConverter
+from libs.media.video.deinterlace import deinterlaced
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
 
 WIDTH, HEIGHT, STEP = 192, 64, 3
 

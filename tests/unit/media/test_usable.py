@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from libs.errors import InputError, MediaError
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
-from libs.media.still import is_still
+from libs.media.pictures.still import is_still
 from libs.media.usable import check_driver, check_reference, try_frame_rate
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF"])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from libs.errors import InputError, MediaError
-from libs.media.probe import probe_video
-from libs.media.reader import read_frames
-from libs.media.writer import VideoWriter
+from libs.media.video.probe import probe_video
+from libs.media.video.reader import read_frames
+from libs.media.video.writer import VideoWriter
 
 NTSC = Fraction(30000, 1001)
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
+from libs.model_repo.files.parameters import expected_parameters
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.parameters import expected_parameters
 from libs.settings import Settings
 
 

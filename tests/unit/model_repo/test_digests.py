@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from libs.model_repo import digests
-from libs.model_repo.digests import CACHE_NAME, DigestCache, Signature, sha256_of_files
+from libs.model_repo.verification import digests
+from libs.model_repo.verification.digests import CACHE_NAME, DigestCache, Signature, sha256_of_files
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -10,10 +10,10 @@ from typing import get_args
 import pytest
 
 from libs.errors import DiskFullError, ModelFilesError
-from libs.model_repo import migrate
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import read_lock
-from libs.model_repo.migrate import Mode, apply_migration, plan_migration
+from libs.model_repo.operations import migrate
+from libs.model_repo.operations.migrate import Mode, apply_migration, plan_migration
+from libs.model_repo.verification.lock import read_lock
 from libs.settings import Settings
 
 _WAN = "Wan2.1-T2V-14B-Diffusers"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libs.errors import ModelFilesError
-from libs.model_repo.onnx_graph import IncompleteOnnxError, read_onnx_graph
+from libs.model_repo.files.onnx_graph import IncompleteOnnxError, read_onnx_graph
 
 
 def test_gives_the_shapes_the_package_gives(tmp_path: Path, graph_writer: Callable[..., None]) -> None:

@@ -6,8 +6,8 @@ from email.utils import format_datetime
 import pytest
 
 from libs.errors import HubUnavailableError
-from libs.model_repo.hub_huggingface import _seconds
-from libs.model_repo.transfer import Patience, RetryPolicy
+from libs.model_repo.hubs.huggingface import _seconds
+from libs.model_repo.hubs.transfer import Patience, RetryPolicy
 
 
 def test_hours_are_not_waited_out_in_silence() -> None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from libs.errors import DiskFullError, InputError, ModelFilesError
-from libs.model_repo import quantize
+from libs.model_repo.files.parameters import expected_parameters, is_quantized, scale_name
+from libs.model_repo.files.repository import CONFIGURATION_NAME
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.lock import lock_repository, read_lock, write_lock
-from libs.model_repo.parameters import expected_parameters, is_quantized, scale_name
-from libs.model_repo.quantize import quantize_checkpoint, quantize_weight
-from libs.model_repo.repository_files import CONFIGURATION_NAME
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.operations import quantize
+from libs.model_repo.operations.quantize import quantize_checkpoint, quantize_weight
+from libs.model_repo.verification.lock import lock_repository, read_lock, write_lock
+from libs.model_repo.verification.verify import verify_repository
 from libs.settings import Settings
 
 _SHARD = "model-00001-of-00002.safetensors"
@@ -181,7 +181,7 @@ def test_room_is_checked_first(
     source: RepositoryLayout, target: RepositoryLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("libs.model_repo.quantize.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("libs.model_repo.operations.quantize.shutil.disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(DiskFullError):
         quantize_checkpoint(source, target)
     assert not list(target.root.glob("*.safetensors"))
@@ -217,7 +217,7 @@ def test_memory_stays_near_one_tensor(tmp_path: Path) -> None:
 
     code = (
         "import torch, resource\n"
-        "from libs.model_repo.quantize import quantize_weight\n"
+        "from libs.model_repo.operations.quantize import quantize_weight\n"
         "weight = torch.ones(20480, 10240, dtype=torch.bfloat16)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "quantize_weight(weight)\n"

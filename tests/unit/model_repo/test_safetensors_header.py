@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save, save_file
 
 from libs.errors import ModelFilesError
-from libs.model_repo.parameters import TensorInfo
-from libs.model_repo.safetensors_header import IncompleteSafetensorsError, read_header, read_index
+from libs.model_repo.files.parameters import TensorInfo
+from libs.model_repo.files.safetensors_header import IncompleteSafetensorsError, read_header, read_index
 
 
 def test_reads_what_the_library_wrote(tmp_path: Path) -> None:

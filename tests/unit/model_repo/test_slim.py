@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from libs.errors import ModelFilesError
+from libs.model_repo.files.repository import wan_name
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
-from libs.model_repo.lock import lock_repository, read_lock, write_lock
-from libs.model_repo.repository_files import wan_name
-from libs.model_repo.slim import slim_wan_resources
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.operations.slim import slim_wan_resources
+from libs.model_repo.verification.lock import lock_repository, read_lock, write_lock
+from libs.model_repo.verification.verify import verify_repository
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_the_base_transformer_leaves_the_lock(fat: RepositoryLayout) -> None:
     assert lock is not None
     from dataclasses import replace
 
-    from libs.model_repo.lock import LockedFile, write_lock
+    from libs.model_repo.verification.lock import LockedFile, write_lock
 
     name = f"pretrained_models/{fat.wan.name}/transformer/weights.safetensors"
     write_lock(fat, replace(lock, files={**lock.files, name: LockedFile(10_000, "0" * 64, "test")}))

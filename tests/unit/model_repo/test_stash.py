@@ -10,9 +10,9 @@ import pytest
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import lock_repository
-from libs.model_repo.stash import delete_stash
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.operations.stash import delete_stash
+from libs.model_repo.verification.lock import lock_repository
+from libs.model_repo.verification.verify import verify_repository
 
 
 @pytest.fixture

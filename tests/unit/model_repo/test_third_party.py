@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from libs.model_repo import third_party
-from libs.model_repo.third_party import CHECKOUT, checkout_state
+from libs.model_repo.files import third_party
+from libs.model_repo.files.third_party import CHECKOUT, checkout_state
 from libs.settings import REPOSITORY_ROOT
 
 

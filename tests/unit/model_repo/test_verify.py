@@ -16,9 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import lock_repository, read_lock
-from libs.model_repo.report import VerificationReport
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.verification.lock import lock_repository, read_lock
+from libs.model_repo.verification.report import VerificationReport
+from libs.model_repo.verification.verify import verify_repository
 
 _SHARD = "model-00001-of-00002.safetensors"
 
@@ -123,7 +123,7 @@ def test_damage_of_any_part_is_seen_and_charged_to_it(
 def test_fast_does_not_hash_large_files_but_notices_writes(
     locked: RepositoryLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.model_repo.verify._HASHED_EVEN_IF_FAST", 0)
+    monkeypatch.setattr("libs.model_repo.verification.verify._HASHED_EVEN_IF_FAST", 0)
     assert verify_repository(locked).state == "complete"
     _flip_last_bit(locked.root / _SHARD)
     report = verify_repository(locked)
@@ -136,7 +136,7 @@ def test_fast_does_not_hash_large_files_but_notices_writes(
 def test_files_never_hashed_here_are_a_warning_when_fast(
     locked: RepositoryLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.model_repo.verify._HASHED_EVEN_IF_FAST", 0)
+    monkeypatch.setattr("libs.model_repo.verification.verify._HASHED_EVEN_IF_FAST", 0)
     (locked.root.parent / ".digest_cache.json").unlink()
     report = verify_repository(locked)
     assert report.state == "complete"
@@ -287,7 +287,7 @@ def test_a_lock_may_not_name_files_outside(locked: RepositoryLayout) -> None:
 
 def test_importing_is_light() -> None:
     heavy = "torch", "diffusers", "transformers", "onnxruntime", "onnx", "modelscope", "huggingface_hub"
-    code = f"import sys, libs.model_repo.verify; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, libs.model_repo.verification.verify; print([name for name in {heavy} if name in sys.modules])"
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

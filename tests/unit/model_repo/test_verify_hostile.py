@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from libs.errors import ModelFilesError
-from libs.model_repo.digests import DigestCache
+from libs.model_repo.files.onnx_graph import read_onnx_graph
+from libs.model_repo.files.safetensors_header import read_header, read_index
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import lock_path, lock_repository, read_lock
-from libs.model_repo.onnx_graph import read_onnx_graph
-from libs.model_repo.report import VerificationReport
-from libs.model_repo.safetensors_header import read_header, read_index
-from libs.model_repo.verify import verify_repository
+from libs.model_repo.verification.digests import DigestCache
+from libs.model_repo.verification.lock import lock_path, lock_repository, read_lock
+from libs.model_repo.verification.report import VerificationReport
+from libs.model_repo.verification.verify import verify_repository
 from tests.fuzz_bounds import call_within
 
 SHARD = "model-00001-of-00002.safetensors"

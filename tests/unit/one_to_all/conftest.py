@@ -13,14 +13,14 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
 from safetensors.torch import save_file
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
+from libs.model_repo.files.parameters import TensorInfo, is_quantized, scale_name
 from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.model_repo.parameters import TensorInfo, is_quantized, scale_name
-from libs.model_repo.quantize import quantize_weight
+from libs.model_repo.operations.quantize import quantize_weight
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs
-from libs.one_to_all.fp8 import hold_weights_in_fp8
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.weights.fp8 import hold_weights_in_fp8
 from libs.settings import Settings
 
 VARIANT = "sandbox"

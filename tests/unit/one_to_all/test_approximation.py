@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.one_to_all.approximation import EXACT, QUALITIES, Approximation
-from libs.one_to_all.block_cache import use_block_cache
-from libs.one_to_all.guidance import plan_guidance
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise, draw_noise
-from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.network.approximation import EXACT, QUALITIES, Approximation
+from libs.one_to_all.network.block_cache import use_block_cache
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampling.guidance import plan_guidance
+from libs.one_to_all.sampling.schedule import build_scheduler
 
 STEPS, FRAMES, SIZE = 4, 9, 32
 LATENT = SIZE // 8

@@ -11,15 +11,15 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
-from libs.model_repo.parameters import TensorInfo
-from libs.model_repo.quantize import quantize_weight
-from libs.one_to_all import block_offload
-from libs.one_to_all.block_offload import BlockOffload, block_lists
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.fp8 import hold_weights_in_fp8
-from libs.one_to_all.guidance import plan_guidance
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise, draw_noise
-from libs.one_to_all.scheduler import build_scheduler
+from libs.model_repo.files.parameters import TensorInfo
+from libs.model_repo.operations.quantize import quantize_weight
+from libs.one_to_all.memory import offload as block_offload
+from libs.one_to_all.memory.offload import BlockOffload, block_lists
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampling.guidance import plan_guidance
+from libs.one_to_all.sampling.schedule import build_scheduler
+from libs.one_to_all.weights.fp8 import hold_weights_in_fp8
 
 CPU = torch.device("cpu")
 STEPS, FRAMES, SIZE = 2, 9, 32

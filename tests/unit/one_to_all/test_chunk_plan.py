@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.one_to_all.chunk_plan import (
+from libs.one_to_all.sampling.chunk_plan import (
     DEFAULT_CHUNK_LENGTHS,
     PREVIOUS_FRAMES,
     SMALLER_CHUNK_LENGTHS,

@@ -5,10 +5,10 @@ import shutil
 import pytest
 import torch
 
-from libs.one_to_all.guidance import Guidance, plan_guidance
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise, draw_noise
-from libs.one_to_all.scheduler import build_scheduler
-from libs.one_to_all.speed import apply_speed
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampling.guidance import Guidance, plan_guidance
+from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import SpeedOptions
 
 CPU, FRAMES, SIZE, LATENT = torch.device("cpu"), 9, 32, 4

@@ -16,18 +16,18 @@ from torch._C._autograd import DeviceType
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from libs.model_repo.parameters import TensorInfo, is_quantized, scale_name
-from libs.one_to_all.approximation import EXACT, Approximation
-from libs.one_to_all.chunk_plan import Chunk
+from libs.model_repo.files.parameters import TensorInfo, is_quantized, scale_name
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import StepFinished
-from libs.one_to_all.fp8 import Fp8Linear, hold_weights_in_fp8
-from libs.one_to_all.fp8_products import scaled_linear
-from libs.one_to_all.loading import LoadedNetworks
-from libs.one_to_all.lora_changes import Change
+from libs.one_to_all.network.approximation import EXACT, Approximation
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.text import PromptEncoder
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.sampling.chunk_plan import Chunk
+from libs.one_to_all.sampling.text import PromptEncoder
+from libs.one_to_all.weights.fp8 import Fp8Linear, hold_weights_in_fp8
+from libs.one_to_all.weights.fp8_products import scaled_linear
+from libs.one_to_all.weights.loading import LoadedNetworks
+from libs.one_to_all.weights.lora_changes import Change
 
 CUDA = torch.device("cuda:0")
 CHUNK = Chunk(0, 0, 5)

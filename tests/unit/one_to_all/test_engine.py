@@ -6,13 +6,13 @@ import torch
 
 from libs.errors import DeviceError, DeviceOutOfMemoryError, InputError
 from libs.one_to_all import engine as engine_module
-from libs.one_to_all.chunk_plan import ChunkLengths
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import ChunkStarted, FramesReady, StepFinished
-from libs.one_to_all.loading import LoadedNetworks
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.chunk_plan import ChunkLengths
+from libs.one_to_all.weights.loading import LoadedNetworks
+from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.chunks import StoredChunks
-from libs.storage.folder import FolderObjectStore
 
 SHORT_CHUNKS = ChunkLengths(main=13, overlap=5, final=(9, 13))
 

@@ -5,10 +5,10 @@ import weakref
 import pytest
 import torch
 
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.guidance import plan_guidance
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise, draw_noise
-from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampling.guidance import plan_guidance
+from libs.one_to_all.sampling.schedule import build_scheduler
 
 STEPS, FRAMES, SIZE = 3, 9, 32
 LATENT = SIZE // 8

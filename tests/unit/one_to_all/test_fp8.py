@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from libs.model_repo.parameters import TensorInfo
-from libs.model_repo.quantize import quantize_weight
-from libs.one_to_all.fp8 import (
+from libs.model_repo.files.parameters import TensorInfo
+from libs.model_repo.operations.quantize import quantize_weight
+from libs.one_to_all.weights.fp8 import (
     Fp8Linear,
     dequantize_other_layers,
     hold_weights_in_fp8,
     problem_of_scales,
 )
-from libs.one_to_all.loading import load_transformer
+from libs.one_to_all.weights.loading import load_transformer
 
 _NAMES = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from libs.model_repo.quantize import quantize_weight
-from libs.one_to_all import fp8, fp8_products
+from libs.model_repo.operations.quantize import quantize_weight
+from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.engine import AnimationEngine
-from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
-from libs.one_to_all.fp8_products import fits_kernel, quantize_rows, scaled_linear, why_not_in_fp8
-from libs.one_to_all.speed import apply_speed
 from libs.one_to_all.speed_options import SpeedOptions
+from libs.one_to_all.weights import fp8, fp8_products
+from libs.one_to_all.weights.fp8 import Fp8Linear, compute_in_fp8
+from libs.one_to_all.weights.fp8_products import fits_kernel, quantize_rows, scaled_linear, why_not_in_fp8
 
 CPU = torch.device("cpu")
 

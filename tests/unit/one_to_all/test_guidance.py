@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.one_to_all.guidance import plan_guidance
+from libs.one_to_all.sampling.guidance import plan_guidance
 
 SCALES = st.floats(0, 20, allow_nan=False)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from libs.errors import ModelFilesError
 from libs.model_repo.variants import VARIANTS
 from libs.one_to_all.engine import AnimationEngine
-from libs.one_to_all.loading import load_prompt_encoder, load_scheduler, load_transformer
+from libs.one_to_all.weights.loading import load_prompt_encoder, load_scheduler, load_transformer
 
 CPU = torch.device("cpu")
 MENDING = r"`one-to-all models download sandbox"
@@ -260,8 +260,8 @@ def test_peak_memory_is_one_model(tmp_path, small_transformer, write_checkpoint,
         """
         import resource, sys, torch
         from pathlib import Path
-        from libs.one_to_all.checkpoint import assign_checkpoint
-        from libs.one_to_all.transformer import OneToAllTransformer3DModel
+        from libs.one_to_all.weights.checkpoint import assign_checkpoint
+        from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
         import dataclasses
         from libs.model_repo.variants import get_variant
         network = dataclasses.replace(get_variant("sandbox").network, num_attention_heads=8, ffn_dim=2048)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.one_to_all.chunk_plan import ChunkLengths, plan_chunks
 from libs.one_to_all.events import AnimationInputs, ChunkStarted, FramesReady, StepFinished
-from libs.one_to_all.long_video import animate_chunks, chunk_poses
+from libs.one_to_all.sampling.chunk_plan import ChunkLengths, plan_chunks
+from libs.one_to_all.sampling.long_video import animate_chunks, chunk_poses
+from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.chunks import StoredChunks
-from libs.storage.folder import FolderObjectStore
 
 SIZE = 16
 

@@ -12,16 +12,16 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from libs.errors import InputError, ModelFilesError
-from libs.one_to_all import warm
+from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import FramesReady
-from libs.one_to_all.lora import fuse_lora
-from libs.one_to_all.lora_contents import read_contents
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.lora_names import owners_of, understand_names
-from libs.one_to_all.memory_options import ClipSize, MemoryOptions
+from libs.one_to_all.memory.options import ClipSize, MemoryOptions
+from libs.one_to_all.memory.plan_choice import choose_plan
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.plan_choice import choose_plan
+from libs.one_to_all.weights.lora import fuse_lora
+from libs.one_to_all.weights.lora_contents import read_contents
+from libs.one_to_all.weights.lora_file import LoraFile
+from libs.one_to_all.weights.lora_names import owners_of, understand_names
 
 RANK = 3
 # this network's module -> Wan2.1's own name

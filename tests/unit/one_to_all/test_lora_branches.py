@@ -9,20 +9,20 @@ import torch
 from safetensors.torch import save_file
 
 from libs.errors import ModelFilesError
-from libs.model_repo.quantize import quantize_weight
+from libs.model_repo.operations.quantize import quantize_weight
 from libs.model_repo.variants import get_variant
-from libs.one_to_all import warm
-from libs.one_to_all.block_offload import BlockOffload
+from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import FramesReady
-from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
-from libs.one_to_all.lora import fuse_lora
-from libs.one_to_all.lora_branches import LoraBranches
-from libs.one_to_all.lora_contents import check_fits
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_options import ClipSize, MemoryOptions
+from libs.one_to_all.memory.offload import BlockOffload
+from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.options import SamplingOptions
-from libs.requests.animation_request import ResolvedRequest
+from libs.one_to_all.weights.fp8 import Fp8Linear, compute_in_fp8
+from libs.one_to_all.weights.lora import fuse_lora
+from libs.one_to_all.weights.lora_branches import LoraBranches
+from libs.one_to_all.weights.lora_contents import check_fits
+from libs.one_to_all.weights.lora_file import LoraFile
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.requested_lora import requested_lora
 
 CPU = torch.device("cpu")

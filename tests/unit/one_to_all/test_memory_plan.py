@@ -15,12 +15,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from libs.model_repo.variants import VARIANTS, get_variant
-from libs.one_to_all.cost import TokenGrid
-from libs.one_to_all.forward_memo import ForwardMemo
-from libs.one_to_all.intermediate_bytes import WorkShare, decoding_bytes, sampling_bytes
-from libs.one_to_all.memory_plan import GB, UMT5_XXL_BYTES, MemoryPlan, plan_memory
+from libs.one_to_all.memory.activation_estimate import WorkShare, decoding_bytes, sampling_bytes
+from libs.one_to_all.memory.cost import TokenGrid
+from libs.one_to_all.memory.plan import GB, UMT5_XXL_BYTES, MemoryPlan, plan_memory
+from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
 
 VARIANT_14B = get_variant("14b")
 _SIZES = st.tuples(st.integers(1, 80).map(lambda n: 16 * n), st.integers(1, 80).map(lambda n: 16 * n))

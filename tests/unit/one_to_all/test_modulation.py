@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from libs.one_to_all.modulation import Part, TimeModulation, gated_sum, modulated, parts_of
+from libs.one_to_all.network.modulation import Part, TimeModulation, gated_sum, modulated, parts_of
 
 TOKENS, WIDTH, REPLACED = 12, 16, (2, 6)
 

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from libs.model_repo.variants import VARIANTS
-from libs.one_to_all import warm
+from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import FramesReady
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory import DeviceMemory
-from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
-from libs.one_to_all.memory_plan import GB, plan_memory
+from libs.one_to_all.memory.device_memory import DeviceMemory
+from libs.one_to_all.memory.options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
+from libs.one_to_all.memory.plan import GB, plan_memory
+from libs.one_to_all.memory.plan_choice import choose_plan, layout_of_weights
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.plan_choice import choose_plan, layout_of_weights
+from libs.one_to_all.weights.lora_file import LoraFile
 from libs.settings import Settings
 
 EXACT = ("offload", "resident", "text-encoder-on-host", "offload-all", "drop-text-encoder")

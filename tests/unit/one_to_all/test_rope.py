@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from libs.one_to_all.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock
-from libs.one_to_all.modulation import TimeModulation
-from libs.one_to_all.rope import OneToAllRotaryPosEmbed, rotate, rotate_spatial, spatial_from_full
+from libs.one_to_all.network.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock
+from libs.one_to_all.network.modulation import TimeModulation
+from libs.one_to_all.network.rope import OneToAllRotaryPosEmbed, rotate, rotate_spatial, spatial_from_full
 
 CPU = torch.device("cpu")
 LENGTH = 1024

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from libs.errors import DeviceError, ModelFilesError
 from libs.one_to_all import shared_host_memory
-from libs.one_to_all.block_offload import BlockOffload, constant_names_in_blocks
-from libs.one_to_all.loading import load_transformer
-from libs.one_to_all.lora_branches import LoraBranches
-from libs.one_to_all.lora_file import LoraFile
+from libs.one_to_all.memory.offload import BlockOffload, constant_names_in_blocks
 from libs.one_to_all.shared_host_memory import SharedHostMemory, can_share_host_memory, open_shared_memory
+from libs.one_to_all.weights.loading import load_transformer
+from libs.one_to_all.weights.lora_branches import LoraBranches
+from libs.one_to_all.weights.lora_file import LoraFile
 
 pytestmark = pytest.mark.skipif(not can_share_host_memory(), reason="this system has no memory without a file")
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import UMT5Config, UMT5EncoderModel
 
-from libs.one_to_all.loading import load_prompt_encoder
-from libs.one_to_all.text import MAX_SEQUENCE_LENGTH, PromptEncoder, clean_prompt
+from libs.one_to_all.sampling.text import MAX_SEQUENCE_LENGTH, PromptEncoder, clean_prompt
+from libs.one_to_all.weights.loading import load_prompt_encoder
 
 CPU = torch.device("cpu")
 

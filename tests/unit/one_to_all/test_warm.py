@@ -9,11 +9,13 @@ import torch
 
 from libs.errors import DeviceOutOfMemoryError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all import block_offload, memory, warm
+from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
-from libs.one_to_all.loading import weight_files
-from libs.one_to_all.memory_options import MemoryOptions
+from libs.one_to_all.memory import device_memory as memory
+from libs.one_to_all.memory import offload as block_offload
+from libs.one_to_all.memory.options import MemoryOptions
 from libs.one_to_all.speed_options import SpeedOptions
+from libs.one_to_all.weights.loading import weight_files
 
 GIGABYTE = 10**9
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from libs.errors import ModelFilesError
-from libs.model_repo.safetensors_header import read_stored_tensors
-from libs.one_to_all import weight_reading
-from libs.one_to_all.weight_reading import WeightSource, read_weights
+from libs.model_repo.files.safetensors_header import read_stored_tensors
+from libs.one_to_all.weights import reading as weight_reading
+from libs.one_to_all.weights.reading import WeightSource, read_weights
 
 CPU = torch.device("cpu")
 

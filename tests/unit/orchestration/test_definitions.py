@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 
-from libs.requests.archive import REQUEST_ASSETS
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from orchestration.definitions import build_defs
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_POOL, GPU_QUEUE
 

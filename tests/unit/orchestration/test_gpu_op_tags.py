@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from libs.errors import SettingsError
-from libs.kubernetes_settings import KubernetesSettings, load_kubernetes_settings
 from libs.settings import REPOSITORY_ROOT
+from libs.settings.kubernetes import KubernetesSettings, load_kubernetes_settings
 from orchestration.policies import GPU_POOL, GPU_QUEUE, gpu_op_tags
 
 SHOW_TAGS = """

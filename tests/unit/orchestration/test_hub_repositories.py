@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from libs.model_repo.lock import LockedFile
-from orchestration.assets.hub_repositories import observe_repository, repository_version
+from libs.model_repo.verification.lock import LockedFile
+from orchestration.models.hub_repositories import observe_repository, repository_version
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILE = LockedFile(5, "a" * 64, "Wan-AI/Wan2.1", COMMIT, "huggingface")

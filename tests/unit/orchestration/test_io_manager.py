@@ -10,12 +10,12 @@ import pytest
 from libs.errors import StorageError
 from libs.settings import load_settings
 from libs.storage.artifacts import LocalArtifact
-from libs.storage.factory import store_from_settings
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.factory import store_from_settings
+from libs.storage.backends.folder import FolderObjectStore
 from orchestration.failures import RETRY_POLICY
-from orchestration.io_manager import DIGEST_METADATA, ArtifactIOManager
-from orchestration.outputs import folder_output
-from orchestration.resources import SettingsResource, StorageResource
+from orchestration.storage.io_manager import DIGEST_METADATA, ArtifactIOManager
+from orchestration.storage.outputs import folder_output
+from orchestration.storage.resources import SettingsResource, StorageResource
 
 PARTITIONS = dg.StaticPartitionsDefinition(["dance-1"])
 

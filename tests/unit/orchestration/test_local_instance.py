@@ -12,7 +12,7 @@ import yaml
 
 from libs.errors import SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
-from orchestration.local_instance import claim_daemon, prepare_dagster_home
+from orchestration.laptop.instance import claim_daemon, prepare_dagster_home
 
 
 def test_the_home_lies_in_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_killed_runs_are_retried_as_on_a_fleet_and_failed_ones_are_not() -> None
 
 def test_one_daemon_works_on_a_database(tmp_path: Path) -> None:
     becomes_another = (
-        "import os, sys; from pathlib import Path; from orchestration.local_instance import claim_daemon;"
+        "import os, sys; from pathlib import Path; from orchestration.laptop.instance import claim_daemon;"
         "claim_daemon(Path(sys.argv[1])); os.execvp('sh', ['sh', '-c', 'echo ready; read wait'])"
     )
     command = [sys.executable, "-c", becomes_another, str(tmp_path)]

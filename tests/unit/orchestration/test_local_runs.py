@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from orchestration.local_runs import execute_here
+from orchestration.laptop.local_runs import execute_here
 
 PARTS = dg.StaticPartitionsDefinition(["a", "b"])
 

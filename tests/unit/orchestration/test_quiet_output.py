@@ -1,6 +1,6 @@
 """What `make ui` leaves out of Dagster's output, and what it must not."""
 
-from orchestration.quiet_output import IDLE_LINE_SECONDS, quiet_lines
+from orchestration.laptop.quiet_output import IDLE_LINE_SECONDS, quiet_lines
 
 SENSORS = "2026-11-30 05:48:14 +0000 - dagster.daemon.SensorDaemon -"
 COLOURED = "\x1b[32m2026-11-30 05:48:14 +0000\x1b[0m - dagster.daemon.SensorDaemon - \x1b[34mINFO\x1b[0m -"

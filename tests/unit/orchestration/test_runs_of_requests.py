@@ -6,17 +6,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.animation_request import AnimationRequest
-from libs.requests.archive import RequestArchive
-from libs.requests.states import CLIP_ASSET
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.requests.lifecycle.archive import RequestArchive
+from libs.requests.lifecycle.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.folder import FolderObjectStore
 from orchestration.housekeeping.archive import archive_requests
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import CONTENT_TAG
-from orchestration.request_runs import RunsInProgress
+from orchestration.requests.runs import RunsInProgress
 
 PARTITIONS = str(ANIMATION_REQUESTS.name)
 

@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from orchestration.shown_values import as_shown
+from orchestration.animations.shown_values import as_shown
 
 
 @pytest.mark.parametrize(

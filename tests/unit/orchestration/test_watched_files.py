@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 
 from libs.errors import StorageError, StorageUnavailableError
-from libs.storage.folder import FolderObjectStore
-from libs.storage.objects import ObjectInfo
-from orchestration.assets.request_inputs import observe_media
-from orchestration.observed import observation
+from libs.storage.backends.folder import FolderObjectStore
+from libs.storage.backends.store import ObjectInfo
+from orchestration.inbox import input_watch
+from orchestration.inbox.watched_files import FileUse, look
 from orchestration.partitions import ANIMATION_REQUESTS
-from orchestration.sensors import input_watch
-from orchestration.sensors.watched_files import FileUse, look
+from orchestration.requests.request_inputs import observe_media
+from orchestration.storage.observed import observation
 from tests.unit.requests.intake_desk import Desk
 
 
@@ -78,7 +78,7 @@ def test_a_large_file_is_not_read_in_a_tick_and_only_a_replaced_one_is_observed(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expected: Any
 ) -> None:
     monkeypatch.setattr(input_watch, "HASHED_UP_TO", 4)
-    monkeypatch.setattr("libs.requests.kept_media.COPIED_UP_TO", 4)
+    monkeypatch.setattr("libs.requests.inbox.kept_media.COPIED_UP_TO", 4)
     desk = Desk(tmp_path)
     desk.request("a")
     desk.look()

@@ -3,7 +3,12 @@
 import os
 import socket
 
-from orchestration.fleet.worker_identity import QUEUE_VARIABLE, WORKER_VARIABLE, announce_worker, process_metadata
+from orchestration.fleet.working.worker_identity import (
+    QUEUE_VARIABLE,
+    WORKER_VARIABLE,
+    announce_worker,
+    process_metadata,
+)
 
 
 def test_outside_of_the_fleet(monkeypatch):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from libs.errors import PoseError
-from libs.pose.align_pose import align_to_pose, bone_ratios, figure_scale, scale_to
-from libs.pose.align_reference import BodyFlag, align_to_reference, body_flag, plan_retargeting
-from libs.pose.anchor import choose_anchor, resolve_anchor
 from libs.pose.faces import rescale_faces
+from libs.pose.fitting.align_pose import align_to_pose, bone_ratios, figure_scale, scale_to
+from libs.pose.fitting.align_reference import BodyFlag, align_to_reference, body_flag, plan_retargeting
+from libs.pose.fitting.anchor import choose_anchor, resolve_anchor
+from libs.pose.fitting.mode_choice import choose_mode
 from libs.pose.keypoints import RETARGET_BONES
-from libs.pose.mode_choice import choose_mode
 from libs.pose.record import record_of
 
 

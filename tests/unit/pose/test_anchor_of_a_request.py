@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from libs.errors import PoseError
-from libs.media.image import write_png
-from libs.media.writer import VideoWriter
-from libs.pose.anchor import clear_frames
+from libs.media.pictures.image import write_png
+from libs.media.video.writer import VideoWriter
+from libs.pose.fitting.anchor import clear_frames
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
 from libs.stages.pose_conditioning import RequestedPoseOptions, condition_poses
 from libs.stages.request_media import RequestMedia
@@ -76,7 +76,7 @@ def test_somebody_who_enters_late_is_compared_when_there(figure, picture, tmp_pa
 
 
 def test_an_anchor_outside_the_clip_is_still_an_error(figure):
-    from libs.pose.mode_choice import choose_mode
+    from libs.pose.fitting.mode_choice import choose_mode
 
     with pytest.raises(PoseError, match="no frame 9"):
         choose_mode(figure(), figure(frames=3), _requested(9).anchor_frame(figure(), figure(frames=3)))

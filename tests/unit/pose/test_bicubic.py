@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from libs.pose import bicubic, weighted_rows
-from libs.pose.framing import resize_crop, resize_crop_frames
+from libs.pose.fitting import bicubic, weighted_rows
+from libs.pose.fitting.framing import resize_crop, resize_crop_frames
 
 _SIDES = st.one_of(st.integers(1, 12), st.integers(13, 120))
 _SIZES = st.tuples(_SIDES, _SIDES, _SIDES, _SIDES)

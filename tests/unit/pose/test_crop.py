@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.errors import PoseError
-from libs.pose import crop
-from libs.pose.crop import crop_geometry, crop_image, pose_network_input
+from libs.pose.networks import crop
+from libs.pose.networks.crop import crop_geometry, crop_image, pose_network_input
 
 COORDINATE = st.integers(-300, 900)
 

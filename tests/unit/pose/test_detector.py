@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from libs.errors import ModelFilesError
-from libs.pose.detector import detections_of, select_person
+from libs.pose.networks.detector import detections_of, select_person
 
 
 def _rows(*rows):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from libs.errors import ModelFilesError, PoseError
-from libs.pose import estimator as estimator_module
-from libs.pose import parallel
-from libs.pose.estimator import PoseEstimator
-from libs.pose.framing import resize_crop_frames
+from libs.pose.fitting.framing import resize_crop_frames
+from libs.pose.networks import estimator as estimator_module
+from libs.pose.networks import prefetch as parallel
+from libs.pose.networks.estimator import PoseEstimator
 
 
 @pytest.fixture

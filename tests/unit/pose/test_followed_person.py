@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from libs.pose.detector import select_person
-from libs.pose.followed_person import changes_of_person
+from libs.pose.fitting.followed_person import changes_of_person
+from libs.pose.networks.detector import select_person
 
 
 def _track(figure, boxes):

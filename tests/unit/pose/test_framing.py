@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import MediaError
-from libs.pose.framing import resize_crop, resize_crop_drawing, resize_crop_frames, target_size
+from libs.pose.fitting.framing import resize_crop, resize_crop_drawing, resize_crop_frames, target_size
 
 
 @given(height=st.integers(16, 5000), width=st.integers(16, 5000), limit=st.sampled_from([128, 384, 576, 768]))

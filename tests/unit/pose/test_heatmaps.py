@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.pose.heatmaps import decode_heatmaps, locate_peaks
+from libs.pose.networks.heatmaps import decode_heatmaps, locate_peaks
 
 ROWS, COLUMNS = np.mgrid[0:64, 0:48]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from libs.errors import PoseError
-from libs.pose.mode_choice import choose_mode
+from libs.pose.fitting.mode_choice import choose_mode
 
 
 def _changed(track, joints, *, score=None, factor=None, about=1):

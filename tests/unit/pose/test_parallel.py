@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from libs.pose.parallel import ordered_map, prefetched, worker_count
+from libs.pose.networks.prefetch import ordered_map, prefetched, worker_count
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from libs.errors import DeviceError, ModelFilesError
-from libs.pose.sessions import NetworkSession
+from libs.pose.networks.sessions import NetworkSession
 
 SIZE = (8, 6)
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from libs.command_line.trace import request_document
 from libs.errors import InputError
-from libs.media.writer import VideoWriter
-from libs.model_repo.lock import LockedFile, RepositoryLock
-from libs.one_to_all.approximation import QUALITIES
-from libs.one_to_all.chunk_plan import SMALLER_CHUNK_LENGTHS
+from libs.media.video.writer import VideoWriter
+from libs.model_repo.verification.lock import LockedFile, RepositoryLock
+from libs.one_to_all.network.approximation import QUALITIES
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.chunk_plan import SMALLER_CHUNK_LENGTHS
 from libs.provenance.clip_tag import TAG, clip_tags, read_origin
 from libs.provenance.environment import code_state, library_versions
 from libs.provenance.origin import OriginFacts, lock_digests
 from libs.provenance.record import ClipOrigin, Device, parse_origin
-from libs.requests.animation_request import AnimationRequest, ResolvedRequest, parse_request
+from libs.requests.documents.animation_request import AnimationRequest, ResolvedRequest, parse_request
 
 OPTIONS = SamplingOptions("a puppet", "", 4, 2.0, 1.5)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from libs.pose.estimator import PoseEstimator
+from libs.pose.networks.estimator import PoseEstimator
 from libs.sandbox.dance import Dance
 from libs.sandbox.pose_graphs import detection_network, pose_network
 from libs.sandbox.puppet import REFERENCE, draw_puppet

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from libs.media.reader import read_frames
+from libs.media.video.reader import read_frames
 from libs.pose.conditioning import prepare_conditioning
-from libs.pose.estimator import PoseEstimator
-from libs.pose.framing import framed_points, resize_crop
+from libs.pose.fitting.framing import framed_points, resize_crop
 from libs.pose.keypoints import LEFT_HIP, LEFT_WRIST, NECK, RIGHT_HIP
+from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.options import PoseOptions
 from libs.quality.clip_poses import ClipPoses, asked_poses, found_poses
 from libs.quality.face_share import measure_face_share

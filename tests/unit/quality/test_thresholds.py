@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from libs.media.reader import read_frames
-from libs.media.writer import VideoWriter
+from libs.media.video.reader import read_frames
+from libs.media.video.writer import VideoWriter
 from libs.pose.conditioning import PoseConditioning, prepare_conditioning
-from libs.pose.estimator import PoseEstimator
+from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.options import PoseOptions
 from libs.sandbox.media import FRAME_RATE, write_puppet_clip
 from libs.stages.quality import ClipQuality, measure_quality
-from orchestration.checks.quality import THRESHOLDS, judge
+from orchestration.animations.quality_checks import THRESHOLDS, judge
 
 FRAMES, BORDER = 24, 12
 Clip = np.ndarray

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.inbox import Inbox
-from libs.requests.intake import InboxIntake, Intake, IntakeLimits, IntakeState
-from libs.storage.folder import FolderObjectStore
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.intake import InboxIntake, Intake, IntakeLimits, IntakeState
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.storage.backends.folder import FolderObjectStore
 
 LATER = timedelta(minutes=1)
 MUCH_LATER = timedelta(hours=1)

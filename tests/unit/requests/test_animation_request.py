@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from libs.errors import InputError
 from libs.model_repo.variants import VARIANTS
-from libs.requests.animation_request import (
+from libs.requests.documents.animation_request import (
     REQUEST_ID_PATTERN,
     AnimationRequest,
     ResolvedRequest,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
-from libs.requests.animation_request import AnimationRequest
-from libs.requests.archive import REQUEST_ASSETS, REVIEW_ASSET, RequestArchive
-from libs.requests.states import CLIP_ASSET
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
+from libs.requests.lifecycle.archive import REQUEST_ASSETS, REVIEW_ASSET, RequestArchive
+from libs.requests.lifecycle.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.manifest import Manifest
 
 MONTH = timedelta(days=30)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.requests.animation_request import REQUEST_ID_PATTERN
-from libs.requests.batch import grid_request_id, parse_submission
-from libs.storage.keys import check_file_name, check_key
+from libs.requests.documents.animation_request import REQUEST_ID_PATTERN
+from libs.requests.documents.batch import grid_request_id, parse_submission
+from libs.storage.backends.keys import check_file_name, check_key
 
 GRID = """
 batch: spring

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.requests import core_yaml
-from libs.requests.document import MAX_DOCUMENT_BYTES, load_document
+from libs.requests.documents import core_yaml
+from libs.requests.documents.document import MAX_DOCUMENT_BYTES, load_document
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + level)}: &{chr(98 + level)} [{','.join(['*' + chr(97 + level)] * 10)}]\n" for level in range(10)

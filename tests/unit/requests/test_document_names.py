@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from libs.printable import shell_word
-from libs.requests.document_names import is_named_for
+from libs.messages.printable import shell_word
+from libs.requests.documents.document_names import is_named_for
 from tests.unit.requests.intake_desk import Desk, ids, request_fields
 
 

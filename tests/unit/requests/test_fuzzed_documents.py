@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.printable import printable, shell_word
-from libs.requests.batch import Submission, parse_submission
-from libs.requests.document import MAX_DOCUMENT_BYTES, load_document
-from libs.requests.document_names import is_named_for
+from libs.messages.printable import printable, shell_word
+from libs.requests.documents.batch import Submission, parse_submission
+from libs.requests.documents.document import MAX_DOCUMENT_BYTES, load_document
+from libs.requests.documents.document_names import is_named_for
 from tests.fuzz_bounds import call_within
 
 EXAMPLES = settings.default.max_examples  # type: ignore[union-attr]

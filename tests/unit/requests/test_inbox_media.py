@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from libs.errors import ArtifactMissingError, InputError
-from libs.requests.inbox import Inbox
-from libs.storage.folder import FolderObjectStore
+from libs.requests.inbox.inbox import Inbox
+from libs.storage.backends.folder import FolderObjectStore
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.errors import InputError, StorageError, StorageUnavailableError
-from libs.requests.inbox import Inbox
-from libs.requests.intake import InboxIntake, IntakeState
-from libs.storage.folder import FolderObjectStore
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.storage.backends.folder import FolderObjectStore
 from tests.unit.requests.intake_desk import Desk, ids, request_fields
 
 
@@ -265,7 +265,7 @@ def test_every_document_ends_accepted_or_refused(
 @pytest.mark.slow
 def test_two_people_at_one_inbox_each_get_exactly_their_own_clips(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand documents: bad ones, one id twice, and both call their files d.mp4 and r.png."""
-    monkeypatch.setattr("libs.atomic_write.flush_to_disk", lambda path: None)  # no power cut is part of this
+    monkeypatch.setattr("libs.files.atomic_write.flush_to_disk", lambda path: None)  # no power cut is part of this
     bad = [b"{", b"prompt: !!bool foo", b"id: x", b"\xff\xfe", b'{"id": "x", "steps": 0}']
     for number in range(20):  # asked for by both at once: the first one has them
         desk.put(f"ben/shared{number}.json", request_fields(f"shared{number}", prompt="ben"))

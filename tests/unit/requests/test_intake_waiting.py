@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from libs.requests import intake
-from libs.requests.intake import IntakeState
+from libs.requests.inbox import intake
+from libs.requests.inbox.intake import IntakeState
 from tests.unit.requests.intake_desk import LATER, MUCH_LATER, Desk, ids, request_fields
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from libs.errors import InputError
-from libs.requests import kept_media
-from libs.requests.accepted import AcceptedRequest, content_of
-from libs.requests.animation_request import AnimationRequest
-from libs.requests.kept_media import AcceptedMedia, unneeded_copies
-from libs.storage.folder import FolderObjectStore
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.inbox import kept_media
+from libs.requests.inbox.kept_media import AcceptedMedia, unneeded_copies
+from libs.requests.lifecycle.accepted import AcceptedRequest, content_of
+from libs.storage.backends.folder import FolderObjectStore
 from tests.unit.requests.intake_desk import Desk, request_fields
 
 

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from libs.requests.inbox import Inbox
-from libs.requests.submission import plan_submission, upload
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.submission import plan_submission, upload
 from libs.sandbox.request import SAMPLE_REQUEST_ID, write_sample_request
 from libs.settings import REPOSITORY_ROOT
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.folder import FolderObjectStore
 
 
 def test_the_request_of_the_readme_can_be_handed_in_after_the_demo(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from libs.errors import StorageError
-from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests, OpenRequest
-from libs.requests.animation_request import AnimationRequest
-from libs.requests.states import CLIP_ASSET, ClipState, RequestStates
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests, OpenRequest
+from libs.requests.lifecycle.states import CLIP_ASSET, ClipState, RequestStates
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
-from libs.storage.folder import FolderObjectStore
+from libs.storage.backends.folder import FolderObjectStore
 
 SIZES = {"r.png": 1, "d.mp4": 2}
 

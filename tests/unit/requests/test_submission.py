@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from libs.errors import InputError
-from libs.requests.accepted import AcceptedRequests
-from libs.requests.batch import parse_submission
-from libs.requests.inbox import Inbox
-from libs.requests.intake import InboxIntake, IntakeState
-from libs.requests.submission import plan_submission, upload
-from libs.storage.folder import FolderObjectStore
+from libs.requests.documents.batch import parse_submission
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.requests.inbox.submission import plan_submission, upload
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.storage.backends.folder import FolderObjectStore
 
 REQUEST = "id: {0}\nreference: r.png\ndriver: d.mp4\n"
 

@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 
-from libs.media.probe import probe_video
-from libs.requests.animation_request import parse_request
+from libs.media.video.probe import probe_video
+from libs.requests.documents.animation_request import parse_request
 from libs.sandbox.media import SAMPLE_RATE, beat, write_puppet_clip
 from libs.sandbox.request import SAMPLE_REQUEST_ID, write_sample_request
 

@@ -6,8 +6,8 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.scheduler import build_scheduler
-from libs.one_to_all.vae import decode_latents, encode_latents
+from libs.one_to_all.sampling.schedule import build_scheduler
+from libs.one_to_all.sampling.vae import decode_latents, encode_latents
 from libs.sandbox.autoencoder import build_autoencoder, latent_of_colour
 from libs.sandbox.network import build_transformer
 from libs.sandbox.puppet import REFERENCE, draw_puppet

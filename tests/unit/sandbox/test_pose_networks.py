@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from libs.media.image import read_image
-from libs.media.reader import read_frames
-from libs.pose.estimator import PoseEstimator
+from libs.media.pictures.image import read_image
+from libs.media.video.reader import read_frames
+from libs.pose.networks.estimator import PoseEstimator
 from libs.sandbox.keypoints import ANCHOR_INDEX, FACE, FEET, LEFT_HAND, RIGHT_HAND
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.sandbox.puppet import DRIVER, REFERENCE, Framing, draw_puppet, full_figure, puppet_keypoints

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, T5TokenizerFast, UMT5EncoderModel
 
 from libs.errors import InputError, ModelFilesError
+from libs.model_repo.files.safetensors_header import read_index
 from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.lock import lock_path, lock_repository
-from libs.model_repo.safetensors_header import read_index
 from libs.model_repo.variants import get_variant
-from libs.model_repo.verify import verify_repository
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
+from libs.model_repo.verification.lock import lock_path, lock_repository
+from libs.model_repo.verification.verify import verify_repository
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.sandbox.repository import write_sandbox_repository
 
 MAXIMUM_BYTES = 60_000_000

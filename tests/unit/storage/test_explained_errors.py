@@ -9,8 +9,8 @@ from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedErr
 from botocore import exceptions as botocore
 
 from libs.errors import ArtifactMissingError, StorageError, StorageUnavailableError
-from libs.storage.disk_errors import disk_errors_explained, disk_in_trouble
-from libs.storage.s3_errors import explained, storage_error
+from libs.storage.backends.disk_errors import disk_errors_explained, disk_in_trouble
+from libs.storage.backends.s3_errors import explained, storage_error
 
 
 def answer(code: str | None, status: int) -> botocore.ClientError:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from libs.errors import ArtifactMissingError, StorageError, StorageUnavailableError
-from libs.storage import folder
-from libs.storage.folder import FolderObjectStore
-from libs.storage.sha256 import sha256_of_file
+from libs.storage.backends import folder
+from libs.storage.backends.folder import FolderObjectStore
+from libs.storage.backends.sha256 import sha256_of_file
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_errors_of_the_disk_are_explained_where_nothing_is_written(objects, monk
     def fail(path, *flags, **options):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(f"libs.storage.folder.os.{step}", fail)
+    monkeypatch.setattr(f"libs.storage.backends.folder.os.{step}", fail)
     with pytest.raises(StorageError, match="permissions below DATA_DIR"):
         call(objects)
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from libs.errors import StorageError
 from libs.storage.artifacts import materialize_command
-from libs.storage.keys import artifact_prefix, check_file_name, check_key, file_key
+from libs.storage.backends.keys import artifact_prefix, check_file_name, check_key, file_key
 from libs.storage.manifest import Manifest, StoredFile, content_digest, parse_manifest
 
 DIGEST = hashlib.sha256(b"").hexdigest()

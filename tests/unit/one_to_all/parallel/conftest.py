@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from libs.one_to_all.chunk_plan import ChunkLengths
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.chunk_plan import ChunkLengths
 
 
 @pytest.fixture(scope="session")

@@ -19,21 +19,21 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.guidance import plan_guidance
-from libs.one_to_all.intermediate_bytes import WorkShare
-from libs.one_to_all.memory_plan import plan_memory
+from libs.one_to_all.memory.activation_estimate import WorkShare
+from libs.one_to_all.memory.placement import TransformerPlacement
+from libs.one_to_all.memory.plan import plan_memory
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
 from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.one_to_all.parallel.rank_process import join_ranks
 from libs.one_to_all.parallel.shared_denoising import SharedDenoising
 from libs.one_to_all.parallel.shared_passes import SharedPasses
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
-from libs.one_to_all.placement import TransformerPlacement
-from libs.one_to_all.sampler import ChunkConditions, ClipConditions, denoise
-from libs.one_to_all.scheduler import build_scheduler
+from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise
+from libs.one_to_all.sampling.guidance import plan_guidance
+from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
-from libs.one_to_all.transformer import OneToAllTransformer3DModel
-from libs.setting_values import MemoryPlanName
+from libs.settings.values import MemoryPlanName
 
 CPU = torch.device("cpu")
 STEPS = 2

@@ -3,10 +3,10 @@
 import pytest
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.cost import TokenGrid, pass_cost, step_flops
-from libs.one_to_all.guidance import plan_guidance
+from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
 from libs.one_to_all.parallel.cost import busiest_rank_bytes, busiest_rank_flops
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
+from libs.one_to_all.sampling.guidance import plan_guidance
 
 NETWORK = get_variant("14b").network
 GRID = TokenGrid.of(480, 832, 81)

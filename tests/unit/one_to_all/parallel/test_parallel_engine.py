@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 from libs.errors import RankError
-from libs.one_to_all import warm
-from libs.one_to_all.block_offload import block_lists, constant_names_in_blocks
+from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import FramesReady, StepFinished
-from libs.one_to_all.lora_file import LoraFile
-from libs.one_to_all.memory_options import ClipSize, MemoryOptions
+from libs.one_to_all.memory.offload import block_lists, constant_names_in_blocks
+from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.parallel.engine import ParallelEngine
 from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.one_to_all.shared_host_memory import can_share_host_memory
+from libs.one_to_all.weights.lora_file import LoraFile
 
 pytestmark = pytest.mark.slow
 

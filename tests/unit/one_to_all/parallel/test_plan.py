@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import SettingsError
-from libs.one_to_all.guidance import plan_guidance
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.shares import share_of
+from libs.one_to_all.sampling.guidance import plan_guidance
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,17 @@ import torch
 from libs.errors import DeviceError
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import VARIANTS
-from libs.one_to_all import memory_plan, warm
-from libs.one_to_all.intermediate_bytes import WorkShare
-from libs.one_to_all.memory import DeviceMemory
-from libs.one_to_all.memory_options import ClipSize, MemoryOptions
-from libs.one_to_all.memory_plan import GB
+from libs.one_to_all import engine_cache as warm
+from libs.one_to_all.memory import plan as memory_plan
+from libs.one_to_all.memory.activation_estimate import WorkShare
+from libs.one_to_all.memory.device_memory import DeviceMemory
+from libs.one_to_all.memory.options import ClipSize, MemoryOptions
+from libs.one_to_all.memory.plan import GB
+from libs.one_to_all.memory.plan_choice import fp8_layout
 from libs.one_to_all.parallel import rank_plans
 from libs.one_to_all.parallel.engine import devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks, work_share
-from libs.one_to_all.plan_choice import fp8_layout
 
 SIZE = ClipSize(480, 832, 81)
 THREE = ParallelPlan(guidance=3)
@@ -31,7 +32,7 @@ def layout(tmp_path, monkeypatch) -> RepositoryLayout:
     def plan(*arguments, text_encoder_bytes, vae_bytes, **options):
         return choose(*arguments, **options)
 
-    monkeypatch.setattr("libs.one_to_all.plan_choice.plan_memory", plan)
+    monkeypatch.setattr("libs.one_to_all.memory.plan_choice.plan_memory", plan)
     variant = VARIANTS["14b"]
     fp8 = tmp_path / VARIANTS["14b-fp8"].folder
     fp8.mkdir()

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from libs.errors import DeviceOutOfMemoryError, InputError, ModelFilesError, OneToAllError, RankError
-from libs.one_to_all.chunk_plan import Chunk
 from libs.one_to_all.events import StepFinished
 from libs.one_to_all.parallel import rank_process
 from libs.one_to_all.parallel import ranks as ranks_module
@@ -29,6 +28,7 @@ from libs.one_to_all.parallel.messages import (
     UseLora,
 )
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
+from libs.one_to_all.sampling.chunk_plan import Chunk
 
 CHUNK = MakeChunk(7, None, Chunk(0, 0, 5), np.zeros((5, 16, 16, 3), np.uint8), None)
 FRAMES = np.ones((5, 16, 16, 3), np.uint8)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from libs.errors import DeviceError, InputError, SettingsError
-from libs.one_to_all import warm
-from libs.one_to_all.approximation import Approximation
-from libs.one_to_all.memory_options import ClipSize
+from libs.one_to_all import engine_cache as warm
+from libs.one_to_all.memory.options import ClipSize
+from libs.one_to_all.network.approximation import Approximation
 from libs.one_to_all.parallel import engine as engine_module
 from libs.one_to_all.parallel.engine import ParallelEngine, devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan

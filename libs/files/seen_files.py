@@ -1,0 +1,58 @@
+"""Which of many files are new or changed since the last look, from listings alone.
+
+What does not belong here: who uses a file, and what follows from its change (``orchestration.inbox.watched_files``).
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+from libs.storage.backends.store import ObjectInfo
+
+_BYTES = 6
+"""Of a signature: among 100,000 files, one unseen file in three billion is taken for a seen one."""
+
+
+@dataclass
+class SeenFiles:
+    """Signatures of the files looked at already: path, size and time of change, six bytes for each file."""
+
+    signatures: set[bytes] = field(default_factory=set)
+
+    @classmethod
+    def load(cls, stored: str | None) -> Self:
+        """What :meth:`dump` wrote; nothing seen yet where there is none, or it is of another version."""
+        try:
+            content = base64.b64decode(stored or "", validate=True)
+        except ValueError:
+            return cls()
+        if len(content) % _BYTES:
+            return cls()
+        return cls({content[start : start + _BYTES] for start in range(0, len(content), _BYTES)})
+
+    def dump(self) -> str:
+        """As text; equal for equal content."""
+        return base64.b64encode(b"".join(sorted(self.signatures))).decode("ascii")
+
+    def unseen(self, files: Iterable[tuple[str, ObjectInfo]]) -> dict[str, ObjectInfo]:
+        """Those of ``files`` that are new or changed, by path; what is not in ``files`` any more is forgotten."""
+        present: set[bytes] = set()
+        found = {}
+        for path, info in files:
+            signature = _signature(path, info)
+            present.add(signature)
+            if signature not in self.signatures:
+                found[path] = info
+        self.signatures &= present
+        return found
+
+    def add(self, path: str, info: ObjectInfo) -> None:
+        """``path`` was looked at as it is now."""
+        self.signatures.add(_signature(path, info))
+
+
+def _signature(path: str, info: ObjectInfo) -> bytes:
+    content = f"{path}\n{info.size}\n{info.modified.timestamp()}"
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).digest()[:_BYTES]

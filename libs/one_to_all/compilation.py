@@ -1,0 +1,54 @@
+"""Making a loaded network fast: FP8 products, the attention back-end, compiled blocks.
+
+What does not belong here: the options (``speed_options``), what is computed once (``forward_memo``).
+"""
+
+import logging
+
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
+
+from libs.one_to_all.network.attention import OneToAllAttention
+from libs.one_to_all.network.attention_backends import choose_attention
+from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.speed_options import SpeedOptions
+from libs.one_to_all.weights.fp8 import compute_in_fp8
+
+_RECOMPILATIONS = 32
+"""Of a block: chunk lengths, known frames, with and without the control branch's answer; torch gives up after 8."""
+
+_logger = logging.getLogger(__name__)
+
+
+def apply_speed(
+    transformer: OneToAllTransformer3DModel, options: SpeedOptions, device: torch.device, dtype: torch.dtype
+) -> list[str]:
+    """Set up ``transformer``, which computes on ``device`` in ``dtype``, once after loading.
+
+    Returns:
+        What was chosen, a line each; the same lines go to the log.
+
+    Raises:
+        DeviceError: the attention that is asked for does not work there.
+    """
+    lines = []
+    if options.fp8_compute:
+        lines.append(compute_in_fp8(transformer, transformer._no_split_modules, device))
+    backend, probes = choose_attention(options.attention, device, dtype)
+    for module in transformer.modules():
+        if isinstance(module, OneToAllAttention):
+            # Not for the whole model: that would change what networks on other devices use by default, too.
+            module.processor._attention_backend = AttentionBackendName(backend)
+    lines.append(f"attention by {backend} ({'; '.join(probe.describe() for probe in probes)})")
+    if options.compile_blocks:
+        compile_blocks(transformer)
+        lines.append("repeated blocks are compiled when they first run")
+    for line in lines:
+        _logger.info("%s", line)
+    return lines
+
+
+def compile_blocks(transformer: OneToAllTransformer3DModel) -> None:
+    """Have the repeated blocks compiled when they first run, and again for other kinds of input."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
+    transformer.compile_repeated_blocks(fullgraph=False)

@@ -1,0 +1,51 @@
+"""The reference extractor: features of the reference image for the main blocks' reference attention.
+
+It sees the image latents and the timestep only, neither pose nor text nor noise, so its result is shared by all passes
+of a step that use the same image. Source: docs/specification.md#forward-pass, step 2.
+"""
+
+import torch
+from torch import nn
+
+from libs.one_to_all.network.blocks import OneToAllSelfAttentionBlock
+from libs.one_to_all.network.embeddings import OneToAllTimeTextEmbedding
+from libs.one_to_all.network.modulation import TimeModulation
+from libs.one_to_all.network.rope import RotaryFactors
+
+
+class OneToAllReferenceExtractor(nn.Module):
+    """``num_layers`` reference blocks, and a projection of the embedding and of each block's output."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        ffn_dim: int,
+        heads: int,
+        num_layers: int,
+        freq_dim: int,
+        patch_size: tuple[int, int, int],
+        temporal_dim: int,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.condition_embedder = OneToAllTimeTextEmbedding(dim, freq_dim)
+        self.blocks = nn.ModuleList(
+            OneToAllSelfAttentionBlock(dim, ffn_dim, heads, temporal_dim, eps, spatial_rope=True)
+            for _ in range(num_layers)
+        )
+        self.ref_blocks = nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_layers + 1))
+
+    def forward(
+        self, image_latents: torch.Tensor, timestep: torch.Tensor, rotary_emb: RotaryFactors
+    ) -> list[torch.Tensor]:
+        """Image latents [B, 2C, 1, h, w] and timestep [B] -> ``num_layers + 1`` features, each [B, S, D]."""
+        tokens = self.patch_embedding(image_latents).flatten(2).transpose(1, 2).contiguous()
+        _, projection = self.condition_embedder(timestep, tokens.dtype)
+        time = TimeModulation(projection)
+        features = [self.ref_blocks[0](tokens)]
+        for block, project in zip(self.blocks, self.ref_blocks[1:], strict=True):
+            tokens = block(tokens, time, rotary_emb)
+            features.append(project(tokens))
+        return features

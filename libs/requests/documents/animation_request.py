@@ -1,0 +1,275 @@
+"""What a person asks for: one reference, one driver, one model variant and the options of one clip.
+
+A request is a YAML or JSON document. Parsing is strict: unknown fields, wrong types and values out of range are errors
+that name the field. What a request leaves out is filled in from its variant (``resolve``), so that a stored request
+says everything that determines its clip. What does not belong here: reading the document's text
+(``libs.requests.documents.document``), several requests in one document (``libs.requests.documents.batch``), finding
+documents or media (``libs.requests.inbox.inbox``).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+
+from libs.errors import InputError
+from libs.messages.printable import printable
+from libs.messages.validation import place_of, shown, what_was_expected
+from libs.model_repo.variants import VARIANTS, get_variant
+from libs.one_to_all.network.approximation import Quality
+from libs.requests.documents.core_yaml import UnclearNumber
+from libs.requests.documents.document import load_document
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "
+    "bad teeth, bad eyes, bad limbs, distortion"
+)
+"""The negative prompt of the reference inference scripts (docs/specification.md#prompts)."""
+
+REQUEST_ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
+LORA_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+SCHEDULING_FIELDS = frozenset({"priority", "when"})
+"""Fields that say when a clip is made, not what it shows: changing them makes no clip stale."""
+
+GRID_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+
+_MAX_PROBLEMS = 20
+_LONGEST_MESSAGE = 10_000
+
+_ID_RULE = "must be 1 to 64 lower-case letters, digits, '-' or '_', starting with a letter or digit"
+_PATTERN_RULES = {
+    REQUEST_ID_PATTERN: _ID_RULE,
+    GRID_NAME_PATTERN: _ID_RULE.replace("64", "32"),
+    LORA_NAME_PATTERN: "must be the name of the LoRA's file without .safetensors: 1 to 100 letters, digits, '.', '_' "
+    "or '-', starting with a letter or digit",
+}
+
+_YES_AND_NO = {"yes": True, "on": True, "no": False, "off": False}
+"""Words that mean true and false to people, and did to YAML before version 1.2."""
+
+RequestId = Annotated[str, StringConstraints(pattern=REQUEST_ID_PATTERN)]
+
+
+class OutputSize(BaseModel):
+    """Size of the clip in pixels; each side is floored to a multiple of 16."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    height: int = Field(ge=16, le=4096)
+    width: int = Field(ge=16, le=4096)
+
+
+class AnimationRequest(BaseModel):
+    """One clip to make. Fields left out (None) get their variant's default in :meth:`resolve`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: RequestId = Field(description="also the partition key: lower-case letters, digits, '-' and '_', at most 64")
+    reference: str = Field(min_length=1, max_length=500, description="the character's picture, a path below inbox/")
+    driver: str = Field(min_length=1, max_length=500, description="the video with the motion, a path below inbox/")
+    model: str | None = Field(None, description="model variant; that of ONE_TO_ALL_MODEL_DIR when left out")
+    mode: Literal["auto", "ref", "pose"] = Field(
+        "auto", description="ref: fit the motion to the character; pose: move the character into the driver's framing"
+    )
+    align: Literal["auto", "yes", "no"] = Field(
+        "auto", description="retarget the motion to the character's proportions"
+    )
+    anchor: Literal["first", "auto"] | int = Field(
+        "first",
+        description="the frame of the driver that is compared with the picture, counted after the frame interval",
+        exclude_if=lambda anchor: anchor == "first",  # requests from before there was a choice keep their digests
+    )
+    face: Literal["full", "faded", "none"] = Field("faded", description="how strongly face key-points guide the clip")
+    head: Literal["full", "faded", "none"] = Field("faded", description="how strongly head joints guide the clip")
+    prompt: str = Field("", max_length=5000)
+    negative_prompt: str = Field(DEFAULT_NEGATIVE_PROMPT, max_length=5000)
+    steps: int | None = Field(None, ge=1, le=200, description="denoising steps")
+    image_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False, description="active above 1")
+    pose_guidance: float | None = Field(None, ge=0, le=20, allow_inf_nan=False, description="active above 1")
+    quality: Quality = Field(
+        "exact",
+        description="fast and draft leave work out, see docs/engine.md",
+        exclude_if=lambda quality: quality == "exact",  # requests from before there was a choice keep their digests
+    )
+    lora: str | None = Field(
+        None,
+        pattern=LORA_NAME_PATTERN,
+        description="a LoRA in the folder loras/ of the model, named without .safetensors",
+        exclude_if=lambda lora: lora is None,
+    )
+    lora_strength: float = Field(
+        1.0,
+        ge=-4,
+        le=4,
+        allow_inf_nan=False,
+        description="1 adds the LoRA as it was trained, 0.5 half of it",
+        exclude_if=lambda strength: strength == 1,  # likewise
+    )
+    seed: int = Field(42, ge=0, lt=2**63)
+    frame_interval: int = Field(1, ge=1, le=30, description="use every n-th frame of the driver")
+    size: OutputSize | None = Field(None, description="the reference's size when left out")
+    keep_audio: bool = Field(True, description="copy the driver's sound into the clip")
+    accept_poor_poses: bool = Field(
+        False,
+        description="make the clip although too little of a person was found",
+        exclude_if=lambda accepted: not accepted,  # likewise
+    )
+    priority: int = Field(0, ge=-100, le=100, description="more urgent requests run first")
+    when: Literal["now", "nightly"] = Field("now", description="as soon as possible, or with the next nightly batch")
+
+    @field_validator("align", mode="before")
+    @classmethod
+    def _says_yes_or_no(cls, value: Any) -> Any:
+        """``true`` and ``Yes`` are meant as ``yes``."""
+        meant = _yes_or_no(value)
+        return ("yes" if meant else "no") if isinstance(meant, bool) else value
+
+    @field_validator("keep_audio", mode="before")
+    @classmethod
+    def _is_true_or_false(cls, value: Any) -> Any:
+        return _yes_or_no(value)
+
+    @field_validator("anchor", mode="before")
+    @classmethod
+    def _is_a_frame(cls, value: Any) -> Any:
+        if value not in ("first", "auto") and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise ValueError("must be first, auto, or a frame of the driver, counted from 0")
+        return value
+
+    @field_validator("lora_strength")
+    @classmethod
+    def _is_the_strength_of_something(cls, value: float, info: ValidationInfo) -> float:
+        if value != 1 and "lora" in info.data and info.data["lora"] is None:
+            raise ValueError("needs the field lora, which names what is added at this strength")
+        return value
+
+    @field_validator("reference", "driver")
+    @classmethod
+    def _lies_below_the_inbox(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\\x00-\x1f\x7f]", value):
+            raise ValueError("must be a relative path of a file below inbox/, without '..' or backslashes")
+        return str(path)
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_variant(cls, value: str | None) -> str | None:
+        if value is not None and value not in VARIANTS:
+            raise ValueError(f"must be one of {', '.join(VARIANTS)}")
+        return value
+
+    def resolve(self, default_model: str) -> "ResolvedRequest":
+        """The same request with every default written out.
+
+        Args:
+            default_model: the variant a request means when it names none.
+        """
+        sampling = get_variant(self.model or default_model).sampling
+        written_out = {
+            "model": self.model or default_model,
+            "steps": self.steps or sampling.num_inference_steps,
+            "image_guidance": sampling.image_guidance_scale if self.image_guidance is None else self.image_guidance,
+            "pose_guidance": sampling.pose_guidance_scale if self.pose_guidance is None else self.pose_guidance,
+        }
+        return ResolvedRequest.model_validate({**self.model_dump(), **written_out})
+
+
+class ResolvedRequest(AnimationRequest):
+    """A request in which nothing is left to a default: what is stored, and what determines the clip."""
+
+    model: str
+    steps: int = Field(ge=1, le=200)
+    image_guidance: float = Field(ge=0, le=20, allow_inf_nan=False)
+    pose_guidance: float = Field(ge=0, le=20, allow_inf_nan=False)
+
+    def clip_fields(self) -> dict[str, Any]:
+        """The fields that determine the clip, as JSON can hold them."""
+        return self.model_dump(mode="json", exclude=set(SCHEDULING_FIELDS))
+
+
+def _yes_or_no(value: Any) -> Any:
+    """``value``; true or false where it is a word for that."""
+    return _YES_AND_NO.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def parse_request(document: bytes | str, *, source: str) -> AnimationRequest:
+    """Read one request from YAML or JSON text.
+
+    Args:
+        document: the text, UTF-8.
+        source: where it came from, for messages.
+
+    Raises:
+        InputError: names ``source`` and each wrong field, and says what was expected.
+    """
+    return validate_request_fields(load_document(document, source=source), source=source)
+
+
+def validate_request_fields(content: Any, *, source: str) -> AnimationRequest:
+    """A request from plain data.
+
+    Raises:
+        InputError: names ``source`` and each wrong field, and says what was expected.
+    """
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{source}: expected a mapping of request fields, such as `id: clip-1`, one in each line; "
+            f"found {_named(content)}"
+        )
+    try:
+        return AnimationRequest.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: {describe_validation_error(error)}") from None
+
+
+def describe_validation_error(error: ValidationError, known_fields: Iterable[str] | None = None) -> str:
+    """One line: the wrong fields with what was expected and what was found.
+
+    ``known_fields`` are those an unknown field may be a misspelling of; a request's when left out.
+    """
+    known = list(known_fields or AnimationRequest.model_fields)
+    problems = error.errors(include_url=False)
+    described = [_describe(problem, known) for problem in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        described.append(f"and {len(problems) - _MAX_PROBLEMS} more problems")
+    return printable("; ".join(described), _LONGEST_MESSAGE)
+
+
+def _describe(problem: Any, known_fields: Sequence[str]) -> str:
+    kind, found = problem["type"], problem.get("input")
+    field = place_of(problem["loc"])[:80] or "request"
+    if kind == "extra_forbidden":
+        return f"{field}: unknown field; {_known(problem['loc'], known_fields)}"
+    if kind == "missing":
+        return f"{field}: is required"
+    if isinstance(found, UnclearNumber) and kind in {"int_type", "float_type"}:
+        return f"{field}: {found.why}"
+    if found is None and kind.endswith("_type"):
+        return f"{field}: has no value; write one, or leave the field out"
+    message = what_was_expected(problem)
+    if field == "id" and kind != "string_type":
+        message = _ID_RULE
+    elif kind == "string_pattern_mismatch":
+        message = _PATTERN_RULES.get(problem["ctx"]["pattern"], message)
+    elif field == "size" and kind == "model_type":
+        message = "must be height and width in pixels, as in {height: 768, width: 576}"
+    return f"{field}: {message} (found {shown(found)})"
+
+
+def _known(location: Sequence[int | str], known_fields: Sequence[str]) -> str:
+    """Which fields there are at the place of an unknown one, and which was meant."""
+    known = list(OutputSize.model_fields) if location[0] == "size" else known_fields
+    meant = get_close_matches(str(location[-1])[:80], known, n=1, cutoff=0.7)
+    return f"known fields: {', '.join(known)}" + "".join(f"; did you mean {name}?" for name in meant)
+
+
+def _named(content: Any) -> str:
+    """What stands in the place of a request's fields."""
+    if content is None:
+        return "nothing: it is empty"
+    return "a list" if isinstance(content, list) else printable(shown(content))

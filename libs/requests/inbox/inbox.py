@@ -1,0 +1,388 @@
+"""The inbox: where people put requests and media, below ``inbox/`` of the bucket (or the folder in its place).
+
+A document is any YAML or JSON file below ``inbox/``; it leaves the inbox when it is accepted (``requests/documents/``)
+or refused (``inbox/rejected/``, with the reason beside it). Everything else is media and stays. Symbolic links are
+never followed: what lies outside the inbox is nobody's request and nobody's media. What does not belong here: what a
+document may say (``animation_request``, ``batch``), what is kept of an accepted request (``accepted``).
+"""
+
+import hashlib
+import logging
+import mimetypes
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote
+
+from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
+from libs.messages.printable import shell_word
+from libs.requests.documents.document import MAX_DOCUMENT_BYTES
+from libs.storage.backends.keys import check_key
+from libs.storage.backends.sha256 import sha256_of_file
+from libs.storage.backends.store import ObjectInfo, ObjectStore
+
+INBOX_PREFIX = "inbox"
+ACCEPTED_DOCUMENTS_PREFIX = "requests/documents"
+DOCUMENT_SUFFIXES = (".yaml", ".yml", ".json")
+ERROR_SUFFIX = ".error.txt"
+
+_REJECTED = f"{INBOX_PREFIX}/rejected/"
+_LARGEST_MOVED = 50 * MAX_DOCUMENT_BYTES
+"""Bytes. What is larger is somebody's data (a capture of motion); moving it would take longer than a sensor may."""
+
+_LONGEST_NAME = 200
+"""Bytes of a document's file name; a file system takes 255, with what is added where it is refused."""
+
+_REJECTED_PASSED_OVER = 1000
+"""So many refused documents are read over in a listing; if there are more, it is begun anew behind them."""
+
+_ASKED_ONE_BY_ONE = 100
+"""Media that are asked for by name; the answer for more of them comes from one listing."""
+
+_ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
+
+_LAST_CHARACTER = "\U0010ffff"
+_DIGITS_BESIDE = 12
+_SHOWN = 60
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WaitingDocument:
+    """A document in the inbox; ``name`` is its path below ``inbox/``."""
+
+    name: str
+    size: int
+    modified: datetime
+    version: str | None = None
+
+    @property
+    def arrival(self) -> str:
+        """Tells this arrival of the document from a later one under the same name, with the same content or not."""
+        return f"{self.name} {self.size} {self.modified.isoformat()} {self.version}"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A refused document, by its path below ``inbox/``, and why.
+
+    ``traceback`` is for the log, where the software failed in a way that nobody foresaw.
+    """
+
+    name: str
+    reason: str
+    traceback: str | None = None
+
+
+class Inbox:
+    """Documents and media of the inbox, and the ways in and out."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self.objects = self._objects = objects
+
+    def documents(self, after: str = "", limit: int | None = None) -> list[WaitingDocument]:
+        """The documents that wait, by name; at most ``limit``, beginning behind ``after`` and going round.
+
+        Going round means that documents which must wait never keep the others from their turn. No more is listed than
+        that takes, however full the inbox is.
+        """
+        waiting = (_waiting_document(info) for info in self._going_round(after) if _is_document(info))
+        return list(islice(waiting, limit))
+
+    def links(self) -> list[str]:
+        """Names below ``inbox/`` where a symbolic link lies instead of a file or folder."""
+        keys = self._objects.links(f"{INBOX_PREFIX}/")
+        return [key.removeprefix(f"{INBOX_PREFIX}/") for key in keys if not key.startswith(_REJECTED)]
+
+    def waiting_document(self, request_id: str) -> WaitingDocument | None:
+        """The document named for ``request_id`` that waits directly in ``inbox/``.
+
+        Raises:
+            InputError: there is more than one.
+        """
+        keys = [f"{INBOX_PREFIX}/{request_id}{suffix}" for suffix in DOCUMENT_SUFFIXES]
+        found = [info for info in map(self._objects.stat, keys) if info is not None]
+        if len(found) > 1:
+            names = ", ".join(info.key for info in found)
+            raise InputError(f"{request_id!r} has more than one request document: {names}; keep one of them")
+        return _waiting_document(found[0]) if found else None
+
+    def read(self, document: WaitingDocument) -> bytes:
+        """The document's text.
+
+        Raises:
+            InputError: it is too large to be a request.
+            ArtifactMissingError: it is gone.
+        """
+        if document.size > MAX_DOCUMENT_BYTES:
+            raise InputError(
+                f"{document.name}: has {document.size} bytes; a request document may have at most {MAX_DOCUMENT_BYTES}"
+            )
+        return self._objects.get_bytes(f"{INBOX_PREFIX}/{document.name}")
+
+    def file_away(self, name: str, sha256: str) -> bool:
+        """Move an accepted document out of the inbox; False when it is gone, or is no longer what was accepted."""
+        key = f"{INBOX_PREFIX}/{name}"
+        try:
+            content = self._objects.get_bytes(key)
+        except ArtifactMissingError:
+            return False
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return False
+        self._put_document(f"{ACCEPTED_DOCUMENTS_PREFIX}/", name, content)
+        for outdated in (f"{_REJECTED}{name}", f"{_REJECTED}{name}{ERROR_SUFFIX}", key):
+            self._objects.delete(outdated)
+        return True
+
+    def reject(self, document: WaitingDocument, reason: str) -> None:
+        """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it."""
+        with TemporaryDirectory() as folder:  # by way of a file: nobody knows how large it is
+            copy = Path(folder) / "document"
+            self._objects.get_file(f"{INBOX_PREFIX}/{document.name}", copy)
+            self._put_reason(
+                document.name,
+                reason,
+                f"The document is now {_for_a_shell(self._objects.uri(_rejected(document.name)))}.",
+            )
+            self._put_document(_REJECTED, document.name, copy)
+        self._objects.delete(f"{INBOX_PREFIX}/{document.name}")
+
+    def reject_link(self, name: str, reason: str) -> None:
+        """Remove a link that lies where a document should, and say why; what it points to is never looked at."""
+        self._put_reason(name, reason, "The link was removed.")
+        self._objects.delete(f"{INBOX_PREFIX}/{name}")
+
+    def _put_reason(self, name: str, reason: str, where: str) -> None:
+        what = f"{shell_word(name)} was not accepted"
+        text = f"{what}:\n\n{reason}\n\n{where}\nPut a corrected one into {INBOX_PREFIX}/ again.\n"
+        self._put_document(_REJECTED, f"{name}{ERROR_SUFFIX}", text.encode("utf-8", "backslashreplace"))
+
+    def _put_document(self, prefix: str, name: str, content: bytes | Path) -> None:
+        """Store a document below ``prefix``; under another name where a folder has this one.
+
+        A folder may have any name, also that of a document which comes after it.
+        """
+        beside = f"{hashlib.sha256(name.encode()).hexdigest()[:_DIGITS_BESIDE]}-{PurePosixPath(name).name}"
+        for target in (name, beside):
+            try:
+                if isinstance(content, Path):
+                    digest = sha256_of_file(content)
+                    self._objects.put_file(f"{prefix}{target}", content, digest, _content_type(name))
+                else:
+                    self._objects.put_bytes(f"{prefix}{target}", content, _content_type(name))
+            except StorageUnavailableError:
+                raise
+            except StorageError:
+                if target == beside:
+                    raise
+            else:
+                return
+
+    def rejections(self) -> Iterator[Rejection]:
+        """All refused documents that are still there, with the reason's first line."""
+        for info in self._objects.list(f"{_REJECTED}"):
+            if info.key.endswith(ERROR_SUFFIX):
+                name = info.key.removeprefix(f"{_REJECTED}").removesuffix(ERROR_SUFFIX)
+                with suppress(ArtifactMissingError):  # corrected since it was listed
+                    lines = self._objects.get_bytes(info.key).decode("utf-8", "replace").split("\n\n")
+                    yield Rejection(name, lines[1] if len(lines) > 1 else "")
+
+    def media(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
+        """Those of the media ``paths`` that are in the inbox; a few are asked for by name, many are listed.
+
+        A name is found however its letters are composed: the same ``é`` is one character on Linux and Windows and,
+        in names that come from a Mac, two. The key of what was found is the name as it is stored.
+        """
+        wanted = [path for path in dict.fromkeys(paths) if self.problem_of_name(path) is None]
+        if len(wanted) <= _ASKED_ONE_BY_ONE:
+            found = {path: info for path in wanted if (info := self._media_by_name(path))}
+        else:
+            found = self._media_by_listing(wanted)
+        if any(not path.isascii() for path in wanted if path not in found):
+            found |= self._media_by_listing([path for path in wanted if path not in found])
+        return found
+
+    @staticmethod
+    def problem_of_name(path: str) -> str | None:
+        """Why no file of the inbox can be called ``path``; None when one can."""
+        try:
+            check_key(f"{INBOX_PREFIX}/{path}")
+        except StorageError as error:
+            return f"no file of the inbox can have this name: {error}"
+        return None
+
+    def _media_by_name(self, path: str) -> ObjectInfo | None:
+        for spelling in spellings(path):
+            if self.problem_of_name(spelling) is None and (info := self._objects.stat(_key(spelling))):
+                return info
+        return None
+
+    def _media_by_listing(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
+        wanted = {_key(path) for path in paths}
+        composed = {_composed(key) for key in wanted}
+        listed = {info.key: info for info in self._objects.list(f"{INBOX_PREFIX}/") if _composed(info.key) in composed}
+        by_composed = {_composed(key): info for key, info in listed.items()}
+        found = {key: listed.get(key) or by_composed.get(_composed(key)) for key in wanted}
+        return {key.removeprefix(f"{INBOX_PREFIX}/"): info for key, info in found.items() if info}
+
+    def all_media(self) -> Iterator[tuple[str, ObjectInfo]]:
+        """Path below ``inbox/`` and description of every media file, from one look at all of it."""
+        for info in self._objects.list(f"{INBOX_PREFIX}/"):
+            path = info.key.removeprefix(f"{INBOX_PREFIX}/")
+            if not info.key.startswith(_REJECTED) and PurePosixPath(path).suffix.lower() not in DOCUMENT_SUFFIXES:
+                yield path, info
+
+    def media_digest(self, path: str, read_up_to: int | None = None) -> str | None:
+        """SHA-256 of the media file ``path`` as it is now; None when it is not there.
+
+        Read through where nobody recorded its digest: in a folder, and of what another program put into a bucket. Of
+        a file with more than ``read_up_to`` bytes, size and time are the answer then.
+        """
+        info = self.media([path]).get(path)
+        if info is None or info.sha256 is not None:
+            return info.sha256 if info else None
+        if read_up_to is not None and info.size > read_up_to:
+            return f"{info.size} bytes of {info.modified:%Y-%m-%d %H:%M:%S}"
+        return self.digest_of(info)
+
+    def digest_of(self, info: ObjectInfo) -> str | None:
+        """SHA-256 of what is stored under a key, read through where nobody recorded it; None when it is gone."""
+        described = self._objects.head(info.key)
+        if described is None or described.sha256 is not None:
+            return described.sha256 if described else None
+        with TemporaryDirectory(prefix="media-digest-") as folder:
+            copy = Path(folder) / "object"
+            try:
+                self._objects.get_file(info.key, copy)
+            except ArtifactMissingError:  # taken back meanwhile
+                return None
+            return sha256_of_file(copy)
+
+    def media_uri(self, path: str) -> str:
+        """The address of the media file ``path``."""
+        return self._objects.uri(f"{INBOX_PREFIX}/{path}")
+
+    def fetch_media(self, field: str, path: str, destination: Path) -> Path:
+        """Copy the media file ``path`` that a request's ``field`` names to ``destination``.
+
+        The copy keeps the suffix if it is an ordinary one (of ``clip.mp4 (1)`` nothing is kept).
+
+        Raises:
+            InputError: there is no such file.
+        """
+        info = self.media([path]).get(path)
+        if info is None:
+            raise InputError(self.missing_media(field, path))
+        target = destination.with_suffix(ordinary_suffix(path))
+        self._objects.get_file(info.key, target)
+        return target
+
+    def missing_media(self, field: str, path: str) -> str:
+        """How to say that the file ``path`` of a request's ``field`` is not there, or cannot be."""
+        if problem := self.problem_of_name(path):
+            return f"{field}: {path[:_SHOWN]!r}: {problem}"
+        missing = f"{field}: there is no file {path!r} in the inbox (looked for {_for_a_shell(self.media_uri(path))})"
+        if any(PurePosixPath(path).is_relative_to(link) for link in self.links()):
+            missing += "; a symbolic link lies there, which is not followed: put the file itself there"
+        return missing
+
+    def _going_round(self, after: str) -> Iterator[ObjectInfo]:
+        """What lies in the inbox, without what was refused: behind ``after`` first, then up to it."""
+        last = _key(after)
+        yield from self._behind(last if after else "")
+        for info in self._behind("") if after else ():
+            if info.key > last:
+                return
+            yield info
+
+    def _behind(self, key: str) -> Iterator[ObjectInfo]:
+        passed_over = 0
+        for info in self._objects.list(f"{INBOX_PREFIX}/", start_after=key):
+            if not info.key.startswith(_REJECTED):
+                yield info
+            elif (passed_over := passed_over + 1) > _REJECTED_PASSED_OVER:
+                yield from self._behind(f"{_REJECTED}{_LAST_CHARACTER}")
+                return
+
+    def put(self, name: str, file: Path) -> bool:
+        """Store a file as ``inbox/<name>``; False when exactly these bytes were there already."""
+        sha256 = sha256_of_file(file)
+        key = f"{INBOX_PREFIX}/{name}"
+        stored = self._objects.head(key)
+        if stored is not None and (stored.size, stored.sha256) == (file.stat().st_size, sha256):
+            return False
+        self._objects.put_file(key, file, sha256, _content_type(name))
+        return True
+
+    def put_folder(self, folder: Path) -> None:
+        """Store every file of ``folder`` in the inbox, media before the documents that name them."""
+        files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+        for path in sorted(files, key=lambda path: path.suffix in DOCUMENT_SUFFIXES):
+            self.put(path.name, path)
+
+
+def ordinary_suffix(path: str) -> str:
+    """The suffix that a copy of ``path`` keeps, in lower case; empty where it is none that a program knows."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix if _ORDINARY_SUFFIX.fullmatch(suffix) else ""
+
+
+def spellings(path: str) -> list[str]:
+    """``path`` with its letters composed in each way that systems write them in, each once, itself first."""
+    return list(dict.fromkeys((path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))))
+
+
+def is_document_name(name: str) -> bool:
+    """True for what is a document by its name, a path below ``inbox/``."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in DOCUMENT_SUFFIXES and not path.name.startswith(".")
+
+
+def _key(path: str) -> str:
+    return f"{INBOX_PREFIX}/{path}"
+
+
+def _rejected(name: str) -> str:
+    return f"{_REJECTED}{name}"
+
+
+def _composed(key: str) -> str:
+    return unicodedata.normalize("NFC", key)
+
+
+def _is_document(info: ObjectInfo) -> bool:
+    key, path = info.key, PurePosixPath(info.key)
+    if not is_document_name(key):
+        return False
+    if info.size > _LARGEST_MOVED:
+        _log.warning("%r in the inbox is left alone: with %d bytes it is no request", key, info.size)
+        return False
+    try:
+        check_key(key)
+        fits = len(path.name.encode()) <= _LONGEST_NAME
+    except (StorageError, UnicodeError):  # it can be neither read nor moved
+        fits = False
+    if not fits:
+        _log.warning("%r in the inbox is ignored: its name cannot be a key", key)
+        return False
+    return True
+
+
+def _for_a_shell(uri: str) -> str:
+    """The address of a stored file as a shell takes it: a path where it is one."""
+    return shell_word(unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri)
+
+
+def _waiting_document(info: ObjectInfo) -> WaitingDocument:
+    return WaitingDocument(info.key.removeprefix(f"{INBOX_PREFIX}/"), info.size, info.modified, info.version)
+
+
+def _content_type(name: str) -> str:
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -1,0 +1,46 @@
+"""Looks at the media of a request while they are still files of this machine, before anything is uploaded.
+
+What does not belong here: the whole measurement of a driver (``libs.stages.request_media``), which decodes each frame.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from libs.errors import MediaError
+from libs.requests.documents.batch import Submission
+
+
+def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str, Path]) -> None:
+    """Refuse pictures and videos that no clip can be made of, by document, field and file.
+
+    ``media``: name in the document -> file of this machine; names that are not among them lie in the inbox, and are
+    looked at when the request runs. Each file is looked at once for each use. A text file with the name of a video, a
+    video cut off, exchanged files, and sound that no clip can have are found; damage in the middle of a video is not.
+
+    Raises:
+        MediaError: names document, field and file, and says what to do.
+    """
+    from libs.media.usable import check_driver, check_reference  # noqa: PLC0415 - loads the media libraries
+
+    composed = {unicodedata.normalize("NFC", name): path for name, path in media.items()}
+    seen: set[tuple[str, str, bool]] = set()
+    for document, field, name, keep_audio in _uses(submissions):
+        path = composed.get(unicodedata.normalize("NFC", name))
+        if path is None or (field, name, keep_audio) in seen:
+            continue
+        seen.add((field, name, keep_audio))
+        try:
+            if field == "reference":
+                check_reference(path)
+            else:
+                check_driver(path, keep_audio=keep_audio)
+        except MediaError as error:
+            raise MediaError(f"{document}: {field}: {str(error).removeprefix(f'{path}: ')} ({path})") from error
+
+
+def _uses(submissions: Mapping[str, Submission]) -> Iterable[tuple[str, str, str, bool]]:
+    for document, submission in submissions.items():
+        for request in submission.requests:
+            yield document, "reference", request.reference, False
+            yield document, "driver", request.driver, request.keep_audio

@@ -1,0 +1,218 @@
+"""Handing requests in from files of this machine: what is uploaded, and in which order.
+
+Nobody's file takes the place of another that a request still needs: it is stored beside that one, under a name that
+ends with the first digits of its digest, and the document that is uploaded names it so. What does not belong here: what
+happens to a document in the inbox (``libs.requests.inbox.intake``), printing (``libs.command_line.requests``).
+"""
+
+import filecmp
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from libs.errors import ArtifactCorruptError, ArtifactMissingError, InputError
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.documents.batch import Submission, parse_submission
+from libs.requests.documents.document import MAX_DOCUMENT_BYTES
+from libs.requests.inbox.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox, spellings
+from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.storage.backends.sha256 import sha256_of_file
+
+_DIGITS_OF_NAME = 8
+
+
+@dataclass(frozen=True)
+class FilesToSubmit:
+    """Documents and the media they name, checked, ready to be uploaded.
+
+    ``media``: path below ``inbox/`` -> local file. ``documents``: name below ``inbox/`` -> local file.
+    ``submissions``: the same names -> what the document asks for. ``renamed``: path below ``inbox/`` -> the name that
+    the file gets instead, as a request of somebody else, named in ``reasons``, needs the one that has it;
+    ``rewritten``: the documents as they are uploaded for that reason.
+    """
+
+    media: dict[str, Path] = field(default_factory=dict)
+    documents: dict[str, Path] = field(default_factory=dict)
+    submissions: dict[str, Submission] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    rewritten: dict[str, bytes] = field(default_factory=dict)
+
+
+def plan_submission(files: Iterable[Path], inbox: Inbox) -> FilesToSubmit:
+    """What must be uploaded for ``files``: documents, and media files that lie elsewhere than beside their documents.
+
+    The media that a document names are looked for among ``files``, by name, then beside the document, by path; those
+    found nowhere must be in the inbox already. A document is uploaded under the name of its request or batch.
+
+    Raises:
+        InputError: a file is not there, a document is wrong, or media are nowhere to be found; nothing was uploaded.
+    """
+    plan = FilesToSubmit()
+    given = list(files)
+    for path in given:
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file")
+        if path.suffix.lower() not in DOCUMENT_SUFFIXES:
+            _take(plan.media, path.name, path)
+    elsewhere: dict[str, str] = {}
+    by_name = {_composed(name): name for name in plan.media}
+    for path in given:
+        if path.suffix.lower() in DOCUMENT_SUFFIXES:
+            elsewhere |= _plan_document(path, plan, by_name)
+    there = inbox.media(elsewhere)
+    for name, document in elsewhere.items():
+        if name not in there:
+            raise InputError(
+                f"{document}: there is no file {name!r} beside it, among the files given, or in {INBOX_PREFIX}/"
+            )
+    _keep_files_of_others(plan, inbox)
+    return plan
+
+
+def upload(plan: FilesToSubmit, inbox: Inbox) -> list[str]:
+    """Put everything into the inbox, media before documents; returns the media that were not there already."""
+    sent = [name for name, path in plan.media.items() if inbox.put(name, path)]
+    with TemporaryDirectory() as folder:
+        for name, path in plan.documents.items():
+            file = path
+            if name in plan.rewritten:
+                file = Path(folder) / "document"
+                file.write_bytes(plan.rewritten[name])
+            inbox.put(name, file)
+    return sent
+
+
+def _plan_document(path: Path, plan: FilesToSubmit, by_name: Mapping[str, str]) -> dict[str, str]:
+    """Add a document and its media to the plan; returns the media that are not on this machine -> the document.
+
+    Media ``by_name`` are among the files given: they are meant, whatever lies beside the document.
+    """
+    submission = parse_submission(path.read_bytes(), source=str(path))
+    name = f"{submission.name or path.stem}{path.suffix.lower()}"
+    _take(plan.documents, name, path)
+    plan.submissions[name] = submission
+    elsewhere = {}
+    for media in sorted({media for request in submission.requests for media in (request.reference, request.driver)}):
+        if _composed(media) in by_name:
+            continue
+        if beside := _beside(path.parent, media):
+            _take(plan.media, media, beside)
+        elif media not in plan.media:
+            elsewhere[media] = str(path)
+    return elsewhere
+
+
+def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
+    """Give those files other names that would take the place of files which requests of others still need.
+
+    Raises:
+        InputError: no document of the plan names the file, or its document gets too large.
+    """
+    in_the_way = _replaced_files(plan, inbox)
+    if not in_the_way:
+        return
+    needed = _needed_by_others(plan, inbox)
+    for name in in_the_way:
+        if other := needed.get(_composed(name)):
+            path = PurePosixPath(name)
+            digits = sha256_of_file(plan.media[name])[:_DIGITS_OF_NAME]
+            plan.renamed[name] = str(path.with_name(f"{path.stem}-{digits}{path.suffix}"))
+            plan.reasons[name] = other
+    for name, new in plan.renamed.items():
+        plan.media[new] = plan.media.pop(name)
+    composed = {_composed(name): new for name, new in plan.renamed.items()}
+    named: set[str] = set()
+    for document, submission in list(plan.submissions.items()):
+        requests = [_with_media(request, composed) for request in submission.requests]
+        if requests != list(submission.requests):
+            plan.rewritten[document] = _written(document, submission, requests)
+            plan.submissions[document] = Submission(submission.name, tuple(requests))
+            named |= {
+                _composed(path) for request in submission.requests for path in (request.reference, request.driver)
+            }
+    for name in plan.renamed:
+        if _composed(name) not in named:
+            raise InputError(
+                f"{name}: {plan.reasons[name]} needs another file of that name, which is in the inbox; submit yours "
+                "together with the document that names it, or rename it"
+            )
+
+
+def _replaced_files(plan: FilesToSubmit, inbox: Inbox) -> list[str]:
+    """Media of the plan whose name another file has in the inbox."""
+    there = inbox.media(plan.media)
+    return [
+        name
+        for name, info in there.items()
+        if info.size != plan.media[name].stat().st_size or inbox.digest_of(info) != sha256_of_file(plan.media[name])
+    ]
+
+
+def _needed_by_others(plan: FilesToSubmit, inbox: Inbox) -> dict[str, str]:
+    """Name of a file -> a request that still needs it, and is not submitted anew by this plan."""
+    own = {request.id for submission in plan.submissions.values() for request in submission.requests}
+    needed: dict[str, str] = {}
+
+    def note(requests: Iterable[AnimationRequest]) -> None:
+        for request in requests:
+            if request.id not in own:
+                needed.update({_composed(path): request.id for path in (request.reference, request.driver)})
+
+    accepted = AcceptedRequests(inbox.objects)
+    for mark in accepted.open_requests():
+        if mark.request_id not in own:
+            try:
+                found = accepted.find(mark.request_id)
+            except ArtifactCorruptError:
+                continue
+            note([found.request] if found else [])
+    for document in inbox.documents():
+        if document.name not in plan.documents:
+            try:
+                note(parse_submission(inbox.read(document), source=document.name).requests)
+            except (InputError, ArtifactMissingError):
+                continue
+    return needed
+
+
+def _with_media(request: AnimationRequest, renamed: Mapping[str, str]) -> AnimationRequest:
+    paths = {name: renamed.get(_composed(getattr(request, name))) for name in ("reference", "driver")}
+    return request.model_copy(update={name: path for name, path in paths.items() if path})
+
+
+def _written(document: str, submission: Submission, requests: list[AnimationRequest]) -> bytes:
+    """The document with other names of media; a grid as the list of its requests, whose ids must stay."""
+    given: list[dict[str, Any]] = [request.model_dump(mode="json", exclude_unset=True) for request in requests]
+    is_single = [request.id for request in submission.requests] == [submission.name]
+    text = json.dumps(given[0] if is_single else given, ensure_ascii=False, indent=2).encode()  # JSON is YAML
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise InputError(
+            f"{document}: its files must get other names in the inbox, and it would be larger than "
+            f"{MAX_DOCUMENT_BYTES} bytes with them; rename the files, or split it"
+        )
+    return text
+
+
+def _beside(folder: Path, media: str) -> Path | None:
+    """The file ``media`` in ``folder``, however the letters of its name are composed."""
+    return next((folder / name for name in spellings(media) if (folder / name).is_file()), None)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _take(files: dict[str, Path], name: str, path: Path) -> None:
+    """Plan to upload ``path`` as ``inbox/<name>``.
+
+    Raises:
+        InputError: a file with another content is to have that name.
+    """
+    other = files.setdefault(name, path)
+    if not filecmp.cmp(other, path, shallow=False):
+        raise InputError(f"{path} and {other} are both {name!r} in the inbox; rename one of them")

@@ -1,0 +1,266 @@
+"""Accepted requests: what the graph reads, and which of them a clip is still owed for.
+
+    requests/accepted/<id>.json                      the request as it was accepted last, every default written out
+    requests/open/<id>.<priority>.<content>          a clip of this content is owed; gone once it is stored
+    requests/documents/<name>                        the documents as people wrote them (``libs.requests.inbox.inbox``)
+
+Everything a schedule needs stands in the names below ``open/``, so that looking at 10,000 of them is a matter of
+listing. The mark is written before the request and removed after its clip is stored: whatever dies in between, a clip
+that is owed is never forgotten. What does not belong here: the clips (``libs.requests.lifecycle.states``).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from libs.errors import ArtifactCorruptError, ArtifactMissingError
+from libs.messages.validation import what_was_expected
+from libs.requests.documents.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
+from libs.requests.inbox.kept_media import AcceptedMedium
+from libs.storage.backends.store import ObjectStore
+
+ACCEPTED_PREFIX = "requests/accepted"
+OPEN_PREFIX = "requests/open"
+
+CONTENT_ATTRIBUTE = "content"
+"""In the manifest of a clip (and of what it is made from): the content of the request it was made for."""
+
+_CONTENT_DIGITS = 32
+
+_MARK = re.compile(
+    rf"{OPEN_PREFIX}/(?P<request_id>[^./]+)\.(?P<priority>-?[0-9]{{1,9}})\.(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}})"
+)
+
+
+class AcceptedRequest(BaseModel):
+    """A request that passed the inbox.
+
+    ``content`` identifies what was asked for: the fields that determine the clip, as the person gave them, and the
+    sizes of the media in bytes. ``revision`` counts the contents that this id has had. ``submissions`` counts how often
+    this content was submitted while its clip was owed; ``arrival`` tells the document of the last time from others.
+    ``media`` are the files it was accepted with, by the path that the request names; ``base`` is the content without
+    their digests. Both are missing in requests from before there were such.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: Literal[1] = 1
+    request: ResolvedRequest
+    content: str = Field(pattern=rf"^[0-9a-f]{{{_CONTENT_DIGITS}}}$")
+    revision: int = Field(ge=1)
+    document: str
+    accepted: datetime
+    submissions: int = Field(1, ge=1)
+    arrival: str | None = None
+    media: dict[str, AcceptedMedium] = Field(default_factory=dict)
+    base: str | None = None
+
+    @property
+    def run_key(self) -> str:
+        """Identifies what is to be made: equal for the same content submitted again, another one after a change."""
+        return f"{self.request.id}-{self.content}-{self.revision}"
+
+    @property
+    def launch_key(self) -> str:
+        """Identifies this submission: seen twice it launches one run, submitted again it may launch another."""
+        return self.run_key if self.submissions == 1 else f"{self.run_key}-{self.submissions}"
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """A request whose clip is owed."""
+
+    request_id: str
+    priority: int
+    content: str
+
+
+class AcceptedRequests:
+    """The accepted requests of a store; any number of processes may share it."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def find(self, request_id: str) -> AcceptedRequest | None:
+        """The request as it was accepted last; None when it never was.
+
+        Raises:
+            ArtifactCorruptError: what is stored is damaged, or was written by a newer version.
+        """
+        key = _accepted_key(request_id)
+        try:
+            data = self._objects.get_bytes(key)
+        except ArtifactMissingError:
+            return None
+        try:
+            return AcceptedRequest.model_validate_json(data)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in problem["loc"])
+            reason = f"{field or 'text'}: {what_was_expected(problem)}"
+            raise ArtifactCorruptError(
+                f"{self._objects.uri(key)}: not a readable request ({reason}); delete it and submit the request again"
+            ) from None
+
+    def accept(
+        self,
+        request: AnimationRequest,
+        media: Mapping[str, AcceptedMedium | int],
+        *,
+        document: str,
+        default_model: str,
+        arrival: str | None = None,
+    ) -> AcceptedRequest:
+        """Make ``request`` what its id means from now on, and owe a clip for it if it asks for something new.
+
+        Args:
+            request: a valid request.
+            media: path -> what it is made of, or only how many bytes that has.
+            document: where it was written, for people.
+            default_model: the variant it means when it names none.
+            arrival: tells this document from the same one submitted again.
+
+        Returns:
+            The accepted request; that of before when nothing is new.
+        """
+        kept = {path: medium for path, medium in media.items() if isinstance(medium, AcceptedMedium)}
+        base = content_of(request, {path: m.size if isinstance(m, AcceptedMedium) else m for path, m in media.items()})
+        before = self.find(request.id)
+        if before is None or _is_other(before, base, kept):
+            accepted = AcceptedRequest(
+                request=request.resolve(default_model),
+                content=_with_digests(base, kept),
+                revision=before.revision + 1 if before else 1,
+                document=document,
+                accepted=datetime.now(UTC),
+                arrival=arrival,
+                media=kept,
+                base=base,
+            )
+            self._replace(before, accepted, is_open=True)
+            return accepted
+        resolved = request.resolve(before.request.model)
+        is_again = arrival not in {None, before.arrival}
+        if resolved == before.request and not is_again:
+            return before
+        is_open = self.is_open(before)
+        accepted = before.model_copy(
+            update={
+                "request": resolved,  # another priority, or another time
+                "document": document,
+                "accepted": datetime.now(UTC),
+                "arrival": arrival or before.arrival,
+                "submissions": before.submissions + (is_again and is_open),
+                "media": kept or before.media,
+                "base": base,
+            }
+        )
+        self._replace(before, accepted, is_open=is_open)
+        return accepted
+
+    def try_again(self, accepted: AcceptedRequest, now: datetime | None = None) -> AcceptedRequest:
+        """Owe the clip of ``accepted`` once more, as if its document were submitted again."""
+        again = accepted.model_copy(
+            update={"accepted": now or datetime.now(UTC), "submissions": accepted.submissions + 1}
+        )
+        self._replace(accepted, again, is_open=True)
+        return again
+
+    def is_open(self, accepted: AcceptedRequest) -> bool:
+        """True while a clip of exactly this content is owed."""
+        return self._objects.exists(_open_key(accepted))
+
+    def close(self, request_id: str, content: str | None) -> None:
+        """A clip of ``content`` is stored: nothing is owed any more, unless the request has another content by now."""
+        accepted = self.find(request_id)
+        if accepted is not None and accepted.content == content:
+            self._objects.delete(_open_key(accepted))
+
+    def reopen(self, accepted: AcceptedRequest) -> None:
+        """Owe the clip of ``accepted`` again, e.g. after a restore from a backup that lacks it."""
+        self._objects.put_bytes(_open_key(accepted), b"", "text/plain")
+
+    @staticmethod
+    def mark_of(accepted: AcceptedRequest) -> OpenRequest:
+        """The mark that stands for ``accepted`` while its clip is owed."""
+        return OpenRequest(accepted.request.id, accepted.request.priority, accepted.content)
+
+    def forget_mark(self, mark: OpenRequest) -> None:
+        """Remove a mark that is known to be wrong."""
+        self._objects.delete(_mark_key(mark))
+
+    def open_requests(self) -> Iterator[OpenRequest]:
+        """All marks, by listing alone; an interrupted writer may leave two for one id."""
+        for info in self._objects.list(f"{OPEN_PREFIX}/"):
+            if mark := _MARK.fullmatch(info.key):  # anything else was put there by hand
+                yield OpenRequest(mark["request_id"], int(mark["priority"]), mark["content"])
+
+    def media_in_use(self) -> set[str]:
+        """Keys of the media that the clips which are owed are made of; damaged requests are left out."""
+        keys: set[str] = set()
+        for mark in self.open_requests():
+            try:
+                accepted = self.find(mark.request_id)
+            except ArtifactCorruptError:
+                continue
+            if accepted is not None:
+                keys.update(medium.key for medium in accepted.media.values())
+        return keys
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all accepted requests, by listing alone."""
+        for info in self._objects.list(f"{ACCEPTED_PREFIX}/"):
+            yield info.key.removeprefix(f"{ACCEPTED_PREFIX}/").removesuffix(".json")
+
+    def _replace(self, before: AcceptedRequest | None, accepted: AcceptedRequest, *, is_open: bool) -> None:
+        if is_open:
+            self._objects.put_bytes(_open_key(accepted), b"", "text/plain")
+        document = accepted.model_dump_json(indent=2).encode()
+        self._objects.put_bytes(_accepted_key(accepted.request.id), document, "application/json")
+        if before is not None and _open_key(before) != _open_key(accepted):
+            self._objects.delete(_open_key(before))
+
+
+def content_of(request: AnimationRequest, media_sizes: Mapping[str, int]) -> str:
+    """The digest that tells two submissions of one id apart.
+
+    Fields that are left at their default do not count, so that a later version with more fields sees no change. Media
+    count with their size, which a listing tells; reading every video again would take hours.
+    """
+    fields = request.model_dump(mode="json", exclude=set(SCHEDULING_FIELDS), exclude_defaults=True)
+    sizes = {path: media_sizes.get(path) for path in sorted({request.reference, request.driver})}
+    document = json.dumps({"request": fields, "media": sizes}, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()[:_CONTENT_DIGITS]
+
+
+def _is_other(before: AcceptedRequest, base: str, media: Mapping[str, AcceptedMedium]) -> bool:
+    """True when this is something else than was accepted before: other fields, or files known to be others."""
+    if (before.base or before.content) != base:
+        return True
+    return any(path in before.media and before.media[path].differs_from(medium) for path, medium in media.items())
+
+
+def _with_digests(base: str, media: Mapping[str, AcceptedMedium]) -> str:
+    digests = {path: medium.sha256 or medium.version for path, medium in media.items()}
+    if not any(digests.values()):
+        return base
+    document = json.dumps([base, digests], sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()[:_CONTENT_DIGITS]
+
+
+def _accepted_key(request_id: str) -> str:
+    return f"{ACCEPTED_PREFIX}/{request_id}.json"
+
+
+def _open_key(accepted: AcceptedRequest) -> str:
+    return _mark_key(AcceptedRequests.mark_of(accepted))
+
+
+def _mark_key(mark: OpenRequest) -> str:
+    return f"{OPEN_PREFIX}/{mark.request_id}.{mark.priority}.{mark.content}"

@@ -1,0 +1,96 @@
+"""How far each request is, from the store alone: is there a clip, and is it of what was asked for last?
+
+Two listings answer for any number of requests; documents are read only where a mark says that a clip is owed although
+there is one. What does not belong here: runs, which only Dagster knows (``orchestration.requests.nightly``).
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from libs.errors import StorageError, StorageUnavailableError
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
+from libs.storage.artifacts import ArtifactStore
+from libs.storage.backends.keys import NEWEST_MANIFEST
+from libs.storage.backends.store import ObjectStore
+
+CLIP_ASSET = "animation"
+
+_log = logging.getLogger(__name__)
+
+
+class ClipState(StrEnum):
+    """What the store has for a request."""
+
+    STORED = "clip stored"
+    OUTDATED = "older clip"
+    OWED = "no clip yet"
+
+
+@dataclass(frozen=True)
+class RequestState:
+    """One request. ``content`` is what its clip is owed for, None where nothing was accepted or nothing is owed."""
+
+    request_id: str
+    clip: ClipState
+    priority: int = 0
+    content: str | None = None
+
+
+class RequestStates:
+    """Answers for the requests of ``store``."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+        self._requests = AcceptedRequests(store.objects)
+
+    def of(self, request_ids: Iterable[str]) -> list[RequestState]:
+        """The state of each of ``request_ids``, in their order, whether they were accepted or not.
+
+        Marks that an interrupted writer left behind are removed on the way.
+        """
+        marks: dict[str, list[OpenRequest]] = defaultdict(list)
+        for mark in self._requests.open_requests():
+            marks[mark.request_id].append(mark)
+        clips = stored_partitions(self._store.objects, CLIP_ASSET)
+        return [self._state(request_id, marks.get(request_id, []), clips) for request_id in request_ids]
+
+    def _state(self, request_id: str, marks: list[OpenRequest], clips: Container[str]) -> RequestState:
+        has_clip = request_id in clips
+        if marks and (has_clip or len(marks) > 1):
+            try:
+                marks = self._true_marks(request_id, marks, has_clip=has_clip)
+            except StorageUnavailableError:
+                raise
+            except StorageError as error:  # one damaged request, or clip, must not hide the state of the others
+                _log.warning("the clip of %s counts as owed: %s", request_id, error)
+        if not marks:
+            return RequestState(request_id, ClipState.STORED if has_clip else ClipState.OWED)
+        clip = ClipState.OUTDATED if has_clip else ClipState.OWED
+        return RequestState(request_id, clip, marks[0].priority, marks[0].content)
+
+    def _true_marks(self, request_id: str, marks: list[OpenRequest], *, has_clip: bool) -> list[OpenRequest]:
+        """The marks that hold: for the content accepted last, unless that is what the clip shows."""
+        accepted = self._requests.find(request_id)
+        manifest = self._store.manifest(CLIP_ASSET, request_id) if has_clip else None
+        shown = manifest.attributes.get(CONTENT_ATTRIBUTE) if manifest else None
+        true_marks = []
+        for mark in marks:
+            if accepted is None or self._requests.mark_of(accepted) != mark:
+                self._requests.forget_mark(mark)
+            elif mark.content != shown:
+                true_marks.append(mark)
+            # else the clip is stored, and its run did not come to the end: see ``orchestration.recovery.sensor``
+        return true_marks
+
+
+def stored_partitions(objects: ObjectStore, asset: str) -> dict[str, datetime]:
+    """Request -> when its newest manifest of ``asset`` was written, by listing alone."""
+    return {
+        info.key.removeprefix(f"{asset}/").removesuffix(NEWEST_MANIFEST): info.modified
+        for info in objects.list(f"{asset}/")
+        if info.key.endswith(NEWEST_MANIFEST)
+    }

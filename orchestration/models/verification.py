@@ -1,0 +1,149 @@
+"""The verification of one variant's repository as an asset: a report to store, a table to look at, a check per part.
+
+What does not belong here: how files are judged (``libs.model_repo.verification.verify``).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from libs.model_repo.files.repository import PARTS
+from libs.model_repo.layout import layout_of
+from libs.model_repo.verification.report import FileResult, Level, VerificationReport
+from libs.model_repo.verification.verify import lock_or_problems, verify_repository
+from libs.storage.artifacts import ArtifactStore
+from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.models.hub_repositories import observe_new_origins
+from orchestration.models.models_in_use import observe_models_of_variant, versions_in_use
+from orchestration.partitions import MODEL_VARIANTS
+from orchestration.policies import CODE_VERSIONS, MODELS_GROUP, OWNERS
+from orchestration.storage.outputs import folder_output
+from orchestration.storage.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
+
+REPORT_FILE = "verification.json"
+VERSIONS_FILE = "versions.json"
+ROWS_SHOWN = 60
+"""Rows of the table in the UI, wrong files first; an event stays below 50 KB."""
+
+
+class VerificationConfig(dg.Config):
+    """``fast``: layout, sizes, headers, graphs, configurations; ``full``: every byte against the lock file as well."""
+
+    level: str = "fast"
+
+
+@dg.asset(
+    partitions_def=MODEL_VARIANTS,
+    deps=["one_to_all_checkpoint", "pose_models", "slimmed_wan_resources"],
+    group_name=MODELS_GROUP,
+    owners=OWNERS,
+    kinds={"python"},
+    code_version=CODE_VERSIONS["model_verification"],
+    retry_policy=RETRY_POLICY,
+    check_specs=[
+        dg.AssetCheckSpec(
+            f"{part}_complete",
+            asset="model_verification",
+            blocking=True,
+            description=f"Every file of the {part.replace('_', ' ')} is there and is what it should be.",
+        )
+        for part in PARTS
+    ],
+)
+def model_verification(
+    context: dg.AssetExecutionContext,
+    config: VerificationConfig,
+    settings: SettingsResource,
+    storage: StorageResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> Iterator[Any]:
+    """Look at every file of the variant's repository and report what is complete, incomplete or different."""
+    variant = context.partition_key
+    with failures_explained():
+        layout = layout_of(variant, settings.load())
+        previous = stored_verification(storage.artifacts(), variant)
+        report = verify_repository(layout, level=checked_level(config.level), progress=progress.of_bytes(context))
+        lock, _ = lock_or_problems(layout)
+        versions = versions_in_use(report, lock)
+        with scratch.filled_folder("model_verification") as folder:
+            (folder / REPORT_FILE).write_text(report.to_json())
+            (folder / VERSIONS_FILE).write_text(json.dumps(versions, indent=2))
+    yield folder_output(folder, report_metadata(report), data_version=" ".join([report.state, *versions.values()]))
+    for part in report.parts:
+        yield dg.AssetCheckResult(
+            check_name=f"{part.part}_complete",
+            passed=part.state == "complete",
+            description=part.message,
+            metadata={"files": part.file_count, "bytes": part.size, "state": part.state},
+        )
+    for observation in observe_new_origins(context.instance, variant, lock):
+        context.log_event(observation)
+    if report.state == "complete":
+        known = previous.versions if previous else {}
+        for observation in observe_models_of_variant(context.instance, variant, versions, known):
+            context.log_event(observation)
+
+
+def checked_level(level: str) -> Level:
+    """The level of a run's configuration.
+
+    Raises:
+        dagster.Failure: neither fast nor full.
+    """
+    if level == "fast":
+        return "fast"
+    if level == "full":
+        return "full"
+    raise dg.Failure(f"level: must be fast or full (found {level!r})", allow_retries=False)
+
+
+@dataclass(frozen=True)
+class StoredVerification:
+    """The newest stored report of a variant, and the versions of what requests use (``models_in_use``)."""
+
+    report: VerificationReport
+    versions: dict[str, str]
+
+
+def stored_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
+    """What the last verification of ``variant`` found, None when there never was one."""
+    if store.manifest("model_verification", variant) is None:
+        return None
+    artifact = store.fetch("model_verification", variant)
+    return StoredVerification(
+        VerificationReport.from_json(artifact.path(REPORT_FILE).read_text()),
+        json.loads(artifact.path(VERSIONS_FILE).read_text()),
+    )
+
+
+def report_metadata(report: VerificationReport) -> Mapping[str, dg.MetadataValue]:
+    """The report as the UI shows it."""
+    wrong_first = sorted(report.files, key=lambda file: (file.state == "complete", file.file))
+    shown: dict[str, dg.MetadataValue] = {
+        "state": dg.MetadataValue.text(report.state),
+        "level": dg.MetadataValue.text(report.level),
+        "bytes": dg.MetadataValue.int(report.size),
+        "seconds": dg.MetadataValue.float(report.seconds),
+        "folder": dg.MetadataValue.path(report.folder),
+        "files": dg.MetadataValue.table([_row(file) for file in wrong_first[:ROWS_SHOWN]]),
+        "files in all": dg.MetadataValue.int(len(report.files)),
+    }
+    if report.warnings:
+        shown["warnings"] = dg.MetadataValue.md("\n".join(f"- {warning}" for warning in report.warnings))
+    return shown
+
+
+def _row(file: FileResult) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "file": file.file,
+            "state": file.state,
+            "bytes": file.size if file.size is not None else -1,
+            "sha256": file.sha256 or "",
+            "problem": file.problem or "",
+        }
+    )

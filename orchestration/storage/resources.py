@@ -1,0 +1,134 @@
+"""Dagster resources: thin doors to ``libs`` that runs share.
+
+Settings are read when a run starts, so neither definitions nor the UI's configuration ever hold a secret. What does not
+belong here: what the store or the engine do.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import dagster as dg
+
+from libs.progress import Progress, progress_lines
+from libs.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from libs.storage.artifacts import ArtifactStore
+    from libs.storage.backends.s3 import S3ObjectStore
+    from libs.storage.backends.store import ObjectStore
+    from libs.storage.previews import PublicPreviews
+
+
+class SettingsResource(dg.ConfigurableResource):
+    """The settings of this process, read anew for each run: a changed ``.env`` counts from the next run on."""
+
+    def load(self) -> Settings:
+        """Environment and ``.env`` as typed settings.
+
+        Raises:
+            SettingsError: names the wrong variable.
+        """
+        return load_settings()
+
+
+class StorageResource(dg.ConfigurableResource):
+    """The artifact store of the settings: S3 or MinIO through ``dagster_aws``'s S3 resource, or a folder."""
+
+    settings: dg.ResourceDependency[SettingsResource]
+
+    def objects(self) -> "ObjectStore":
+        """The bucket, or the folder that stands in for it.
+
+        Raises:
+            SettingsError: S3 is half configured.
+        """
+        from libs.storage.backends.folder import FolderObjectStore  # noqa: PLC0415 - loading the code location stays light
+
+        settings = self.settings.load()
+        if not settings.uses_s3:
+            return FolderObjectStore(settings.artifacts_dir)
+        return _s3_objects(settings)
+
+    def previews(self) -> "PublicPreviews | None":
+        """Where previews for everybody go; None without a bucket or ``S3_PUBLIC_ENDPOINT``."""
+        settings = self.settings.load()
+        if not settings.uses_s3 or settings.s3_public_endpoint is None:
+            return None
+        from libs.storage.previews import PublicPreviews  # noqa: PLC0415
+
+        return PublicPreviews(_s3_objects(settings), settings.s3_public_endpoint)
+
+    def address(self, key: str) -> dg.MetadataValue:
+        """Where a person finds the object ``key``: an address without signature, or a path where there is no bucket."""
+        settings = self.settings.load()
+        if not settings.uses_s3:
+            return dg.MetadataValue.path(settings.artifacts_dir / key)
+        objects = _s3_objects(settings)
+        server = (settings.s3_public_endpoint or settings.s3_endpoint or "").rstrip("/")
+        return dg.MetadataValue.url(f"{server}/{objects.bucket}/{quote(objects.full_key(key))}")
+
+    def artifacts(self) -> "ArtifactStore":
+        """The store of published asset outputs."""
+        from libs.storage.artifacts import ArtifactStore  # noqa: PLC0415
+
+        return ArtifactStore(self.objects(), self.settings.load().artifact_cache_dir)
+
+
+def _s3_objects(settings: Settings) -> "S3ObjectStore":
+    from libs.storage.backends.client import ATTEMPTS  # noqa: PLC0415
+    from libs.storage.backends.s3 import S3ObjectStore  # noqa: PLC0415
+    from orchestration.storage.s3_resource import TimeLimitedS3Resource  # noqa: PLC0415 - runs load boto3, not the code location
+
+    assert settings.s3_access_key and settings.s3_secret_key and settings.s3_bucket_name
+    client = TimeLimitedS3Resource(
+        endpoint_url=settings.s3_endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key.get_secret_value(),
+        aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
+        max_attempts=ATTEMPTS,
+        checksums=settings.s3_checksums,
+    ).get_client()
+    return S3ObjectStore(client, settings.s3_bucket_name, settings.s3_prefix)
+
+
+class ScratchResource(dg.ConfigurableResource):
+    """Folders for files on their way into the store, below ``ONE_TO_ALL_RUNTIME_DIR``."""
+
+    settings: dg.ResourceDependency[SettingsResource]
+
+    def root(self) -> Path:
+        """Where all of them lie; may not be there yet."""
+        return self.settings.load().one_to_all_runtime_dir / "scratch"
+
+    def new_folder(self, asset: str) -> Path:
+        """A fresh folder; the IO manager removes it once its files are published."""
+        root = self.root()
+        root.mkdir(parents=True, exist_ok=True)
+        return Path(mkdtemp(prefix=f"{asset}-", dir=root))
+
+    @contextmanager
+    def filled_folder(self, asset: str) -> Iterator[Path]:
+        """A fresh folder that disappears when filling it fails, and stays for the IO manager when it succeeds."""
+        folder = self.new_folder(asset)
+        try:
+            yield folder
+        except BaseException:
+            rmtree(folder, ignore_errors=True)
+            raise
+
+
+class ProgressResource(dg.ConfigurableResource):
+    """Where stages report how far they are; a run's log by default, a terminal for the demo."""
+
+    def of(self, context: dg.AssetExecutionContext) -> Progress:
+        """The progress of this step, written to the run's log at most every few seconds."""
+        return progress_lines(context.log.info)
+
+    def of_bytes(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Progress:
+        """The progress of work on model files, as log lines with rate and time left."""
+        return progress_lines(context.log.info, in_bytes=True)
