@@ -4,13 +4,17 @@ The run looks again before anything is computed. What does not belong here: what
 (``libs.one_to_all.weights.lora_contents``), verifying (``libs.model_repo.verification.verify``).
 """
 
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import VARIANTS, variant_of_folder
+from libs.model_repo.verification.digests import DigestCache
 from libs.one_to_all.weights.lora_contents import check_fits
-from libs.requests.documents.animation_request import AnimationRequest
+from libs.one_to_all.weights.lora_values import CHECKED_VALUES_CACHE, check_values
+from libs.requests.documents.animation_request import LORA_NAME_PATTERN, AnimationRequest
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore
 
@@ -48,9 +52,22 @@ def never_verified(model: str) -> str:
 
 def lora_is_absent(layout: RepositoryLayout, lora: str) -> str:
     """What to do about a LoRA that is not in the model's folder; names those there are."""
-    there = [file.stem for file in layout.loras()]
+    there = [file.stem for file in layout.loras() if re.fullmatch(LORA_NAME_PATTERN, file.stem)]
+    plain = lora.removesuffix(".safetensors")
+    if plain in there:
+        return f"lora: {lora} is named without its ending: write `lora: {plain}`"
     others = f", or name one of {', '.join(there)}" if there else ""
     return f"lora: {layout.lora(lora)} is missing; put the file there{others}"
+
+
+def check_lora(path: Path, layout: RepositoryLayout) -> None:
+    """Do nothing for a LoRA that can be used with the variant of ``layout``.
+
+    Raises:
+        ModelFilesError: says what is wrong with it.
+    """
+    check_fits(path, layout.variant)
+    check_values(path, DigestCache.beside(layout, CHECKED_VALUES_CACHE))
 
 
 def _problems_of_files(layout: RepositoryLayout, lora: str | None, request: str) -> Iterator[str]:
@@ -66,7 +83,7 @@ def _problems_of_files(layout: RepositoryLayout, lora: str | None, request: str)
             yield lora_is_absent(layout, lora)
             return
         try:
-            check_fits(path, layout.variant)
+            check_lora(path, layout)
         except ModelFilesError as error:
             raise InputError(f"{request}: lora: {error}") from None
 

@@ -17,7 +17,7 @@ import dagster as dg
 from libs.settings import load_settings
 from orchestration.fleet.instance_preparation import DatabaseNotReadyError, database_errors_explained
 from orchestration.fleet.launching.active_runs import BROKER_ERRORS
-from orchestration.fleet.launching.celery_app import make_celery_app
+from orchestration.fleet.launching.celery_app import ask_workers, make_celery_app
 from orchestration.fleet.run_coordinator import CPU_QUEUE
 from orchestration.fleet.working.worker_panel import STATE
 from orchestration.policies import GPU_POOL
@@ -29,7 +29,7 @@ def worker_states(redis_url: str, seconds: float) -> list[tuple[str, dict[str, A
     Raises:
         one of BROKER_ERRORS: Redis cannot be reached.
     """
-    answers = make_celery_app(redis_url).control.broadcast(STATE, reply=True, timeout=seconds) or []
+    answers = ask_workers(make_celery_app(redis_url), STATE, seconds=seconds)
     # Not one dictionary: two workers of one name are two.
     return sorted(((name, state) for answer in answers for name, state in answer.items()), key=lambda entry: entry[0])
 

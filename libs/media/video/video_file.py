@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 
 from libs.errors import MediaError
+from libs.media.file_kind import kind_of_file
 from libs.media.limits import (
     MAXIMUM_DURATION,
     MAXIMUM_FRAME_COUNT,
@@ -64,6 +65,11 @@ def open_container(path: Path) -> av.container.InputContainer:
             raise MediaError(
                 f"{path}: a WebP picture, which cannot be read as a video even where it moves; convert it to mp4 or "
                 "GIF first"
+            ) from error
+        kind = kind_of_file(path)
+        if kind and not kind.startswith(("a video", "an Ogg")):
+            raise MediaError(
+                f"{path}: not a readable video: it is {kind}; expected a complete mp4, mov, mkv, webm or avi file"
             ) from error
         raise MediaError(
             f"{path}: not a readable video, or cut off before its index ({_reason(error)}); expected a complete "
@@ -261,9 +267,11 @@ def _declared_end(container: av.container.InputContainer, stream: av.VideoStream
 
 def _plan(stream: av.VideoStream, times: list[Fraction | None], durations: list[Fraction]) -> FrameTiming:
     """Timing from packet times, given in decoding order; without times (raw streams) the declared rate counts."""
-    rates = (stream.average_rate, stream.guessed_rate)
-    declared = list(dict.fromkeys([*(declared_rate(rate, stream.time_base) for rate in rates), *rates]))
     known = [time for time in times if time is not None]
+    rates = [stream.average_rate, stream.guessed_rate]
+    if not known:
+        rates.reverse()  # FFmpeg makes up 25 for a raw stream; the other rate is the one its headers declare
+    declared = list(dict.fromkeys([*(declared_rate(rate, stream.time_base) for rate in rates), *rates]))
     last_duration = durations[max(range(len(times)), key=lambda index: times[index] or 0)] or None
     if len(known) < len(times):
         return plan_frame_timing([known[0] if known else Fraction(0)], declared, last_duration)

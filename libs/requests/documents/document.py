@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from libs.errors import InputError
+from libs.files.garbage_collection import garbage_collection_paused
 from libs.messages.printable import printable
 from libs.requests.documents.core_yaml import (
     MAX_DEPTH,
@@ -32,6 +33,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+_RICH_TEXT = rb"{\rtf"
 
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]')
 
@@ -60,6 +63,10 @@ def load_document(document: bytes | str, *, source: str) -> Any:
 
 
 def _decoded(document: bytes) -> str:
+    if document.startswith(_RICH_TEXT):
+        raise DocumentProblemError(
+            "it is rich text (RTF), not plain text: save it again as plain text (in TextEdit: Format, Make Plain Text)"
+        )
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if document.startswith(mark)), "utf-8")
     try:
         text = document.decode(encoding)
@@ -80,7 +87,8 @@ def _decoded(document: bytes) -> str:
 def _load_json_or_yaml(text: str) -> Any:
     """JSON by its own parser: YAML's does not join the escaped surrogate pairs that JSON writers use."""
     try:
-        content = json.loads(text, object_pairs_hook=_object, parse_int=whole_number)
+        with garbage_collection_paused():
+            content = json.loads(text, object_pairs_hook=_object, parse_int=whole_number)
     except _RepeatedKeyError:
         raise DocumentProblemError(_repeated_json_keys(text)) from None
     except RecursionError:

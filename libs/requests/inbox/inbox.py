@@ -12,7 +12,6 @@ import mimetypes
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -26,6 +25,7 @@ from libs.requests.documents.document import MAX_DOCUMENT_BYTES
 from libs.storage.backends.keys import check_key
 from libs.storage.backends.sha256 import sha256_of_file
 from libs.storage.backends.store import ObjectInfo, ObjectStore
+from libs.storage.claims import claimed
 
 INBOX_PREFIX = "inbox"
 ACCEPTED_DOCUMENTS_PREFIX = "requests/documents"
@@ -46,6 +46,9 @@ _ASKED_ONE_BY_ONE = 100
 """Media that are asked for by name; the answer for more of them comes from one listing."""
 
 _ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
+
+_PATIENCE_SECONDS = 10.0
+"""So long a file waits for another process that puts one under the same name."""
 
 _LAST_CHARACTER = "\U0010ffff"
 _DIGITS_BESIDE = 12
@@ -73,12 +76,14 @@ class WaitingDocument:
 class Rejection:
     """A refused document, by its path below ``inbox/``, and why.
 
-    ``traceback`` is for the log, where the software failed in a way that nobody foresaw.
+    ``traceback`` is for the log, where the software failed in a way that nobody foresaw. ``when`` is known of those
+    that are listed.
     """
 
     name: str
     reason: str
     traceback: str | None = None
+    when: datetime | None = None
 
 
 class Inbox:
@@ -128,31 +133,43 @@ class Inbox:
         return self._objects.get_bytes(f"{INBOX_PREFIX}/{document.name}")
 
     def file_away(self, name: str, sha256: str) -> bool:
-        """Move an accepted document out of the inbox; False when it is gone, or is no longer what was accepted."""
+        """Move an accepted document out of the inbox; False when it is gone, or is no longer what was accepted.
+
+        One that was put there under the same name meanwhile stays, and waits for the next scan.
+        """
         key = f"{INBOX_PREFIX}/{name}"
+        found = self._objects.stat(key)
         try:
             content = self._objects.get_bytes(key)
         except ArtifactMissingError:
             return False
-        if hashlib.sha256(content).hexdigest() != sha256:
+        if found is None or hashlib.sha256(content).hexdigest() != sha256:
             return False
         self._put_document(f"{ACCEPTED_DOCUMENTS_PREFIX}/", name, content)
-        for outdated in (f"{_REJECTED}{name}", f"{_REJECTED}{name}{ERROR_SUFFIX}", key):
+        for outdated in (f"{_REJECTED}{name}", f"{_REJECTED}{name}{ERROR_SUFFIX}"):
             self._objects.delete(outdated)
-        return True
+        return self._objects.delete_version(found)
 
     def reject(self, document: WaitingDocument, reason: str) -> None:
-        """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it."""
+        """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it.
+
+        Raises:
+            ArtifactMissingError: it is gone, or another one lies there under its name, which stays.
+        """
+        key = f"{INBOX_PREFIX}/{document.name}"
+        found = self._objects.stat(key)
+        if found is None or (document.version is not None and found.version != document.version):
+            raise ArtifactMissingError(f"{self._objects.uri(key)} is no longer what was read")
         with TemporaryDirectory() as folder:  # by way of a file: nobody knows how large it is
             copy = Path(folder) / "document"
-            self._objects.get_file(f"{INBOX_PREFIX}/{document.name}", copy)
+            self._objects.get_file(key, copy)
             self._put_reason(
                 document.name,
                 reason,
                 f"The document is now {_for_a_shell(self._objects.uri(_rejected(document.name)))}.",
             )
             self._put_document(_REJECTED, document.name, copy)
-        self._objects.delete(f"{INBOX_PREFIX}/{document.name}")
+        self._objects.delete_version(found)
 
     def reject_link(self, name: str, reason: str) -> None:
         """Remove a link that lies where a document should, and say why; what it points to is never looked at."""
@@ -185,14 +202,27 @@ class Inbox:
             else:
                 return
 
-    def rejections(self) -> Iterator[Rejection]:
-        """All refused documents that are still there, with the reason's first line."""
-        for info in self._objects.list(f"{_REJECTED}"):
-            if info.key.endswith(ERROR_SUFFIX):
-                name = info.key.removeprefix(f"{_REJECTED}").removesuffix(ERROR_SUFFIX)
-                with suppress(ArtifactMissingError):  # corrected since it was listed
-                    lines = self._objects.get_bytes(info.key).decode("utf-8", "replace").split("\n\n")
-                    yield Rejection(name, lines[1] if len(lines) > 1 else "")
+    def rejections(self) -> list[Rejection]:
+        """All refused documents that are still there, the newest first, with the reason's first line."""
+        return self.newest_rejections(None)[0]
+
+    def newest_rejections(self, limit: int | None) -> tuple[list[Rejection], int]:
+        """The ``limit`` newest of :meth:`rejections`, and how many older ones there are; only these are read."""
+        reasons = [info for info in self._objects.list(_REJECTED) if info.key.endswith(ERROR_SUFFIX)]
+        reasons.sort(key=lambda info: info.modified, reverse=True)
+        found = []
+        for info in reasons[:limit]:
+            name = info.key.removeprefix(_REJECTED).removesuffix(ERROR_SUFFIX)
+            try:
+                lines = self._objects.get_bytes(info.key).decode("utf-8", "replace").split("\n\n")
+            except ArtifactMissingError:  # corrected since it was listed
+                continue
+            except StorageUnavailableError:
+                raise
+            except StorageError as error:  # put there by hand, under a name that cannot be a key
+                lines = ["", str(error)]
+            found.append(Rejection(name, lines[1] if len(lines) > 1 else "", when=info.modified))
+        return found, len(reasons[limit:]) if limit is not None else 0
 
     def media(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
         """Those of the media ``paths`` that are in the inbox; a few are asked for by name, many are listed.
@@ -320,6 +350,24 @@ class Inbox:
             return False
         self._objects.put_file(key, file, sha256, _content_type(name))
         return True
+
+    def put_if_unchanged(self, name: str, file: Path, version: str | None) -> bool | None:
+        """As :meth:`put`, if ``inbox/<name>`` still has the ``version`` of :meth:`version_of`; None if it has not.
+
+        What is gone since then is no hindrance. Of several processes that put the same name at once, one does.
+        """
+        key = _key(name)
+        with claimed(self._objects, key, _PATIENCE_SECONDS) as alone:
+            if alone and self.version_of(name) in {version, None}:
+                return self.put(name, file)
+        stored = self._objects.head(key)
+        is_same = stored is not None and stored.size == file.stat().st_size and stored.sha256 == sha256_of_file(file)
+        return False if is_same else None
+
+    def version_of(self, name: str) -> str | None:
+        """What tells the file that is ``inbox/<name>`` now from any other; None where there is none."""
+        info = self._objects.stat(_key(name))
+        return None if info is None else info.version or info.modified.isoformat()
 
     def put_folder(self, folder: Path) -> None:
         """Store every file of ``folder`` in the inbox, media before the documents that name them."""

@@ -69,6 +69,9 @@ class ObjectStore(Protocol):
         Only those with a key behind ``start_after``, where it is given.
         """
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names of the folders directly below ``prefix`` (no slash at its end), sorted; nothing in them is listed."""
+
     def links(self, prefix: str = "") -> Iterator[str]:
         """Keys below ``prefix`` where a symbolic link lies, which is never followed; a bucket has none."""
 
@@ -81,6 +84,13 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
+
+    def delete_version(self, info: ObjectInfo) -> bool:
+        """Remove the object if it is still the one that ``info`` describes; False if it is gone or was replaced.
+
+        A folder never removes what came after it. A bucket is asked first, since not every server knows conditional
+        deletes: what is stored between question and deletion, some milliseconds, goes with it.
+        """
 
     def uri(self, key: str) -> str:
         """The object's address, for people and lineage."""

@@ -5,12 +5,17 @@ not belong here: what follows from a missing answer (``run_launcher``, ``lost_la
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Collection
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+
+from orchestration.fleet.launching.celery_app import ask_workers
+
+logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 2.0
 """How long workers have to answer; they do so from their event loop, within milliseconds, also while they work."""
@@ -55,31 +60,32 @@ class RollCall:
         return {run_id: worker for run_id, worker in self._holders.items() if run_id in wanted}
 
     def _ask(self, run_ids: frozenset[str]) -> dict[str, str]:
-        # A connection of its own: one that is kept breaks when Redis restarts, just when the answer matters.
-        with self._app.connection_for_write() as connection:
-            # Not `control.inspect`: of two workers with one name (cloned hosts) it keeps only the last answer,
-            # and the run of the other one would count as lost.
-            answers = self._app.control.broadcast(
-                "query_task",
-                arguments={"ids": sorted(run_ids)},
-                reply=True,
-                timeout=self._answer_seconds,
-                connection=connection,
-            )
+        # Not `control.inspect`: of two workers with one name (cloned hosts) it keeps only the last answer,
+        # and the run of the other one would count as lost.
+        answers = ask_workers(self._app, "query_task", seconds=self._answer_seconds, arguments={"ids": sorted(run_ids)})
         return {
             run_id: worker
-            for answer in answers or []
+            for answer in answers
             for worker, tasks in answer.items()
             for run_id, (state, _request) in tasks.items()
             if state in {"active", "reserved"}
         }
 
     def waiting(self, queues: Collection[str]) -> set[str]:
-        """The run ids that wait in ``queues``, taken by no worker yet.
+        """The run ids that wait in ``queues``, taken by no worker yet; what is no message of Celery's is left aside.
 
         Raises:
             one of BROKER_ERRORS: Redis cannot be reached.
         """
         with self._app.connection_for_read() as connection, connection.channel() as channel:
             messages = [message for queue in queues for message in channel.client.lrange(queue, 0, -1)]
-        return {json.loads(message)["headers"]["id"] for message in messages}
+        return {run_id for message in messages if (run_id := _run_id(message)) is not None}
+
+
+def _run_id(message: bytes) -> str | None:
+    """Of a message that waits in Redis; None where it is none that a worker could take."""
+    try:
+        return str(json.loads(message)["headers"]["id"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        logger.warning("A message in the queue is left aside: it is none of Celery's (%r)", error)
+        return None

@@ -16,7 +16,7 @@ from celery import Celery
 
 from orchestration.fleet.gpus.gpu_check import GpuCheck
 from orchestration.fleet.launching.active_runs import BROKER_ERRORS
-from orchestration.fleet.launching.celery_app import send_run
+from orchestration.fleet.launching.celery_app import ask_workers, send_run
 from orchestration.fleet.working.host_check import HostCheck, Unfit
 from orchestration.fleet.working.worker_panel import GPU_LOST, GPU_WORKS, HOST_UNFIT
 
@@ -116,16 +116,9 @@ class RunGate:
     def _tell(self, command: str, **arguments: Any) -> None:
         for _ in range(TELL_ATTEMPTS):
             try:
-                with self._outbox.connection_for_write() as connection:
-                    answers = self._outbox.control.broadcast(
-                        command,
-                        arguments=arguments,
-                        destination=[self._node],
-                        reply=True,
-                        limit=1,
-                        timeout=TELL_SECONDS,
-                        connection=connection,
-                    )
+                answers = ask_workers(
+                    self._outbox, command, seconds=TELL_SECONDS, arguments=arguments, worker=self._node
+                )
             except BROKER_ERRORS:
                 logger.exception("Cannot tell worker %s: %s", self._node, command)
                 self._wait(TELL_SECONDS)

@@ -61,6 +61,12 @@ def test_missing_frames_of_a_grid_in_whole_milliseconds_are_filled_at_the_declar
     assert numbers(path, number_of) == [max(shown for shown in kept if shown <= index) for index in range(40)]
 
 
+@pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 60])
+def test_a_stream_without_time_stamps_has_the_rate_of_its_headers(make_video, rate):
+    info = probe_video(make_video("camera.h264", 20, rate=rate))
+    assert (info.frame_rate, info.frame_count) == (rate, 20)
+
+
 def test_a_single_frame_is_a_video(make_video):
     info = probe_video(make_video(count=1, rate=NTSC))
     assert (info.frame_count, info.frame_rate) == (1, NTSC)
@@ -252,7 +258,7 @@ def test_other_files_are_refused_with_a_message_that_names_them(tmp_path, make_v
     with pytest.raises(MediaError, match="empty"):
         probe_video(tmp_path / "empty.mp4")
     (tmp_path / "text.mp4").write_text("not a video" * 500)
-    with pytest.raises(MediaError, match="not a readable video"):
+    with pytest.raises(MediaError, match="not a readable video: it is a text file; expected a complete mp4"):
         probe_video(tmp_path / "text.mp4")
     # A play list must not make the server open what it names.
     secret = make_video("secret.ts", 5)
