@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.memory.cost import TokenGrid, pass_bytes, pass_cost, step_flops, weight_bytes
-from libs.one_to_all.memory.plan import sampling_bytes
+from libs.one_to_all.memory.estimates import sampling_bytes
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.sampling.pixels import uint8_from_signed

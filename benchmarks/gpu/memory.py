@@ -14,8 +14,8 @@ from measuring.subject import Subject, fp8_copy, make_subject
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import block_bytes, weight_bytes
+from libs.one_to_all.memory.estimates import kept_bytes, sampling_bytes
 from libs.one_to_all.memory.offload import BlockOffload
-from libs.one_to_all.memory.plan import kept_bytes, sampling_bytes
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.speed_options import SpeedOptions
 

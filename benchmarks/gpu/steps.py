@@ -13,7 +13,7 @@ from measuring.subject import Subject, make_subject, make_transformer
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import pass_cost, step_flops
-from libs.one_to_all.memory.plan import kept_bytes, sampling_bytes
+from libs.one_to_all.memory.estimates import kept_bytes, sampling_bytes
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.speed_options import SpeedOptions
 

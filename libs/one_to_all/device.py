@@ -8,6 +8,8 @@ import torch
 from libs.errors import DeviceError
 
 SETTING = "ONE_TO_ALL_DEVICE"
+HOST = torch.device("cpu")
+"""This machine's memory."""
 
 
 def resolve_device(name: str) -> torch.device:

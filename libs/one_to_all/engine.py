@@ -14,7 +14,8 @@ import torch
 
 from libs.errors import DeviceError, DeviceOutOfMemoryError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.device import default_dtype, resolve_device
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.device import HOST, default_dtype, resolve_device
 from libs.one_to_all.events import (
     AnimationEvent,
     AnimationInputs,
@@ -33,7 +34,6 @@ from libs.one_to_all.sampling.guidance import Guidance, plan_guidance
 from libs.one_to_all.sampling.long_video import MakeChunk, animate_chunks, chunk_poses
 from libs.one_to_all.sampling.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
 from libs.one_to_all.sampling.vae import decode_latents, encode_latents
-from libs.one_to_all.shared_host_memory import SharedHostMemory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.fp8 import computes_in_fp8
 from libs.one_to_all.weights.loading import LoadedNetworks, load_networks
@@ -55,19 +55,13 @@ class AnimationEngine:
     memory_plan: MemoryPlan | RankPlans | None = None
     """Where the networks lie; None for wherever they were loaded to."""
 
-    def __init__(
-        self,
-        networks: LoadedNetworks,
-        device: torch.device,
-        dtype: torch.dtype,
-        shared: SharedHostMemory | None = None,
-    ) -> None:
+    def __init__(self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype) -> None:
         self.networks = networks
         self.device = device
         self.dtype = dtype
         self.drop_text_encoder = False
         """Whether its memory is given back once a clip's prompts are encoded; new prompts load it again."""
-        self._placement = Placement(networks, device, shared)
+        self._placement = Placement(networks, device)
         self._lora_branches = LoraBranches(networks.transformer, dtype)
         self.denoise: Denoise = denoise
         """How a chunk is denoised; the leader of several ranks replaces it by what they do together."""
@@ -81,7 +75,6 @@ class AnimationEngine:
         lora: LoraFile | None = None,
         speed: SpeedOptions = DEFAULT_SPEED,
         plan: MemoryPlan | None = None,
-        shared: SharedHostMemory | None = None,
     ) -> Self:
         """Load the networks of one model repository.
 
@@ -92,7 +85,6 @@ class AnimationEngine:
             lora: added to the weights of the transformer, or beside them where they are FP8.
             speed: how the transformer computes.
             plan: where the networks lie, and how long; all on the device when left out.
-            shared: where blocks that ``plan`` wants on the host lie, for several processes; its turn is held.
 
         Raises:
             ModelFilesError: a file is missing or wrong, or the LoRA is for another network.
@@ -103,8 +95,16 @@ class AnimationEngine:
         dtype = dtype or default_dtype(resolved)
         with _weights_fit(resolved):
             beside = takes_loras_beside_weights(layout)
-            networks = load_networks(layout, resolved, dtype, None if beside else lora, speed, plan, shared)
-            engine = cls(networks, resolved, dtype, shared)
+            networks = load_networks(
+                layout,
+                resolved,
+                dtype,
+                None if beside else lora,
+                transformer_on=HOST if plan is not None and plan.transformer == "offloaded" else None,
+                text_encoder_on=HOST if plan is not None and plan.text_encoder == "on the host" else None,
+            )
+            apply_speed(networks.transformer, speed, resolved, dtype)
+            engine = cls(networks, resolved, dtype)
             if beside:
                 engine.use_lora(lora)
             if plan is not None:

@@ -17,7 +17,7 @@ import torch
 
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.verification.digests import Signature
-from libs.one_to_all.device import default_dtype, resolve_device
+from libs.one_to_all.device import HOST, default_dtype, resolve_device
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.memory.device_memory import bytes_when_loaded, device_memory
@@ -28,7 +28,7 @@ from libs.one_to_all.parallel.engine import ParallelEngine, devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
-from libs.one_to_all.weights.loading import HOST, weight_files
+from libs.one_to_all.weights.loading import weight_files
 from libs.one_to_all.weights.lora_branches import takes_loras_beside_weights
 from libs.one_to_all.weights.lora_file import LoraFile
 

@@ -143,16 +143,6 @@ def bytes_by_block(network: NetworkConfig, *, fp8: bool = False) -> Counter[str]
     return sizes
 
 
-def fp8_bytes_by_block(network: NetworkConfig) -> Counter[str]:
-    """Of the FP8 weights and their scales alone, by block as above: what nothing changes once it is loaded."""
-    sizes: Counter[str] = Counter()
-    for name, shape in _tensors(network):
-        path = name.split(".")
-        if "blocks" in path and is_quantized(name, shape):
-            sizes[".".join(path[: path.index("blocks") + 2])] += _tensor_bytes(name, shape, True)
-    return sizes
-
-
 def pass_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
     """The least memory traffic of a pass in bfloat16: every weight once, and the token stream between operations.
 

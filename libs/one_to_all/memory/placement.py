@@ -6,11 +6,11 @@ the text encoder after the prompt (``engine``, between two steps of a clip).
 
 import torch
 
+from libs.one_to_all.device import HOST
 from libs.one_to_all.memory.offload import BlockOffload
 from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.shared_host_memory import SharedHostMemory
-from libs.one_to_all.weights.loading import HOST, LoadedNetworks
+from libs.one_to_all.weights.loading import LoadedNetworks
 
 
 class TransformerPlacement:
@@ -19,22 +19,18 @@ class TransformerPlacement:
     Args:
         transformer: anywhere; a plan is carried out by :meth:`follow`.
         device: where it computes.
-        shared: where its blocks lie on the host; None for memory of their own.
     """
 
-    def __init__(
-        self, transformer: OneToAllTransformer3DModel, device: torch.device, shared: SharedHostMemory | None = None
-    ) -> None:
+    def __init__(self, transformer: OneToAllTransformer3DModel, device: torch.device) -> None:
         self._transformer = transformer
         self._device = device
-        self._shared = shared
         self._offload: BlockOffload | None = None
 
     def follow(self, plan: MemoryPlan) -> None:
         """Keep its blocks on the host, or all of it on the device."""
         offloaded = plan.transformer == "offloaded"
         if offloaded and self._offload is None:
-            self._offload = BlockOffload(self._transformer, self._device, self._shared)
+            self._offload = BlockOffload(self._transformer, self._device)
         elif not offloaded and self._offload is not None:
             self._offload.remove()
             self._offload = None
@@ -66,13 +62,12 @@ class Placement:
     Args:
         networks: on any device; a plan is carried out by :meth:`follow`.
         device: where they compute.
-        shared: see :class:`TransformerPlacement`.
     """
 
-    def __init__(self, networks: LoadedNetworks, device: torch.device, shared: SharedHostMemory | None = None) -> None:
+    def __init__(self, networks: LoadedNetworks, device: torch.device) -> None:
         self._networks = networks
         self._device = device
-        self._transformer = TransformerPlacement(networks.transformer, device, shared)
+        self._transformer = TransformerPlacement(networks.transformer, device)
 
     def follow(self, plan: MemoryPlan) -> None:
         """Move what the plan wants elsewhere; first what leaves the device, then what comes to it."""

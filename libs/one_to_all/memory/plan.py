@@ -10,9 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from libs.model_repo.variants import ModelVariant, NetworkConfig
-from libs.one_to_all.memory.activation_estimate import ALONE, WorkShare, decoding_bytes, kept_bytes, sampling_bytes
 from libs.one_to_all.memory.cost import TokenGrid, weight_bytes
-from libs.one_to_all.memory.host_estimate import block_sizes, page_locked_bytes, shared_bytes
+from libs.one_to_all.memory.estimates import (
+    ALONE,
+    WorkShare,
+    block_sizes,
+    decoding_bytes,
+    kept_bytes,
+    page_locked_bytes,
+    sampling_bytes,
+)
 from libs.settings.values import MemoryPlanName
 
 Transformer = Literal["resident", "offloaded"]
@@ -56,8 +63,6 @@ class MemoryPlan:
         phases: bytes on the device by item, for each phase of a clip.
         host: bytes in the host's memory by item; those of page-locking are by how much torch rounds up blocks.
         free_bytes: what the plan was made for.
-        common_host_bytes: of the blocks in ``host``, those that processes with such plans can have in common.
-        own_host_bytes: what each of them then has of its own, as torch rounds it up.
         host_free_bytes: the same of the host's memory; None where that was not looked at.
     """
 
@@ -69,8 +74,6 @@ class MemoryPlan:
     phases: Mapping[Phase, Mapping[str, int]]
     host: Mapping[HostItem, int]
     free_bytes: int
-    common_host_bytes: int = 0
-    own_host_bytes: int = 0
     host_free_bytes: int | None = None
 
     @property
@@ -233,9 +236,6 @@ def _plans(
                 }
                 decoding = {"intermediate results": decoding_bytes(grid, tiled=tiled)} if share.leads else {}
                 at_rest, moving, dequantized, host = _transformer_bytes(weights, transformer, fp8)
-                common = own = 0
-                if transformer == "offloaded":
-                    common, own = shared_bytes(weights.variant.network, weights.lora, fp8=fp8)
                 at_rest |= {"VAE": weights.vae} if share.leads else {}
                 encoder: dict[HostItem, int] = {"text encoder": weights.text_encoder}
                 kept = encoder if text_encoder == "resident" else {}
@@ -253,8 +253,6 @@ def _plans(
                     phases=phases,
                     host=host | (encoder if text_encoder == "on the host" else {}),
                     free_bytes=free_bytes,
-                    common_host_bytes=common,
-                    own_host_bytes=own,
                 )
 
 

@@ -11,8 +11,8 @@ import torch
 from libs.errors import DeviceError
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS, ModelVariant
-from libs.one_to_all.memory.activation_estimate import ALONE, WorkShare
 from libs.one_to_all.memory.device_memory import bytes_of_file, bytes_of_folder
+from libs.one_to_all.memory.estimates import ALONE, WorkShare
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions, largest_usual_clip
 from libs.one_to_all.memory.plan import GB, MemoryPlan, plan_memory
 from libs.one_to_all.weights.lora_file import LoraFile

@@ -5,7 +5,6 @@ next chunk starts them again. What does not belong here: processes (``ranks``), 
 """
 
 import gc
-import os
 import weakref
 from collections.abc import Iterator
 
@@ -25,7 +24,6 @@ from libs.one_to_all.parallel.ranks import Ranks, new_folder
 from libs.one_to_all.sampling.chunk_plan import Chunk
 from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.sampling.long_video import chunk_poses
-from libs.one_to_all.shared_host_memory import open_shared_memory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.lora_file import LoraFile
 
@@ -143,8 +141,6 @@ class ParallelEngine(AnimationEngine):
         if self.device.type == "cpu":
             threads = max(1, torch.get_num_threads() // self.plan.ranks)
         plans = self.memory_plan.plans if isinstance(self.memory_plan, RankPlans) else None
-        shared = isinstance(self.memory_plan, RankPlans) and self.memory_plan.shares_blocks
-        shared_memory = open_shared_memory() if shared else None
         setups = [
             RankSetup(
                 rank,
@@ -157,15 +153,10 @@ class ParallelEngine(AnimationEngine):
                 threads,
                 folder / "store",
                 plans[rank] if plans else None,
-                shared_memory,
             )
             for rank, device in enumerate(self._devices)
         ]
-        try:
-            ranks = Ranks.start(setups, folder)
-        finally:
-            if shared_memory is not None:
-                os.close(shared_memory)  # the ranks have it open, and it goes with them
+        ranks = Ranks.start(setups, folder)
         weakref.finalize(self, ranks.end)
         return ranks
 

@@ -38,8 +38,6 @@ class RankSetup:
         threads: of arithmetic on the CPU; None leaves it to torch.
         store: a file through which the ranks find each other.
         memory_plan: where this rank's networks lie; None for all on the device.
-        shared_memory: an inherited descriptor, for the blocks that ranks keep on the host (``shared_host_memory``);
-            None for memory of their own.
     """
 
     rank: int
@@ -52,7 +50,6 @@ class RankSetup:
     threads: int | None
     store: Path
     memory_plan: MemoryPlan | None = None
-    shared_memory: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,22 @@ import torch
 
 from libs.errors import DeviceError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.memory.activation_estimate import MOST_PASSES, WorkShare
+from libs.one_to_all.memory.estimates import MOST_PASSES, WorkShare
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.memory.plan import GB, MemoryPlan
 from libs.one_to_all.memory.plan_choice import choose_plan, fp8_layout
 from libs.one_to_all.parallel.messages import LEADER
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
 from libs.one_to_all.parallel.shares import share_of
-from libs.one_to_all.shared_host_memory import can_share_host_memory
 from libs.one_to_all.weights.lora_file import LoraFile
 
 
 @dataclass(frozen=True)
 class RankPlans:
-    """A plan per rank, with its device; all take the weights of one variant.
-
-    Where ``shares_blocks``, there is one copy of those that lie on the host, whatever the number of ranks; beside FP8
-    weights each rank has the little that a LoRA may change.
-    """
+    """A plan per rank, with its device; all take the weights of one variant."""
 
     devices: tuple[str, ...]
     plans: tuple[MemoryPlan, ...]
-    shares_blocks: bool
 
     @property
     def variant(self) -> str:
@@ -49,14 +43,7 @@ class RankPlans:
     @property
     def host_bytes(self) -> int:
         """What the weights of all ranks that lie in the host's memory take there."""
-        if not self.shares_blocks:
-            return sum(plan.host_bytes for plan in self.plans)
-        encoders = sum(plan.host.get("text encoder", 0) for plan in self.plans)
-        return (
-            encoders
-            + max(plan.common_host_bytes for plan in self.plans)
-            + sum(plan.own_host_bytes for plan in self.plans)
-        )
+        return sum(plan.host_bytes for plan in self.plans)
 
     def resting_bytes(self, device: torch.device) -> int:
         """Of weights on ``device`` between two passes; of the host where the ranks have other devices."""
@@ -142,7 +129,7 @@ def plan_ranks(
     plans = plans_of(layout)
     if fp8 is not None:
         plans = min(plans, plans_of(fp8), key=_worst)  # the first of equals: exact weights
-    ranks = RankPlans(tuple(devices), plans, shares_blocks=can_share_host_memory())
+    ranks = RankPlans(tuple(devices), plans)
     if host_free_bytes is not None:
         _check_host(ranks, parallel, host_free_bytes)
     return ranks
@@ -165,7 +152,7 @@ def _check_host(ranks: RankPlans, parallel: ParallelPlan, free_bytes: int) -> No
         needed = math.ceil(ranks.host_bytes / GB)
         raise DeviceError(
             f"{SETTING}={parallel}: {offloading} of {parallel.ranks} ranks would keep {needed} GB of weights in this "
-            f"machine's memory{'' if ranks.shares_blocks else ', each its own'}, and {free_bytes // GB} GB are free: "
+            f"machine's memory, each its own, and {free_bytes // GB} GB are free: "
             "divide the work among fewer ranks, allow FP8 weights (ONE_TO_ALL_ALLOW_FP8), use a smaller variant, or "
             "devices with more memory"
         )

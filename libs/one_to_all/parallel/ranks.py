@@ -89,12 +89,11 @@ class Ranks:
         for setup in setups:
             ours, theirs = Pipe()
             # A log of its own: the worker's output at this moment may belong to one run, and the ranks outlive it.
-            inherited = [theirs.fileno(), *([] if setup.shared_memory is None else [setup.shared_memory])]
             with theirs, self._log(setup.rank).open("wb") as log:
                 processes.append(
                     subprocess.Popen(
                         [*command, str(theirs.fileno()), str(self._folder)],
-                        pass_fds=inherited,
+                        pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,

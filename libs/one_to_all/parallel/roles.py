@@ -7,13 +7,14 @@ where the memory plan of its own device wants them. What does not belong here: m
 
 import gc
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.device import HOST
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs
 from libs.one_to_all.memory.placement import TransformerPlacement
@@ -25,8 +26,7 @@ from libs.one_to_all.parallel.shared_passes import SharedPasses
 from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.sampling.schedule import build_scheduler
-from libs.one_to_all.shared_host_memory import SharedHostMemory
-from libs.one_to_all.weights.loading import load_planned_transformer
+from libs.one_to_all.weights.loading import load_transformer
 from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_beside_weights
 from libs.one_to_all.weights.lora_file import LoraFile
 
@@ -48,17 +48,9 @@ class Leader:
     def __init__(
         self, setup: RankSetup, device: torch.device, dtype: torch.dtype, mesh: DeviceMesh, connection: Connection
     ) -> None:
-        self._shared = _shared_memory(setup, device)
-        with _turn_to_load(setup, self._shared):
-            self._engine = AnimationEngine.load(
-                setup.layout,
-                str(device),
-                dtype,
-                lora=setup.lora,
-                speed=setup.speed,
-                plan=setup.memory_plan,
-                shared=self._shared,
-            )
+        self._engine = AnimationEngine.load(
+            setup.layout, str(device), dtype, lora=setup.lora, speed=setup.speed, plan=setup.memory_plan
+        )
         self._denoising = _shared_denoising(setup, device, self._engine.networks.transformer, mesh)
         self._connection = connection
         self._make_chunk: ChunkMaker | None = None
@@ -86,8 +78,7 @@ class Leader:
 
     def follow(self, plan: MemoryPlan) -> None:
         """See :meth:`AnimationEngine.follow`."""
-        with _turn(self._shared):
-            self._engine.follow(plan)
+        self._engine.follow(plan)
 
     def use_lora(self, lora: LoraFile | None) -> None:
         """See :meth:`AnimationEngine.use_lora`."""
@@ -116,18 +107,16 @@ class Follower:
     ) -> None:
         beside = takes_loras_beside_weights(setup.layout)
         fused = None if beside else setup.lora
-        self._shared = _shared_memory(setup, device)
         self._scheduler = build_scheduler()
-        with _turn_to_load(setup, self._shared):
-            self._transformer = load_planned_transformer(
-                setup.layout, device, dtype, fused, setup.speed, setup.memory_plan, self._shared
-            )
-            self._placement = TransformerPlacement(self._transformer, device, self._shared)
-            self._lora_branches = LoraBranches(self._transformer, dtype)
-            if beside:
-                self.use_lora(setup.lora)
-            if setup.memory_plan is not None:
-                self.follow(setup.memory_plan)
+        offloaded = setup.memory_plan is not None and setup.memory_plan.transformer == "offloaded"
+        self._transformer = load_transformer(setup.layout, HOST if offloaded else device, dtype, fused)
+        apply_speed(self._transformer, setup.speed, device, dtype)
+        self._placement = TransformerPlacement(self._transformer, device)
+        self._lora_branches = LoraBranches(self._transformer, dtype)
+        if beside:
+            self.use_lora(setup.lora)
+        if setup.memory_plan is not None:
+            self.follow(setup.memory_plan)
         self._denoising = _shared_denoising(setup, device, self._transformer, mesh)
 
     def make(self, _message: MakeChunk | JoinChunk, _is_stopped: IsStopped) -> None:
@@ -136,8 +125,7 @@ class Follower:
 
     def follow(self, plan: MemoryPlan) -> None:
         """Move the transformer to where ``plan`` wants it."""
-        with _turn(self._shared):
-            self._placement.follow(plan)
+        self._placement.follow(plan)
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -151,22 +139,6 @@ class Follower:
         self._denoising.forget_clip()
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def _shared_memory(setup: RankSetup, device: torch.device) -> SharedHostMemory | None:
-    if setup.shared_memory is None:
-        return None
-    return SharedHostMemory(setup.shared_memory, setup.store.with_name("turn"), page_locked=device.type == "cuda")
-
-
-def _turn(shared: SharedHostMemory | None) -> AbstractContextManager[object]:
-    return nullcontext() if shared is None else shared.turn
-
-
-def _turn_to_load(setup: RankSetup, shared: SharedHostMemory | None) -> AbstractContextManager[object]:
-    """Ranks load side by side, but for those whose blocks go to the shared memory: one reads them for all."""
-    offloads = setup.memory_plan is not None and setup.memory_plan.transformer == "offloaded"
-    return _turn(shared if offloads else None)
 
 
 def _shared_denoising(

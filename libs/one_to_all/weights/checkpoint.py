@@ -7,7 +7,7 @@ All headers are checked before the first tensor is touched. Tensors are then rea
 to where they stay (``weight_reading``): the peak is the finished model and a few buffers, never two models.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,18 +26,12 @@ _SHOWN_NAMES = 5
 
 
 def assign_checkpoint(
-    model: nn.Module,
-    folder: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    mending_command: str,
-    left_out: Collection[str] = (),
+    model: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype, mending_command: str
 ) -> None:
     """Give ``model`` (on the meta device) the weights in ``folder``: an index with its shards, or a single file.
 
     Parameters end on ``device`` in ``dtype`` and without gradients. Nothing refers to the files afterwards, so a file
-    that changes cannot change a loaded model, and results do not depend on how tensors are aligned in it. Those that
-    are ``left_out`` are checked in the headers, but not read: one NaN stands for all values.
+    that changes cannot change a loaded model, and results do not depend on how tensors are aligned in it.
 
     Raises:
         ModelFilesError: a shard is missing, cut off or not what the index says; a parameter is missing, unknown, of
@@ -46,12 +40,7 @@ def assign_checkpoint(
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         sources = [_source(path, name, tensor, dtype) for path, name, tensor in _checked_tensors(folder, shapes)]
-        tensors = read_weights([source for source in sources if source.name not in left_out], device)
-        for source in sources:
-            if source.name in left_out:
-                nan = torch.full((), torch.nan, dtype=source.dtype, device=device)
-                tensors[source.name] = nan.expand(source.stored.info.shape)
-        model.load_state_dict(tensors, assign=True)
+        model.load_state_dict(read_weights(sources, device), assign=True)
     except ModelFilesError as error:
         raise ModelFilesError(f"{error}; to mend it: `{mending_command}`") from error.__cause__
     model.requires_grad_(False)

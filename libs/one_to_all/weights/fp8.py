@@ -205,18 +205,6 @@ def computes_in_fp8(model: nn.Module) -> bool:
     return any(isinstance(layer, Fp8Linear) and layer.computes_in_fp8 for layer in model.modules())
 
 
-def names_held_in_fp8(model: nn.Module) -> frozenset[str]:
-    """Of the weights of all :class:`Fp8Linear` in ``model`` and of their scales; nothing changes these."""
-    names = {
-        f"{path}.{name}" if path else name
-        for path, layer in model.named_modules()
-        if isinstance(layer, Fp8Linear)
-        for name in ("weight", SCALE_SUFFIX[1:])
-        if getattr(layer, name) is not None
-    }
-    return frozenset(names)
-
-
 def dequantize_other_layers(model: nn.Module, dtype: torch.dtype) -> None:
     """After loading: give layers that are not linear their weight in ``dtype``, and drop what only files need."""
     model._buffers.pop(_MARKER, None)

@@ -17,21 +17,14 @@ from libs.errors import ModelFilesError, OneToAllError
 from libs.model_repo.files.parameters import FP8_DTYPES
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.verification.verify import mending_command
-from libs.one_to_all.compilation import apply_speed
-from libs.one_to_all.memory.offload import constant_names_in_blocks
-from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.network.finite import is_finite
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.sampling.schedule import TRAIN_TIMESTEPS, build_scheduler
 from libs.one_to_all.sampling.text import PromptEncoder
-from libs.one_to_all.shared_host_memory import SharedHostMemory
-from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.checkpoint import assign_checkpoint, assign_shared_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.weights.fp8 import dequantize_other_layers, hold_weights_in_fp8, problem_of_scales
 from libs.one_to_all.weights.lora import fuse_lora
 from libs.one_to_all.weights.lora_file import LoraFile
-
-HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,59 +42,37 @@ def load_networks(
     device: torch.device,
     dtype: torch.dtype,
     lora: LoraFile | None = None,
-    speed: SpeedOptions = DEFAULT_SPEED,
-    plan: MemoryPlan | None = None,
-    shared: SharedHostMemory | None = None,
+    *,
+    transformer_on: torch.device | None = None,
+    text_encoder_on: torch.device | None = None,
 ) -> LoadedNetworks:
     """Load everything of ``layout`` in ``dtype``, and fuse ``lora`` into the transformer, which then is not FP8.
 
-    What ``plan`` wants on the host is loaded there. Blocks that ``shared`` holds already are not loaded.
+    Args:
+        layout: where the files lie.
+        device: for all networks.
+        dtype: of all networks; weights of an FP8 variant stay in FP8.
+        lora: fused into the transformer; None for no LoRA.
+        transformer_on: another device for the transformer's weights.
+        text_encoder_on: another device for the text encoder.
 
     Raises:
         ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
-        DeviceError: see ``apply_speed``.
     """
     scheduler = load_scheduler(layout)  # the cheap parts first: their errors need not wait for 40 GB
-    on_host = plan is not None and plan.text_encoder == "on the host"
-    prompt_encoder = load_prompt_encoder(layout, HOST if on_host else device, dtype)
+    prompt_encoder = load_prompt_encoder(layout, text_encoder_on or device, dtype)
     vae = load_vae(layout, device, dtype)
-    transformer = load_planned_transformer(layout, device, dtype, lora, speed, plan, shared)
+    transformer = load_transformer(layout, transformer_on or device, dtype, lora)
     return LoadedNetworks(transformer, vae, prompt_encoder, scheduler)
 
 
-def load_planned_transformer(
-    layout: RepositoryLayout,
-    device: torch.device,
-    dtype: torch.dtype,
-    lora: LoraFile | None,
-    speed: SpeedOptions,
-    plan: MemoryPlan | None,
-    shared: SharedHostMemory | None,
-) -> OneToAllTransformer3DModel:
-    """See :func:`load_transformer`; ready for a placement that follows ``plan``, and puts blocks into ``shared``."""
-    if plan is None or plan.transformer == "resident":
-        return load_transformer(layout, device, dtype, lora, speed)
-    return load_transformer(layout, device, dtype, lora, speed, HOST, shared is not None and shared.filled)
-
-
 def load_transformer(
-    layout: RepositoryLayout,
-    device: torch.device,
-    dtype: torch.dtype,
-    lora: LoraFile | None = None,
-    speed: SpeedOptions = DEFAULT_SPEED,
-    home: torch.device | None = None,
-    without_blocks: bool = False,
+    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, lora: LoraFile | None = None
 ) -> OneToAllTransformer3DModel:
-    """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
-
-    It will compute on ``device``; its weights are on ``home``, which is the same where it is left out. For
-    ``without_blocks`` those of blocks are not read, if they are among the ``constant_names_in_blocks``: they are NaN,
-    take no memory, and wait for others to take their place.
+    """The fine-tuned network on ``device``, in evaluation mode; weights of an FP8 variant stay in FP8.
 
     Raises:
         ModelFilesError: see ``assign_checkpoint`` and ``fuse_lora``.
-        DeviceError: see ``apply_speed``.
     """
     variant = layout.variant
     command = mending_command(variant, "checkpoint", [])
@@ -118,12 +89,10 @@ def load_transformer(
             hold_weights_in_fp8(transformer, tensors)
         except ModelFilesError as error:
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
-    left_out = frozenset(constant_names_in_blocks(transformer)) if without_blocks else frozenset()
-    assign_checkpoint(transformer, layout.root, device if home is None else home, dtype, command, left_out)
+    assign_checkpoint(transformer, layout.root, device, dtype, command)
     dequantize_other_layers(transformer, dtype)
     if lora is not None:
-        fuse_lora(transformer, lora, left_out)
-    apply_speed(transformer, speed, device, dtype)
+        fuse_lora(transformer, lora)
     return transformer.eval()
 
 

@@ -7,8 +7,6 @@ would not restore every bit: a network without it is loaded anew (``warm``). Wha
 file (``lora_changes``), weights in FP8 (``lora_branches``).
 """
 
-from collections.abc import Collection
-
 import torch
 from torch import nn
 
@@ -19,10 +17,8 @@ from libs.one_to_all.weights.lora_file import LoraFile
 
 
 @torch.no_grad()
-def fuse_lora(network: nn.Module, lora: LoraFile, left_out: Collection[str] = ()) -> None:
+def fuse_lora(network: nn.Module, lora: LoraFile) -> None:
     """Add ``lora`` to the weights of ``network``, in place; the network is untouched if an error is raised.
-
-    Parameters that are ``left_out`` stay as they are.
 
     Raises:
         ModelFilesError: see ``read_changes``; or the weights it is for are held in FP8.
@@ -33,9 +29,8 @@ def fuse_lora(network: nn.Module, lora: LoraFile, left_out: Collection[str] = ()
         weight, _ = weight_and_bias(owner, parameters)
         if weight is not None and is_fp8(weight):
             raise ModelFilesError(f"{lora.path}: a LoRA cannot be fused into weights held in FP8 ({owner})")
-    changed = {name: parameter for name, parameter in parameters.items() if name not in left_out}
     for owner, change in changes.items():
-        weight, bias = weight_and_bias(owner, changed)
+        weight, bias = weight_and_bias(owner, parameters)
         if weight is not None:
             add_difference(weight, change.of_weight(weight.shape, weight.device), lora.strength)
         if bias is not None:

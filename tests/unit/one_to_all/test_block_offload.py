@@ -13,8 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from libs.model_repo.files.parameters import TensorInfo
 from libs.model_repo.operations.quantize import quantize_weight
-from libs.one_to_all.memory import offload as block_offload
-from libs.one_to_all.memory.offload import BlockOffload, block_lists
+from libs.one_to_all.memory.offload import BlockOffload, SlotPool, block_lists
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
 from libs.one_to_all.sampling.guidance import plan_guidance
@@ -53,31 +52,38 @@ def transformer(small_transformer):
     return small_transformer(**NETWORK)
 
 
-@pytest.fixture(autouse=True)
-def _used_copies_are_spoilt(monkeypatch):
-    """What uses a block's copy after the block has computed gets NaN (every bit set)."""
-    give_back = BlockOffload.give_back
+class ObservedPool(SlotPool):
+    """Notes what happens to blocks, and spoils a block's copy after the block has computed: every bit set, NaN."""
 
-    def spoil(self, block):
-        slot = self._slot_of(block)
-        give_back(self, block)
+    def __init__(self, device=CPU) -> None:
+        super().__init__(device)
+        self.memory: list[StorageWeakRef] = []
+        """Every piece of device memory that was ever allocated."""
+        self.acquired, self.waited_for, self.copied = [], [], []
+
+    def allocate(self, slot_bytes):
+        super().allocate(slot_bytes)
+        self.memory += [StorageWeakRef(slot.buffer.untyped_storage()) for slot in self.slots]
+
+    def acquire(self, block):
+        self.acquired.append(block.module)
+        if self.slot_of(block) is None:
+            self.waited_for.append(block.module)
+        return super().acquire(block)
+
+    def copy(self, block, beside=None):
+        self.copied.append(block.module)
+        return super().copy(block, beside)
+
+    def release(self, block):
+        slot = self.slot_of(block)
+        super().release(block)
         slot.buffer.fill_(0xFF)
-
-    monkeypatch.setattr(BlockOffload, "give_back", spoil)
 
 
 @pytest.fixture
-def copies(monkeypatch):
-    """Every piece of device memory that is ever taken for blocks."""
-    taken = []
-    make = block_offload._Slot.__init__
-
-    def remembered(slot, *arguments):
-        make(slot, *arguments)
-        taken.append(StorageWeakRef(slot.buffer.untyped_storage()))
-
-    monkeypatch.setattr(block_offload._Slot, "__init__", remembered)
-    return taken
+def pool() -> ObservedPool:
+    return ObservedPool()
 
 
 def test_all_three_lists_take_part(transformer):
@@ -105,16 +111,16 @@ def test_everything_but_the_blocks_goes_to_the_device(transformer):
     in_blocks = {id(tensor) for blocks in block_lists(transformer).values() for tensor in blocks.parameters()}
     others = {tensor.data_ptr() for tensor in transformer.parameters() if id(tensor) not in in_blocks}
     with Moves() as moves:
-        BlockOffload(transformer, CPU)
+        BlockOffload(transformer, CPU, ObservedPool())
     assert moves.found == others
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("intermediate", ["without_image", "without_pose"])
-def test_the_same_bits(transformer, intermediate, dtype):
+def test_the_same_bits(transformer, pool, intermediate, dtype):
     transformer.to(dtype)
     expected = _denoise(transformer, intermediate)
-    offload = BlockOffload(transformer, CPU)
+    offload = BlockOffload(transformer, CPU, pool)
     offloaded = _denoise(transformer, intermediate)
     offload.remove()
     for results in (offloaded, _denoise(transformer, intermediate)):
@@ -122,7 +128,7 @@ def test_the_same_bits(transformer, intermediate, dtype):
         assert torch.isfinite(results[-1]).all()
 
 
-def test_the_same_bits_with_weights_in_fp8(small_transformer):
+def test_the_same_bits_with_weights_in_fp8(small_transformer, pool):
     plain = small_transformer(**NETWORK)
     state, tensors = {}, {}
     for name, tensor in plain.state_dict().items():
@@ -138,20 +144,20 @@ def test_the_same_bits_with_weights_in_fp8(small_transformer):
     model.load_state_dict(state, assign=True)
     model.requires_grad_(False)
     expected = _denoise(model)
-    BlockOffload(model, CPU)
+    BlockOffload(model, CPU, pool)
     assert model.blocks[0].attn1.to_q.weight.dtype == torch.float8_e4m3fn
     assert torch.equal(_denoise(model)[-1], expected[-1])
 
 
-def test_room_for_two_blocks_and_none_after_a_pass(transformer, copies):
+def test_room_for_two_blocks_and_none_after_a_pass(transformer, pool):
     """The memo lives on; it must hold results only, no weights."""
-    offload, memo = BlockOffload(transformer, CPU), ForwardMemo()
+    offload, memo = BlockOffload(transformer, CPU, pool), ForwardMemo()
     largest = max(sum(tensor.nbytes for tensor in block.parameters()) for block in transformer.blocks)
     seen = []
 
     def look(block, *_):
-        seen.append((offload.bytes_on_device, sum(not one.expired() for one in copies)))
-        buffers = {slot.buffer.untyped_storage().data_ptr() for slot in offload._slots}
+        seen.append((offload.bytes_on_device, sum(not one.expired() for one in pool.memory)))
+        buffers = {slot.buffer.untyped_storage().data_ptr() for slot in pool.slots}
         assert {tensor.untyped_storage().data_ptr() for tensor in block.parameters()} < buffers, "computes from a copy"
 
     transformer.blocks[2].ffn.register_forward_hook(lambda *_: look(transformer.blocks[2]))
@@ -159,41 +165,28 @@ def test_room_for_two_blocks_and_none_after_a_pass(transformer, copies):
     assert {count for _, count in seen} == {2}
     assert all(2 * largest <= held < 2.1 * largest for held, _ in seen)
     assert offload.bytes_on_device == 0
-    assert copies
-    assert all(one.expired() for one in copies), "something still uses a block's copy"
+    assert pool.memory
+    assert all(one.expired() for one in pool.memory), "something still uses a block's copy"
     held = {tensor.untyped_storage().data_ptr() for tensor in transformer.blocks[0].parameters()}
     assert len(held) == 1, "a block is one piece of memory on the host"
 
 
-def test_the_next_block_is_on_its_way(transformer, monkeypatch):
+def test_the_next_block_is_prefetched(transformer, pool):
     """After the first step, blocks are waited for only where passes differ: at most once each."""
-    offload, waited, copied = BlockOffload(transformer, CPU), [], []
-    copy, bring = BlockOffload._copy, BlockOffload.bring
-
-    def counted(self, block, beside=None):
-        copied.append(block)
-        return copy(self, block, beside)
-
-    def looked_for(self, block):
-        if self._slot_of(block) is None:
-            waited.append(block)
-        bring(self, block)
-
-    monkeypatch.setattr(BlockOffload, "_copy", counted)
-    monkeypatch.setattr(BlockOffload, "bring", looked_for)
+    offload = BlockOffload(transformer, CPU, pool)
     _denoise(transformer, steps=1)
-    waited.clear()
-    copied.clear()
+    pool.waited_for.clear()
+    pool.copied.clear()
     _denoise(transformer, steps=3)
     passes = 9
     # main blocks in every pass, control in two of three, reference for the two pictures of a step
     computed = passes * 4 + 6 * 2 + 6 * 2
-    assert len(waited) <= passes
-    assert computed <= len(copied) <= computed + 2 * passes
+    assert len(pool.waited_for) <= passes
+    assert computed <= len(pool.copied) <= computed + 2 * passes
     assert offload.bytes_on_device == 0
 
 
-def test_a_block_that_computes_is_never_overwritten():
+def test_a_block_that_computes_is_never_overwritten(pool):
     """Whatever comes next, and however wrong the guess: the orders of these passes foretell nothing."""
     torch.manual_seed(0)
     model = nn.Module()
@@ -201,20 +194,12 @@ def test_a_block_that_computes_is_never_overwritten():
     model.forward = lambda states, order: [states := torch.tanh(model.blocks[index](states)) for index in order][-1]
     orders = [torch.randint(0, 5, (9,)).tolist() for _ in range(20)]
     expected = [model(torch.ones(4), order=order) for order in orders]
-    BlockOffload(model, CPU)
+    BlockOffload(model, CPU, pool)
     assert all(torch.equal(model(torch.ones(4), order=order), one) for order, one in zip(orders, expected, strict=True))
 
 
-def test_blocks_that_a_cache_skips_are_not_copied(transformer, monkeypatch):
-    BlockOffload(transformer, CPU)
-    brought = []
-    bring = BlockOffload.bring
-
-    def noted(self, block):
-        brought.append(block.module)
-        bring(self, block)
-
-    monkeypatch.setattr(BlockOffload, "bring", noted)
+def test_blocks_that_a_cache_skips_are_not_copied(transformer, pool):
+    BlockOffload(transformer, CPU, pool)
     inputs = {
         "hidden_states": _random(1, 16, 3, LATENT, LATENT),
         "timestep": torch.tensor([500.0]),
@@ -228,19 +213,19 @@ def test_blocks_that_a_cache_skips_are_not_copied(transformer, monkeypatch):
     transformer.enable_cache(FirstBlockCacheConfig(threshold=1e-6))
     results = []
     for _ in range(2):
-        brought.clear()
+        pool.acquired.clear()
         with transformer.cache_context("unconditional"):
             results.append(transformer(**inputs).sample)
-    assert [block for block in brought if block in set(transformer.blocks)] == [transformer.blocks[0]]
+    assert [block for block in pool.acquired if block in set(transformer.blocks)] == [transformer.blocks[0]]
     assert torch.equal(results[0], expected)
     assert (results[1] - expected).abs().max() < 1e-4
     transformer.disable_cache()
     assert torch.equal(transformer(**inputs).sample, expected)
 
 
-def test_a_pass_that_fails_leaves_nothing_behind(transformer, copies):
+def test_a_pass_that_fails_leaves_nothing_behind(transformer, pool):
     expected = _denoise(transformer)
-    offload = BlockOffload(transformer, CPU)
+    offload = BlockOffload(transformer, CPU, pool)
 
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -250,13 +235,13 @@ def test_a_pass_that_fails_leaves_nothing_behind(transformer, copies):
         _denoise(transformer)
     handle.remove()
     assert offload.bytes_on_device == 0
-    assert all(one.expired() for one in copies)
+    assert all(one.expired() for one in pool.memory)
     assert torch.equal(_denoise(transformer)[-1], expected[-1])
 
 
-def test_removing_gives_every_tensor_memory_of_its_own(transformer):
+def test_removing_gives_every_tensor_memory_of_its_own(transformer, pool):
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
-    BlockOffload(transformer, CPU).remove()
+    BlockOffload(transformer, CPU, pool).remove()
     after = transformer.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     storages = [tensor.untyped_storage().data_ptr() for tensor in transformer.blocks[0].parameters()]

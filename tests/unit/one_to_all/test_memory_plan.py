@@ -15,8 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from libs.model_repo.variants import VARIANTS, get_variant
-from libs.one_to_all.memory.activation_estimate import WorkShare, decoding_bytes, sampling_bytes
 from libs.one_to_all.memory.cost import TokenGrid
+from libs.one_to_all.memory.estimates import WorkShare, decoding_bytes, sampling_bytes
 from libs.one_to_all.memory.plan import GB, UMT5_XXL_BYTES, MemoryPlan, plan_memory
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.memory.activation_estimate import WorkShare
+from libs.one_to_all.memory.estimates import WorkShare
 from libs.one_to_all.memory.placement import TransformerPlacement
 from libs.one_to_all.memory.plan import plan_memory
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel

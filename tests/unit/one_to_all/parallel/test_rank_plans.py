@@ -10,12 +10,10 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import VARIANTS
 from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.memory import plan as memory_plan
-from libs.one_to_all.memory.activation_estimate import WorkShare
 from libs.one_to_all.memory.device_memory import DeviceMemory
+from libs.one_to_all.memory.estimates import WorkShare
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.memory.plan import GB
-from libs.one_to_all.memory.plan_choice import fp8_layout
-from libs.one_to_all.parallel import rank_plans
 from libs.one_to_all.parallel.engine import devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks, work_share
@@ -105,35 +103,6 @@ def test_ranks_that_share_tokens_need_less(layout):
     shared = _plans(layout, [80, 80], parallel=ParallelPlan(context=2))
     alone = _plans(layout, [80, 80], parallel=ParallelPlan(guidance=2))
     assert shared.plans[1].peak_bytes < alone.plans[1].peak_bytes
-
-
-def test_this_machine_must_hold_the_blocks_that_all_ranks_share(layout):
-    """36.3 GB, whatever the number of ranks; and the text encoder of rank 0."""
-    assert _plans(layout, [24, 24, 24], host=37 * GB).host_bytes == pytest.approx(36.3 * GB, rel=0.01)
-    with pytest.raises(DeviceError, match=r"guidance:3: 3 of 3 ranks would keep 37 GB of .* memory, and 36 GB are"):
-        _plans(layout, [24, 24, 24], host=36 * GB)
-    with pytest.raises(DeviceError, match="would keep 48 GB"):
-        _plans(layout, [12, 12, 12], host=47 * GB)
-
-
-def test_this_machine_must_hold_what_ranks_do_not_share(layout):
-    """FP8 blocks: 18.1 GB in common, 23 MB for each rank, the text encoder of rank 0."""
-    fp8 = fp8_layout(layout)
-    ranks = _plans(fp8, [12, 12, 12], host=30 * GB)
-    assert ranks.host_bytes == pytest.approx((18.13 + 3 * 0.023 + 11.36) * GB, rel=0.001)
-    lora = replace(ranks.plans[1], own_host_bytes=GB)
-    assert replace(ranks, plans=(ranks.plans[0], lora, lora)).host_bytes == pytest.approx(31.5 * GB, rel=0.002)
-    with pytest.raises(DeviceError, match=r"3 of 3 ranks would keep 30 GB of .* memory, and 29 GB"):
-        _plans(fp8, [12, 12, 12], host=29 * GB)
-
-
-def test_a_system_without_memory_that_can_be_shared(layout, monkeypatch):
-    """Three times 18.2 GB, each rounded up to 2**29 bytes: main blocks have 0.41 GB."""
-    monkeypatch.setattr(rank_plans, "can_share_host_memory", lambda: False)
-    fp8 = fp8_layout(layout)
-    assert _plans(fp8, [12, 12, 12], host=100 * GB).host_bytes == pytest.approx((3 * 23.6 + 11.4) * GB, rel=0.01)
-    with pytest.raises(DeviceError, match=r"3 of 3 ranks would keep 8\d GB of .* memory, each its own, and 80 GB"):
-        _plans(fp8, [12, 12, 12], host=80 * GB)
 
 
 class PlayedEngine:
