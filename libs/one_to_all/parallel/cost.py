@@ -5,8 +5,7 @@ What does not belong here: the cost of a pass (``libs.one_to_all.memory.cost``),
 
 from libs.model_repo.variants import NetworkConfig
 from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
-from libs.one_to_all.parallel.plan import ParallelPlan
-from libs.one_to_all.parallel.shares import share_of
+from libs.one_to_all.parallel.plan import ParallelPlan, passes_of_rank
 from libs.one_to_all.sampling.guidance import Guidance
 
 _PATCH = 4
@@ -33,7 +32,7 @@ def busiest_rank_bytes(
 
 
 def _rows(plan: ParallelPlan, guidance: Guidance) -> list[Guidance]:
-    return [Guidance(tuple(share_of(row, plan.guidance, guidance.passes))) for row in range(plan.guidance)]
+    return [Guidance(tuple(passes_of_rank(row, plan.guidance, guidance.passes))) for row in range(plan.guidance)]
 
 
 def _rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, own: Guidance) -> int:

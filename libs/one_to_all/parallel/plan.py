@@ -1,13 +1,13 @@
-"""How the work on one clip is divided among processes, each with a device of its own. Light: no torch.
+"""How the work on one clip is divided among ranks: processes with a device each. Light: no torch.
 
-``guidance`` ranks share the guidance passes of a step; ``context`` ranks share the tokens of each of these passes.
-Their product is the number of processes. What does not belong here: dividing anything (``shared_passes``,
-``shared_tokens``).
+``guidance`` ranks divide the guidance passes of a step; ``context`` ranks split the tokens of each of these passes.
+Their product is the number of ranks. See ``guidance_parallel`` and ``context_parallel`` for doing it.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from libs.errors import InputError, SettingsError
 
@@ -89,6 +89,18 @@ class ParallelPlan:
 
 
 ONE_PROCESS = ParallelPlan()
+
+Item = TypeVar("Item")
+
+
+def passes_of_rank(position: int, size: int, passes: Sequence[Item]) -> Sequence[Item]:
+    """Return the passes that one of ``size`` ranks computes: neighbours in call order, as even as possible.
+
+    The larger parts come last, since the conditional pass comes first and costs most (it has pose and picture of its
+    own). So two ranks divide three passes into the conditional one, and the two others, which by default see the same
+    black picture and share what is made of it.
+    """
+    return passes[position * len(passes) // size : (position + 1) * len(passes) // size]
 
 
 def _every_rank_has_a_head(heads: int, degree: int) -> bool:

@@ -1,7 +1,7 @@
-"""The worker's side of its ranks: starting them, having a chunk made, noticing when one fails, ending all.
+"""The worker's side of its ranks: starts them, has them make chunks, notices when one fails, ends all.
 
-The worker itself is none of the ranks: so it can always answer a cancel, and one rank's end leaves nothing hanging.
-What does not belong here: what a rank does (``rank_process``), clips (``engine``).
+The worker itself is not a rank: so it can always answer a cancel, and the end of one rank leaves nothing hanging. See
+``rank_process`` for the other side.
 """
 
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,23 @@ import numpy as np
 
 from libs.errors import OneToAllError
 from libs.one_to_all.events import StepFinished
+from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.parallel.failures import STOP_SECONDS, error_of_ranks, exit_code
 from libs.one_to_all.parallel.messages import (
     LEADER,
     ChunkMade,
     Failed,
-    FollowPlan,
     Idle,
     JoinChunk,
     MakeChunk,
+    PlaceNetworks,
     RankSetup,
     Ready,
     ReleaseMemory,
+    SetLora,
     StopChunk,
-    UseLora,
 )
+from libs.one_to_all.weights.lora_file import LoraFile
 
 _GATHER_SECONDS = 1.0
 """When one rank fails, others fail for want of it: so long their messages are waited for, to tell which was first."""
@@ -103,7 +105,7 @@ class Ranks:
                 )
             connections.append(ours)
             self._send(setup.rank, setup)
-        self._wait_until_ready()
+        self._wait_until_ready(range(len(setups)))
 
     @property
     def process_ids(self) -> list[int]:
@@ -146,10 +148,21 @@ class Ranks:
 
     def release_memory(self) -> None:
         """Have all ranks give back what no clip needs any more; it is free when this returns."""
-        self.tell([ReleaseMemory()] * len(self._connections))
+        self._tell_all(ReleaseMemory())
 
-    def tell(self, messages: Sequence[FollowPlan | UseLora | ReleaseMemory]) -> None:
-        """Have each rank do what its message says, between two clips; returns when all have done so.
+    def set_lora(self, lora: LoraFile | None) -> None:
+        """Have all ranks use this LoRA and no other beside FP8 weights, between two clips."""
+        self._tell_all(SetLora(lora))
+
+    def place(self, plan: MemoryPlan) -> None:
+        """Have the leader move its networks, between two clips; the transformers of the others never move."""
+        self._tell({LEADER: PlaceNetworks(plan)})
+
+    def _tell_all(self, message: ReleaseMemory | SetLora) -> None:
+        self._tell(dict.fromkeys(range(len(self._connections)), message))
+
+    def _tell(self, messages: Mapping[int, PlaceNetworks | SetLora | ReleaseMemory]) -> None:
+        """Have ranks do what their messages say, between two clips; returns when they have done so.
 
         Raises:
             OneToAllError, RankError: see :meth:`make_chunk`; all ranks are ended then.
@@ -159,9 +172,9 @@ class Ranks:
         if self._ended:
             return
         try:
-            for rank, message in enumerate(messages):
+            for rank, message in messages.items():
                 self._send(rank, message)
-            self._wait_until_ready()
+            self._wait_until_ready(messages)
         except BaseException:
             self.end()
             raise
@@ -181,8 +194,8 @@ class Ranks:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._nothing_is_left = True  # else, after an interrupt, whoever ends them next does the rest
 
-    def _wait_until_ready(self) -> None:
-        waited_for = set(range(len(self._connections)))
+    def _wait_until_ready(self, ranks: Iterable[int]) -> None:
+        waited_for = set(ranks)
         while waited_for:
             rank, message = self._next_message()
             assert isinstance(message, Ready), message

@@ -1,8 +1,7 @@
 """What a rank holds and does: the leader makes chunks with all networks, the others follow with the transformer.
 
-The leader works as the engine of one process does, but for denoising, in which all take part. Each has its networks
-where the memory plan of its own device wants them. What does not belong here: messages of the worker
-(``rank_process``), dividing the work (``shared_*``).
+The leader works as the engine of one process does, except for denoising, in which all take part. See ``rank_process``
+for the messages of the worker, ``guidance_parallel`` and ``context_parallel`` for dividing the work.
 """
 
 import gc
@@ -14,16 +13,14 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from libs.one_to_all.compilation import apply_speed
-from libs.one_to_all.device import HOST
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs
-from libs.one_to_all.memory.placement import TransformerPlacement
 from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.parallel.context_parallel import ContextParallel
+from libs.one_to_all.parallel.denoising import ParallelDenoising
+from libs.one_to_all.parallel.guidance_parallel import GuidanceParallel
 from libs.one_to_all.parallel.messages import ChunkMade, ClipStart, JoinChunk, MakeChunk, RankSetup
-from libs.one_to_all.parallel.shared_denoising import SharedDenoising
-from libs.one_to_all.parallel.shared_passes import SharedPasses
-from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.weights.loading import load_transformer
@@ -59,7 +56,7 @@ class Leader:
 
     @property
     def precision(self) -> str:
-        """Of the engine."""
+        """The precision of its engine."""
         return self._engine.precision
 
     def make(self, message: MakeChunk | JoinChunk, is_stopped: IsStopped) -> None:
@@ -76,13 +73,13 @@ class Leader:
                 results.close()  # type: ignore[attr-defined]  # a generator; tells the other ranks
                 break
 
-    def follow(self, plan: MemoryPlan) -> None:
-        """See :meth:`AnimationEngine.follow`."""
-        self._engine.follow(plan)
+    def place(self, plan: MemoryPlan) -> None:
+        """See :meth:`AnimationEngine.place`."""
+        self._engine.place(plan)
 
-    def use_lora(self, lora: LoraFile | None) -> None:
-        """See :meth:`AnimationEngine.use_lora`."""
-        self._engine.use_lora(lora)
+    def set_lora(self, lora: LoraFile | None) -> None:
+        """See :meth:`AnimationEngine.set_lora`."""
+        self._engine.set_lora(lora)
 
     def release_memory(self) -> None:
         """Forget the latest clip."""
@@ -108,31 +105,23 @@ class Follower:
         beside = takes_loras_beside_weights(setup.layout)
         fused = None if beside else setup.lora
         self._scheduler = build_scheduler()
-        offloaded = setup.memory_plan is not None and setup.memory_plan.transformer == "offloaded"
-        self._transformer = load_transformer(setup.layout, HOST if offloaded else device, dtype, fused)
+        self._transformer = load_transformer(setup.layout, device, dtype, fused)
         apply_speed(self._transformer, setup.speed, device, dtype)
-        self._placement = TransformerPlacement(self._transformer, device)
         self._lora_branches = LoraBranches(self._transformer, dtype)
         if beside:
-            self.use_lora(setup.lora)
-        if setup.memory_plan is not None:
-            self.follow(setup.memory_plan)
+            self.set_lora(setup.lora)
         self._denoising = _shared_denoising(setup, device, self._transformer, mesh)
 
     def make(self, _message: MakeChunk | JoinChunk, _is_stopped: IsStopped) -> None:
         """Take part in the chunk that the leader begins."""
         self._denoising.follow(self._transformer, self._scheduler)
 
-    def follow(self, plan: MemoryPlan) -> None:
-        """Move the transformer to where ``plan`` wants it."""
-        self._placement.follow(plan)
-        gc.collect()
-        torch.cuda.empty_cache()
+    def place(self, _plan: MemoryPlan) -> None:
+        """Do nothing: the transformer of a rank never moves."""
 
-    def use_lora(self, lora: LoraFile | None) -> None:
+    def set_lora(self, lora: LoraFile | None) -> None:
         """See :meth:`LoraBranches.use`."""
-        if self._lora_branches.use(lora):
-            self._placement.parameters_changed()
+        self._lora_branches.use(lora)
 
     def release_memory(self) -> None:
         """Forget the latest clip."""
@@ -143,9 +132,9 @@ class Follower:
 
 def _shared_denoising(
     setup: RankSetup, device: torch.device, transformer: OneToAllTransformer3DModel, mesh: DeviceMesh
-) -> SharedDenoising:
-    return SharedDenoising(
+) -> ParallelDenoising:
+    return ParallelDenoising(
         device,
-        SharedPasses(mesh.get_group("guidance")) if setup.plan.guidance > 1 else None,
-        SharedTokens(transformer, mesh) if setup.plan.context > 1 else None,
+        GuidanceParallel(mesh.get_group("guidance")) if setup.parallel.guidance > 1 else None,
+        ContextParallel(transformer, mesh) if setup.parallel.context > 1 else None,
     )

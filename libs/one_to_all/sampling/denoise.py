@@ -58,9 +58,9 @@ class DenoisingStep:
 
 
 class PassSharing(Protocol):
-    """How the passes of a step are divided among processes (``parallel.shared_passes``)."""
+    """How the passes of a step are divided among processes (``parallel.guidance_parallel``)."""
 
-    def own(self, passes: Sequence[GuidancePass]) -> Sequence[GuidancePass]:
+    def local_passes(self, passes: Sequence[GuidancePass]) -> Sequence[GuidancePass]:
         """Those of ``passes`` that this process makes."""
 
     def exchange(
@@ -122,9 +122,9 @@ def denoise(
             velocities: dict[PassName, torch.Tensor] = {}
             step_guidance = guidance if index < guided_steps else unguided
             passes = step_guidance.passes
-            own_passes = passes if sharing is None else sharing.own(passes)
-            memo.passes_share_images = len({one.black_image for one in own_passes}) < len(own_passes)
-            for guidance_pass in own_passes:
+            local_passes = passes if sharing is None else sharing.local_passes(passes)
+            memo.passes_share_images = len({one.black_image for one in local_passes}) < len(local_passes)
+            for guidance_pass in local_passes:
                 with transformer.cache_context(guidance_pass.name):
                     velocities[guidance_pass.name] = _run_pass(
                         transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo

@@ -12,11 +12,12 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from libs.errors import InputError, ModelFilesError
-from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import EngineSpec
 from libs.one_to_all.events import FramesReady
+from libs.one_to_all.memory.choice import choose_plan
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
-from libs.one_to_all.memory.plan_choice import choose_plan
+from libs.one_to_all.memory.plan import DeviceBudget, MemoryBudget
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.weights.lora import fuse_lora
 from libs.one_to_all.weights.lora_contents import read_contents
@@ -477,33 +478,32 @@ def lora_in_place(own_repository, network) -> LoraFile:
 
 
 def test_fused_where_blocks_stay_on_the_host(own_repository, lora_in_place, make_inputs):
-    plan = choose_plan(own_repository, torch.float32, 0, MemoryOptions(keyword="offload"), ClipSize(16, 16, 5))
+    budget = MemoryBudget((DeviceBudget("cpu", 0),))
+    plan = choose_plan(own_repository, torch.float32, budget, MemoryOptions(keyword="offload"), ClipSize(16, 16, 5))
     options = SamplingOptions("a dancer", "blurred", 2, 1.0, 0.0)
     clips = []
     for lora, followed in ((None, None), (lora_in_place, None), (lora_in_place, plan)):
         engine = AnimationEngine.load(own_repository, "cpu", lora=lora, plan=followed)
         events = engine.animate(make_inputs(5, 16, 16), options)
         clips.append(np.concatenate([event.frames for event in events if isinstance(event, FramesReady)]))
-    assert engine.memory_plan.transformer == "offloaded"
+    assert engine.memory_plan.placement.transformer == "offloaded"
     np.testing.assert_array_equal(clips[1], clips[2])
     assert not np.array_equal(clips[0], clips[1])
 
 
-def test_an_engine_with_a_lora_is_kept_beside_the_one_without(own_repository, lora_in_place):
-    warm.release_engines()
-    plain, _ = warm.warm_engine(own_repository, "cpu")
-    with_lora, load = warm.warm_engine(own_repository, "cpu", lora=lora_in_place)
+def test_an_engine_with_a_lora_is_kept_beside_the_one_without(own_repository, lora_in_place, cache):
+    plain, _ = cache.get_or_load(EngineSpec(own_repository, "cpu"))
+    with_lora, load = cache.get_or_load(EngineSpec(own_repository, "cpu", lora=lora_in_place))
     assert load.cold
-    assert warm.warm_engine(own_repository, "cpu")[0] is plain
-    assert warm.warm_engine(own_repository, "cpu", lora=lora_in_place)[0] is with_lora
-    stronger, load = warm.warm_engine(own_repository, "cpu", lora=replace(lora_in_place, strength=2.0))
+    assert cache.get_or_load(EngineSpec(own_repository, "cpu"))[0] is plain
+    assert cache.get_or_load(EngineSpec(own_repository, "cpu", lora=lora_in_place))[0] is with_lora
+    stronger, load = cache.get_or_load(EngineSpec(own_repository, "cpu", lora=replace(lora_in_place, strength=2.0)))
     assert load.cold
     weights = [engine.networks.transformer.proj_out.weight for engine in (plain, with_lora, stronger)]
     assert torch.equal(weights[0], AnimationEngine.load(own_repository, "cpu").networks.transformer.proj_out.weight)
     assert ((weights[2] - weights[0]) - 2 * (weights[1] - weights[0])).abs().max() < 1e-6
     assert not torch.equal(weights[0], weights[1])
     lora_in_place.path.touch()
-    again, load = warm.warm_engine(own_repository, "cpu", lora=lora_in_place)
+    again, load = cache.get_or_load(EngineSpec(own_repository, "cpu", lora=lora_in_place))
     assert load.cold
     assert again is not with_lora
-    warm.release_engines()

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from libs.errors import ModelFilesError
 from libs.model_repo.operations.quantize import quantize_weight
 from libs.model_repo.variants import get_variant
-from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import EngineSpec
 from libs.one_to_all.events import FramesReady
 from libs.one_to_all.memory.offload import BlockOffload
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
@@ -285,13 +285,6 @@ def test_memory_that_runs_out_leaves_the_network_as_it_was_loaded(network, veloc
     assert branches.use(lora)
 
 
-@pytest.fixture
-def cold():
-    warm.release_engines()
-    yield
-    warm.release_engines()
-
-
 def _clip(engine, inputs) -> np.ndarray:
     events = engine.animate(inputs, SamplingOptions("a dancer", "blurred", 2, 2.0, 1.5))
     return np.concatenate([event.frames for event in events if isinstance(event, FramesReady)])
@@ -299,7 +292,7 @@ def _clip(engine, inputs) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", [None, "offload"])
-def test_a_warm_engine_changes_its_lora(fp8_repository, make_inputs, tmp_path, cold, plan):
+def test_a_warm_engine_changes_its_lora(fp8_repository, make_inputs, tmp_path, cache, plan):
     layout, memory = fp8_repository, MemoryOptions(keyword=plan)
     fresh = AnimationEngine.load(layout, "cpu")
     inputs, without = make_inputs(5), _clip(fresh, make_inputs(5))
@@ -310,36 +303,36 @@ def test_a_warm_engine_changes_its_lora(fp8_repository, make_inputs, tmp_path, c
     assert not np.array_equal(expected[first], expected[second])
     engines = set()
     for lora in (first, None, second, first, None):
-        engine, load = warm.warm_engine(layout, "cpu", lora=lora, memory=memory, clip=ClipSize(32, 32, 5))
+        engine, load = cache.get_or_load(EngineSpec(layout, "cpu", lora=lora, memory=memory), ClipSize(32, 32, 5))
         assert load.cold == (not engines)
         engines.add(engine)
         np.testing.assert_array_equal(_clip(engine, inputs), without if lora is None else expected[lora])
     assert len(engines) == 1
     with pytest.raises(ModelFilesError, match="is missing"):
-        warm.warm_engine(layout, "cpu", lora=LoraFile(tmp_path / "absent.safetensors"), memory=memory)
-    _, load = warm.warm_engine(layout, "cpu", memory=memory, clip=ClipSize(32, 32, 5))
+        cache.get_or_load(EngineSpec(layout, "cpu", lora=LoraFile(tmp_path / "absent.safetensors"), memory=memory))
+    _, load = cache.get_or_load(EngineSpec(layout, "cpu", memory=memory), ClipSize(32, 32, 5))
     assert not load.cold, "a LoRA that cannot be used costs no engine"
 
 
-def test_fp8_weights_that_a_plan_chooses_take_a_lora(repository, fp8_repository, tmp_path, cold):
+def test_fp8_weights_that_a_plan_chooses_take_a_lora(repository, fp8_repository, tmp_path, cache):
     """The request names the plain variant, whose folder holds the LoRA; its FP8 repository lies beside it."""
     layout = replace(repository, root=tmp_path / "plain")
     layout.root.symlink_to(repository.root)
     (tmp_path / fp8_repository.variant.folder).symlink_to(fp8_repository.root)
     memory = MemoryOptions(limit_bytes=1, keyword="resident", allow_fp8=True)
-    engine, load = warm.warm_engine(layout, "cpu", memory=memory, clip=ClipSize(32, 32, 5))
+    engine, load = cache.get_or_load(EngineSpec(layout, "cpu", memory=memory), ClipSize(32, 32, 5))
     assert load.cold
     assert engine.precision == "torch.float32, weights of sandbox-fp8"
     held = engine.bytes_on(CPU)
     lora = _write_lora(tmp_path / "one.safetensors", engine.networks.transformer)
-    with_lora, load = warm.warm_engine(layout, "cpu", lora=lora, memory=memory, clip=ClipSize(32, 32, 5))
+    with_lora, load = cache.get_or_load(EngineSpec(layout, "cpu", lora=lora, memory=memory), ClipSize(32, 32, 5))
     assert with_lora is engine
     assert not load.cold
     assert engine.bytes_on(CPU) > held
-    sampling = engine.memory_plan.phases["sampling"]["transformer"]
-    warm.warm_engine(layout, "cpu", memory=memory, clip=ClipSize(32, 32, 5))
+    sampling = engine.memory_plan.use.phases["sampling"]["transformer"]
+    cache.get_or_load(EngineSpec(layout, "cpu", memory=memory), ClipSize(32, 32, 5))
     assert engine.bytes_on(CPU) == held
-    assert engine.memory_plan.phases["sampling"]["transformer"] < sampling
+    assert engine.memory_plan.use.phases["sampling"]["transformer"] < sampling
 
 
 def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):

@@ -17,14 +17,41 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.memory.cost import TokenGrid
 from libs.one_to_all.memory.estimates import WorkShare, decoding_bytes, sampling_bytes
-from libs.one_to_all.memory.plan import GB, UMT5_XXL_BYTES, MemoryPlan, plan_memory
+from libs.one_to_all.memory.plan import (
+    GB,
+    PLACEMENTS,
+    UMT5_XXL_BYTES,
+    ClipWork,
+    DeviceBudget,
+    MemoryBudget,
+    MemoryPlan,
+    MemoryUse,
+    Placement,
+    memory_use,
+    plan_memory,
+)
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.parallel.shared_tokens import SharedTokens
+from libs.one_to_all.parallel.context_parallel import ContextParallel
 
-VARIANT_14B = get_variant("14b")
+RESIDENT, DROPPED, OFFLOADED = (
+    Placement("resident", "resident"),
+    Placement("resident", "dropped after the prompt"),
+    Placement("offloaded", "dropped after the prompt"),
+)
 _SIZES = st.tuples(st.integers(1, 80).map(lambda n: 16 * n), st.integers(1, 80).map(lambda n: 16 * n))
 _FRAMES = st.integers(0, 40).map(lambda k: 4 * k + 1)
+
+
+def _work(variant: str = "14b", size: tuple[int, int, int] = (480, 832, 81), **changes) -> ClipWork:
+    return ClipWork(VARIANTS[variant], TokenGrid.of(*size), **changes)
+
+
+def _plan(free: float, work: ClipWork | None = None, *, host: float | None = None, **options) -> MemoryPlan:
+    """The plan for one device; all in GB."""
+    host_bytes = None if host is None else round(host * GB)
+    budget = MemoryBudget((DeviceBudget("cuda:0", round(free * GB)),), host_bytes)
+    return plan_memory(budget, work or _work(), **options)
 
 
 @pytest.mark.parametrize(
@@ -40,81 +67,78 @@ _FRAMES = st.integers(0, 40).map(lambda k: 4 * k + 1)
     ],
 )
 def test_plans_for_known_cards(free, allow_fp8, expected):
-    plan = plan_memory(round(free * GB), VARIANT_14B, 480, 832, 81, allow_fp8=allow_fp8)
+    plan = _plan(free, allow_fp8=allow_fp8)
     assert plan.name == expected
     assert plan.fits
 
 
 def test_tiling_is_the_last_resort_and_too_little_is_said():
-    plan = plan_memory(4 * GB, get_variant("1.3b_1"), 1280, 1280, 1)
-    assert plan.vae_tiling
-    nothing = plan_memory(1 * GB, VARIANT_14B, 480, 832, 81)
+    assert _plan(4, _work("1.3b_1", (1280, 1280, 1))).placement.vae_tiling
+    nothing = _plan(1)
     assert not nothing.fits
     assert "DOES NOT FIT" in nothing.describe()
 
 
 def test_a_block_cache_is_counted():
     """Three streams for each of three passes: 34,320 tokens of 5,120 values, two bytes each."""
-    exact, cached = (plan_memory(80 * GB, VARIANT_14B, 480, 832, 81, block_cache=cache) for cache in (False, True))
-    assert cached.phase_bytes["sampling"] - exact.phase_bytes["sampling"] == 9 * 34_320 * 5_120 * 2
-    assert cached.phase_bytes["decoding"] == exact.phase_bytes["decoding"]
+    exact, cached = (memory_use(RESIDENT, _work(block_cache=cache)).phase_bytes for cache in (False, True))
+    assert cached["sampling"] - exact["sampling"] == 9 * 34_320 * 5_120 * 2
+    assert cached["decoding"] == exact["decoding"]
 
 
 def test_a_lora_is_counted_beside_fp8_weights_only():
     """400 MB of a LoRA in 40 blocks: all of it, or that of the two blocks that are on the device at a time."""
-    size, lora = (480, 832, 81), 400 * 10**6
+    lora = 400 * 10**6
 
-    def added(variant: str, keyword: str) -> tuple[int, int]:
-        with_, without = (
-            plan_memory(0, get_variant(variant), *size, keyword=keyword, lora_bytes=count) for count in (lora, 0)
-        )
+    def added(placement: Placement, *, fp8: bool) -> tuple[int, int]:
+        with_, without = (memory_use(placement, _work(lora_bytes=count), fp8=fp8) for count in (lora, 0))
         sampling = with_.phase_bytes["sampling"] - without.phase_bytes["sampling"]
         return sampling, with_.host.get("blocks", 0) - without.host.get("blocks", 0)
 
-    assert added("14b", "resident") == (0, 0)
-    assert added("14b-fp8", "resident") == (lora, 0)
-    assert added("14b-fp8", "offload") == (2 * lora // 40, lora)
+    assert added(RESIDENT, fp8=False) == (0, 0)
+    assert added(RESIDENT, fp8=True) == (lora, 0)
+    assert added(OFFLOADED, fp8=True) == (2 * lora // 40, lora)
 
 
 def test_what_each_phase_holds():
     """One weight at a time is de-quantized; an encoder that stays takes its room to the end."""
-    size = 480, 832, 81
-    fp8 = plan_memory(80 * GB, get_variant("14b-fp8"), *size)
-    assert fp8.text_encoder == "resident"
+    fp8 = memory_use(RESIDENT, _work("14b-fp8"), fp8=True)
     assert fp8.phases["sampling"]["one weight in bfloat16"] == 2 * 5_120 * 13_824
     assert {phase: items.get("text encoder") for phase, items in fp8.phases.items()} == dict.fromkeys(
         ("prompt", "sampling", "decoding"), UMT5_XXL_BYTES
     )
-    dropped = plan_memory(0, VARIANT_14B, *size, keyword="drop-text-encoder")
+    dropped = memory_use(DROPPED, _work())
     assert [phase for phase, items in dropped.phases.items() if "text encoder" in items] == ["prompt"]
+    on_host = memory_use(Placement("resident", "on the host"), _work())
+    assert on_host.host == {"text encoder": UMT5_XXL_BYTES}
+    assert not any("text encoder" in items for items in on_host.phases.values())
 
 
 def test_the_host_must_hold_what_lies_there():
     """36.3 GB of blocks, each rounded up to a power of two: 40 of 2**30 bytes, 8 of 2**29. Half of it in FP8."""
-
-    def plan(card: float, host: float, **options) -> MemoryPlan:
-        sizes = round(card * GB), VARIANT_14B, 480, 832, 81
-        return plan_memory(*sizes, host_free_bytes=round(host * GB), **options)
-
-    assert plan(24, 48).fits
-    assert plan(24, 48).host == {"blocks": 36_251_009_024, "page-locking": 48 * 2**30 - 4 * 2**30 - 36_251_009_024}
-    assert "on the host: 47.2 GB of 48.0 GB free" in plan(24, 48).describe()
-    assert not plan(24, 47).fits
-    assert not plan(24, 47, keyword="offload").fits_host
-    halved = plan(24, 47, allow_fp8=True)
+    assert _plan(24, host=48).fits
+    assert _plan(24, host=48).use.host == {
+        "blocks": 36_251_009_024,
+        "page-locking": 48 * 2**30 - 4 * 2**30 - 36_251_009_024,
+    }
+    assert "on the host: 47.2 GB of 48.0 GB free" in _plan(24, host=48).describe()
+    assert not _plan(24, host=47).fits
+    assert not _plan(24, host=47, placements=[OFFLOADED]).fits_host
+    halved = _plan(24, host=47, allow_fp8=True)
     assert halved.fits
-    assert (halved.variant, halved.transformer) == ("14b-fp8", "offloaded")
-    assert plan(80, 0).transformer == "resident"
+    assert (halved.variant, halved.placement.transformer) == ("14b-fp8", "offloaded")
+    assert _plan(80, host=0).placement.transformer == "resident"
 
 
 def test_what_a_rank_holds():
     """Two thirds of the block cache, half of the tokens, no VAE and no text encoder."""
-    whole, leader, other = (
-        plan_memory(80 * GB, VARIANT_14B, 480, 832, 81, block_cache=True, share=share)
-        for share in (WorkShare(), WorkShare(passes=1), WorkShare(leads=False, passes=2))
-    )
+
+    def use(share: WorkShare) -> MemoryUse:
+        return memory_use(RESIDENT, _work(block_cache=True), share)
+
+    whole, leader, other = map(use, (WorkShare(), WorkShare(passes=1), WorkShare(leads=False, passes=2)))
     stream = 34_320 * 5_120 * 2
-    assert [plan.phases["sampling"]["kept from pass to pass"] for plan in (whole, leader, other)] == [
+    assert [one.phases["sampling"]["kept from pass to pass"] for one in (whole, leader, other)] == [
         (1 + 9) * stream,
         3 * stream,
         (1 + 6) * stream,
@@ -122,29 +146,27 @@ def test_what_a_rank_holds():
     assert other.phases.keys() == {"sampling"}
     assert not {"VAE", "text encoder"} & other.phases["sampling"].keys()
     assert leader.phases.keys() == whole.phases.keys()
-    halves = plan_memory(80 * GB, VARIANT_14B, 480, 832, 81, share=WorkShare(leads=False, context=2))
+    halves = memory_use(RESIDENT, _work(), WorkShare(leads=False, context=2))
     assert halves.phases["sampling"]["kept from pass to pass"] == stream // 2
     assert halves.peak_bytes < other.peak_bytes < whole.peak_bytes
 
 
-@pytest.mark.parametrize(
-    ("keyword", "expected"),
-    [
-        ("resident", "resident"),
-        ("drop-text-encoder", "resident"),
-        ("text-encoder-on-host", "resident"),
-        ("offload", "offloaded"),
-        ("offload-all", "offloaded"),
-        ("tiles", "offloaded"),
-    ],
-)
-def test_a_plan_that_is_named_holds_for_ranks_without_text_encoder(keyword, expected):
-    plan = plan_memory(0, VARIANT_14B, 480, 832, 81, keyword=keyword, share=WorkShare(leads=False))
-    assert (plan.transformer, plan.vae_tiling) == (expected, False)
+def test_a_plan_for_several_ranks_must_fit_each_of_them():
+    """A rank without text encoder and VAE needs 47 GB for the 14B's transformer."""
+
+    def plan(*free: float) -> MemoryPlan:
+        shares = [WorkShare(leads=rank == 0, passes=1) for rank in range(len(free))]
+        devices = [DeviceBudget(f"cuda:{rank}", round(free[rank] * GB), share) for rank, share in enumerate(shares)]
+        return plan_memory(MemoryBudget(tuple(devices)), _work(), [RESIDENT, DROPPED])
+
+    assert plan(80, 48).placement == RESIDENT
+    assert plan(54, 48).placement == DROPPED
+    assert plan(80, 46).ranks_without_room == [1]
+    assert plan(46, 46).ranks_without_room == [0, 1]
 
 
 def test_a_plan_shows_every_item_with_its_bytes():
-    text = plan_memory(80 * GB, VARIANT_14B, 480, 832, 81).describe()
+    text = _plan(80).describe()
     for part in ("37.6 GB  transformer", "11.4 GB  text encoder", "intermediate results", "80.0 GB free, fits"):
         assert part in text
 
@@ -153,27 +175,27 @@ def test_a_plan_shows_every_item_with_its_bytes():
 @given(st.sampled_from(sorted(VARIANTS)), _SIZES, _FRAMES, st.booleans(), st.integers(0, 100), st.integers(0, 100))
 def test_more_memory_never_gives_a_smaller_plan(name, size, frames, allow_fp8, first, second):
     less, more = sorted((first, second))
-    small, large = (plan_memory(free * GB, VARIANTS[name], *size, frames, allow_fp8=allow_fp8) for free in (less, more))
+    work = _work(name, (*size, frames))
+    small, large = (_plan(free, work, allow_fp8=allow_fp8) for free in (less, more))
     order = ["resident", "offloaded"]
     assert large.fits or not small.fits
-    assert order.index(large.transformer) <= order.index(small.transformer)
-    assert large.vae_tiling <= small.vae_tiling
-    if large.transformer == small.transformer:
+    assert order.index(large.placement.transformer) <= order.index(small.placement.transformer)
+    assert large.placement.vae_tiling <= small.placement.vae_tiling
+    if large.placement.transformer == small.placement.transformer:
         assert large.variant.endswith("-fp8") <= small.variant.endswith("-fp8")
         if large.variant == small.variant:
-            encoders = ["resident", "dropped after the prompt", "on the host"]
-            assert encoders.index(large.text_encoder) <= encoders.index(small.text_encoder)
-    for plan in (small, large):
+            assert PLACEMENTS.index(large.placement) <= PLACEMENTS.index(small.placement)
+    for plan, free in ((small, less), (large, more)):
         assert plan.host_bytes >= 0
-        assert all(count >= 0 for items in plan.phases.values() for count in items.values())
-        assert not plan.fits or plan.peak_bytes <= plan.free_bytes
+        assert all(count >= 0 for items in plan.use.phases.values() for count in items.values())
+        assert not plan.fits or plan.use.peak_bytes <= free * GB
 
 
 @pytest.mark.slow
 @given(_SIZES, st.integers(0, 30))
 def test_more_frames_never_need_less(size, groups):
-    short, long = (plan_memory(10**12, VARIANT_14B, *size, 4 * k + 1) for k in (groups, groups + 1))
-    assert short.peak_bytes <= long.peak_bytes
+    short, long = (_plan(1000, _work(size=(*size, 4 * k + 1))) for k in (groups, groups + 1))
+    assert short.use.peak_bytes <= long.use.peak_bytes
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -204,7 +226,7 @@ def _sampling_peak(variant, frames, *, replaced=False, mesh=None):
         model = OneToAllTransformer3DModel(**asdict(network)).eval()
         if mesh is not None:
             with unset_fake_temporarily():
-                tokens = SharedTokens(model, mesh)
+                tokens = ContextParallel(model, mesh)
             tokens.expect_tokens(torch.Size((1, 16, grid.frames - 1, 60, 104)))
         inputs = [
             _empty(1, 16, grid.frames - 1, 60, 104),

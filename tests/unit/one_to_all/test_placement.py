@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 from libs.model_repo.variants import VARIANTS
-from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import EngineCache, EngineSpec, load_engine
 from libs.one_to_all.events import FramesReady
-from libs.one_to_all.memory.device_memory import DeviceMemory
+from libs.one_to_all.memory.choice import DeviceMemory, choose_plan, layout_of_weights
+from libs.one_to_all.memory.cost import TokenGrid
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
-from libs.one_to_all.memory.plan import GB, plan_memory
-from libs.one_to_all.memory.plan_choice import choose_plan, layout_of_weights
+from libs.one_to_all.memory.plan import GB, PLACEMENTS, ClipWork, DeviceBudget, MemoryBudget, plan_memory
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.weights.lora_file import LoraFile
 from libs.settings import Settings
@@ -24,8 +24,12 @@ EXACT = ("offload", "resident", "text-encoder-on-host", "offload-all", "drop-tex
 SIZE = ClipSize(32, 32, 9)
 
 
+def _budget(free_bytes):
+    return MemoryBudget((DeviceBudget("cpu", free_bytes),))
+
+
 def _plan(layout, keyword):
-    return choose_plan(layout, torch.float32, 10**12, MemoryOptions(keyword=keyword), SIZE)
+    return choose_plan(layout, torch.float32, _budget(10**12), MemoryOptions(keyword=keyword), SIZE)
 
 
 def _clip(engine, inputs) -> np.ndarray:
@@ -39,7 +43,7 @@ def test_one_engine_follows_plan_after_plan(repository, make_inputs):
     engine = AnimationEngine.load(repository, "cpu", plan=_plan(repository, EXACT[0]))
     weights = {}
     for keyword in EXACT:
-        engine.follow(_plan(repository, keyword))
+        engine.place(_plan(repository, keyword))
         weights[keyword] = engine.bytes_on(engine.device)
         np.testing.assert_array_equal(_clip(engine, make_inputs(5)), expected, err_msg=keyword)
         assert engine.precision == "torch.float32"
@@ -55,7 +59,7 @@ def test_a_pass_that_a_cancel_interrupts_leaves_no_block_on_the_device(repositor
     def cancel(*_):
         raise KeyboardInterrupt
 
-    transformer, offload = engine.networks.transformer, engine._placement._transformer._offload
+    transformer, offload = engine.networks.transformer, engine.placed.offload
     resting = [tensor.data_ptr() for tensor in offload.tensors]
     handle = transformer.blocks[1].ffn.register_forward_hook(cancel)
     with pytest.raises(KeyboardInterrupt):
@@ -73,8 +77,8 @@ def test_a_lora_beside_weights_moves_with_its_blocks(fp8_repository, tmp_path):
     factors = {"lora_A": torch.ones(2, layer.in_features), "lora_B": torch.ones(layer.out_features, 2)}
     path = tmp_path / "style.safetensors"
     save_file({f"blocks.1.ffn.net.2.{part}.weight": tensor for part, tensor in factors.items()}, path)
-    engine.use_lora(LoraFile(path))
-    moving = {id(tensor) for tensor in engine._placement._transformer.moving}
+    engine.set_lora(LoraFile(path))
+    moving = {id(tensor) for tensor in engine.placed.offload.tensors}
     assert {id(layer.lora_down), id(layer.lora_up)} < moving
 
 
@@ -82,7 +86,7 @@ def test_tiles_are_no_exact_plan(repository):
     engine = AnimationEngine.load(repository, "cpu", plan=_plan(repository, "tiles"))
     assert engine.networks.vae.use_tiling
     assert engine.precision == "torch.float32, VAE in tiles"
-    engine.follow(_plan(repository, "resident"))
+    engine.place(_plan(repository, "resident"))
     assert not engine.networks.vae.use_tiling
     assert engine.precision == "torch.float32"
 
@@ -100,25 +104,29 @@ def test_what_a_setting_asks_for():
 
 @pytest.mark.parametrize("keyword", [*EXACT, "tiles"])
 def test_a_plan_that_is_named_is_taken_whatever_is_free(keyword):
-    assert plan_memory(0, VARIANTS["14b"], 480, 832, 81, keyword=keyword).keyword == keyword
-    assert plan_memory(10**12, VARIANTS["14b"], 480, 832, 81, keyword=keyword).keyword == keyword
+    work = ClipWork(VARIANTS["14b"], TokenGrid.of(480, 832, 81))
+    named = [placement for placement in PLACEMENTS if placement.keyword == keyword]
+    assert len(named) == 1
+    for free_bytes in (0, 10**12):
+        assert plan_memory(_budget(free_bytes), work, named).placement == named[0]
 
 
 def test_a_limit_counts_as_all_there_is(repository):
-    plain = choose_plan(repository, torch.bfloat16, 10**12, MemoryOptions(), None)
-    assert plain.keyword == "resident"
-    limited = choose_plan(repository, torch.bfloat16, 10**12, MemoryOptions(limit_bytes=10**9), None)
-    assert limited.free_bytes == 10**9
-    assert choose_plan(repository, torch.bfloat16, 10**8, MemoryOptions(limit_bytes=10**9), None).free_bytes == 10**8
-    assert not limited.fits
+    def plan(free_bytes, limit_bytes=None):
+        return choose_plan(repository, torch.bfloat16, _budget(free_bytes), MemoryOptions(limit_bytes=limit_bytes))
+
+    assert plan(10**12).placement.keyword == "resident"
+    assert plan(10**12, 10**9).budget == _budget(10**9)
+    assert plan(10**8, 10**9).budget == _budget(10**8)
+    assert not plan(10**12, 10**9).fits
 
 
 def test_what_a_request_adds_is_counted(fp8_repository, tmp_path):
     save_file({"blocks.0.attn1.to_q.diff_b": torch.zeros(10**6)}, tmp_path / "style.safetensors")
 
     def sampling(clip=SIZE, lora=None):
-        plan = choose_plan(fp8_repository, torch.float32, 10**12, MemoryOptions(), clip, lora)
-        return plan.phase_bytes["sampling"]
+        plan = choose_plan(fp8_repository, torch.float32, _budget(10**12), MemoryOptions(), clip, lora)
+        return plan.use.phase_bytes["sampling"]
 
     assert sampling(replace(SIZE, block_cache=True)) > sampling()
     assert sampling(lora=LoraFile(tmp_path / "style.safetensors")) == pytest.approx(sampling() + 4 * 10**6, rel=0.01)
@@ -136,7 +144,7 @@ def test_fp8_weights_are_taken_where_they_are_needed_allowed_and_there(repositor
     much, little = 10**12, 0
 
     def plan(free, *, allow_fp8):
-        return choose_plan(layout, torch.bfloat16, free, MemoryOptions(None, "resident", allow_fp8), SIZE)
+        return choose_plan(layout, torch.bfloat16, _budget(free), MemoryOptions(None, "resident", allow_fp8), SIZE)
 
     assert plan(little, allow_fp8=True).variant == "sandbox"
     fp8 = tmp_path / VARIANTS["sandbox-fp8"].folder
@@ -151,51 +159,42 @@ def test_fp8_weights_are_taken_where_they_are_needed_allowed_and_there(repositor
     assert layout_of_weights(layout, plan(much, allow_fp8=True).variant) == layout
 
 
-@pytest.fixture
-def cold():
-    warm.release_engines()
-    yield
-    warm.release_engines()
-
-
-def test_a_warm_engine_is_moved_not_loaded_again(repository, cold):
-    first, load = warm.warm_engine(repository, "cpu", memory=MemoryOptions(keyword="offload"), clip=SIZE)
+def test_a_warm_engine_is_moved_not_loaded_again(repository, cache):
+    first, load = cache.get_or_load(EngineSpec(repository, "cpu", memory=MemoryOptions(keyword="offload")), SIZE)
     assert load.cold
-    assert first.memory_plan.transformer == "offloaded"
-    second, load = warm.warm_engine(repository, "cpu", memory=MemoryOptions(keyword="resident"), clip=SIZE)
+    assert first.memory_plan.placement.transformer == "offloaded"
+    second, load = cache.get_or_load(EngineSpec(repository, "cpu", memory=MemoryOptions(keyword="resident")), SIZE)
     assert second is first
     assert not load.cold
-    assert first.memory_plan.transformer == "resident"
+    assert first.memory_plan.placement.transformer == "resident"
 
 
-def test_other_engines_go_for_the_room_a_plan_needs(repository, cold, monkeypatch):
+def test_other_engines_are_evicted_for_the_room_that_a_plan_needs(repository):
     """Room for two sandboxes, then a clip for which one of them has to make room."""
     resident = MemoryOptions(keyword="resident")
-    small, large = (choose_plan(repository, torch.float32, 10**12, resident, clip) for clip in (SIZE, None))
+    small, large = (choose_plan(repository, torch.float32, _budget(10**12), resident, clip) for clip in (SIZE, None))
     total = 10**12
-
     loaded = weakref.WeakSet()
-    load_engine = AnimationEngine.load
 
-    def load_and_note(*arguments, **options):
-        engine = load_engine(*arguments, **options)
+    def load_and_note(spec, plan):
+        engine = load_engine(spec, plan)
         loaded.add(engine)
         return engine
 
-    monkeypatch.setattr(AnimationEngine, "load", load_and_note)
-    monkeypatch.setattr(
-        warm, "device_memory", lambda _: DeviceMemory(total - sum(one.bytes_on(one.device) for one in loaded), total)
-    )
+    def memory(_):
+        return DeviceMemory(total - sum(one.bytes_on(one.device) for one in loaded), total)
+
+    cache = EngineCache(load_and_note, memory)
     other = replace(repository, variant=replace(repository.variant, name="other"))
-    for layout in (other, repository):
-        warm.warm_engine(layout, "cpu", memory=resident, clip=SIZE)
+    specs = [EngineSpec(layout, "cpu", memory=resident) for layout in (other, repository)]
+    for spec in specs:
+        cache.get_or_load(spec, SIZE)
     held = {one.bytes_on(one.device) for one in loaded}.pop()
-    total = 2 * held + small.peak_bytes - held  # what an engine holds already needs no room
-    for layout in (other, repository):
-        assert not warm.warm_engine(layout, "cpu", memory=resident, clip=SIZE)[1].cold
-    assert [name for name, _ in warm._kept] == ["other", "sandbox"]
-    total = large.peak_bytes + 10**6
-    assert small.peak_bytes < large.peak_bytes
-    _, load = warm.warm_engine(repository, "cpu", memory=resident)
-    assert not load.cold
-    assert [name for name, _ in warm._kept] == ["sandbox"]
+    total = 2 * held + small.use.peak_bytes - held  # what an engine holds already needs no room
+    for spec in specs:
+        assert not cache.get_or_load(spec, SIZE)[1].cold
+    assert [key.name for key in cache.engines] == ["other", "sandbox"]
+    total = large.use.peak_bytes + 10**6
+    assert small.use.peak_bytes < large.use.peak_bytes
+    assert not cache.get_or_load(specs[1])[1].cold
+    assert [key.name for key in cache.engines] == ["sandbox"]

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from libs.errors import RankError
-from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import EngineSpec
 from libs.one_to_all.events import FramesReady, StepFinished
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.parallel.engine import ParallelEngine
@@ -112,8 +112,8 @@ def test_a_killed_rank_ends_all(parallel, make_inputs, make_options):
     assert not parallel.alive
 
 
-def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_inputs, make_options, tmp_path):
-    """FP8 weights with a LoRA beside them, blocks on the host; then neither. One set of ranks, as one process."""
+def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_inputs, make_options, tmp_path, cache):
+    """A LoRA beside FP8 weights, the text encoder dropped, on the host, and resident: one set of ranks."""
     inputs, options = make_inputs(5, 16, 16), make_options()
     alone = AnimationEngine.load(fp8_repository, "cpu")
     layer = alone.networks.transformer.blocks[1].ffn.net[2]
@@ -122,28 +122,26 @@ def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_i
     save_file({f"blocks.1.ffn.net.2.{part}.weight": tensor for part, tensor in factors.items()}, path)
     expected = {}
     for lora in (None, LoraFile(path)):
-        alone.use_lora(lora)
+        alone.set_lora(lora)
         expected[lora] = _frames(alone.animate(inputs, options))
     assert not np.array_equal(*expected.values())
 
-    warm.release_engines()
     process_ids = set()
-    for lora, keyword in ((LoraFile(path), "offload"), (None, "offload"), (LoraFile(path), "resident")):
-        engine, load = warm.warm_engine(
-            fp8_repository,
-            "cpu",
-            lora=lora,
-            parallel=TWO,
-            memory=MemoryOptions(keyword=keyword),
-            clip=ClipSize(16, 16, 5),
-        )
+    for lora, keyword in (
+        (LoraFile(path), "drop-text-encoder"),
+        (None, "text-encoder-on-host"),
+        (LoraFile(path), "resident"),
+    ):
+        spec = EngineSpec(fp8_repository, "cpu", lora=lora, parallel=TWO, memory=MemoryOptions(keyword=keyword))
+        engine, load = cache.get_or_load(spec, ClipSize(16, 16, 5))
         assert load.cold == (not process_ids)
-        assert engine.memory_plan.name.startswith("rank 0: sandbox-fp8: transformer ")
+        assert engine.memory_plan.placement.keyword == keyword
+        assert engine.memory_plan.name.startswith("rank 0: sandbox-fp8: transformer resident, text encoder ")
         np.testing.assert_array_equal(_frames(engine.animate(inputs, options)), expected[lora])
         process_ids.add(tuple(engine.ranks.process_ids))
     assert len(process_ids) == 1
     del engine
-    warm.release_engines()
+    cache.clear()
     _assert_gone(list(*process_ids))
 
 

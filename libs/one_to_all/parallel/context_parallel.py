@@ -1,10 +1,10 @@
-"""The tokens of each pass divided among ranks (Ulysses), by diffusers' context parallelism and the network's plan.
+"""Context parallelism (Ulysses): ranks split the tokens of each pass, by diffusers' means and the network's plan.
 
 The main stream and the control branch hold a part of the tokens on each rank; for self attention the ranks exchange
 tokens for heads and back. Text, reference features and time embeddings are whole on every rank, so attention to them
-needs no exchange. What diffusers does not cover is added here: counts of tokens that the ranks do not divide with gloo,
-ranks on a CPU, and choosing an attention back-end that can exchange. What does not belong here: which tensors are cut
-(``_cp_plan`` of ``transformer``).
+needs no exchange. Added to what diffusers does: numbers of tokens that gloo ranks do not divide, ranks on a CPU, and
+choosing an attention back-end that can exchange. See ``_cp_plan`` of ``network.transformer`` for the tensors that are
+split.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ from libs.one_to_all.speed_options import ATTENTION_SETTING
 _GATHERED_MODULE = "proj_out"
 
 
-class SharedTokens:
-    """Makes a network share its tokens with the same network on other ranks.
+class ContextParallel:
+    """Splits the tokens of a network with the same network on other ranks.
 
     Args:
         transformer: is changed.
@@ -53,7 +53,7 @@ class SharedTokens:
         registry.register_hook(_GatherTokens(self), name)
 
     def expect_tokens(self, latents_shape: torch.Size) -> None:
-        """The next forwards are given latents of this shape, [B, C, F, h, w]; the prefix adds a frame of tokens."""
+        """Prepare for forwards of latents of this shape, [B, C, F, h, w]; the prefix adds a frame of tokens."""
         _, _, frames, height, width = latents_shape
         _, patch_height, patch_width = self._patch_size
         self._tokens = (frames + 1) * (height // patch_height) * (width // patch_width)
@@ -61,7 +61,7 @@ class SharedTokens:
         self._config.ulysses_anything = bool(self._tokens % self._degree or self._heads % self._degree)
 
     def gather(self, part: torch.Tensor) -> torch.Tensor:
-        """This rank's part of the stream [B, n, D] -> the whole stream [B, N, D], on every rank.
+        """Join all ranks' parts [B, n, D] of the stream to the whole stream [B, N, D], on every rank.
 
         Padded to the longest part, since the ranks' parts differ by a token at most, and gloo gathers equal sizes only.
         """
@@ -75,9 +75,9 @@ class SharedTokens:
 
 
 class _GatherTokens(ModelHook):
-    """After a module: the whole stream instead of this rank's part; in place of diffusers' hook of the same purpose."""
+    """Gathers the whole stream after a module, in place of diffusers' hook of the same purpose."""
 
-    def __init__(self, shared: SharedTokens) -> None:
+    def __init__(self, shared: ContextParallel) -> None:
         super().__init__()
         self._shared = shared
 
@@ -85,8 +85,8 @@ class _GatherTokens(ModelHook):
         return self._shared.gather(output)
 
 
-def attention_for_shared_tokens(wanted: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The attention of ``SpeedOptions`` where tokens are shared: of those that work, the first that can exchange.
+def attention_for_context_parallel(wanted: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Choose the attention for split tokens: of those that work, the first that can exchange.
 
     Args:
         wanted: ``auto``, or one of ``ATTENTION_BACKENDS``.
@@ -107,14 +107,14 @@ def attention_for_shared_tokens(wanted: str, device: torch.device, dtype: torch.
         if _AttentionBackendRegistry._is_context_parallel_available(AttentionBackendName(backend)):
             return name
     raise SettingsError(
-        f"{ATTENTION_SETTING}={wanted} does not work where ranks share tokens: set it to auto, cudnn or native, or "
-        "share the guidance passes only"
+        f"{ATTENTION_SETTING}={wanted} does not work where ranks split tokens: set it to auto, cudnn or native, or "
+        "divide the guidance passes only"
     )
 
 
 @contextmanager
 def _at_least_one_accelerator() -> Iterator[None]:
-    """The library divides by the number of accelerators to name this rank's device; on a CPU there is none."""
+    """Pretend that there is an accelerator: the library divides by their number, and a CPU has none."""
     counted = torch.accelerator.device_count
     torch.accelerator.device_count = lambda: max(1, counted())
     try:

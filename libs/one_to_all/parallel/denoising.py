@@ -1,8 +1,8 @@
-"""Denoising one chunk on all ranks: the leader says what, the others take part; whoever has a part sends it.
+"""Denoising of one chunk on all ranks: the leader says what to do, the others take part.
 
-The leader's :meth:`SharedDenoising.lead` stands in for ``sampler.denoise``; every other rank calls
-:meth:`SharedDenoising.follow` once per chunk. All ranks take the same steps from the same latents, so all of them know
-the result. What does not belong here: how passes and tokens are divided (``shared_passes``, ``shared_tokens``).
+The leader's :meth:`ParallelDenoising.lead` replaces ``sampling.denoise.denoise``; every other rank calls
+:meth:`ParallelDenoising.follow` once per chunk. All ranks take the same steps from the same latents, so all of them
+know the result. See ``guidance_parallel`` and ``context_parallel`` for dividing passes and tokens.
 """
 
 import io
@@ -16,16 +16,16 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.network.approximation import EXACT, Approximation
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.parallel.context_parallel import ContextParallel
+from libs.one_to_all.parallel.guidance_parallel import GuidanceParallel
 from libs.one_to_all.parallel.messages import LEADER
-from libs.one_to_all.parallel.shared_passes import SharedPasses
-from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, DenoisingStep, denoise
 from libs.one_to_all.sampling.guidance import Guidance
 
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What the leader was asked for; ``clip`` is None where it is that of the chunk before."""
+    """What the leader was asked for; ``clip`` is None for the clip of the chunk before."""
 
     guidance: Guidance
     clip: ClipConditions | None
@@ -35,16 +35,16 @@ class _Work:
     approximation: Approximation
 
 
-class SharedDenoising:
+class ParallelDenoising:
     """One rank's part in denoising.
 
     Args:
         device: of this rank's network.
-        passes: with whom guidance passes are shared, or None.
-        tokens: with whom tokens are shared, or None.
+        passes: with which ranks guidance passes are divided, or None.
+        tokens: with which ranks tokens are split, or None.
     """
 
-    def __init__(self, device: torch.device, passes: SharedPasses | None, tokens: SharedTokens | None) -> None:
+    def __init__(self, device: torch.device, passes: GuidanceParallel | None, tokens: ContextParallel | None) -> None:
         self._device = device
         self._passes = passes
         self._tokens = tokens
@@ -63,7 +63,7 @@ class SharedDenoising:
         memo: ForwardMemo | None = None,
         approximation: Approximation = EXACT,
     ) -> Iterator[DenoisingStep]:
-        """``sampler.denoise`` on all ranks; closing the generator ends the chunk on all of them after the step."""
+        """Denoise on all ranks; closing the generator ends the chunk on all of them after the step."""
         known = clip is self._clip
         self._clip = clip
         work = _Work(guidance, None if known else clip, chunk, noise, num_inference_steps, approximation)
