@@ -28,7 +28,7 @@ from libs.model_repo.variants import NetworkConfig
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.engine_cache import ENGINES, EngineSpec
 from libs.one_to_all.events import AnimationInputs, FramesReady
-from libs.one_to_all.memory.options import memory_options
+from libs.one_to_all.memory import memory_options
 from libs.one_to_all.network.approximation import EXACT, QUALITIES, Approximation
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 from libs.one_to_all.options import SamplingOptions

@@ -1,6 +1,6 @@
-"""The options of one clip, as the engine understands them. Light: no torch.
+"""Sampling options of one clip, as the engine understands them. Light: no torch.
 
-What does not belong here: defaults of a model variant (``libs.model_repo.variants``), media, poses.
+See ``libs.model_repo.variants`` for the defaults of a model variant.
 """
 
 import math
@@ -17,7 +17,7 @@ _SEED_LIMIT = 2**63
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What determines a clip beside its pictures and the network.
+    """Options that determine a clip, beside its pictures and the network.
 
     Args:
         prompt: may be empty.

@@ -16,8 +16,8 @@ import dagster as dg
 from libs.errors import StorageError
 from libs.model_repo.layout import layout_of
 from libs.model_repo.verification.lock import read_lock
-from libs.one_to_all.memory.options import memory_options
-from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
+from libs.one_to_all.memory import memory_options
+from libs.one_to_all.parallel import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import speed_options
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests

@@ -23,9 +23,6 @@ from libs.one_to_all.memory.plan import GB, PLACEMENTS, ClipWork, MemoryBudget, 
 from libs.one_to_all.weights.loading import weight_files
 from libs.one_to_all.weights.lora_file import LoraFile
 
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
-
 
 def choose_plan(
     layout: RepositoryLayout,
@@ -133,16 +130,24 @@ class DeviceMemory(NamedTuple):
 
 
 def device_memory(device: torch.device) -> DeviceMemory:
-    """The memory of a CUDA device, or for the CPU that of this machine, within the limits of a container."""
-    if device.type == "cuda":
-        return DeviceMemory(*torch.cuda.mem_get_info(device))
+    """Read the memory of a CUDA device, or for the CPU that of this machine."""
+    return DeviceMemory(*torch.cuda.mem_get_info(device)) if device.type == "cuda" else host_memory()
+
+
+def host_memory(own_groups: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> DeviceMemory:
+    """Read the memory of this machine, within the limits of a container.
+
+    Args:
+        own_groups: the file with the control groups of this process.
+        groups: the folder of all control groups.
+    """
     machine = psutil.virtual_memory()
-    everything = [DeviceMemory(machine.available, machine.total), *_limits_of_container()]
+    everything = [DeviceMemory(machine.available, machine.total), *_limits_of_container(own_groups, groups)]
     return DeviceMemory(min(one.free for one in everything), min(one.total for one in everything))
 
 
 class _GroupFiles(NamedTuple):
-    """What a version of control groups calls the limit, what is used, and the pages of files that were read."""
+    """Names, in one version of control groups, of the limit, what is used, and the pages of files that were read."""
 
     limit: str
     used: str
@@ -156,18 +161,18 @@ _VERSION_1 = _GroupFiles(
 _VERSION_2 = _GroupFiles("memory.max", "memory.current", "inactive_file", "active_file")  # or the word max
 
 
-def _limits_of_container() -> Iterator[DeviceMemory]:
-    """What the control groups of this process leave it, of version 2 and of 1; a system may have both."""
-    for line in _read(_OWN_GROUPS).splitlines():
+def _limits_of_container(own_groups: Path, groups: Path) -> Iterator[DeviceMemory]:
+    """Read what the control groups of this process leave it, of version 2 and of 1; a system may have both."""
+    for line in _read(own_groups).splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
-            yield from _limits_of_group(_GROUPS, path, _VERSION_2)
+            yield from _limits_of_group(groups, path, _VERSION_2)
         elif "memory" in controllers.split(","):
-            yield from _limits_of_group(_GROUPS / "memory", path, _VERSION_1)
+            yield from _limits_of_group(groups / "memory", path, _VERSION_1)
 
 
 def _limits_of_group(root: Path, path: str, files: _GroupFiles) -> Iterator[DeviceMemory]:
-    """From the innermost to the outermost; a container often sees but its own, as ``root``."""
+    """Read the limits from the innermost group to the outermost; a container often sees only its own, as ``root``."""
     group = root / path.lstrip("/")
     for folder in (group, *group.parents):
         limit = _read(folder / files.limit).strip()

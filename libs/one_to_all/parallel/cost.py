@@ -1,6 +1,6 @@
-"""What a plan makes of a step: arithmetic of the busiest rank, and bytes that it receives. Counted, no torch.
+"""Cost of a step on several ranks: FLOPs of the busiest one, and bytes that it receives. Counted, no torch.
 
-What does not belong here: the cost of a pass (``libs.one_to_all.memory.cost``), measuring (``benchmarks/parallel.py``).
+See ``libs.one_to_all.memory.cost`` for the cost of a pass.
 """
 
 from libs.model_repo.variants import NetworkConfig
@@ -13,9 +13,9 @@ _PATCH = 4
 
 
 def busiest_rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance) -> int:
-    """FLOPs of a step on the rank that has most to do.
+    """Count the FLOPs of a step on the rank that has most to do.
 
-    Whole on every rank that shares tokens are the reference features, and their keys and values in every main block.
+    Reference features, and their keys and values in every main block, are whole on every rank that splits tokens.
     """
     return max(_rank_flops(plan, network, grid, row) for row in _rows(plan, guidance))
 
@@ -23,7 +23,7 @@ def busiest_rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGr
 def busiest_rank_bytes(
     plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, itemsize: int = 2
 ) -> int:
-    """Bytes that a rank receives in a step, at most: velocities of passes it did not make, and its heads' tokens.
+    """Count the bytes that a rank receives in a step, at most: velocities of other ranks' passes, tokens of its heads.
 
     Per self attention of the main stream query, key, value and result change hands; before, a rank has all heads of
     its tokens, after it all tokens of its heads, and the other way round for the result.

@@ -1,8 +1,7 @@
-"""One rank: ``python -m libs.one_to_all.parallel.rank_process FD FOLDER``, started and ended by the worker (``ranks``).
+"""The process of one rank: ``python -m libs.one_to_all.parallel.rank_process FD FOLDER``, which the worker starts.
 
 A rank never recovers from an error: it says what happened and ends, and so do the others, since they wait for it in the
-midst of an exchange. What does not belong here: what a rank holds and does (``roles``), what the worker does about an
-error (``ranks``), and what ranks tell each other (``denoising``).
+midst of an exchange. See ``roles`` for what a rank holds and does, and ``denoising`` for what ranks send to each other.
 """
 
 import os
@@ -46,7 +45,7 @@ _WORKER_LOOK_SECONDS = 1.0
 
 
 class WorkerMessages:
-    """What the worker says, read by a thread of its own, so that a stop is heard during a step.
+    """Messages of the worker, read by a thread of its own, so that a stop is heard during a step.
 
     The process ends at once when the worker is gone, and with it ``folder``, which the worker can no longer remove.
     """
@@ -60,11 +59,11 @@ class WorkerMessages:
         threading.Thread(target=self._read, name="worker messages", daemon=True).start()
 
     def next(self) -> Any:
-        """The next message, waited for."""
+        """Wait for the next message."""
         return self._messages.get()
 
     def is_stopped(self, chunk_number: int) -> bool:
-        """True once the worker wants this chunk to be left unfinished."""
+        """Whether the worker wants this chunk to be left unfinished."""
         return self._stopped_chunk >= chunk_number
 
     def _read(self) -> None:

@@ -45,7 +45,7 @@ _LAST_CHARACTERS = 1500
 
 
 class Ranks:
-    """Running ranks, loaded and idle; made by :meth:`start`. Whatever goes wrong, all of them are ended."""
+    """Running ranks, loaded and idle; :meth:`start` makes them. Whatever goes wrong, all of them are ended."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]], connections: Sequence[Connection], folder: Path):
         self._processes = processes
@@ -53,7 +53,7 @@ class Ranks:
         self._folder = folder
         self._owner = os.getpid()
         self.precision = ""
-        """Of the leader's engine."""
+        """The precision of the leader's engine."""
         self._busy: set[int] = set()
         self._chunk_number = 0
         self._inside_message = False
@@ -109,12 +109,12 @@ class Ranks:
 
     @property
     def process_ids(self) -> list[int]:
-        """In the order of the ranks."""
+        """Process ids in the order of the ranks."""
         return [process.pid for process in self._processes]
 
     @property
     def alive(self) -> bool:
-        """True while all ranks run."""
+        """Whether all ranks run."""
         return not self._ended and all(process.poll() is None for process in self._processes)
 
     def make_chunk(self, message: MakeChunk) -> Iterator[StepFinished | np.ndarray]:
@@ -180,7 +180,7 @@ class Ranks:
             raise
 
     def end(self) -> None:
-        """Kill all ranks and wait for them; nothing of theirs is left. They hold nothing that must be saved."""
+        """Kill all ranks, wait for them, and remove their folder. They hold nothing that must be saved."""
         if self._nothing_is_left or os.getpid() != self._owner:  # a process that the worker forked has no part in them
             return
         self._ended = True
@@ -287,5 +287,5 @@ class Ranks:
 
 
 def new_folder() -> Path:
-    """For what ranks need while they run: the file through which they meet, and their logs."""
+    """Make a folder for what ranks need while they run: the file through which they meet, and their logs."""
     return Path(tempfile.mkdtemp(prefix="one-to-all-ranks-"))
