@@ -50,7 +50,7 @@ class Ranks:
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]], connections: Sequence[Connection], folder: Path):
         self._processes = processes
         self._connections = connections
-        self._folder = folder
+        self.folder = folder
         self._owner = os.getpid()
         self.precision = ""
         """The precision of the leader's engine."""
@@ -91,10 +91,10 @@ class Ranks:
         for setup in setups:
             ours, theirs = Pipe()
             # A log of its own: the worker's output at this moment may belong to one run, and the ranks outlive it.
-            with theirs, self._log(setup.rank).open("wb") as log:
+            with theirs, self.log_file(setup.rank).open("wb") as log:
                 processes.append(
                     subprocess.Popen(
-                        [*command, str(theirs.fileno()), str(self._folder)],
+                        [*command, str(theirs.fileno()), str(self.folder)],
                         pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
@@ -191,7 +191,7 @@ class Ranks:
             process.wait()
         for connection in self._connections:
             connection.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         self._nothing_is_left = True  # else, after an interrupt, whoever ends them next does the rest
 
     def _wait_until_ready(self, ranks: Iterable[int]) -> None:
@@ -278,11 +278,12 @@ class Ranks:
         self.end()
         return error_of_ranks([(rank, message) for rank, message in ends.items() if message is not None], codes, logs)
 
-    def _log(self, rank: int) -> Path:
-        return self._folder / f"rank-{rank}.log"
+    def log_file(self, rank: int) -> Path:
+        """Return the file with the output of a rank."""
+        return self.folder / f"rank-{rank}.log"
 
     def _last_lines(self, rank: int) -> str:
-        log = self._log(rank)
+        log = self.log_file(rank)
         return log.read_text(errors="replace")[-_LAST_CHARACTERS:].strip() if log.is_file() else ""
 
 

@@ -101,7 +101,7 @@ def test_a_clip_that_is_left_keeps_the_ranks_warm(parallel, engine, make_inputs,
 
 
 def test_a_killed_rank_ends_all(parallel, make_inputs, make_options):
-    process_ids, folder = parallel.ranks.process_ids, parallel.ranks._folder
+    process_ids, folder = parallel.ranks.process_ids, parallel.ranks.folder
     events = parallel.animate(make_inputs(5, 16, 16), make_options(num_inference_steps=200))
     assert any(isinstance(event, StepFinished) for event in events)
     os.kill(process_ids[1], signal.SIGKILL)
