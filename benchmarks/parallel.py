@@ -31,11 +31,9 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import NetworkConfig, get_variant
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
-from libs.one_to_all.parallel.context_parallel import ContextParallel
 from libs.one_to_all.parallel.cost import busiest_rank_bytes, busiest_rank_flops
 from libs.one_to_all.parallel.denoising import ParallelDenoising
 from libs.one_to_all.parallel.engine import devices_of_ranks
-from libs.one_to_all.parallel.guidance_parallel import GuidanceParallel
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_process import join_ranks
@@ -142,11 +140,7 @@ def measure(rank: int, task: Task, folder: str, answers: "multiprocessing.Simple
     store = Path(folder, "store")
     mesh = join_ranks(RankSetup(rank, task.plan, layout, str(device), "", None, DEFAULT_SPEED, None, store), device)
     subject = make_subject(task.network, task.grid, device, default_dtype(device))
-    shared = ParallelDenoising(
-        device,
-        GuidanceParallel(mesh.get_group("guidance")) if task.plan.guidance > 1 else None,
-        ContextParallel(subject.transformer, mesh) if task.plan.context > 1 else None,
-    )
+    shared = ParallelDenoising.on_mesh(mesh, subject.transformer, device)
     _chunk(shared, subject, rank, 1)  # warm-up
     one, more = (_chunk(shared, subject, rank, steps) for steps in (1, 1 + task.steps))
     all_ranks: Chunks = [(one, more)] * task.plan.ranks

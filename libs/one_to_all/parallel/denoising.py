@@ -8,10 +8,12 @@ know the result. See ``guidance_parallel`` and ``context_parallel`` for dividing
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.distributed as dist
 from diffusers import FlowMatchEulerDiscreteScheduler
+from torch.distributed.device_mesh import DeviceMesh
 
 from libs.one_to_all.network.activation_cache import ForwardMemo
 from libs.one_to_all.network.approximation import EXACT, Approximation
@@ -50,6 +52,13 @@ class ParallelDenoising:
         self._tokens = tokens
         self._clip: ClipConditions | None = None
         self._memo = ForwardMemo()
+
+    @classmethod
+    def on_mesh(cls, mesh: DeviceMesh, transformer: OneToAllTransformer3DModel, device: torch.device) -> Self:
+        """Make this rank's part from the mesh of all ranks; splitting tokens changes ``transformer``."""
+        passes = GuidanceParallel(mesh.get_group("guidance")) if mesh["guidance"].size() > 1 else None
+        tokens = ContextParallel(transformer, mesh) if mesh["ulysses"].size() > 1 else None
+        return cls(device, passes, tokens)
 
     def lead(
         self,

@@ -16,10 +16,7 @@ from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs
 from libs.one_to_all.memory.plan import MemoryPlan
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.parallel.context_parallel import ContextParallel
 from libs.one_to_all.parallel.denoising import ParallelDenoising
-from libs.one_to_all.parallel.guidance_parallel import GuidanceParallel
 from libs.one_to_all.parallel.messages import ChunkMade, ClipStart, JoinChunk, MakeChunk, RankSetup
 from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.sampling.schedule import build_scheduler
@@ -28,11 +25,11 @@ from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_besi
 from libs.one_to_all.weights.lora_file import LoraFile
 
 IsStopped = Callable[[int], bool]
-"""True once the worker wants the chunk of this number to be left unfinished."""
+"""Whether the worker wants the chunk of this number to be left unfinished."""
 
 
 class Leader:
-    """The rank that makes chunks.
+    """The rank that makes chunks, with all networks.
 
     Args:
         setup: what it loads.
@@ -48,7 +45,7 @@ class Leader:
         self._engine = AnimationEngine.load(
             setup.layout, str(device), dtype, lora=setup.lora, speed=setup.speed, plan=setup.memory_plan
         )
-        self._denoising = _shared_denoising(setup, device, self._engine.networks.transformer, mesh)
+        self._denoising = ParallelDenoising.on_mesh(mesh, self._engine.networks.transformer, device)
         self._connection = connection
         self._make_chunk: ChunkMaker | None = None
         self._poses = np.empty(0, np.uint8)
@@ -110,7 +107,7 @@ class Follower:
         self._lora_branches = LoraBranches(self._transformer, dtype)
         if beside:
             self.set_lora(setup.lora)
-        self._denoising = _shared_denoising(setup, device, self._transformer, mesh)
+        self._denoising = ParallelDenoising.on_mesh(mesh, self._transformer, device)
 
     def make(self, _message: MakeChunk | JoinChunk, _is_stopped: IsStopped) -> None:
         """Take part in the chunk that the leader begins."""
@@ -128,13 +125,3 @@ class Follower:
         self._denoising.forget_clip()
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def _shared_denoising(
-    setup: RankSetup, device: torch.device, transformer: OneToAllTransformer3DModel, mesh: DeviceMesh
-) -> ParallelDenoising:
-    return ParallelDenoising(
-        device,
-        GuidanceParallel(mesh.get_group("guidance")) if setup.parallel.guidance > 1 else None,
-        ContextParallel(transformer, mesh) if setup.parallel.context > 1 else None,
-    )

@@ -16,9 +16,7 @@ from torch import multiprocessing
 
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.parallel.context_parallel import ContextParallel
 from libs.one_to_all.parallel.denoising import ParallelDenoising
-from libs.one_to_all.parallel.guidance_parallel import GuidanceParallel
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
 from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.one_to_all.parallel.rank_process import join_ranks
@@ -91,11 +89,7 @@ def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: 
     transformer, scheduler = network(heads), build_scheduler()
     setup = RankSetup(rank, plan, None, "cpu", "float32", None, DEFAULT_SPEED, 1, Path(folder) / "store")  # type: ignore[arg-type]
     mesh = join_ranks(setup, CPU)
-    shared = ParallelDenoising(
-        CPU,
-        GuidanceParallel(mesh.get_group("guidance")) if plan.guidance > 1 else None,
-        ContextParallel(transformer, mesh) if plan.context > 1 else None,
-    )
+    shared = ParallelDenoising.on_mesh(mesh, transformer, CPU)
     tokens: list[int] = []  # of every pass on this rank
     transformer.blocks[1].attn1.to_q.register_forward_hook(lambda *call: tokens.append(call[-1].shape[1]))
 
