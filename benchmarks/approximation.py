@@ -29,9 +29,9 @@ from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.engine_cache import ENGINES, EngineSpec
 from libs.one_to_all.events import AnimationInputs, FramesReady
 from libs.one_to_all.memory import memory_options
-from libs.one_to_all.network.approximation import EXACT, QUALITIES, Approximation
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.approximation import EXACT, QUALITIES, Approximation
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.one_to_all.sampling.denoise import DenoisingStep
 from libs.one_to_all.weights.lora_file import LoraFile

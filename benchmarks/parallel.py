@@ -37,6 +37,7 @@ from libs.one_to_all.parallel.engine import devices_of_ranks
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_process import join_ranks
+from libs.one_to_all.sampling.denoise import ChunkTask
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
@@ -159,11 +160,7 @@ def _chunk(shared: ParallelDenoising, subject: Subject, rank: int, steps: int) -
         for _ in shared.lead(
             subject.transformer,
             build_scheduler(),
-            subject.guidance,
-            subject.clip,
-            subject.chunk,
-            subject.latents,
-            steps,
+            ChunkTask(subject.guidance, subject.clip, subject.chunk, subject.latents, steps),
         ):
             pass
     else:

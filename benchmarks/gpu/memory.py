@@ -16,7 +16,7 @@ from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import block_bytes, weight_bytes
 from libs.one_to_all.memory.estimates import kept_bytes, sampling_bytes
 from libs.one_to_all.memory.offload import BlockOffload
-from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.speed_options import SpeedOptions
 
 _GOAL_OFFLOAD = 1.25
@@ -57,12 +57,12 @@ class _Plans:
 
     def _measured(self, name: str, subject: Subject, beside: int, weights: int) -> Iterator[Figure]:
         """Step time, what a step adds to the weights at its peak, and what the caching allocator took in all."""
-        clock, memo, run = self.run.clock, ForwardMemo(), self.run
+        clock, activations, run = self.run.clock, ActivationCache(), self.run
         gc.collect()
         if run.device.type == "cuda":
             torch.cuda.empty_cache()  # what the placement before left reserved
-        peak = clock.peak(lambda: subject.step(memo))
-        timing = clock.timing(lambda: subject.step(memo), warm=True)
+        peak = clock.peak(lambda: subject.step(activations))
+        timing = clock.timing(lambda: subject.step(activations), warm=True)
         seconds = clock.undisturbed(timing)
         yield Figure(f"step, {name}, {self.size[0]}x{self.size[1]}", timing.median, "s")
         if self.resident_seconds is None:

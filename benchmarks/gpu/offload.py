@@ -14,7 +14,7 @@ from measuring.subject import Subject, fp8_copy, make_subject
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.offload import BlockOffload
-from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.speed_options import SpeedOptions
 
 _LAYERS = 12
@@ -42,19 +42,19 @@ class _Offloads:
 
     def _against_resident(self, subject: Subject, name: str) -> Iterator[Figure]:
         """Results, the copies' speed, the time of a step; the blocks are on the card again afterwards."""
-        run, memo = self.run, ForwardMemo()
-        expected = subject.step(memo)
-        resident = run.clock.undisturbed(run.clock.timing(lambda: subject.step(memo), warm=True))
+        run, activations = self.run, ActivationCache()
+        expected = subject.step(activations)
+        resident = run.clock.undisturbed(run.clock.timing(lambda: subject.step(activations), warm=True))
         started = time.perf_counter()
         offload = BlockOffload(subject.transformer, run.device)
         moving = time.perf_counter() - started
         try:
-            different = max(float((subject.step(memo) != expected).float().mean()) for _ in range(_STEPS))
+            different = max(float((subject.step(activations) != expected).float().mean()) for _ in range(_STEPS))
             yield Figure(f"values that differ in {_STEPS} steps, {name}", different, "share", 0.0, at_most=True)
             host = offload.host_bytes
             yield Figure(f"moving blocks there, {name}", host / moving / 1e9, "GB/s", note=f"{host / 1e9:.2f} GB")
             yield Figure(f"copies to the card, {name}", self._copied_bytes(offload) / 1e9, "GB/s", run.goal(_GOAL_RATE))
-            timing = run.clock.timing(lambda: subject.step(memo), warm=True)
+            timing = run.clock.timing(lambda: subject.step(activations), warm=True)
             ratio = run.clock.undisturbed(timing) / resident
             what = f"step over a resident one, {self.size[0]}x{self.size[1]}, {name}"
             yield Figure(what, ratio, "times", run.goal(_GOAL_STEP), True, f"{resident:.2f} s resident")

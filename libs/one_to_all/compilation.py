@@ -8,9 +8,7 @@ import logging
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
 
-from libs.one_to_all.network.attention import OneToAllAttention
-from libs.one_to_all.network.attention_backends import choose_attention
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllAttention, OneToAllTransformer3DModel, choose_attention
 from libs.one_to_all.speed_options import SpeedOptions
 from libs.one_to_all.weights.fp8 import compute_in_fp8
 

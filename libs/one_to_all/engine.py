@@ -22,21 +22,33 @@ from libs.one_to_all.events import (
     ChunkStore,
     StepFinished,
 )
+from libs.one_to_all.finite import is_finite
 from libs.one_to_all.memory.placement import PlacedNetworks
 from libs.one_to_all.memory.plan import MemoryPlan
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.finite import is_finite
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.sampling.chunk_plan import Chunk, plan_chunks
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
+from libs.one_to_all.sampling.denoise import (
+    ChunkConditions,
+    ChunkTask,
+    ClipConditions,
+    DenoisingStep,
+    denoise,
+    draw_noise,
+)
 from libs.one_to_all.sampling.guidance import Guidance, plan_guidance
 from libs.one_to_all.sampling.long_video import MakeChunk, animate_chunks, chunk_poses
-from libs.one_to_all.sampling.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
-from libs.one_to_all.sampling.vae import decode_latents, encode_latents
+from libs.one_to_all.sampling.vae import (
+    decode_latents,
+    encode_latents,
+    mask_from_uint8,
+    signed_from_uint8,
+    uint8_from_signed,
+)
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.fp8 import computes_in_fp8
 from libs.one_to_all.weights.loading import LoadedNetworks, load_networks
-from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_beside_weights
+from libs.one_to_all.weights.lora import UnfusedLora, keeps_lora_unfused
 from libs.one_to_all.weights.lora_file import LoraFile
 
 Denoise = Callable[..., Iterator[DenoisingStep]]
@@ -140,7 +152,7 @@ class AnimationEngine:
         self.denoise: Denoise = denoise
         """How a chunk is denoised; rank 0 of several replaces it by what all ranks do together."""
         self.placed = PlacedNetworks(networks, device)
-        self._lora_branches = LoraBranches(networks.transformer, dtype)
+        self._unfused_lora = UnfusedLora(networks.transformer, dtype)
 
     @classmethod
     def load(
@@ -170,7 +182,7 @@ class AnimationEngine:
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
         placement = None if plan is None else plan.placement
-        beside = takes_loras_beside_weights(layout)
+        beside = keeps_lora_unfused(layout)
         with _weights_fit(resolved):
             networks = load_networks(
                 layout,
@@ -203,11 +215,11 @@ class AnimationEngine:
         """Use ``lora`` and no other beside FP8 weights, between two clips; None for no LoRA.
 
         Raises:
-            ModelFilesError: see :meth:`LoraBranches.use`; the engine is as it was.
+            ModelFilesError: see :meth:`UnfusedLora.set`; the engine is as it was.
             DeviceOutOfMemoryError: the device cannot hold it; the engine has no LoRA.
         """
         with _weights_fit(self.device):
-            changed = self._lora_branches.use(lora)
+            changed = self._unfused_lora.set(lora)
         if changed:
             self.placed.parameters_changed()
 
@@ -278,7 +290,7 @@ class _Clip:
             options.intermediate_pass,
             options.unguided_pose,
         )
-        self.memo = ForwardMemo()
+        self.activations = ActivationCache()
         self._conditions: ClipConditions | None = None
 
     def make_chunk(self, chunk: Chunk, previous: np.ndarray | None) -> Iterator[StepFinished | np.ndarray]:
@@ -293,17 +305,15 @@ class _Clip:
         _, channels, _, height, width = conditions.image_latents.shape
         shape = (1, channels // 2, (chunk.frame_count - 1) // 4 + 1, height, width)
         noise = draw_noise(shape, self.options.seed, engine.device, engine.dtype)
-        steps = engine.denoise(
-            networks.transformer,
-            networks.scheduler,
+        task = ChunkTask(
             self.guidance,
             conditions,
             ChunkConditions(poses, known),
             noise,
             self.options.num_inference_steps,
-            self.memo,
-            approximation=self.options.approximation,
+            self.options.approximation,
         )
+        steps = engine.denoise(networks.transformer, networks.scheduler, task, self.activations)
         latents = noise
         for step in steps:
             latents = step.latents

@@ -35,7 +35,7 @@ from libs.one_to_all.parallel.memory import budget_of_ranks, check_memory_option
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.loading import weight_files
-from libs.one_to_all.weights.lora_branches import takes_loras_beside_weights
+from libs.one_to_all.weights.lora import keeps_lora_unfused
 from libs.one_to_all.weights.lora_file import LoraFile
 
 CLIP_RESERVE = 0.25
@@ -79,7 +79,7 @@ class EngineSpec:
     @property
     def changes_loras(self) -> bool:
         """Whether a LoRA lies beside the weights and can be changed; else it is fused into them."""
-        return takes_loras_beside_weights(self.layout)
+        return keeps_lora_unfused(self.layout)
 
     @property
     def fused_lora(self) -> LoraFile | None:

@@ -12,7 +12,7 @@ from libs.one_to_all.engine import Engine
 from libs.one_to_all.engine_cache import ENGINES
 from libs.one_to_all.events import ChunkStore
 from libs.one_to_all.memory import ClipSize
-from libs.one_to_all.network.approximation import QUALITIES
+from libs.one_to_all.sampling.approximation import QUALITIES
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
 from libs.pose.conditioning import PoseConditioning
 from libs.requests.documents.animation_request import ResolvedRequest

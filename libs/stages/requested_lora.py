@@ -1,21 +1,20 @@
 """The LoRA a request names: where it lies, whether it fits, and its digest. Light: no torch.
 
-What does not belong here: adding it to a network (``libs.one_to_all.weights.lora``, ``lora_branches``).
+See ``libs.one_to_all.weights.lora`` for adding it to a network.
 """
 
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.verification.digests import DigestCache, sha256_of_files
-from libs.one_to_all.weights.lora_contents import check_fits
 from libs.one_to_all.weights.lora_file import LoraFile
 from libs.requests.documents.animation_request import ResolvedRequest
-from libs.stages.requested_models import lora_is_absent
+from libs.stages.requested_models import check_lora, lora_is_absent
 
 
 def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFile | None:
     """The file in the model's folder ``loras/`` at the request's strength; None when the request names none.
 
-    Of the file only the header is read: what it holds must fit the network.
+    What the file holds must fit the network, by its header, and be finite numbers; it is read through once.
 
     Raises:
         ModelFilesError: it is not there (says which there are), or it is for another network or broken.
@@ -25,7 +24,7 @@ def requested_lora(request: ResolvedRequest, layout: RepositoryLayout) -> LoraFi
     path = layout.lora(request.lora)
     if not path.is_file():
         raise ModelFilesError(lora_is_absent(layout, request.lora))
-    check_fits(path, layout.variant)
+    check_lora(path, layout)
     return LoraFile(path, request.lora_strength)
 
 

@@ -1,15 +1,17 @@
 """Whether the model files that requests need are there, as far as this machine can know: for ``submit``.
 
 The run looks again before anything is computed. What does not belong here: what a LoRA file holds
-(``libs.one_to_all.weights.lora_contents``), verifying (``libs.model_repo.verification.verify``).
+(``libs.one_to_all.weights.lora_file``), verifying (``libs.model_repo.verification.verify``).
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import VARIANTS, variant_of_folder
-from libs.one_to_all.weights.lora_contents import check_fits
+from libs.model_repo.verification.digests import DigestCache
+from libs.one_to_all.weights.lora_file import CHECKED_VALUES_CACHE, check_fits, check_values
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore
@@ -53,6 +55,16 @@ def lora_is_absent(layout: RepositoryLayout, lora: str) -> str:
     return f"lora: {layout.lora(lora)} is missing; put the file there{others}"
 
 
+def check_lora(path: Path, layout: RepositoryLayout) -> None:
+    """Do nothing for a LoRA that can be used with the variant of ``layout``.
+
+    Raises:
+        ModelFilesError: says what is wrong with it.
+    """
+    check_fits(path, layout.variant)
+    check_values(path, DigestCache.beside(layout, CHECKED_VALUES_CACHE))
+
+
 def _problems_of_files(layout: RepositoryLayout, lora: str | None, request: str) -> Iterator[str]:
     model = layout.variant.name
     if not layout.root.is_dir():
@@ -66,7 +78,7 @@ def _problems_of_files(layout: RepositoryLayout, lora: str | None, request: str)
             yield lora_is_absent(layout, lora)
             return
         try:
-            check_fits(path, layout.variant)
+            check_lora(path, layout)
         except ModelFilesError as error:
             raise InputError(f"{request}: lora: {error}") from None
 

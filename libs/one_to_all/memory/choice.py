@@ -21,7 +21,7 @@ from libs.one_to_all.memory.cost import TokenGrid
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions, largest_usual_clip
 from libs.one_to_all.memory.plan import GB, PLACEMENTS, ClipWork, MemoryBudget, MemoryPlan, Placement, plan_memory
 from libs.one_to_all.weights.loading import weight_files
-from libs.one_to_all.weights.lora_file import LoraFile
+from libs.one_to_all.weights.lora_file import LoraFile, bytes_beside_fp8
 
 
 def choose_plan(
@@ -50,7 +50,7 @@ def choose_plan(
         TokenGrid.of(clip.height, clip.width, clip.frame_count),
         text_encoder_bytes=_bytes_of_folder(layout.wan_part("text_encoder"), dtype),
         vae_bytes=_bytes_of_folder(layout.wan_part("vae"), dtype),
-        lora_bytes=0 if lora is None else bytes_of_file(lora.path, dtype),
+        lora_bytes=0 if lora is None else _lora_bytes(lora, layout.variant, dtype),
         block_cache=clip.block_cache,
     )
     named = [placement for placement in placements if options.keyword in {None, placement.keyword}]
@@ -101,6 +101,14 @@ def fp8_layout(layout: RepositoryLayout) -> RepositoryLayout | None:
 def bytes_when_loaded(layout: RepositoryLayout, dtype: torch.dtype) -> int:
     """Bytes of all weights of ``layout`` once they are loaded in ``dtype``; weights in FP8 stay as they are."""
     return sum(bytes_of_file(path, dtype) for path in weight_files(layout))
+
+
+def _lora_bytes(lora: LoraFile, variant: ModelVariant, dtype: torch.dtype) -> int:
+    """Bytes of a LoRA beside FP8 weights; about, for a file that loading will refuse."""
+    try:
+        return bytes_beside_fp8(lora.path, variant, dtype.itemsize)
+    except ModelFilesError:  # loading says what is wrong, and how to mend it
+        return bytes_of_file(lora.path, dtype)
 
 
 def bytes_of_file(path: Path, dtype: torch.dtype) -> int:

@@ -21,8 +21,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from libs.errors import DeviceError, SettingsError
-from libs.one_to_all.network.attention_backends import candidates, choose_attention
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel, candidates, choose_attention
 from libs.one_to_all.speed_options import ATTENTION_SETTING
 
 _GATHERED_MODULE = "proj_out"

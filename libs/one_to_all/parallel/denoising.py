@@ -7,7 +7,7 @@ know the result. See ``guidance_parallel`` and ``context_parallel`` for dividing
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -15,26 +15,19 @@ import torch.distributed as dist
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.distributed.device_mesh import DeviceMesh
 
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.approximation import EXACT, Approximation
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import ActivationCache, OneToAllTransformer3DModel
 from libs.one_to_all.parallel.context_parallel import ContextParallel
 from libs.one_to_all.parallel.guidance_parallel import GuidanceParallel
 from libs.one_to_all.parallel.messages import LEADER
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, DenoisingStep, denoise
-from libs.one_to_all.sampling.guidance import Guidance
+from libs.one_to_all.sampling.denoise import ChunkTask, ClipConditions, DenoisingStep, denoise
 
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What the leader was asked for; ``clip`` is None for the clip of the chunk before."""
+    """What the leader was asked for; ``task`` has no clip where ``same_clip`` means the clip of the chunk before."""
 
-    guidance: Guidance
-    clip: ClipConditions | None
-    chunk: ChunkConditions
-    noise: torch.Tensor
-    num_inference_steps: int
-    approximation: Approximation
+    task: ChunkTask
+    same_clip: bool
 
 
 class ParallelDenoising:
@@ -51,7 +44,7 @@ class ParallelDenoising:
         self._passes = passes
         self._tokens = tokens
         self._clip: ClipConditions | None = None
-        self._memo = ForwardMemo()
+        self._activations = ActivationCache()
 
     @classmethod
     def on_mesh(cls, mesh: DeviceMesh, transformer: OneToAllTransformer3DModel, device: torch.device) -> Self:
@@ -64,20 +57,14 @@ class ParallelDenoising:
         self,
         transformer: OneToAllTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        guidance: Guidance,
-        clip: ClipConditions,
-        chunk: ChunkConditions,
-        noise: torch.Tensor,
-        num_inference_steps: int,
-        memo: ForwardMemo | None = None,
-        approximation: Approximation = EXACT,
+        task: ChunkTask,
+        activations: ActivationCache | None = None,
     ) -> Iterator[DenoisingStep]:
         """Denoise on all ranks; closing the generator ends the chunk on all of them after the step."""
-        known = clip is self._clip
-        self._clip = clip
-        work = _Work(guidance, None if known else clip, chunk, noise, num_inference_steps, approximation)
-        _send_object(work)
-        for step in self._steps(transformer, scheduler, work, clip, memo):
+        same_clip = task.clip is self._clip
+        self._clip = task.clip
+        _send_object(_Work(replace(task, clip=None) if same_clip else task, same_clip))  # type: ignore[arg-type]
+        for step in self._steps(transformer, scheduler, task, activations):
             goes_on = False
             try:
                 yield step
@@ -89,39 +76,28 @@ class ParallelDenoising:
         """Take part in the chunk that the leader begins; returns when it is done, or was ended."""
         work = _receive_object(self._device)
         assert isinstance(work, _Work)
-        if work.clip is not None:
-            self._clip, self._memo = work.clip, ForwardMemo()
+        if not work.same_clip:
+            self._clip, self._activations = work.task.clip, ActivationCache()
         assert self._clip is not None
-        for _ in self._steps(transformer, scheduler, work, self._clip, self._memo):
+        task = replace(work.task, clip=self._clip)
+        for _ in self._steps(transformer, scheduler, task, self._activations):
             if not _broadcast_flag():
                 return
 
     def forget_clip(self) -> None:
         """Let go of the latest clip's tensors; the next chunk must be the first of a clip."""
-        self._clip, self._memo = None, ForwardMemo()
+        self._clip, self._activations = None, ActivationCache()
 
     def _steps(
         self,
         transformer: OneToAllTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        work: _Work,
-        clip: ClipConditions,
-        memo: ForwardMemo | None,
+        task: ChunkTask,
+        activations: ActivationCache | None,
     ) -> Iterator[DenoisingStep]:
         if self._tokens is not None:
-            self._tokens.expect_tokens(work.noise.shape)
-        return denoise(
-            transformer,
-            scheduler,
-            work.guidance,
-            clip,
-            work.chunk,
-            work.noise,
-            work.num_inference_steps,
-            memo,
-            work.approximation,
-            self._passes,
-        )
+            self._tokens.expect_tokens(task.noise.shape)
+        return denoise(transformer, scheduler, task, activations, self._passes)
 
 
 # Between ranks, through the CPU: once per chunk what is to be done, once per step whether to go on.

@@ -21,7 +21,7 @@ from libs.one_to_all.parallel.messages import ChunkMade, ClipStart, JoinChunk, M
 from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.weights.loading import load_transformer
-from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_beside_weights
+from libs.one_to_all.weights.lora import UnfusedLora, keeps_lora_unfused
 from libs.one_to_all.weights.lora_file import LoraFile
 
 IsStopped = Callable[[int], bool]
@@ -99,12 +99,12 @@ class Follower:
     def __init__(
         self, setup: RankSetup, device: torch.device, dtype: torch.dtype, mesh: DeviceMesh, _connection: Connection
     ) -> None:
-        beside = takes_loras_beside_weights(setup.layout)
+        beside = keeps_lora_unfused(setup.layout)
         fused = None if beside else setup.lora
         self._scheduler = build_scheduler()
         self._transformer = load_transformer(setup.layout, device, dtype, fused)
         apply_speed(self._transformer, setup.speed, device, dtype)
-        self._lora_branches = LoraBranches(self._transformer, dtype)
+        self._unfused_lora = UnfusedLora(self._transformer, dtype)
         if beside:
             self.set_lora(setup.lora)
         self._denoising = ParallelDenoising.on_mesh(mesh, self._transformer, device)
@@ -117,8 +117,8 @@ class Follower:
         """Do nothing: the transformer of a rank never moves."""
 
     def set_lora(self, lora: LoraFile | None) -> None:
-        """See :meth:`LoraBranches.use`."""
-        self._lora_branches.use(lora)
+        """See :meth:`UnfusedLora.set`."""
+        self._unfused_lora.set(lora)
 
     def release_memory(self) -> None:
         """Forget the latest clip."""

@@ -1,10 +1,8 @@
-"""Weights from safetensors shards into a model made on the meta device.
+"""Loading safetensors shards into a model made on the meta device, after checking that they fit it exactly.
 
-Belongs here: checking that shards and model fit each other exactly, and assigning. Does not: where the files lie and
-which model they belong to (``loading``), comparing digests (``libs.model_repo.verification.verify``).
-
-All headers are checked before the first tensor is touched. Tensors are then read from all shards side by side, straight
-to where they stay (``weight_reading``): the peak is the finished model and a few buffers, never two models.
+All headers are checked before the first tensor is read. Tensors are then read from all shards side by side, straight to
+where they stay (``reading``): the peak is the finished model and a few buffers, never two models. See
+``libs.model_repo.verification.verify`` for comparing digests.
 """
 
 from collections.abc import Mapping
@@ -30,7 +28,7 @@ def assign_checkpoint(
 ) -> None:
     """Give ``model`` (on the meta device) the weights in ``folder``: an index with its shards, or a single file.
 
-    Parameters end on ``device`` in ``dtype`` and without gradients. Nothing refers to the files afterwards, so a file
+    Parameters are then on ``device`` in ``dtype``, without gradients. Nothing refers to the files afterwards, so a file
     that changes cannot change a loaded model, and results do not depend on how tensors are aligned in it.
 
     Raises:
@@ -47,10 +45,10 @@ def assign_checkpoint(
 
 
 def assign_shared_checkpoint(model: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """The same for a model that has parameters under several names; it is enough that one of them is stored.
+    """Give ``model`` its weights where parameters have several names, of which one is enough in the files.
 
     Raises:
-        ModelFilesError: as above, without the way to mend it.
+        ModelFilesError: see :func:`assign_checkpoint`; the message does not name the command that mends it.
     """
     stored = {
         name: (folder / shard, tensor)
@@ -80,7 +78,7 @@ def assign_shared_checkpoint(model: nn.Module, folder: Path, device: torch.devic
 
 
 def tensors_of_checkpoint(folder: Path) -> dict[str, TensorInfo]:
-    """Name -> dtype and shape of every tensor in the shards of ``folder``, from their headers.
+    """Dtype and shape of every tensor in the shards of ``folder``, by name, from their headers.
 
     Raises:
         ModelFilesError: a shard is missing or cut off.
@@ -101,7 +99,7 @@ def _source(path: Path, name: str, tensor: StoredTensor, dtype: torch.dtype) -> 
 
 
 def _checked_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> list[tuple[Path, str, StoredTensor]]:
-    """Shard, name and place of every tensor, after comparing index, headers and the model's parameters."""
+    """Shard, name and position of every tensor, after comparing index, headers and the model's parameters."""
     weight_map = _weight_map(folder)
     missing = sorted(expected.keys() - weight_map.keys())
     if missing:

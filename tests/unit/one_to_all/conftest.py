@@ -20,7 +20,7 @@ from libs.model_repo.variants import get_variant
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.engine_cache import EngineCache
 from libs.one_to_all.events import AnimationInputs
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.weights.fp8 import hold_weights_in_fp8
 from libs.settings import Settings
 

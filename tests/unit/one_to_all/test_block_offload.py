@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from libs.model_repo.files.parameters import TensorInfo
 from libs.model_repo.operations.quantize import quantize_weight
 from libs.one_to_all.memory.offload import BlockOffload, SlotPool, block_lists
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.network import ActivationCache
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkTask, ClipConditions, denoise, draw_noise
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.weights.fp8 import hold_weights_in_fp8
@@ -30,7 +30,7 @@ def _random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def _denoise(transformer, intermediate="without_image", memo=None, steps=STEPS, previous=True):
+def _denoise(transformer, intermediate="without_image", activations=None, steps=STEPS, previous=True):
     text_dim, dtype = transformer.config.text_dim, transformer.proj_out.weight.dtype
     clip = ClipConditions(
         prompt=_random(1, 7, text_dim).to(dtype),
@@ -43,7 +43,7 @@ def _denoise(transformer, intermediate="without_image", memo=None, steps=STEPS, 
     chunk = ChunkConditions(_random(1, 3, FRAMES, SIZE, SIZE).to(dtype), known)
     noise = draw_noise((1, 16, 3, LATENT, LATENT), 42, CPU, dtype)
     guidance = plan_guidance(2.0, 1.5, 0.8, intermediate)
-    states = denoise(transformer, build_scheduler(), guidance, clip, chunk, noise, steps, memo)
+    states = denoise(transformer, build_scheduler(), ChunkTask(guidance, clip, chunk, noise, steps), activations)
     return [state.latents for state in states]
 
 
@@ -150,8 +150,8 @@ def test_the_same_bits_with_weights_in_fp8(small_transformer, pool):
 
 
 def test_room_for_two_blocks_and_none_after_a_pass(transformer, pool):
-    """The memo lives on; it must hold results only, no weights."""
-    offload, memo = BlockOffload(transformer, CPU, pool), ForwardMemo()
+    """The activation cache lives on; it must hold results only, no weights."""
+    offload, activations = BlockOffload(transformer, CPU, pool), ActivationCache()
     largest = max(sum(tensor.nbytes for tensor in block.parameters()) for block in transformer.blocks)
     seen = []
 
@@ -161,7 +161,7 @@ def test_room_for_two_blocks_and_none_after_a_pass(transformer, pool):
         assert {tensor.untyped_storage().data_ptr() for tensor in block.parameters()} < buffers, "computes from a copy"
 
     transformer.blocks[2].ffn.register_forward_hook(lambda *_: look(transformer.blocks[2]))
-    _denoise(transformer, memo=memo)
+    _denoise(transformer, activations=activations)
     assert {count for _, count in seen} == {2}
     assert all(2 * largest <= held < 2.1 * largest for held, _ in seen)
     assert offload.bytes_on_device == 0

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.memory.cost import TokenGrid, block_bytes, pass_bytes, pass_cost, step_flops, weight_bytes
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.sampling.guidance import plan_guidance
 
 NETWORK_14B = get_variant("14b").network

@@ -30,8 +30,7 @@ from libs.one_to_all.memory.plan import (
     memory_use,
     plan_memory,
 )
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import ActivationCache, OneToAllTransformer3DModel
 from libs.one_to_all.parallel.context_parallel import ContextParallel
 
 RESIDENT, DROPPED, OFFLOADED = (
@@ -236,7 +235,7 @@ def _sampling_peak(variant, frames, *, replaced=False, mesh=None):
             _empty(1, 32, 1, 60, 104),
             _empty(1, 3, 1, 480, 832),
         ]
-        return _peak(lambda: model(*inputs, token_replace=replaced, memo=ForwardMemo()), model, inputs)
+        return _peak(lambda: model(*inputs, token_replace=replaced, activations=ActivationCache()), model, inputs)
 
 
 @pytest.mark.slow

@@ -15,12 +15,12 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.parallel.denoising import ParallelDenoising
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
 from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.one_to_all.parallel.rank_process import join_ranks
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkTask, ClipConditions, denoise
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
@@ -60,8 +60,8 @@ def network(heads: int) -> OneToAllTransformer3DModel:
     return transformer
 
 
-def conditions(case: Case) -> tuple[ClipConditions, ChunkConditions, torch.Tensor]:
-    """Clip, chunk and noise."""
+def chunk_task(case: Case) -> ChunkTask:
+    """One chunk of random conditions."""
     generator = torch.Generator().manual_seed(1)
     size = (case.height, case.width)
     pixels = (case.height * 8, case.width * 8)
@@ -74,14 +74,12 @@ def conditions(case: Case) -> tuple[ClipConditions, ChunkConditions, torch.Tenso
     )
     known = random(1, 16, 2, *size) if case.known else None
     chunk = ChunkConditions(random(1, 3, 4 * case.frames - 3, *pixels), known)
-    return clip, chunk, random(1, 16, case.frames, *size)
+    return ChunkTask(plan_guidance(*case.guidance), clip, chunk, random(1, 16, case.frames, *size), STEPS)
 
 
 def alone(transformer: OneToAllTransformer3DModel, case: Case) -> list[torch.Tensor]:
     """Latents after each step, made by one process."""
-    clip, chunk, noise = conditions(case)
-    steps = denoise(transformer, build_scheduler(), plan_guidance(*case.guidance), clip, chunk, noise, STEPS)
-    return [step.latents for step in steps]
+    return [step.latents for step in denoise(transformer, build_scheduler(), chunk_task(case))]
 
 
 def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: list[list[torch.Tensor]]) -> None:
@@ -94,8 +92,7 @@ def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: 
     transformer.blocks[1].attn1.to_q.register_forward_hook(lambda *call: tokens.append(call[-1].shape[1]))
 
     if rank == LEADER:
-        clip, chunk, noise = conditions(CASES[0])
-        stopped = shared.lead(transformer, scheduler, plan_guidance(*CASES[0].guidance), clip, chunk, noise, STEPS)
+        stopped = shared.lead(transformer, scheduler, chunk_task(CASES[0]))
         next(stopped)
         stopped.close()
     else:
@@ -105,9 +102,7 @@ def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: 
         if rank != LEADER:
             shared.follow(transformer, scheduler)
             continue
-        clip, chunk, noise = conditions(case)
-        steps = shared.lead(transformer, scheduler, plan_guidance(*case.guidance), clip, chunk, noise, STEPS)
-        made = [step.latents for step in steps]
+        made = [step.latents for step in shared.lead(transformer, scheduler, chunk_task(case))]
         differences.append(max((a - b).abs().max().item() for a, b in zip(made, latents, strict=True)))
     gathered: list[list[int]] = [[] for _ in range(plan.ranks)]
     dist.all_gather_object(gathered, tokens)

@@ -14,10 +14,10 @@ from libs.one_to_all.engine_cache import CacheKey, EngineCache, EngineSpec, load
 from libs.one_to_all.memory.choice import DeviceMemory
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.memory.plan import GB
-from libs.one_to_all.network.approximation import Approximation
 from libs.one_to_all.parallel import engine as engine_module
 from libs.one_to_all.parallel.engine import ParallelEngine, devices_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
+from libs.one_to_all.sampling.approximation import Approximation
 from libs.one_to_all.weights.lora_file import LoraFile
 
 SIZE = ClipSize(480, 832, 81)

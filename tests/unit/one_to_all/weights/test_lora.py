@@ -20,9 +20,8 @@ from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.memory.plan import DeviceBudget, MemoryBudget
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.weights.lora import fuse_lora
-from libs.one_to_all.weights.lora_contents import read_contents
-from libs.one_to_all.weights.lora_file import LoraFile
-from libs.one_to_all.weights.lora_names import owners_of, understand_names
+from libs.one_to_all.weights.lora_file import LoraFile, read_contents
+from libs.one_to_all.weights.lora_names import match_names, targets_of
 
 RANK = 3
 # this network's module -> Wan2.1's own name
@@ -298,7 +297,7 @@ _PATCHES = {"down": (4, 16), "up": (128, 4)}
 BROKEN = {
     "another network": (
         lambda lora: lora | {"blocks.0.cross_attn.k_img.diff": torch.ones(2)},
-        "1 tensor says nothing to this network: blocks.0.cross_attn.k_img.diff; this file is for image-to-video",
+        "1 tensor matches no module of this network: blocks.0.cross_attn.k_img.diff; this file is for image-to-video",
     ),
     "a text encoder's part": (
         lambda lora: lora | {"lora_te1_encoder_block_0.lora_down.weight": torch.ones(2, 2)},
@@ -453,12 +452,12 @@ def test_alphas_are_read_as_torch_reads_them(network, tmp_path, dtype):
 
 
 def test_no_two_modules_share_a_name(network):
-    owners = owners_of(dict(network.named_parameters()))
-    for owner in owners:
-        for name in (owner, f"transformer.{owner}", f"lora_unet_{owner.replace('.', '_')}"):
-            known, unknown = understand_names([f"{name}.diff"], owners)
+    targets = targets_of(dict(network.named_parameters()))
+    for target in targets:
+        for name in (target, f"transformer.{target}", f"lora_unet_{target.replace('.', '_')}"):
+            known, unknown = match_names([f"{name}.diff"], targets)
             assert not unknown
-            assert known[f"{name}.diff"].owner == owner
+            assert known[f"{name}.diff"].target == target
 
 
 def test_weights_in_fp8_are_refused(network, tmp_path):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import InputError
-from libs.one_to_all.network.approximation import EXACT, QUALITIES, Approximation
-from libs.one_to_all.network.block_cache import use_block_cache
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.network import use_block_cache
+from libs.one_to_all.sampling.approximation import EXACT, QUALITIES, Approximation
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkTask, ClipConditions, denoise, draw_noise
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 
@@ -39,7 +39,7 @@ def _denoise(transformer, approximation: Approximation = EXACT, known: torch.Ten
     noise = draw_noise((1, 16, 3, LATENT, LATENT), 42, torch.device("cpu"), torch.float32)
     guidance = plan_guidance(2.0, 1.5)
     scheduler = build_scheduler()
-    return denoise(transformer, scheduler, guidance, clip, chunk, noise, STEPS, approximation=approximation)
+    return denoise(transformer, scheduler, ChunkTask(guidance, clip, chunk, noise, STEPS, approximation))
 
 
 def _latents(*arguments, **more) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import UMT5Config, UMT5EncoderModel
 
-from libs.one_to_all.sampling.text import MAX_SEQUENCE_LENGTH, PromptEncoder, clean_prompt
+from libs.one_to_all.sampling.prompts import MAX_SEQUENCE_LENGTH, PromptEncoder, clean_prompt
 from libs.one_to_all.weights.loading import load_prompt_encoder
 
 CPU = torch.device("cpu")
@@ -51,14 +51,20 @@ def test_prompts_are_encoded_once(prompt_encoder, monkeypatch):
     assert torch.equal(_encode(prompt_encoder, "  once & only "), first)
 
 
-def test_few_prompts_are_kept_and_those_in_use_longest(prompt_encoder, monkeypatch):
-    encode, encoded = prompt_encoder._encode, []
-    monkeypatch.setattr(prompt_encoder, "_encode", lambda prompt: encoded.append(prompt) or encode(prompt))
-    for number in range(20):
-        _encode(prompt_encoder, "a" * (number + 1))
+def test_the_sixteen_prompts_used_last_are_kept(prompt_encoder):
+    calls = []
+    hook = prompt_encoder.text_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    prompts = ["a" * (number + 1) for number in range(20)]
+    for prompt in prompts:
+        _encode(prompt_encoder, prompt)
         _encode(prompt_encoder, "the negative one")
-    assert len(prompt_encoder._known) == 16
-    assert encoded.count("the negative one") == 1
+    assert len(calls) == len(prompts) + 1
+    for prompt in [*prompts[-15:], "the negative one"]:
+        _encode(prompt_encoder, prompt)
+    assert len(calls) == len(prompts) + 1
+    _encode(prompt_encoder, prompts[-16])
+    assert len(calls) == len(prompts) + 2
+    hook.remove()
 
 
 class Reloaded(BaseException):

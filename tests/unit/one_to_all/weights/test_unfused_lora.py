@@ -17,11 +17,9 @@ from libs.one_to_all.events import FramesReady
 from libs.one_to_all.memory.offload import BlockOffload
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.weights.fp8 import Fp8Linear, compute_in_fp8
-from libs.one_to_all.weights.lora import fuse_lora
-from libs.one_to_all.weights.lora_branches import LoraBranches
-from libs.one_to_all.weights.lora_contents import check_fits
-from libs.one_to_all.weights.lora_file import LoraFile
+from libs.one_to_all.weights.fp8 import ADAPTER_PARAMETERS, Fp8Linear, compute_in_fp8
+from libs.one_to_all.weights.lora import UnfusedLora, fuse_lora
+from libs.one_to_all.weights.lora_file import LoraFile, bytes_beside_fp8
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.requested_lora import requested_lora
 
@@ -86,7 +84,7 @@ def test_as_if_fused_into_the_dequantized_weights(network, small_transformer, in
     fused = _dequantized(in_fp8(small_transformer(**NETWORK)))
     assert (velocity(fused) - without).abs().max() < 1e-5
     fuse_lora(fused, lora)
-    assert LoraBranches(network, torch.float32).use(lora)
+    assert UnfusedLora(network, torch.float32).set(lora)
     expected = velocity(fused)
     assert (expected - without).norm() > 0.05 * without.norm()
     assert (velocity(network) - expected).norm() < 1e-5 * expected.norm()
@@ -98,7 +96,7 @@ def test_as_if_fused_into_the_dequantized_weights(network, small_transformer, in
 
 @pytest.mark.parametrize("in_fp8_products", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_with_its_branch(network, tmp_path, dtype, in_fp8_products):
+def test_a_layer_with_its_adapter(network, tmp_path, dtype, in_fp8_products):
     """Beside both kinds of product: the layer's own answer plus up (down x), in float64 within the dtype's rounding."""
     network.to(dtype)
     if in_fp8_products:
@@ -108,12 +106,12 @@ def test_a_layer_with_its_branch(network, tmp_path, dtype, in_fp8_products):
     states = torch.randn(2, 5, layer.in_features, generator=torch.Generator().manual_seed(3)).to(dtype)
     bias = layer.bias.clone()
     lora = _write_lora(tmp_path / "one.safetensors", network)
-    LoraBranches(network, dtype).use(lora)
+    UnfusedLora(network, dtype).set(lora)
     found = layer(states)
     assert layer.lora_down.dtype == layer.lora_up.dtype == found.dtype == dtype
     factors = layer.lora_up.double() @ layer.lora_down.double()
     assert not torch.equal(layer.bias, bias)
-    layer.drop_branch()
+    layer.remove_adapter()
     expected = layer(states).double() + states.double() @ factors.t()
     rounding = torch.finfo(dtype).eps + 1e-6
     assert (found.double() - expected).abs().max() <= 2 * rounding * expected.abs().max()
@@ -125,6 +123,9 @@ KINDS = {
     "a whole difference": ("diff",),
     "LoRA and a whole difference": ("lora_down.weight", "lora_up.weight", "alpha", "diff"),
     "LoKr of factors": ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"),
+    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"),
+    "LoHa and a whole difference": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "diff"),
+    "LoHa of large rank": ("large_w1_a", "large_w1_b", "large_w2_a", "large_w2_b"),
 }
 
 
@@ -141,11 +142,14 @@ def test_other_kinds_beside_both_products(network, small_transformer, tmp_path, 
         "lora_down.weight": (3, 128),
         "lora_up.weight": (256, 3),
         "alpha": (),
+        **{"hada_w1_a": (256, 3), "hada_w1_b": (3, 128), "hada_w2_a": (256, 2), "hada_w2_b": (2, 128)},
+        **{"large_w1_a": (256, 16), "large_w1_b": (16, 128), "large_w2_a": (256, 16), "large_w2_b": (16, 128)},
     }
     generator = torch.Generator().manual_seed(5)
     tensors = {part: torch.rand(shapes[part], generator=generator) + 0.1 for part in KINDS[kind]}
     lora = LoraFile(tmp_path / "one.safetensors", strength=-0.3)
-    save_file({f"blocks.1.ffn.0.{part}": tensor for part, tensor in tensors.items()}, lora.path)
+    names = {part: f"blocks.1.ffn.0.{part.replace('large', 'hada')}" for part in tensors}
+    save_file({names[part]: tensor for part, tensor in tensors.items()}, lora.path)
     plain = small_transformer(**NETWORK)
     weight = plain.blocks[1].ffn.net[0].proj.weight
     before = weight.clone()
@@ -155,18 +159,22 @@ def test_other_kinds_beside_both_products(network, small_transformer, tmp_path, 
     layer = network.blocks[1].ffn.net[0].proj
     states = torch.randn(2, 5, 128, generator=generator)
     without = layer(states)
-    branches = LoraBranches(network, torch.float32)
-    assert branches.use(lora)
+    unfused = UnfusedLora(network, torch.float32)
+    assert unfused.set(lora)
+    held = sum(parameter.nbytes for name, parameter in layer.named_parameters() if name in ADAPTER_PARAMETERS)
+    counted = bytes_beside_fp8(lora.path, get_variant("sandbox-fp8"), torch.float32.itemsize)
+    assert held - counted in {0, torch.float32.itemsize}, "memory plans count it"
+    assert held <= 4 * (weight.numel() + 1) or "diff" in KINDS[kind]
     found = layer(states) - without
     expected = states @ (weight - before).t()
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert branches.use(None)
+    assert unfused.set(None)
     assert torch.equal(layer(states), without)
     assert [name for name, _ in layer.named_parameters()] == ["weight", "bias", "scale_weight"]
 
 
 def test_fusing_into_fp8_would_round_a_small_lora_away(network):
-    """Why there is a branch: a difference of 1 % of the weights, fused and quantized again, is mostly noise."""
+    """Why a LoRA stays unfused: a difference of 1 % of the weights, fused and quantized again, is mostly noise."""
     layer = network.blocks[0].attn1.to_q
     weight = layer.dequantized(torch.float32)
     generator = torch.Generator().manual_seed(0)
@@ -183,41 +191,41 @@ def test_on_off_and_another_leave_no_trace(network, velocity, tmp_path):
     before, without = _bits(network), velocity(network)
     first = _write_lora(tmp_path / "one.safetensors", network)
     second = _write_lora(tmp_path / "two.safetensors", network, seed=2, rank=5)
-    branches = LoraBranches(network, torch.float32)
-    assert not branches.use(None)
+    unfused = UnfusedLora(network, torch.float32)
+    assert not unfused.set(None)
     results = {}
     for lora in (first, second, None, second, first, first, None):
-        branches.use(lora)
+        unfused.set(lora)
         made = velocity(network)
         assert torch.equal(results.setdefault(lora, made), made)
     assert torch.equal(results[None], without)
     assert not torch.allclose(results[first], results[second])
     _assert_same_bits(network, before)
-    assert branches.use(first)
-    assert not branches.use(first)
+    assert unfused.set(first)
+    assert not unfused.set(first)
     first.path.touch()
-    assert branches.use(first), "the file may be another one"
+    assert unfused.set(first), "the file may be another one"
 
 
 def test_while_blocks_lie_on_the_host(network, velocity, tmp_path):
     first = _write_lora(tmp_path / "one.safetensors", network)
     second = replace(first, strength=-0.4)
-    branches = LoraBranches(network, torch.float32)
+    unfused = UnfusedLora(network, torch.float32)
     expected = {}
     for lora in (first, second, None):
-        branches.use(lora)
+        unfused.set(lora)
         expected[lora] = velocity(network)
     before = _bits(network)
     offload = BlockOffload(network, CPU)
     sizes = {}
     for lora in (None, first, second, None, first):
-        branches.use(lora)
+        unfused.set(lora)
         offload.repack()
         assert torch.equal(velocity(network), expected[lora])
         assert sizes.setdefault(lora is None, offload.host_bytes) == offload.host_bytes
         assert {id(one) for one in offload.tensors} >= {id(one) for one in network.blocks.parameters()}
     assert sizes[False] > sizes[True]
-    branches.use(None)
+    unfused.set(None)
     offload.remove()
     _assert_same_bits(network, before)
 
@@ -227,62 +235,53 @@ def test_with_compiled_blocks(small_transformer, in_fp8, velocity, tmp_path):
     network = in_fp8(small_transformer(num_layers=2))
     lora = _write_lora(tmp_path / "one.safetensors", network)
     another = _write_lora(tmp_path / "two.safetensors", network, seed=2, rank=5)
-    branches = LoraBranches(network, torch.float32)
+    unfused = UnfusedLora(network, torch.float32)
     expected = {}
     for one in (lora, another, None):
-        branches.use(one)
+        unfused.set(one)
         expected[one] = velocity(network)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(recompile_limit=32):
         network.compile_repeated_blocks(backend="eager", fullgraph=True)
         for one in (None, lora, another, None):
-            branches.use(one)
+            unfused.set(one)
             assert (velocity(network) - expected[one]).abs().max() < 1e-5
     torch._dynamo.reset()
 
 
 def test_what_cannot_be_used_changes_nothing(network, velocity, tmp_path):
     lora = _write_lora(tmp_path / "one.safetensors", network)
-    branches = LoraBranches(network, torch.float32)
-    branches.use(lora)
+    unfused = UnfusedLora(network, torch.float32)
+    unfused.set(lora)
     before = velocity(network)
     whole = tmp_path / "whole.safetensors"
-    factors = {"w1_a": (128, 2), "w1_b": (2, 128), "w2_a": (128, 2), "w2_b": (2, 128)}
-    save_file(
-        {f"diffusion_model.blocks.1.self_attn.q.hada_{part}": torch.ones(factors[part]) for part in factors}, whole
-    )
-    with pytest.raises(ModelFilesError, match=r"whole\.safetensors: is a LoHa \(hada_w1_a of blocks\.1\.attn1\.to_q\)"):
-        branches.use(LoraFile(whole))
-    with pytest.raises(ModelFilesError, match="is a LoHa"):
-        check_fits(whole, get_variant("sandbox-fp8"))
-    check_fits(whole, get_variant("sandbox"))
     save_file({"blocks.0.attn1.to_q.lora_down.lora_A.weight": torch.zeros(2, 2)}, whole)
-    with pytest.raises(ModelFilesError, match="says nothing to this network"):
-        branches.use(LoraFile(whole))
+    with pytest.raises(ModelFilesError, match="matches no module of this network"):
+        unfused.set(LoraFile(whole))
     with pytest.raises(ModelFilesError, match="is missing"):
-        branches.use(LoraFile(tmp_path / "absent.safetensors"))
+        unfused.set(LoraFile(tmp_path / "absent.safetensors"))
     assert torch.equal(velocity(network), before)
-    assert not branches.use(lora)
+    assert not unfused.set(lora)
 
 
 def test_memory_that_runs_out_leaves_the_network_as_it_was_loaded(network, velocity, tmp_path, monkeypatch):
     without, calls = velocity(network), []
-    set_branch = Fp8Linear.set_branch
+    set_low_rank_adapter = Fp8Linear.set_low_rank_adapter
 
     def fail_late(layer, *factors):
         calls.append(layer)
         if len(calls) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        set_branch(layer, *factors)
+        set_low_rank_adapter(layer, *factors)
 
-    monkeypatch.setattr(Fp8Linear, "set_branch", fail_late)
-    branches = LoraBranches(network, torch.float32)
+    monkeypatch.setattr(Fp8Linear, "set_low_rank_adapter", fail_late)
+    unfused = UnfusedLora(network, torch.float32)
     lora = _write_lora(tmp_path / "one.safetensors", network)
     with pytest.raises(torch.OutOfMemoryError):
-        branches.use(lora)
+        unfused.set(lora)
     assert torch.equal(velocity(network), without)
     monkeypatch.undo()
-    assert branches.use(lora)
+    assert unfused.set(lora)
 
 
 def _clip(engine, inputs) -> np.ndarray:
@@ -350,3 +349,6 @@ def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):
     assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors")
     request = ResolvedRequest.model_construct(lora="distilled", lora_strength=0.5, model=layout.variant.name)
     assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors", 0.5)
+    save_file({"diffusion_model.blocks.0.ffn.2.diff_b": torch.full((128,), torch.nan)}, layout.lora("distilled"))
+    with pytest.raises(ModelFilesError, match=r"distilled\.safetensors: .*diff_b holds values that are not finite"):
+        requested_lora(request, layout)

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from libs.one_to_all.network.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock
+from libs.one_to_all.network.attention import BlockSizes
+from libs.one_to_all.network.blocks import OneToAllSelfAttentionBlock, OneToAllTransformerBlock, PassConditions
 from libs.one_to_all.network.modulation import TimeModulation
 from libs.one_to_all.network.rope import OneToAllRotaryPosEmbed, rotate, rotate_spatial, spatial_from_full
 
 CPU = torch.device("cpu")
 LENGTH = 1024
+SIZES = BlockSizes(dim=128, ffn_dim=64, heads=1, temporal_dim=44, eps=1e-6)
 
 
 def _factors(rope: OneToAllRotaryPosEmbed, frames: int, height: int, width: int) -> torch.Tensor:
@@ -86,7 +88,7 @@ def _table_at(frame: int, height: int, width: int):
 def test_reference_blocks_do_not_see_the_frame_position():
     torch.manual_seed(0)
     tokens, time = torch.randn(1, 6, 128), TimeModulation(torch.randn(1, 6, 128))
-    spatial = OneToAllSelfAttentionBlock(128, 64, 1, 44, 1e-6, spatial_rope=True)
+    spatial = OneToAllSelfAttentionBlock(SIZES, spatial_rope=True)
     outputs = [spatial(tokens, time, _table_at(frame, 2, 3)) for frame in (0, 1000)]
     assert torch.equal(*outputs)
 
@@ -94,11 +96,15 @@ def test_reference_blocks_do_not_see_the_frame_position():
 def test_reference_attention_uses_the_spatial_rotation_of_the_video_tokens():
     """Moving all video tokens by 1000 frames changes neither their distances nor the reference attention."""
     torch.manual_seed(0)
-    block = OneToAllTransformerBlock(128, 64, 1, 44, 1e-6).double()
+    block = OneToAllTransformerBlock(SIZES).double()
     tokens, text, reference = (torch.randn(1, count, 128).double() for count in (6, 4, 6))
     time, table = TimeModulation(torch.randn(1, 6, 128)), _table_at(0, 2, 3)
-    near, far = (block(tokens, text, time, _table_at(frame, 2, 3), reference, table) for frame in (0, 1000))
+
+    def conditions(video, reference=table):
+        return PassConditions(text, time, video, reference)
+
+    near, far = (block(tokens, conditions(_table_at(frame, 2, 3)), reference) for frame in (0, 1000))
     assert (near - far).abs().max() < 1e-5
     # and it does see where in the frame they are
     moved = table.roll(1, dims=1)
-    assert (near - block(tokens, text, time, table, reference, moved)).abs().max() > 1e-3
+    assert (near - block(tokens, conditions(table, moved), reference)).abs().max() > 1e-3

@@ -10,9 +10,15 @@ from libs.model_repo.operations.quantize import quantize_weight
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.speed_options import SpeedOptions
-from libs.one_to_all.weights import fp8, fp8_products
-from libs.one_to_all.weights.fp8 import Fp8Linear, compute_in_fp8
-from libs.one_to_all.weights.fp8_products import fits_kernel, quantize_rows, scaled_linear, why_not_in_fp8
+from libs.one_to_all.weights import fp8
+from libs.one_to_all.weights.fp8 import (
+    Fp8Linear,
+    compute_in_fp8,
+    fits_kernel,
+    quantize_rows,
+    scaled_linear,
+    why_not_in_fp8,
+)
 
 CPU = torch.device("cpu")
 
@@ -59,13 +65,13 @@ def test_a_device_is_asked_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "An old card")
     assert why_not_in_fp8(torch.device("cuda")) == "An old card has compute capability 8.6, FP8 needs 8.9"
-    monkeypatch.setattr(fp8_products, "scaled_linear", lambda states, *_: torch.zeros_like(states))
+    monkeypatch.setattr(fp8, "scaled_linear", lambda states, *_: torch.zeros_like(states))
     assert "off by 100%" in str(why_not_in_fp8(CPU))
 
     def refuse(*_args):
         raise RuntimeError("no kernel\nhere")
 
-    monkeypatch.setattr(fp8_products, "scaled_linear", refuse)
+    monkeypatch.setattr(fp8, "scaled_linear", refuse)
     assert why_not_in_fp8(CPU) == "no kernel here"
 
 

@@ -5,8 +5,8 @@ import weakref
 import pytest
 import torch
 
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.network import ActivationCache
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkTask, ClipConditions, denoise, draw_noise
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 
@@ -66,14 +66,18 @@ def test_calls_of_a_clip_of_two_chunks(small_transformer, intermediate, previous
         "blocks.0",
         "blocks.0.attn1",
     )
-    clip, memo, chunks = _clip(transformer), ForwardMemo(), 2
+    clip, activations, chunks = _clip(transformer), ActivationCache(), 2
     guidance = plan_guidance(2.0, 1.5, 1.0, intermediate)
     for _ in range(chunks):
         noise = draw_noise((1, 16, 3, LATENT, LATENT), 42, torch.device("cpu"), torch.float32)
-        steps = denoise(transformer, build_scheduler(), guidance, clip, _chunk(previous), noise, STEPS, memo)
-        held = [len(memo._known["step"]) for _ in steps]
+        steps = denoise(
+            transformer, build_scheduler(), ChunkTask(guidance, clip, _chunk(previous), noise, STEPS), activations
+        )
+        held = [activations.result_count("step") for _ in steps]
         assert held == held[:1] * STEPS, "what belongs to a step is forgotten with it"
-        assert not memo._known["chunk"] and not memo._known["step"], "and all but the clip's before decoding"
+        assert activations.result_count("chunk") == activations.result_count("step") == 0, (
+            "and all but the clip's before decoding"
+        )
     passes = 3 * STEPS * chunks
     with_black_pose = intermediate == "without_pose"
     assert calls.count == {
@@ -104,12 +108,14 @@ def test_sharing_changes_no_bit(small_transformer, intermediate, previous, monke
 
     def run() -> list[torch.Tensor]:
         guidance = plan_guidance(2.0, 1.5, 0.8, intermediate)
-        steps = denoise(transformer, build_scheduler(), guidance, _clip(transformer), _chunk(previous), noise, STEPS)
+        steps = denoise(
+            transformer, build_scheduler(), ChunkTask(guidance, _clip(transformer), _chunk(previous), noise, STEPS)
+        )
         return [step.latents for step in steps]
 
     shared = run()
-    monkeypatch.setattr(ForwardMemo, "once", lambda self, scope, piece, inputs, compute: compute())
-    monkeypatch.setattr(ForwardMemo, "first_attention", lambda self, inputs: None)
+    monkeypatch.setattr(ActivationCache, "get_or_compute", lambda self, scope, name, inputs, compute: compute())
+    monkeypatch.setattr(ActivationCache, "first_self_attention", lambda self, inputs: None)
     assert all(torch.equal(*pair) for pair in zip(shared, run(), strict=True))
 
 
@@ -146,26 +152,26 @@ def test_poses_are_needed_where_they_have_strength(small_transformer):
         )
 
 
-def test_a_memo_knows_tensors_by_identity():
-    memo, calls = ForwardMemo(), []
+def test_the_activation_cache_knows_tensors_by_identity():
+    activations, calls = ActivationCache(), []
     one, equal = torch.zeros(3), torch.zeros(3)
     for tensor in (one, one, equal):
-        memo.once("chunk", "piece", (tensor,), lambda: calls.append(1))
+        activations.get_or_compute("chunk", "piece", (tensor,), lambda: calls.append(1))
     assert len(calls) == 2
-    memo.start_step()
-    memo.once("chunk", "piece", (one,), lambda: calls.append(1))
+    activations.start_step()
+    activations.get_or_compute("chunk", "piece", (one,), lambda: calls.append(1))
     assert len(calls) == 2
     known = weakref.ref(equal)
     del tensor, equal
     assert known() is not None, "or another tensor could come to have its identity"
-    memo.start_chunk()
+    activations.start_chunk()
     assert known() is None
-    memo.once("chunk", "piece", (one,), lambda: calls.append(1))
+    activations.get_or_compute("chunk", "piece", (one,), lambda: calls.append(1))
     assert len(calls) == 3
 
 
 def test_large_text_keys_are_not_kept():
-    memo = ForwardMemo()
-    assert memo.text_keys(torch.empty(1, 512, 5120, dtype=torch.bfloat16, device="meta"), 40) is None
+    activations = ActivationCache()
+    assert activations.text_keys(torch.empty(1, 512, 5120, dtype=torch.bfloat16, device="meta"), 40) is None
     small = torch.zeros(1, 512, 1536, dtype=torch.bfloat16)
-    assert memo.text_keys(small, 30) is memo.text_keys(small, 30)
+    assert activations.text_keys(small, 30) is activations.text_keys(small, 30)

@@ -5,8 +5,7 @@ import torch
 from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig
 from peft import LoraConfig
 
-from libs.one_to_all.network.attention import OneToAllAttention
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllAttention, OneToAllTransformer3DModel
 
 LATENT, SIZE, FRAMES = 4, 32, 9
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from libs.one_to_all.sampling.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
+from libs.one_to_all.sampling.vae import mask_from_uint8, signed_from_uint8, uint8_from_signed
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,7 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
 from libs.errors import DeviceError, SettingsError
 from libs.one_to_all.compilation import apply_speed
-from libs.one_to_all.network import attention_backends
-from libs.one_to_all.network.attention import OneToAllAttention
-from libs.one_to_all.network.attention_backends import candidates, choose_attention, probe_attention
+from libs.one_to_all.network import OneToAllAttention, attention_backends, candidates, choose_attention, probe_attention
 from libs.one_to_all.speed_options import ATTENTION_BACKENDS, SpeedOptions
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)

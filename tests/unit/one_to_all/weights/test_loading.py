@@ -261,7 +261,7 @@ def test_peak_memory_is_one_model(tmp_path, small_transformer, write_checkpoint,
         import resource, sys, torch
         from pathlib import Path
         from libs.one_to_all.weights.checkpoint import assign_checkpoint
-        from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+        from libs.one_to_all.network import OneToAllTransformer3DModel
         import dataclasses
         from libs.model_repo.variants import get_variant
         network = dataclasses.replace(get_variant("sandbox").network, num_attention_heads=8, ffn_dim=2048)

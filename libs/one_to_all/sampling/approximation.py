@@ -1,9 +1,9 @@
-"""What a quality of a request means: which work is left out so that its clip is made sooner. Light: no torch.
+"""What a request's ``quality`` means: which work is left out so that its clip is finished sooner. Light: no torch.
 
 ``exact`` computes everything and is the default. The others leave work out; how much that changes a clip can only be
-measured with the real weights (``benchmarks/approximation.py``). Whoever changes a number here raises the code version
-of the asset ``animation``, since clips made before were made with another one. What does not belong here: leaving the
-work out (``block_cache``, ``sampler``).
+measured with the real weights (``benchmarks/approximation.py``). When a number here changes, raise the code version of
+the asset ``animation``: clips made before were made with another one. See ``libs.one_to_all.network.block_cache`` and
+``denoise`` for how work is left out.
 """
 
 import math
@@ -22,9 +22,9 @@ class Approximation:
     """Which work is left out while a chunk is denoised.
 
     Args:
-        block_cache_threshold: First-Block cache: where the first block's answer differs from that of the last computed
-            step by at most this share (mean of absolute values), the other blocks are not computed and what they added
-            then is added again. Each guidance pass decides for itself. None computes all blocks in every step.
+        block_cache_threshold: First-Block cache: where the first block's output differs from that of the last computed
+            step by at most this share (mean of absolute values), the other blocks are not computed, and what they added
+            in that step is added again. Each guidance pass decides for itself. None computes all blocks in every step.
         guided_share: share of the steps, from the first on, that make all passes of the guidance; the rest make the
             conditional one only.
 
@@ -43,7 +43,7 @@ class Approximation:
             raise InputError(f"guided_share={self.guided_share} must be between 0 and 1")
 
     def guided_steps(self, num_inference_steps: int) -> int:
-        """How many of the steps are guided, rounded up."""
+        """Number of guided steps, rounded up."""
         return math.ceil(self.guided_share * num_inference_steps)
 
 
