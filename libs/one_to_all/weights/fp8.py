@@ -68,7 +68,7 @@ class Fp8Linear(nn.Linear):
         """``input`` [..., in] -> [..., out] in the dtype of ``input``."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         if self.computes_in_fp8:
-            output = scaled_linear(input, self.weight, self._channel_scale(), bias)
+            output = scaled_linear(input, self.weight, self.channel_scale(), bias)
         else:
             output = functional.linear(input, self.dequantized(input.dtype), bias)
         # added where the output lies: at full size it takes up to a gigabyte
@@ -99,8 +99,8 @@ class Fp8Linear(nn.Linear):
         """The weight [out, in] in ``dtype``."""
         return _dequantize(self.weight, self.scale_weight, dtype)
 
-    def _channel_scale(self) -> torch.Tensor:
-        """Float32 [1, out]."""
+    def channel_scale(self) -> torch.Tensor:
+        """The scale of each output channel, float32 [1, out], as a kernel takes it."""
         if self.scale_weight is None:
             return torch.ones(1, self.out_features, device=self.weight.device)
         return self.scale_weight.float().reshape(1, -1).expand(1, self.out_features).contiguous()

@@ -51,7 +51,7 @@ class _Calls:
 
 @pytest.mark.parametrize("previous", [False, True])
 @pytest.mark.parametrize("intermediate", ["without_image", "without_pose"])
-def test_calls_of_a_clip_of_two_chunks(small_transformer, intermediate, previous):
+def test_each_result_is_computed_once_in_a_clip_of_two_chunks(small_transformer, intermediate, previous):
     transformer = small_transformer()
     calls = _Calls(
         transformer,
@@ -102,7 +102,7 @@ def test_calls_of_a_clip_of_two_chunks(small_transformer, intermediate, previous
 
 @pytest.mark.parametrize("previous", [False, True])
 @pytest.mark.parametrize("intermediate", ["without_image", "without_pose"])
-def test_sharing_changes_no_bit(small_transformer, intermediate, previous, monkeypatch):
+def test_the_activation_cache_changes_no_bit(small_transformer, intermediate, previous, monkeypatch):
     transformer = small_transformer(num_layers=3, num_control_layers=2, num_reference_layers=2)
     noise = draw_noise((1, 16, 3, LATENT, LATENT), 42, torch.device("cpu"), torch.float32)
 
@@ -139,7 +139,7 @@ def test_skipping_the_control_branch_changes_no_bit(small_transformer):
     assert torch.equal(skipped, transformer(**inputs).sample)
 
 
-def test_poses_are_needed_where_they_have_strength(small_transformer):
+def test_poses_are_required_unless_their_strength_is_zero(small_transformer):
     transformer = small_transformer()
     with pytest.raises(ValueError, match="controlnet_cond"):
         transformer(

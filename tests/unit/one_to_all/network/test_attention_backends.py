@@ -28,7 +28,7 @@ def test_native_works_everywhere(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", ["flash_3", "cudnn", "flash"])
-def test_what_needs_a_card_is_found_out(name: str) -> None:
+def test_back_ends_that_need_a_gpu_do_not_work_on_a_cpu(name: str) -> None:
     probe = probe_attention(name, CPU, torch.float32)
     assert not probe.usable and probe.problem
     with pytest.raises(DeviceError, match=rf"ONE_TO_ALL_ATTENTION={name} does not work on cpu.*auto"):
@@ -43,7 +43,7 @@ def test_what_needs_a_card_is_found_out(name: str) -> None:
         ((8, 6), ["flash", "_native_flash", "_native_cudnn", "native"]),
     ],
 )
-def test_the_first_that_works_is_taken(monkeypatch, capability, expected) -> None:
+def test_the_first_back_end_that_works_is_chosen(monkeypatch, capability, expected) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     broken: set[str] = set()
 
@@ -69,14 +69,14 @@ def test_the_first_that_works_is_taken(monkeypatch, capability, expected) -> Non
         (lambda answer: answer[:, :, :1], "gave shape [1, 77, 1, 128]"),
     ],
 )
-def test_a_wrong_answer_is_no_answer(monkeypatch, spoil, problem) -> None:
+def test_a_back_end_with_wrong_results_is_not_usable(monkeypatch, spoil, problem) -> None:
     dispatch = attention_backends.dispatch_attention_fn
     monkeypatch.setattr(attention_backends, "dispatch_attention_fn", lambda *states: spoil(dispatch(*states)))
     probe = probe_attention("native", CPU, torch.float32)
     assert not probe.usable and problem in str(probe.problem)
 
 
-def test_the_choice_reaches_every_attention(small_transformer) -> None:
+def test_every_attention_uses_the_chosen_back_end(small_transformer) -> None:
     transformer = small_transformer()
     lines = apply_speed(transformer, SpeedOptions(attention="native_flash"), CPU, torch.float32)
     processors = [module.processor for module in transformer.modules() if isinstance(module, OneToAllAttention)]
@@ -93,7 +93,7 @@ def test_unknown_names_are_refused() -> None:
     assert "sage" not in ATTENTION_BACKENDS
 
 
-def test_a_full_device_says_nothing_of_a_back_end(monkeypatch) -> None:
+def test_a_full_device_is_not_taken_for_a_broken_back_end(monkeypatch) -> None:
     dispatch = attention_backends.dispatch_attention_fn
 
     def full(*_):

@@ -61,18 +61,18 @@ def test_smaller_lengths_make_smaller_chunks():
 
 
 @given(st.integers(1, 2000))
-def test_the_plan_for_little_memory_goes_on_from_frame_to_frame(frame_count):
+def test_smaller_chunks_continue_from_their_predecessor(frame_count):
     chunks = plan_chunks(frame_count, SMALLER_CHUNK_LENGTHS)
     assert max(chunk.frame_count for chunk in chunks) <= 33
     assert all(before.end - after.start >= PREVIOUS_FRAMES for before, after in pairwise(chunks))
 
 
-def test_with_an_overlap_of_three_chunks_would_begin_anew():
+def test_with_an_overlap_of_three_every_chunk_begins_anew():
     first, second, *_ = plan_chunks(120, ChunkLengths(33, 3, SMALLER_CHUNK_LENGTHS.final))
     assert first.end - second.start < PREVIOUS_FRAMES
 
 
-def test_names_tell_lengths_apart():
+def test_names_of_chunk_lengths_are_unique():
     assert DEFAULT_CHUNK_LENGTHS.name == "81-5-65.69.73.77.81"
     others = [SMALLER_CHUNK_LENGTHS, ChunkLengths(33, 9, SMALLER_CHUNK_LENGTHS.final), ChunkLengths(33, 5, (33,))]
     assert len({lengths.name for lengths in (DEFAULT_CHUNK_LENGTHS, *others)}) == 4
@@ -98,12 +98,12 @@ def test_an_overlap_too_small_to_continue_from_still_gives_a_plan(overlap):
         ((33, -1, (33,)), "overlap -1"),
     ],
 )
-def test_impossible_lengths_are_named(arguments, message):
+def test_impossible_lengths_are_refused_by_name(arguments, message):
     with pytest.raises(InputError, match=message):
         ChunkLengths(*arguments)
 
 
-def test_a_clip_no_final_length_fits_is_named():
+def test_a_clip_that_no_final_length_fits_is_refused():
     lengths = ChunkLengths(17, 5, (13,))
     refused = [count for count in range(17, 60) if not _plannable(count, lengths)]
     assert refused  # without 17 among the final lengths some clips have no plan
@@ -119,6 +119,6 @@ def _plannable(frame_count, lengths):
     return True
 
 
-def test_no_frames():
+def test_a_clip_without_frames_is_refused():
     with pytest.raises(InputError, match="0 frames"):
         plan_chunks(0)

@@ -81,7 +81,7 @@ def test_every_frame_comes_once_and_from_the_right_chunk(frame_count, lengths):
         assert given_frames == [[chunk.index - 1, number // 256, number % 256] for number in numbers]
 
 
-def test_chunks_too_far_apart_to_continue_are_made_on_their_own():
+def test_chunks_without_common_frames_are_made_independently():
     previous = []
     list(animate_chunks(_inputs(120), plan_chunks(120, ChunkLengths(33, 3, (33,))), _maker([], previous)))
     assert previous[:3] == [None, None, None]
@@ -98,7 +98,7 @@ def test_poses_of_the_wrong_shape_are_named():
         chunk_poses(_inputs(5, poses=lambda start, stop: np.zeros((1, SIZE, SIZE, 3), np.uint8)), chunk)
 
 
-def test_a_killed_run_goes_on_at_its_chunk(tmp_path):
+def test_a_killed_run_resumes_at_its_chunk(tmp_path):
     plan = plan_chunks(200)
     whole = [event for event in animate_chunks(_inputs(200), plan, _maker([])) if isinstance(event, FramesReady)]
 
@@ -147,7 +147,7 @@ def test_wrong_inputs_are_named(field, value, message):
         AnimationInputs(**{**fields, field: value}, poses=lambda start, stop: None)
 
 
-def test_a_chunk_is_stored_before_the_next_ones_first_step_is_told() -> None:
+def test_a_chunk_is_stored_before_the_next_one_reports_a_step() -> None:
     class SlowStore:
         saved: list[int] = []  # noqa: RUF012
 
@@ -170,7 +170,7 @@ def test_a_chunk_is_stored_before_the_next_ones_first_step_is_told() -> None:
     assert told == SlowStore.saved == list(range(len(told)))
 
 
-def test_what_a_store_cannot_keep_ends_the_clip() -> None:
+def test_an_error_of_the_chunk_store_ends_the_clip() -> None:
     class FullStore:
         def load(self, index):
             return None

@@ -22,7 +22,7 @@ def _encode(prompt_encoder, prompt):
 
 
 @pytest.mark.parametrize("prompt", ["", "abc", "a dancer in a red suit"])
-def test_positions_behind_the_end_are_zero(prompt_encoder, repository, prompt):
+def test_embeddings_after_the_end_of_the_prompt_are_zero(prompt_encoder, repository, prompt):
     embeddings = _encode(prompt_encoder, prompt)
     assert embeddings.shape == (1, MAX_SEQUENCE_LENGTH, repository.variant.network.text_dim)
     tokens = prompt_encoder.tokenizer(prompt).input_ids
@@ -32,7 +32,7 @@ def test_positions_behind_the_end_are_zero(prompt_encoder, repository, prompt):
     assert not embeddings[:, used:].any()
 
 
-def test_what_is_kept_is_what_the_encoder_gives(prompt_encoder):
+def test_embeddings_equal_the_output_of_the_encoder(prompt_encoder):
     tokens = prompt_encoder.tokenizer(["a dancer"], return_tensors="pt")
     expected = prompt_encoder.text_encoder(tokens.input_ids).last_hidden_state
     actual = _encode(prompt_encoder, "a dancer")[:, : expected.shape[1]]
@@ -71,7 +71,7 @@ class Reloaded(BaseException):
     pass
 
 
-def test_it_computes_where_it_was_moved():
+def test_the_text_encoder_computes_on_the_device_it_was_moved_to():
     def reload(device):
         raise Reloaded(device)
 

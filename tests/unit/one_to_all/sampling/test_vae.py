@@ -9,7 +9,7 @@ from libs.one_to_all.sampling.vae import mask_from_uint8, signed_from_uint8, uin
 CPU = torch.device("cpu")
 
 
-def test_to_signed():
+def test_uint8_becomes_signed_in_float32():
     pixels = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3) * 3
     signed = signed_from_uint8(pixels, CPU, torch.float32)
     assert signed.shape == (1, 3, 2, 3, 4)

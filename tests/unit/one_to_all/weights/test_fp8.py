@@ -58,7 +58,7 @@ def test_computes_with_stored_times_scale(
     layer, inputs = _linear(weight, scale, bias), torch.randn(3, 8).to(dtype)
     factor = torch.ones(6, 1) if scale is None else scale.float().reshape(-1, 1).expand(6, 1)
     expected = nn.functional.linear(inputs, (weight.float() * factor).to(dtype), bias.to(dtype))
-    channel_scale = layer._channel_scale()  # as a kernel takes it
+    channel_scale = layer.channel_scale()  # as a kernel takes it
     assert channel_scale.is_contiguous()
     assert torch.equal(channel_scale, factor.t())
     found = layer(inputs)
@@ -79,7 +79,7 @@ def test_names_that_the_network_does_not_have_are_left_to_loading() -> None:
     assert model.state_dict().keys() == {"0.weight", "0.bias"}
 
 
-def test_the_mark_of_other_programs_is_dropped_once_loaded(fp8_repository, tmp_path) -> None:
+def test_the_marker_of_other_programs_is_dropped_after_loading(fp8_repository, tmp_path) -> None:
     root = shutil.copytree(fp8_repository.root, tmp_path / "marked")
     layout = replace(fp8_repository, root=root)
     save_file({"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}, root / "mark.safetensors")

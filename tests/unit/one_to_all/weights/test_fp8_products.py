@@ -42,7 +42,7 @@ def test_rows_use_the_whole_range(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("leading", [(7,), (1, 33), (2, 3, 5)])
-def test_product_is_that_of_the_quantized_numbers(dtype, with_bias, leading) -> None:
+def test_the_fp8_product_equals_that_of_the_quantized_numbers(dtype, with_bias, leading) -> None:
     states, bias = _random(*leading, 64).to(dtype), _random(32, seed=1).to(dtype) if with_bias else None
     weight, weight_scale = quantize_weight(_random(32, 64, seed=2) * torch.logspace(-2, 2, 32)[:, None])
     found = scaled_linear(states, weight, weight_scale.float().t().contiguous(), bias)
@@ -54,13 +54,13 @@ def test_product_is_that_of_the_quantized_numbers(dtype, with_bias, leading) -> 
     assert (found.double() - emulated).abs().max() <= rounding * emulated.abs().max()
 
 
-def test_which_weights_fit() -> None:
+def test_kernels_take_weights_with_sides_of_multiples_of_sixteen() -> None:
     assert fits_kernel(torch.empty(32, 64, dtype=torch.float8_e4m3fn))
     assert not fits_kernel(torch.empty(32, 60, dtype=torch.float8_e4m3fn))
     assert not fits_kernel(torch.empty(32, 64, dtype=torch.float8_e5m2))
 
 
-def test_a_device_is_asked_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_says_why_a_device_cannot_form_fp8_products(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not_in_fp8(CPU) is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "An old card")

@@ -58,13 +58,13 @@ def test_a_single_file_is_a_checkpoint_too(own_repository, small_transformer):
     assert torch.equal(_load(own_repository).proj_out.weight, small_transformer(seed=3).proj_out.weight)
 
 
-def test_no_index(own_repository):
+def test_a_missing_index_is_refused(own_repository):
     own_repository.index.unlink()
     with pytest.raises(ModelFilesError, match=rf"index\.json: is missing.*{MENDING}"):
         _load(own_repository)
 
 
-def test_a_missing_shard(own_repository):
+def test_a_missing_shard_is_refused(own_repository):
     shard = _shard(own_repository, 1)
     shard.unlink()
     with pytest.raises(ModelFilesError, match=rf"{shard.name}: is missing.*{MENDING}"):
@@ -123,7 +123,7 @@ def test_a_cut_off_shard(own_repository, kept):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_not_finite(own_repository, value):
+def test_weights_that_are_not_finite_are_refused(own_repository, value):
     shard = _shard(own_repository)
     name = max(load_file(shard).items(), key=lambda item: item[1].numel())[0]
     _rewrite(shard, lambda state: state[name].view(-1)[-1].fill_(value))

@@ -124,14 +124,14 @@ def _assert_changed_by(network, before, differences, strength=1.0) -> None:
 
 @pytest.mark.parametrize("alpha", [None, 1.5])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_means_the_same_change(network, tmp_path, family, alpha):
+def test_every_family_of_names_gives_the_same_delta(network, tmp_path, family, alpha):
     before = _before(network)
     tensors, differences = _lora(network, family, alpha)
     fuse_lora(network, LoraFile(_file(tmp_path, tensors), strength=0.5))
     _assert_changed_by(network, before, differences, strength=0.5)
 
 
-def test_as_the_library_computes_it(network, small_transformer, tmp_path):
+def test_a_fused_lora_equals_the_result_of_peft(network, small_transformer, tmp_path):
     """Against peft's own adapter, with alpha where diffusers writes it."""
     configuration = LoraConfig(r=RANK, lora_alpha=7, target_modules=["to_k", "net.2"], init_lora_weights=False)
     adapted = small_transformer()
@@ -162,7 +162,7 @@ def test_alpha_patterns_and_rank_stabilized_scales(network, tmp_path):
     _assert_changed_by(network, before, scaled)
 
 
-def test_differences_of_weights_biases_norms_and_tables(network, tmp_path):
+def test_whole_deltas_of_weights_biases_norms_and_tables(network, tmp_path):
     before = _before(network)
     changes = {
         "diffusion_model.blocks.1.self_attn.q.diff_b": "blocks.1.attn1.to_q.bias",
@@ -243,7 +243,7 @@ def _lycoris(network, family: str) -> tuple[dict[str, torch.Tensor], dict[str, t
 
 
 @pytest.mark.parametrize("family", ["LoKr", "LoKr of factors", "LoKr, one side of factors", "LoHa"])
-def test_products_of_lycoris(network, tmp_path, family):
+def test_lokr_and_loha_deltas(network, tmp_path, family):
     before = _before(network)
     tensors, differences = _lycoris(network, family)
     fuse_lora(network, LoraFile(_file(tmp_path, tensors), strength=-0.5))
@@ -260,7 +260,7 @@ def test_a_lokr_of_a_convolution(network, tmp_path):
     _assert_changed_by(network, before, {"patch_embedding.weight": whole})
 
 
-def test_rounded_once(network, tmp_path):
+def test_deltas_are_rounded_once(network, tmp_path):
     network = network.to(torch.bfloat16)
     before = _before(network)
     tensors, differences = _lora(network, "wan", 2.0)
@@ -367,7 +367,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_does_not_fit_is_named_and_changes_nothing(network, tmp_path, case):
+def test_a_file_that_does_not_fit_is_refused_and_changes_nothing(network, tmp_path, case):
     before = _before(network)
     tensors, _ = _lora(network, "wan", 1.0)
     break_it, message = BROKEN[case]
@@ -417,7 +417,7 @@ METADATA = (
 
 
 @pytest.mark.parametrize("metadata", METADATA, ids=lambda text: text[:40])
-def test_metadata_that_says_no_usable_alpha(network, tmp_path, metadata):
+def test_an_unusable_alpha_in_the_metadata_is_refused(network, tmp_path, metadata):
     path = _file(tmp_path, _lora(network, "bare", None)[0], {"lora_adapter_metadata": metadata})
     with pytest.raises(ModelFilesError, match=r"distilled\.safetensors: .*lora_adapter_metadata") as raised:
         read_contents(path, {name: tuple(one.shape) for name, one in network.named_parameters()})
@@ -451,7 +451,7 @@ def test_alphas_are_read_as_torch_reads_them(network, tmp_path, dtype):
         assert read_contents(path, shapes)["proj_out"].scale == alpha.double().item() / RANK
 
 
-def test_no_two_modules_share_a_name(network):
+def test_no_two_targets_share_a_name(network):
     targets = targets_of(dict(network.named_parameters()))
     for target in targets:
         for name in (target, f"transformer.{target}", f"lora_unet_{target.replace('.', '_')}"):
@@ -476,7 +476,7 @@ def lora_in_place(own_repository, network) -> LoraFile:
     return LoraFile(path)
 
 
-def test_fused_where_blocks_stay_on_the_host(own_repository, lora_in_place, make_inputs):
+def test_a_lora_is_fused_into_offloaded_blocks(own_repository, lora_in_place, make_inputs):
     budget = MemoryBudget((DeviceBudget("cpu", 0),))
     plan = choose_plan(own_repository, torch.float32, budget, MemoryOptions(keyword="offload"), ClipSize(16, 16, 5))
     options = SamplingOptions("a dancer", "blurred", 2, 1.0, 0.0)

@@ -28,7 +28,7 @@ def _written(path, tensor):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("place", [0, -1])
-def test_what_is_not_finite_is_named(tmp_path, cache, dtype, value, place):
+def test_values_that_are_not_finite_are_refused(tmp_path, cache, dtype, value, place):
     tensor = torch.linspace(-3, 3, 64).to(dtype)
     check_values(_written(tmp_path / "good.safetensors", tensor), cache)
     tensor[place] = value
@@ -38,7 +38,7 @@ def test_what_is_not_finite_is_named(tmp_path, cache, dtype, value, place):
 
 
 @pytest.mark.parametrize(("dtype", "value"), [(torch.float64, 1e300), (torch.float32, -3e38), (torch.bfloat16, 1e30)])
-def test_what_leaves_no_product_finite_is_named(tmp_path, cache, dtype, value):
+def test_absurdly_large_values_are_refused(tmp_path, cache, dtype, value):
     path = _written(tmp_path / "bad.safetensors", torch.tensor([1.0, value, 0.0], dtype=dtype))
     with pytest.raises(ModelFilesError, match=rf"{NAME} holds the value .*e\+.*, and usual are below 10"):
         check_values(path, cache)

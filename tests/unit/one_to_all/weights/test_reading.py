@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from libs.errors import ModelFilesError
 from libs.model_repo.files.safetensors_header import read_stored_tensors
-from libs.one_to_all.weights import reading as weight_reading
+from libs.one_to_all.weights import reading
 from libs.one_to_all.weights.reading import WeightSource, read_weights
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     """Tensors of all shapes and dtypes in two files, read in pieces of 1000 bytes."""
-    monkeypatch.setattr(weight_reading, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(reading, "PIECE_BYTES", 1000)
     torch.manual_seed(0)
     tensors = {
         "large": torch.randn(301, 47),
@@ -38,11 +38,12 @@ def stored(tmp_path, monkeypatch):
 
 
 def _sources(folder, dtype=None):
-    return [
-        WeightSource(name, path, tensor, dtype or weight_reading._TORCH_DTYPES[tensor.info.dtype])
+    sources = [
+        WeightSource(name, path, tensor, torch.float32)
         for path in sorted(folder.glob("*.safetensors"))
         for name, tensor in read_stored_tensors(path).items()
     ]
+    return [replace(source, dtype=dtype or source.stored_dtype) for source in sources]
 
 
 def test_every_value_arrives(stored):
@@ -57,7 +58,7 @@ def test_every_value_arrives(stored):
 
 def test_files_are_read_in_turn_and_each_from_its_beginning_to_its_end(stored, monkeypatch):
     folder, _ = stored
-    monkeypatch.setattr(weight_reading, "READERS", 1)
+    monkeypatch.setattr(reading, "READERS", 1)
     reads = []
     preadv = os.preadv
 
@@ -88,7 +89,7 @@ def test_values_are_converted_as_torch_converts_them(stored, dtype):
 
 @pytest.mark.parametrize("position", [0, 600, -1])
 def test_a_value_that_is_not_finite_is_found_in_any_piece(tmp_path, monkeypatch, position):
-    monkeypatch.setattr(weight_reading, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(reading, "PIECE_BYTES", 1000)
     tensor = torch.randn(2000)
     tensor[position] = float("inf")
     save_file({"good": torch.randn(2000), "bad": tensor}, tmp_path / "0.safetensors")
@@ -120,10 +121,10 @@ def test_a_disk_that_fails_ends_all_threads(stored, monkeypatch):
     monkeypatch.setattr(os, "preadv", fail_once)
     with pytest.raises(ModelFilesError, match=r"safetensors: cannot be read .*Input/output error"):
         read_weights(sources, CPU)
-    assert len(calls) < 5 * weight_reading.READERS  # of 75
+    assert len(calls) < 5 * reading.READERS  # of 75
 
 
-def test_finite_values_may_have_a_sum_that_is_not(tmp_path):
+def test_finite_values_with_an_infinite_sum_are_read(tmp_path):
     save_file({"large": torch.full((2000,), 3e38)}, tmp_path / "0.safetensors")
     assert (read_weights(_sources(tmp_path), CPU)["large"] == 3e38).all()
 

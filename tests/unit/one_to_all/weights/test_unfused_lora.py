@@ -78,7 +78,9 @@ def _assert_same_bits(network: torch.nn.Module, before: dict[str, torch.Tensor])
         assert torch.equal(tensor.float(), before[name].float()), name
 
 
-def test_as_if_fused_into_the_dequantized_weights(network, small_transformer, in_fp8, velocity, tmp_path):
+def test_an_unfused_lora_equals_one_fused_into_dequantized_weights(
+    network, small_transformer, in_fp8, velocity, tmp_path
+):
     without = velocity(network)
     lora = _write_lora(tmp_path / "one.safetensors", network)
     fused = _dequantized(in_fp8(small_transformer(**NETWORK)))
@@ -96,7 +98,7 @@ def test_as_if_fused_into_the_dequantized_weights(network, small_transformer, in
 
 @pytest.mark.parametrize("in_fp8_products", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_with_its_adapter(network, tmp_path, dtype, in_fp8_products):
+def test_an_adapter_adds_up_times_down_to_a_layer(network, tmp_path, dtype, in_fp8_products):
     """Beside both kinds of product: the layer's own answer plus up (down x), in float64 within the dtype's rounding."""
     network.to(dtype)
     if in_fp8_products:
@@ -131,7 +133,9 @@ KINDS = {
 
 @pytest.mark.parametrize("in_fp8_products", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_kinds_beside_both_products(network, small_transformer, tmp_path, kind, in_fp8_products):
+def test_lokr_and_whole_deltas_beside_both_kinds_of_products(
+    network, small_transformer, tmp_path, kind, in_fp8_products
+):
     """What a layer gives more than before is its input times the difference that fusing adds."""
     shapes = {
         "lokr_w1": (2, 4),
@@ -187,7 +191,7 @@ def test_fusing_into_fp8_would_round_a_small_lora_away(network):
     assert (fused - difference).norm() > difference.norm()
 
 
-def test_on_off_and_another_leave_no_trace(network, velocity, tmp_path):
+def test_removing_or_replacing_a_lora_leaves_no_trace(network, velocity, tmp_path):
     before, without = _bits(network), velocity(network)
     first = _write_lora(tmp_path / "one.safetensors", network)
     second = _write_lora(tmp_path / "two.safetensors", network, seed=2, rank=5)
@@ -207,7 +211,7 @@ def test_on_off_and_another_leave_no_trace(network, velocity, tmp_path):
     assert unfused.set(first), "the file may be another one"
 
 
-def test_while_blocks_lie_on_the_host(network, velocity, tmp_path):
+def test_a_lora_can_be_replaced_while_blocks_are_offloaded(network, velocity, tmp_path):
     first = _write_lora(tmp_path / "one.safetensors", network)
     second = replace(first, strength=-0.4)
     unfused = UnfusedLora(network, torch.float32)
@@ -231,7 +235,7 @@ def test_while_blocks_lie_on_the_host(network, velocity, tmp_path):
 
 
 @pytest.mark.slow
-def test_with_compiled_blocks(small_transformer, in_fp8, velocity, tmp_path):
+def test_a_lora_can_be_replaced_in_compiled_blocks(small_transformer, in_fp8, velocity, tmp_path):
     network = in_fp8(small_transformer(num_layers=2))
     lora = _write_lora(tmp_path / "one.safetensors", network)
     another = _write_lora(tmp_path / "two.safetensors", network, seed=2, rank=5)
@@ -249,7 +253,7 @@ def test_with_compiled_blocks(small_transformer, in_fp8, velocity, tmp_path):
     torch._dynamo.reset()
 
 
-def test_what_cannot_be_used_changes_nothing(network, velocity, tmp_path):
+def test_a_lora_that_is_refused_changes_nothing(network, velocity, tmp_path):
     lora = _write_lora(tmp_path / "one.safetensors", network)
     unfused = UnfusedLora(network, torch.float32)
     unfused.set(lora)
@@ -291,7 +295,7 @@ def _clip(engine, inputs) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", [None, "offload"])
-def test_a_warm_engine_changes_its_lora(fp8_repository, make_inputs, tmp_path, cache, plan):
+def test_a_cached_engine_replaces_its_lora(fp8_repository, make_inputs, tmp_path, cache, plan):
     layout, memory = fp8_repository, MemoryOptions(keyword=plan)
     fresh = AnimationEngine.load(layout, "cpu")
     inputs, without = make_inputs(5), _clip(fresh, make_inputs(5))
