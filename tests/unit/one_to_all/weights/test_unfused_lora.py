@@ -78,9 +78,7 @@ def _assert_same_bits(network: torch.nn.Module, before: dict[str, torch.Tensor])
         assert torch.equal(tensor.float(), before[name].float()), name
 
 
-def test_an_unfused_lora_equals_one_fused_into_dequantized_weights(
-    network, small_transformer, in_fp8, velocity, tmp_path
-):
+def test_an_unfused_lora_equals_one_fused_without_fp8(network, small_transformer, in_fp8, velocity, tmp_path):
     without = velocity(network)
     lora = _write_lora(tmp_path / "one.safetensors", network)
     fused = _dequantized(in_fp8(small_transformer(**NETWORK)))
@@ -133,9 +131,7 @@ KINDS = {
 
 @pytest.mark.parametrize("in_fp8_products", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_lokr_and_whole_deltas_beside_both_kinds_of_products(
-    network, small_transformer, tmp_path, kind, in_fp8_products
-):
+def test_lokr_and_whole_deltas_beside_both_products(network, small_transformer, tmp_path, kind, in_fp8_products):
     """What a layer gives more than before is its input times the difference that fusing adds."""
     shapes = {
         "lokr_w1": (2, 4),
