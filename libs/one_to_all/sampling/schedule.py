@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
 SHIFT = 7.0
-"""Moves steps towards high noise. It determines every clip: the only place that says it."""
+"""Shift of the noise levels towards high noise. It determines every clip, and stands nowhere else."""
 
 TRAIN_TIMESTEPS = 1000
 """Noise levels the network was trained with; a clip has at most as many steps."""
