@@ -22,6 +22,7 @@ from libs.one_to_all.engine import AnimationEngine, Engine
 from libs.one_to_all.events import EngineLoad
 from libs.one_to_all.memory.choice import (
     DeviceMemory,
+    PlanRequest,
     bytes_when_loaded,
     check_host,
     choose_plan,
@@ -254,17 +255,18 @@ class EngineCache:
 
     def _plan(self, spec: EngineSpec, clip: ClipSize | None) -> MemoryPlan:
         """Plan for what could be free on each device: all engines that are kept may be evicted."""
-        layout, dtype, device = spec.layout, spec.computing_dtype, spec.first_device
+        device = spec.first_device
+        request = PlanRequest(spec.layout, spec.computing_dtype, spec.memory, clip, spec.lora)
         host = None if device.type == "cpu" else self._free_without_engines(HOST)
         if spec.parallel == ONE_PROCESS:
             budget = MemoryBudget((DeviceBudget(str(device), self._free_without_engines(device)),), host)
-            plan = choose_plan(layout, dtype, budget, spec.memory, clip, spec.lora)
+            plan = choose_plan(request, budget)
             check_host(plan, device)
             return plan
         devices = devices_of_ranks(device, spec.parallel)
         free = [self._free_without_engines(torch.device(one)) // devices.count(one) for one in devices]
         budget = budget_of_ranks(spec.parallel, devices, free, host)
-        return choose_plan_of_ranks(layout, dtype, spec.parallel, budget, spec.memory, clip, spec.lora)
+        return choose_plan_of_ranks(request, budget, spec.parallel)
 
     def _free_without_engines(self, device: torch.device) -> int:
         """Bytes that would be free on ``device`` if all engines were evicted."""

@@ -5,7 +5,7 @@ See ``plan`` for how a plan is found, and ``engine_cache`` for evicting other en
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,48 +18,57 @@ from libs.model_repo.files.safetensors_header import read_header
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS, ModelVariant
 from libs.one_to_all.memory.cost import TokenGrid
-from libs.one_to_all.memory.options import ClipSize, MemoryOptions, largest_usual_clip
+from libs.one_to_all.memory.options import DEFAULT_MEMORY, ClipSize, MemoryOptions, largest_usual_clip
 from libs.one_to_all.memory.plan import GB, PLACEMENTS, ClipWork, MemoryBudget, MemoryPlan, Placement, plan_memory
 from libs.one_to_all.weights.loading import weight_files
 from libs.one_to_all.weights.lora_file import LoraFile, bytes_beside_fp8
 
 
-def choose_plan(
-    layout: RepositoryLayout,
-    dtype: torch.dtype,
-    budget: MemoryBudget,
-    options: MemoryOptions,
-    clip: ClipSize | None = None,
-    lora: LoraFile | None = None,
-    placements: Sequence[Placement] = PLACEMENTS,
-) -> MemoryPlan:
-    """Choose the fastest plan that fits; the smallest where none does, or the one that ``options`` name.
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a memory plan is asked for.
 
-    Args:
+    Attributes:
         layout: the variant that is asked for.
         dtype: of text encoder and VAE; the transformer is counted in bfloat16, or FP8 where its files are.
-        budget: what is free without the weights of this variant.
         options: limit, name of a plan, FP8 allowed; FP8 weights of a plain variant are taken only if they are there.
         clip: what is made; the largest usual clip of the variant if it is not known.
         lora: lies beside FP8 weights and takes room there; fused into others it takes none.
+    """
+
+    layout: RepositoryLayout
+    dtype: torch.dtype
+    options: MemoryOptions = DEFAULT_MEMORY
+    clip: ClipSize | None = None
+    lora: LoraFile | None = None
+
+    @property
+    def work(self) -> ClipWork:
+        """What the plan must have room for, by the sizes of the files."""
+        layout, dtype = self.layout, self.dtype
+        clip = self.clip or largest_usual_clip(layout.variant)
+        return ClipWork(
+            layout.variant,
+            TokenGrid.of(clip.height, clip.width, clip.frame_count),
+            text_encoder_bytes=_bytes_of_folder(layout.wan_part("text_encoder"), dtype),
+            vae_bytes=_bytes_of_folder(layout.wan_part("vae"), dtype),
+            lora_bytes=0 if self.lora is None else _lora_bytes(self.lora, layout.variant, dtype),
+            block_cache=clip.block_cache,
+        )
+
+
+def choose_plan(request: PlanRequest, budget: MemoryBudget, placements: Sequence[Placement] = PLACEMENTS) -> MemoryPlan:
+    """Choose the fastest plan that fits; the smallest where none does, or the one that the options name.
+
+    Args:
+        request: what is asked for.
+        budget: what is free without the weights of this variant.
         placements: those that may be taken, in the order of ``PLACEMENTS``.
     """
-    clip = clip or largest_usual_clip(layout.variant)
-    work = ClipWork(
-        layout.variant,
-        TokenGrid.of(clip.height, clip.width, clip.frame_count),
-        text_encoder_bytes=_bytes_of_folder(layout.wan_part("text_encoder"), dtype),
-        vae_bytes=_bytes_of_folder(layout.wan_part("vae"), dtype),
-        lora_bytes=0 if lora is None else _lora_bytes(lora, layout.variant, dtype),
-        block_cache=clip.block_cache,
-    )
+    options = request.options
     named = [placement for placement in placements if options.keyword in {None, placement.keyword}]
-    return plan_memory(
-        budget.limited(options.limit_bytes),
-        work,
-        named,
-        allow_fp8=options.allow_fp8 and fp8_layout(layout) is not None,
-    )
+    allow_fp8 = options.allow_fp8 and fp8_layout(request.layout) is not None
+    return plan_memory(budget.limited(options.limit_bytes), request.work, named, allow_fp8=allow_fp8)
 
 
 def check_host(plan: MemoryPlan, device: torch.device) -> None:

@@ -10,15 +10,13 @@ from dataclasses import replace
 import torch
 
 from libs.errors import DeviceError, SettingsError
-from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.memory.choice import check_host, choose_plan, fp8_layout
+from libs.one_to_all.memory.choice import PlanRequest, check_host, choose_plan
 from libs.one_to_all.memory.estimates import ALONE, MOST_PASSES, WorkShare
 from libs.one_to_all.memory.options import SETTING as MEMORY_SETTING
-from libs.one_to_all.memory.options import ClipSize, MemoryOptions
+from libs.one_to_all.memory.options import MemoryOptions
 from libs.one_to_all.memory.plan import GB, RESIDENT_PLACEMENTS, DeviceBudget, MemoryBudget, MemoryPlan
 from libs.one_to_all.parallel.messages import LEADER
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan, passes_of_rank
-from libs.one_to_all.weights.lora_file import LoraFile
 
 
 def check_memory_options(options: MemoryOptions, parallel: ParallelPlan) -> None:
@@ -53,29 +51,22 @@ def budget_of_ranks(
     return MemoryBudget(tuple(budgets), host_free_bytes)
 
 
-def choose_plan_of_ranks(
-    layout: RepositoryLayout,
-    dtype: torch.dtype,
-    parallel: ParallelPlan,
-    budget: MemoryBudget,
-    options: MemoryOptions,
-    clip: ClipSize | None = None,
-    lora: LoraFile | None = None,
-) -> MemoryPlan:
+def choose_plan_of_ranks(request: PlanRequest, budget: MemoryBudget, parallel: ParallelPlan) -> MemoryPlan:
     """Choose the fastest plan that fits all ranks, with the same weights for all of them.
 
-    Arguments are those of :func:`choose_plan`, and how the work is divided. A plan that ``options`` name is taken
-    whatever the devices have free.
+    Args:
+        request: what is asked for; a plan that its options name is taken whatever the devices have free.
+        budget: what the ranks' devices and this machine have free.
+        parallel: how the work is divided.
 
     Raises:
-        SettingsError: ``options`` name a plan that ranks cannot carry out.
+        SettingsError: the options name a plan that ranks cannot carry out.
         DeviceError: no plan fits; says what fits instead.
     """
-    check_memory_options(options, parallel)
-    plan = choose_plan(layout, dtype, budget, options, clip, lora, RESIDENT_PLACEMENTS)
-    if options.keyword is None and not plan.fits_devices:
-        instead = _what_fits(layout, dtype, budget, options, clip, lora)
-        raise DeviceError(f"{SETTING}={parallel}: {_what_lacks(plan)}: {instead}")
+    check_memory_options(request.options, parallel)
+    plan = choose_plan(request, budget, RESIDENT_PLACEMENTS)
+    if request.options.keyword is None and not plan.fits_devices:
+        raise DeviceError(f"{SETTING}={parallel}: {_what_lacks(plan)}: {_what_fits(request, budget)}")
     check_host(plan, torch.device(budget.devices[LEADER].device))
     return plan
 
@@ -89,22 +80,15 @@ def _what_lacks(plan: MemoryPlan) -> str:
     )
 
 
-def _what_fits(
-    layout: RepositoryLayout,
-    dtype: torch.dtype,
-    budget: MemoryBudget,
-    options: MemoryOptions,
-    clip: ClipSize | None,
-    lora: LoraFile | None,
-) -> str:
-    """Name what fits into the memory that is there: FP8 weights on all ranks, one process; and what may help else."""
+def _what_fits(request: PlanRequest, budget: MemoryBudget) -> str:
+    """Name what fits into the memory that is there, FP8 weights on all ranks or one process, and what else may help."""
     ways = []
-    if not options.allow_fp8 and fp8_layout(layout) is not None:
-        allowed = replace(options, allow_fp8=True)
-        if choose_plan(layout, dtype, budget, allowed, clip, lora, RESIDENT_PLACEMENTS).fits:
+    if not request.options.allow_fp8:
+        allowed = replace(request, options=replace(request.options, allow_fp8=True))
+        if choose_plan(allowed, budget, RESIDENT_PLACEMENTS).fits:
             ways.append("allow FP8 weights, which fit (ONE_TO_ALL_ALLOW_FP8=true)")
     alone = replace(budget, devices=(replace(budget.devices[LEADER], share=ALONE),))
-    of_one = choose_plan(layout, dtype, alone, options, clip, lora)
+    of_one = choose_plan(request, alone)
     if of_one.fits:
         ways.append(f"leave {SETTING} empty, since one process fits ({of_one.name})")
     return ", or ".join([*ways, "ask for a smaller size or a smaller variant, or use devices with more memory"])

@@ -8,7 +8,7 @@ from libs.errors import DeviceError, DeviceOutOfMemoryError, InputError
 from libs.one_to_all import engine as engine_module
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import ChunkStarted, FramesReady, StepFinished
-from libs.one_to_all.memory.choice import choose_plan
+from libs.one_to_all.memory.choice import PlanRequest, choose_plan
 from libs.one_to_all.memory.options import MemoryOptions
 from libs.one_to_all.memory.plan import DeviceBudget, MemoryBudget
 from libs.one_to_all.options import SamplingOptions
@@ -176,8 +176,8 @@ def test_impossible_options_are_named(changes, message):
 
 def test_dropping_the_text_encoder_changes_no_bit(repository, engine, make_inputs):
     inputs = make_inputs(9)
-    budget, options = MemoryBudget((DeviceBudget("cpu", 0),)), MemoryOptions(keyword="drop-text-encoder")
-    plan = choose_plan(repository, torch.float32, budget, options)
+    request = PlanRequest(repository, torch.float32, MemoryOptions(keyword="drop-text-encoder"))
+    plan = choose_plan(request, MemoryBudget((DeviceBudget("cpu", 0),)))
     dropping = AnimationEngine.load(repository, "cpu", plan=plan)
     prompts = dropping.networks.prompt_encoder
     for prompt in ("a dancer", "another dancer"):  # for the second it is loaded again

@@ -7,6 +7,7 @@ import torch
 
 from libs.errors import DeviceError, SettingsError
 from libs.model_repo.layout import RepositoryLayout
+from libs.one_to_all.memory.choice import PlanRequest
 from libs.one_to_all.memory.estimates import WorkShare
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.memory.plan import GB, RESIDENT_PLACEMENTS
@@ -20,7 +21,7 @@ THREE = ParallelPlan(guidance=3)
 def _plan(layout: RepositoryLayout, free: list[float], parallel=THREE, host=None, **options):
     devices = [f"cuda:{rank}" for rank in range(len(free))]
     budget = budget_of_ranks(parallel, devices, [round(count * GB) for count in free], host)
-    return choose_plan_of_ranks(layout, torch.bfloat16, parallel, budget, MemoryOptions(**options), SIZE)
+    return choose_plan_of_ranks(PlanRequest(layout, torch.bfloat16, MemoryOptions(**options), SIZE), budget, parallel)
 
 
 def test_what_ranks_compute():
@@ -127,7 +128,8 @@ def test_ranks_that_split_tokens_need_less(layout_14b):
 
 def test_ranks_on_one_device_add_up(layout_14b):
     budget = budget_of_ranks(THREE, ["cpu"] * 3, [80 * GB] * 3)
-    plan = choose_plan_of_ranks(layout_14b, torch.bfloat16, THREE, budget, MemoryOptions(keyword="resident"), SIZE)
+    request = PlanRequest(layout_14b, torch.bfloat16, MemoryOptions(keyword="resident"), SIZE)
+    plan = choose_plan_of_ranks(request, budget, THREE)
     assert plan.needed_bytes == {"cpu": sum(use.peak_bytes for use in plan.uses)}
     assert plan.resident_bytes("cpu") == sum(use.resident_bytes for use in plan.uses)
 

@@ -15,7 +15,7 @@ from libs.errors import InputError, ModelFilesError
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.engine_cache import EngineSpec
 from libs.one_to_all.events import FramesReady
-from libs.one_to_all.memory.choice import choose_plan
+from libs.one_to_all.memory.choice import PlanRequest, choose_plan
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.memory.plan import DeviceBudget, MemoryBudget
 from libs.one_to_all.options import SamplingOptions
@@ -478,7 +478,8 @@ def lora_in_place(own_repository, network) -> LoraFile:
 
 def test_a_lora_is_fused_into_offloaded_blocks(own_repository, lora_in_place, make_inputs):
     budget = MemoryBudget((DeviceBudget("cpu", 0),))
-    plan = choose_plan(own_repository, torch.float32, budget, MemoryOptions(keyword="offload"), ClipSize(16, 16, 5))
+    options = MemoryOptions(keyword="offload")
+    plan = choose_plan(PlanRequest(own_repository, torch.float32, options, ClipSize(16, 16, 5)), budget)
     options = SamplingOptions("a dancer", "blurred", 2, 1.0, 0.0)
     clips = []
     for lora, followed in ((None, None), (lora_in_place, None), (lora_in_place, plan)):

@@ -12,7 +12,7 @@ from libs.model_repo.variants import VARIANTS
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.engine_cache import EngineCache, EngineSpec, load_engine
 from libs.one_to_all.events import FramesReady
-from libs.one_to_all.memory.choice import DeviceMemory, choose_plan, layout_of_weights
+from libs.one_to_all.memory.choice import DeviceMemory, PlanRequest, choose_plan, layout_of_weights
 from libs.one_to_all.memory.cost import TokenGrid
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions, largest_usual_clip, memory_options
 from libs.one_to_all.memory.plan import GB, PLACEMENTS, ClipWork, DeviceBudget, MemoryBudget, plan_memory
@@ -29,7 +29,7 @@ def _budget(free_bytes):
 
 
 def _plan(layout, keyword):
-    return choose_plan(layout, torch.float32, _budget(10**12), MemoryOptions(keyword=keyword), SIZE)
+    return choose_plan(PlanRequest(layout, torch.float32, MemoryOptions(keyword=keyword), SIZE), _budget(10**12))
 
 
 def _clip(engine, inputs) -> np.ndarray:
@@ -113,7 +113,9 @@ def test_a_plan_that_is_named_is_taken_whatever_is_free(keyword):
 
 def test_a_limit_counts_as_all_there_is(repository):
     def plan(free_bytes, limit_bytes=None):
-        return choose_plan(repository, torch.bfloat16, _budget(free_bytes), MemoryOptions(limit_bytes=limit_bytes))
+        return choose_plan(
+            PlanRequest(repository, torch.bfloat16, MemoryOptions(limit_bytes=limit_bytes)), _budget(free_bytes)
+        )
 
     assert plan(10**12).placement.keyword == "resident"
     assert plan(10**12, 10**9).budget == _budget(10**9)
@@ -125,7 +127,7 @@ def test_what_a_request_adds_is_counted(fp8_repository, tmp_path):
     save_file({"blocks.0.attn1.to_q.diff_b": torch.zeros(10**6)}, tmp_path / "style.safetensors")
 
     def sampling(clip=SIZE, lora=None):
-        plan = choose_plan(fp8_repository, torch.float32, _budget(10**12), MemoryOptions(), clip, lora)
+        plan = choose_plan(PlanRequest(fp8_repository, torch.float32, clip=clip, lora=lora), _budget(10**12))
         return plan.use.phase_bytes["sampling"]
 
     assert sampling(replace(SIZE, block_cache=True)) > sampling()
@@ -144,7 +146,9 @@ def test_fp8_weights_are_taken_where_they_are_needed_allowed_and_there(repositor
     much, little = 10**12, 0
 
     def plan(free, *, allow_fp8):
-        return choose_plan(layout, torch.bfloat16, _budget(free), MemoryOptions(None, "resident", allow_fp8), SIZE)
+        return choose_plan(
+            PlanRequest(layout, torch.bfloat16, MemoryOptions(None, "resident", allow_fp8), SIZE), _budget(free)
+        )
 
     assert plan(little, allow_fp8=True).variant == "sandbox"
     fp8 = tmp_path / VARIANTS["sandbox-fp8"].folder
@@ -172,7 +176,8 @@ def test_a_warm_engine_is_moved_not_loaded_again(repository, cache):
 def test_other_engines_are_evicted_for_the_room_that_a_plan_needs(repository):
     """Room for two sandboxes, then a clip for which one of them has to make room."""
     resident = MemoryOptions(keyword="resident")
-    small, large = (choose_plan(repository, torch.float32, _budget(10**12), resident, clip) for clip in (SIZE, None))
+    requests = (PlanRequest(repository, torch.float32, resident, clip) for clip in (SIZE, None))
+    small, large = (choose_plan(request, _budget(10**12)) for request in requests)
     total = 10**12
     loaded = weakref.WeakSet()
 
