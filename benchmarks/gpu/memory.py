@@ -14,7 +14,7 @@ from measuring.subject import Subject, fp8_copy, make_subject
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import block_bytes, weight_bytes
-from libs.one_to_all.memory.estimates import kept_bytes, sampling_bytes
+from libs.one_to_all.memory.estimates import bytes_between_passes, sampling_bytes
 from libs.one_to_all.memory.offload import BlockOffload
 from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.speed_options import SpeedOptions
@@ -32,7 +32,7 @@ class _Plans:
         run = self.run
         subject = make_subject(run.network(), run.grid(self.size), run.device, run.dtype)
         apply_speed(subject.transformer, SpeedOptions(), run.device, run.dtype)
-        kept = kept_bytes(subject.network, subject.grid, block_cache=False)
+        kept = bytes_between_passes(subject.network, subject.grid, block_cache=False)
         between = sampling_bytes(subject.network, subject.grid) + kept
         yield from self._measured("resident", subject, between, weight_bytes(subject.network))
         yield from self._library_bytes()

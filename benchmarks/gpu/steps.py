@@ -13,7 +13,7 @@ from measuring.subject import Subject, make_subject, make_transformer
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import pass_cost, step_flops
-from libs.one_to_all.memory.estimates import kept_bytes, sampling_bytes
+from libs.one_to_all.memory.estimates import bytes_between_passes, sampling_bytes
 from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.speed_options import SpeedOptions
 
@@ -48,7 +48,7 @@ class _Steps:
         activations, name = ActivationCache(), f"{size[0]}x{size[1]}"
         peak = run.clock.peak(lambda: subject.step(activations))  # the first: with what clips and chunks share
         estimate = sampling_bytes(subject.network, subject.grid)
-        estimate += kept_bytes(subject.network, subject.grid, block_cache=False)
+        estimate += bytes_between_passes(subject.network, subject.grid, block_cache=False)
         timing = run.clock.timing(lambda: subject.step(activations), warm=True)
         flops = step_flops(pass_cost(subject.network, subject.grid), subject.guidance)
         speed = flops / run.clock.undisturbed(timing)

@@ -34,12 +34,12 @@ class WorkShare:
     """The part of a clip that one process holds and computes.
 
     Args:
-        leads: whether it holds VAE and text encoder; the other ranks hold the transformer only.
+        is_leader: whether it holds VAE and text encoder; the other ranks hold the transformer only.
         passes: guidance passes of a step that it computes, at most.
         context: number of ranks among which the tokens of each pass are split.
     """
 
-    leads: bool = True
+    is_leader: bool = True
     passes: int = MOST_PASSES
     context: int = 1
 
@@ -61,7 +61,9 @@ def sampling_bytes(network: NetworkConfig, grid: TokenGrid, share: WorkShare = A
     return peak + features + text
 
 
-def kept_bytes(network: NetworkConfig, grid: TokenGrid, share: WorkShare = ALONE, *, block_cache: bool) -> int:
+def bytes_between_passes(
+    network: NetworkConfig, grid: TokenGrid, share: WorkShare = ALONE, *, block_cache: bool
+) -> int:
     """Estimate the streams kept between passes: attention that passes share, three per pass of a block cache."""
     shared = 1 if share.passes > 1 else 0
     return (shared + (_CACHED_STREAMS * share.passes if block_cache else 0)) * _stream_bytes(network, grid, share)

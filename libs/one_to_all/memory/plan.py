@@ -17,8 +17,8 @@ from libs.one_to_all.memory.estimates import (
     ALONE,
     WorkShare,
     block_sizes,
+    bytes_between_passes,
     decoding_bytes,
-    kept_bytes,
     page_locked_bytes,
     sampling_bytes,
 )
@@ -345,20 +345,20 @@ def memory_use(placement: Placement, work: ClipWork, share: WorkShare = ALONE, *
     offloaded = placement.transformer == "offloaded"
 
     resident = {"transformer": total - blocks if offloaded else total}
-    resident |= {"VAE": work.vae_bytes} if share.leads else {}
+    resident |= {"VAE": work.vae_bytes} if share.is_leader else {}
     streamed = {"blocks on their way": min(blocks, _OFFLOAD_SLOTS * sizes["blocks.0"])} if offloaded else {}
     dequantized = {"one weight in bfloat16": 2 * _largest_weight(network)} if fp8 else {}
     computing = {
-        "kept from pass to pass": kept_bytes(network, work.grid, share, block_cache=work.block_cache),
+        "kept from pass to pass": bytes_between_passes(network, work.grid, share, block_cache=work.block_cache),
         "intermediate results": sampling_bytes(network, work.grid, share),
     }
-    encoder = {"text encoder": work.text_encoder_bytes} if share.leads else {}
+    encoder = {"text encoder": work.text_encoder_bytes} if share.is_leader else {}
     encoder_in_prompt = {} if placement.text_encoder == "on the host" else encoder
     encoder_afterwards = encoder if placement.text_encoder == "resident" else {}
 
-    phases: dict[Phase, Mapping[str, int]] = {"prompt": resident | encoder_in_prompt} if share.leads else {}
+    phases: dict[Phase, Mapping[str, int]] = {"prompt": resident | encoder_in_prompt} if share.is_leader else {}
     phases["sampling"] = resident | streamed | encoder_afterwards | dequantized | computing
-    if share.leads:
+    if share.is_leader:
         decoding = {"intermediate results": decoding_bytes(work.grid, tiled=placement.vae_tiling)}
         phases["decoding"] = resident | encoder_afterwards | decoding
     host: dict[str, int] = {}

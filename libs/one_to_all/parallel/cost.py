@@ -35,27 +35,29 @@ def _rows(plan: ParallelPlan, guidance: Guidance) -> list[Guidance]:
     return [Guidance(tuple(passes_of_rank(row, plan.guidance, guidance.passes))) for row in range(plan.guidance)]
 
 
-def _rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, own: Guidance) -> int:
+def _rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, local: Guidance) -> int:
     cost = pass_cost(network, grid)
     width = network.num_attention_heads * network.attention_head_dim
-    whole = _pictures(own) * cost.reference_features
-    whole += len(own.passes) * network.num_layers * grid.per_frame * 4 * width * width
-    divided = step_flops(cost, own) - whole
+    whole = _pictures(local) * cost.reference_features
+    whole += len(local.passes) * network.num_layers * grid.per_frame * 4 * width * width
+    divided = step_flops(cost, local) - whole
     return whole + divided // plan.context
 
 
 def _rank_bytes(
-    plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, own: Guidance, itemsize: int
+    plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, local: Guidance, itemsize: int
 ) -> int:
     values = _PATCH * network.out_channels * grid.tokens * itemsize  # of a velocity, prefix included
     video = values // grid.frames * (grid.frames - 1)
-    velocities = (len(guidance.passes) - len(own.passes)) * video
+    velocities = (len(guidance.passes) - len(local.passes)) * video
     width = network.num_attention_heads * network.attention_head_dim
-    attentions = len(own.passes) * network.num_layers - (len(own.passes) - _pictures(own))  # the first one is shared
-    attentions += sum(one.conditioning_scale != 0 for one in own.passes) * network.num_control_layers
+    attentions = len(local.passes) * network.num_layers - (
+        len(local.passes) - _pictures(local)
+    )  # the first one is shared
+    attentions += sum(one.conditioning_scale != 0 for one in local.passes) * network.num_control_layers
     part = grid.tokens * width * itemsize // plan.context
     exchanged = (attentions * 4 * part) * (plan.context - 1) // plan.context
-    gathered = len(own.passes) * values * (plan.context - 1) // plan.context
+    gathered = len(local.passes) * values * (plan.context - 1) // plan.context
     return velocities + exchanged + gathered
 
 

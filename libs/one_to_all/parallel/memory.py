@@ -39,7 +39,7 @@ def work_share(parallel: ParallelPlan, rank: int) -> WorkShare:
     """Return what one rank holds and computes; of the passes as many as it makes at most."""
     row, _ = parallel.place(rank)
     passes = max(len(passes_of_rank(row, parallel.guidance, range(count))) for count in range(1, MOST_PASSES + 1))
-    return WorkShare(leads=rank == LEADER, passes=passes, context=parallel.context)
+    return WorkShare(is_leader=rank == LEADER, passes=passes, context=parallel.context)
 
 
 def budget_of_ranks(

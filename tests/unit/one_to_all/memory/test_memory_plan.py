@@ -135,7 +135,7 @@ def test_what_a_rank_holds():
     def use(share: WorkShare) -> MemoryUse:
         return memory_use(RESIDENT, _work(block_cache=True), share)
 
-    whole, leader, other = map(use, (WorkShare(), WorkShare(passes=1), WorkShare(leads=False, passes=2)))
+    whole, leader, other = map(use, (WorkShare(), WorkShare(passes=1), WorkShare(is_leader=False, passes=2)))
     stream = 34_320 * 5_120 * 2
     assert [one.phases["sampling"]["kept from pass to pass"] for one in (whole, leader, other)] == [
         (1 + 9) * stream,
@@ -145,7 +145,7 @@ def test_what_a_rank_holds():
     assert other.phases.keys() == {"sampling"}
     assert not {"VAE", "text encoder"} & other.phases["sampling"].keys()
     assert leader.phases.keys() == whole.phases.keys()
-    halves = memory_use(RESIDENT, _work(), WorkShare(leads=False, context=2))
+    halves = memory_use(RESIDENT, _work(), WorkShare(is_leader=False, context=2))
     assert halves.phases["sampling"]["kept from pass to pass"] == stream // 2
     assert halves.peak_bytes < other.peak_bytes < whole.peak_bytes
 
@@ -154,7 +154,7 @@ def test_a_plan_for_several_ranks_must_fit_each_of_them():
     """A rank without text encoder and VAE needs 47 GB for the 14B's transformer."""
 
     def plan(*free: float) -> MemoryPlan:
-        shares = [WorkShare(leads=rank == 0, passes=1) for rank in range(len(free))]
+        shares = [WorkShare(is_leader=rank == 0, passes=1) for rank in range(len(free))]
         devices = [DeviceBudget(f"cuda:{rank}", round(free[rank] * GB), share) for rank, share in enumerate(shares)]
         return plan_memory(MemoryBudget(tuple(devices)), _work(), [RESIDENT, DROPPED])
 

@@ -26,7 +26,7 @@ def _plan(layout: RepositoryLayout, free: list[float], parallel=THREE, host=None
 
 def test_what_ranks_compute():
     assert [work_share(THREE, rank) for rank in range(3)] == [
-        WorkShare(leads=rank == 0, passes=1, context=1) for rank in range(3)
+        WorkShare(is_leader=rank == 0, passes=1, context=1) for rank in range(3)
     ]
     two = ParallelPlan(guidance=2, context=2)
     assert [work_share(two, rank).passes for rank in range(4)] == [1, 1, 2, 2]
