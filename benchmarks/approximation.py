@@ -26,12 +26,12 @@ from libs.media.video.reader import read_frames
 from libs.model_repo.layout import layout_of
 from libs.model_repo.variants import NetworkConfig
 from libs.one_to_all.engine import AnimationEngine
-from libs.one_to_all.engine_cache import warm_engine
+from libs.one_to_all.engine_cache import ENGINES, EngineSpec
 from libs.one_to_all.events import AnimationInputs, FramesReady
-from libs.one_to_all.memory.options import memory_options
-from libs.one_to_all.network.approximation import EXACT, QUALITIES, Approximation
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.memory import memory_options
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.approximation import EXACT, QUALITIES, Approximation
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.one_to_all.sampling.denoise import DenoisingStep
 from libs.one_to_all.weights.lora_file import LoraFile
@@ -104,11 +104,12 @@ def _stored_request(request_id: str, frames: int | None, lora: str | None, lora_
     inputs = _inputs(conditioning, min(frames or len(conditioning), len(conditioning)))
     layout = layout_of(request.model, settings)
     memory = memory_options(settings)
-    engine, _ = warm_engine(layout, settings.one_to_all_device, memory=memory)
+    engine, _ = ENGINES.get_or_load(EngineSpec(layout, settings.one_to_all_device, memory=memory))
     options = sampling_options(request.model_copy(update={"quality": "exact"}), DEFAULT_CHUNK_LENGTHS)
     exact = _compare(f"{request.model}, {request_id}", engine, inputs, options)
     if lora:
-        engine, _ = warm_engine(layout, settings.one_to_all_device, lora=LoraFile(layout.lora(lora)), memory=memory)
+        spec = EngineSpec(layout, settings.one_to_all_device, lora=LoraFile(layout.lora(lora)), memory=memory)
+        engine, _ = ENGINES.get_or_load(spec)
         few = replace(options, num_inference_steps=lora_steps, image_guidance_scale=1.0, pose_guidance_scale=1.0)
         _print_row(f"LoRA {lora}, {lora_steps} steps, no guidance", _make(engine, inputs, few), exact)
 

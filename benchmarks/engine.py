@@ -31,11 +31,9 @@ from safetensors.torch import save_file
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.memory.cost import TokenGrid, pass_bytes, pass_cost, step_flops, weight_bytes
-from libs.one_to_all.memory.plan import sampling_bytes
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.sampling.pixels import uint8_from_signed
-from libs.one_to_all.sampling.vae import decode_latents, encode_latents
+from libs.one_to_all.memory.estimates import sampling_bytes
+from libs.one_to_all.network import ActivationCache, OneToAllTransformer3DModel
+from libs.one_to_all.sampling.vae import decode_latents, encode_latents, uint8_from_signed
 from libs.one_to_all.weights.checkpoint import assign_checkpoint
 
 _SMALL = {"num_attention_heads": 4, "num_layers": 4, "ffn_dim": 1024, "num_reference_layers": 3, "text_dim": 256}
@@ -150,11 +148,11 @@ def _measure_vae(clock: Clock, small: bool, subject: Subject) -> None:
 
 
 def _measure_passes(clock: Clock, subject: Subject, ceiling: float) -> None:
-    cost, memo = pass_cost(subject.network, subject.grid), ForwardMemo()
-    subject.step(memo)  # what is computed once per clip and chunk
+    cost, activations = pass_cost(subject.network, subject.grid), ActivationCache()
+    subject.step(activations)  # what is computed once per clip and chunk
     for one in subject.guidance.passes:
         flops = cost.every_pass + (cost.control_branch if one.conditioning_scale else 0)
-        timing = clock.timing(lambda: subject.run_pass(one, memo))  # noqa: B023 - called at once
+        timing = clock.timing(lambda: subject.run_pass(one, activations))  # noqa: B023 - called at once
         _row(f"pass, {one.name}", timing.median, flops / clock.undisturbed(timing) / ceiling)
     if clock.device.type == "cuda":
         print(f"{'estimate of the memory plan':<34}{sampling_bytes(subject.network, subject.grid) / _MIB:>32.0f}")

@@ -249,7 +249,7 @@ def _child_load_dictionary(folder: Path) -> None:
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    from libs.one_to_all.network.transformer import OneToAllTransformer3DModel  # noqa: PLC0415
+    from libs.one_to_all.network import OneToAllTransformer3DModel  # noqa: PLC0415
 
     layout = _layout(folder)
 

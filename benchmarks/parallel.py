@@ -32,13 +32,12 @@ from libs.model_repo.variants import NetworkConfig, get_variant
 from libs.one_to_all.device import default_dtype, resolve_device
 from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
 from libs.one_to_all.parallel.cost import busiest_rank_bytes, busiest_rank_flops
+from libs.one_to_all.parallel.denoising import ParallelDenoising
 from libs.one_to_all.parallel.engine import devices_of_ranks
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.parallel.rank_process import join_ranks
-from libs.one_to_all.parallel.shared_denoising import SharedDenoising
-from libs.one_to_all.parallel.shared_passes import SharedPasses
-from libs.one_to_all.parallel.shared_tokens import SharedTokens
+from libs.one_to_all.sampling.denoise import ChunkTask
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
@@ -142,11 +141,7 @@ def measure(rank: int, task: Task, folder: str, answers: "multiprocessing.Simple
     store = Path(folder, "store")
     mesh = join_ranks(RankSetup(rank, task.plan, layout, str(device), "", None, DEFAULT_SPEED, None, store), device)
     subject = make_subject(task.network, task.grid, device, default_dtype(device))
-    shared = SharedDenoising(
-        device,
-        SharedPasses(mesh.get_group("guidance")) if task.plan.guidance > 1 else None,
-        SharedTokens(subject.transformer, mesh) if task.plan.context > 1 else None,
-    )
+    shared = ParallelDenoising.on_mesh(mesh, subject.transformer, device)
     _chunk(shared, subject, rank, 1)  # warm-up
     one, more = (_chunk(shared, subject, rank, steps) for steps in (1, 1 + task.steps))
     all_ranks: Chunks = [(one, more)] * task.plan.ranks
@@ -157,7 +152,7 @@ def measure(rank: int, task: Task, folder: str, answers: "multiprocessing.Simple
     dist.destroy_process_group()
 
 
-def _chunk(shared: SharedDenoising, subject: Subject, rank: int, steps: int) -> Chunk:
+def _chunk(shared: ParallelDenoising, subject: Subject, rank: int, steps: int) -> Chunk:
     """A chunk of so many steps."""
     dist.barrier()
     started, worked = time.perf_counter(), time.process_time()
@@ -165,11 +160,7 @@ def _chunk(shared: SharedDenoising, subject: Subject, rank: int, steps: int) -> 
         for _ in shared.lead(
             subject.transformer,
             build_scheduler(),
-            subject.guidance,
-            subject.clip,
-            subject.chunk,
-            subject.latents,
-            steps,
+            ChunkTask(subject.guidance, subject.clip, subject.chunk, subject.latents, steps),
         ):
             pass
     else:

@@ -198,7 +198,7 @@ def _run(start: Start) -> None:
     import torch  # noqa: PLC0415
 
     from libs.one_to_all.engine import AnimationEngine  # noqa: PLC0415
-    from libs.one_to_all.engine_cache import warm_engine  # noqa: PLC0415
+    from libs.one_to_all.engine_cache import ENGINES, EngineSpec  # noqa: PLC0415
     from libs.one_to_all.events import AnimationInputs, StepFinished  # noqa: PLC0415
     from libs.one_to_all.options import SamplingOptions  # noqa: PLC0415
     from libs.one_to_all.weights import loading  # noqa: PLC0415
@@ -229,10 +229,11 @@ def _run(start: Start) -> None:
         events = engine.animate(inputs, options)
         next(event for event in events if isinstance(event, StepFinished))
 
-    engine, load = warm_engine(start.layout, start.device, torch.bfloat16)
+    spec = EngineSpec(start.layout, start.device, torch.bfloat16)
+    engine, load = ENGINES.get_or_load(spec)
     times["load"] = load.seconds
     times["step"] = _seconds(lambda: first_step(engine))
-    engine, load = warm_engine(start.layout, start.device, torch.bfloat16)
+    engine, load = ENGINES.get_or_load(spec)
     assert not load.cold
     times["warm"] = load.seconds
     times["warm_step"] = _seconds(lambda: first_step(engine))

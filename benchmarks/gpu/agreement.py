@@ -19,10 +19,9 @@ from libs.model_repo.files.safetensors_header import read_stored_tensors
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import TokenGrid
 from libs.one_to_all.memory.offload import BlockOffload
-from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions
-from libs.one_to_all.sampling.pixels import uint8_from_signed
-from libs.one_to_all.sampling.vae import decode_latents
+from libs.one_to_all.sampling.vae import decode_latents, uint8_from_signed
 from libs.one_to_all.speed_options import SpeedOptions
 from libs.one_to_all.weights.reading import WeightSource, read_weights
 
@@ -54,12 +53,12 @@ def _on(subject: Subject, device: torch.device, dtype: torch.dtype) -> Subject:
 
 
 def _step(run: PartRun, subject: Subject) -> list[Figure]:
-    expected = subject.step(ForwardMemo())
+    expected = subject.step(ActivationCache())
     figures = []
     for dtype, limit in ((torch.float32, 1e-4), (torch.bfloat16, 0.03)):
         there = _on(subject, run.device, dtype)
         apply_speed(there.transformer, SpeedOptions(), run.device, dtype)
-        found = there.step(ForwardMemo()).float().cpu()
+        found = there.step(ActivationCache()).float().cpu()
         difference = ((found - expected).norm() / expected.norm()).item()
         what = f"velocity of a step in {str(dtype).removeprefix('torch.')} against float32 on the CPU, relative L2"
         figures.append(Figure(what, difference, goal=limit, at_most=True))
@@ -68,11 +67,11 @@ def _step(run: PartRun, subject: Subject) -> list[Figure]:
 
 def _blocks_on_the_host(run: PartRun, subject: Subject) -> list[Figure]:
     there = _on(subject, run.device, run.dtype)
-    expected = there.step(ForwardMemo())
+    expected = there.step(ActivationCache())
     offload = BlockOffload(there.transformer, run.device)
-    found = [there.step(ForwardMemo()) for _ in range(5)]  # the first learns the order, the others copy ahead
+    found = [there.step(ActivationCache()) for _ in range(5)]  # the first learns the order, the others copy ahead
     offload.remove()
-    found.append(there.step(ForwardMemo()))
+    found.append(there.step(ActivationCache()))
     different = max((one != expected).float().mean().item() for one in found)
     return [Figure("values that differ with blocks on the host, in 5 steps", different, "share", 0.0, at_most=True)]
 

@@ -11,9 +11,8 @@ from measuring.beside import prompt_call, random_vae
 from measuring.part_run import PartRun
 from measuring.record import Figure
 
-from libs.one_to_all.memory.plan import decoding_bytes
-from libs.one_to_all.sampling.pixels import uint8_from_signed
-from libs.one_to_all.sampling.vae import decode_latents, encode_latents
+from libs.one_to_all.memory.estimates import decoding_bytes
+from libs.one_to_all.sampling.vae import decode_latents, encode_latents, uint8_from_signed
 
 
 def take_figures(run: PartRun) -> None:

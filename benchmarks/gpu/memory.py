@@ -14,9 +14,9 @@ from measuring.subject import Subject, fp8_copy, make_subject
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import block_bytes, weight_bytes
+from libs.one_to_all.memory.estimates import bytes_between_passes, sampling_bytes
 from libs.one_to_all.memory.offload import BlockOffload
-from libs.one_to_all.memory.plan import kept_bytes, sampling_bytes
-from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.speed_options import SpeedOptions
 
 _GOAL_OFFLOAD = 1.25
@@ -32,7 +32,7 @@ class _Plans:
         run = self.run
         subject = make_subject(run.network(), run.grid(self.size), run.device, run.dtype)
         apply_speed(subject.transformer, SpeedOptions(), run.device, run.dtype)
-        kept = kept_bytes(subject.network, subject.grid, block_cache=False)
+        kept = bytes_between_passes(subject.network, subject.grid, block_cache=False)
         between = sampling_bytes(subject.network, subject.grid) + kept
         yield from self._measured("resident", subject, between, weight_bytes(subject.network))
         yield from self._library_bytes()
@@ -57,12 +57,12 @@ class _Plans:
 
     def _measured(self, name: str, subject: Subject, beside: int, weights: int) -> Iterator[Figure]:
         """Step time, what a step adds to the weights at its peak, and what the caching allocator took in all."""
-        clock, memo, run = self.run.clock, ForwardMemo(), self.run
+        clock, activations, run = self.run.clock, ActivationCache(), self.run
         gc.collect()
         if run.device.type == "cuda":
             torch.cuda.empty_cache()  # what the placement before left reserved
-        peak = clock.peak(lambda: subject.step(memo))
-        timing = clock.timing(lambda: subject.step(memo), warm=True)
+        peak = clock.peak(lambda: subject.step(activations))
+        timing = clock.timing(lambda: subject.step(activations), warm=True)
         seconds = clock.undisturbed(timing)
         yield Figure(f"step, {name}, {self.size[0]}x{self.size[1]}", timing.median, "s")
         if self.resident_seconds is None:

@@ -1,15 +1,11 @@
-"""Blocks on the host, in page-locked memory of their own and in that which ranks share, against blocks on the card.
+"""Blocks on the host, in page-locked memory, against blocks on the card: plain weights, and weights in FP8.
 
 Twelve main blocks of the 14B's size stand for its forty: all blocks of a kind cost the same, so ratios are those of
-all. What does not belong here: memory plans at full size (``memory``), several ranks at once.
+all. See ``memory`` for memory plans at full size.
 """
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from measuring.part_run import PartRun
@@ -18,8 +14,7 @@ from measuring.subject import Subject, fp8_copy, make_subject
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.offload import BlockOffload
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.shared_host_memory import SharedHostMemory, can_share_host_memory, open_shared_memory
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.speed_options import SpeedOptions
 
 _LAYERS = 12
@@ -28,54 +23,38 @@ _STEPS = 3
 """That are compared: the first learns the order of blocks, the others copy ahead."""
 
 
-@contextmanager
-def _shared_memory(device: torch.device) -> Iterator[SharedHostMemory]:
-    """As ranks have it; here one process does."""
-    descriptor = open_shared_memory()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield SharedHostMemory(descriptor, Path(folder, "turn"), page_locked=device.type == "cuda")
-    finally:
-        os.close(descriptor)
-
-
 class _Offloads:
     def __init__(self, run: PartRun) -> None:
         self.run, self.size = run, run.sizes[0]
         self.subject = make_subject(run.network(_LAYERS), run.grid(self.size), run.device, run.dtype)
         apply_speed(self.subject.transformer, SpeedOptions(), run.device, run.dtype)
 
-    def all(self) -> Iterator[Figure]:
-        """The two kinds of memory, on the same weights, each against the card's own."""
-        yield from self._against_resident(self.subject, "memory of its own", None)
-        if can_share_host_memory():
-            with _shared_memory(self.run.device) as shared:
-                yield from self._against_resident(self.subject, "shared memory", shared)
+    def plain(self) -> Iterator[Figure]:
+        """Weights in the dtype of the run."""
+        yield from self._against_resident(self.subject, "plain weights")
 
     def fp8(self) -> Iterator[Figure]:
-        """FP8 weights in shared memory, the rest beside them."""
+        """The same weights in FP8."""
         network = fp8_copy(self.subject.transformer)
         subject = make_subject(self.subject.network, self.subject.grid, self.run.device, self.run.dtype, network)
         apply_speed(network, SpeedOptions(), self.run.device, self.run.dtype)
-        if can_share_host_memory():
-            with _shared_memory(self.run.device) as shared:
-                yield from self._against_resident(subject, "shared memory, FP8 weights", shared)
+        yield from self._against_resident(subject, "FP8 weights")
 
-    def _against_resident(self, subject: Subject, name: str, shared: SharedHostMemory | None) -> Iterator[Figure]:
+    def _against_resident(self, subject: Subject, name: str) -> Iterator[Figure]:
         """Results, the copies' speed, the time of a step; the blocks are on the card again afterwards."""
-        run, memo = self.run, ForwardMemo()
-        expected = subject.step(memo)
-        resident = run.clock.undisturbed(run.clock.timing(lambda: subject.step(memo), warm=True))
+        run, activations = self.run, ActivationCache()
+        expected = subject.step(activations)
+        resident = run.clock.undisturbed(run.clock.timing(lambda: subject.step(activations), warm=True))
         started = time.perf_counter()
-        offload = BlockOffload(subject.transformer, run.device, shared)
+        offload = BlockOffload(subject.transformer, run.device)
         moving = time.perf_counter() - started
         try:
-            different = max(float((subject.step(memo) != expected).float().mean()) for _ in range(_STEPS))
+            different = max(float((subject.step(activations) != expected).float().mean()) for _ in range(_STEPS))
             yield Figure(f"values that differ in {_STEPS} steps, {name}", different, "share", 0.0, at_most=True)
             host = offload.host_bytes
             yield Figure(f"moving blocks there, {name}", host / moving / 1e9, "GB/s", note=f"{host / 1e9:.2f} GB")
             yield Figure(f"copies to the card, {name}", self._copied_bytes(offload) / 1e9, "GB/s", run.goal(_GOAL_RATE))
-            timing = run.clock.timing(lambda: subject.step(memo), warm=True)
+            timing = run.clock.timing(lambda: subject.step(activations), warm=True)
             ratio = run.clock.undisturbed(timing) / resident
             what = f"step over a resident one, {self.size[0]}x{self.size[1]}, {name}"
             yield Figure(what, ratio, "times", run.goal(_GOAL_STEP), True, f"{resident:.2f} s resident")
@@ -84,12 +63,12 @@ class _Offloads:
 
     def _copied_bytes(self, offload: BlockOffload) -> float:
         """Bytes per second of all blocks, one after the other, with nothing beside them."""
-        blocks = offload._blocks
+        blocks = offload.blocks
         buffer = torch.empty(max(block.byte_count for block in blocks), dtype=torch.uint8, device=self.run.device)
 
         def copy_all() -> None:
             for block in blocks:
-                block.copy_to(buffer[: block.byte_count], non_blocking=True)
+                block.copy_to(buffer, non_blocking=True)
 
         seconds = min(self.run.clock.timing(copy_all).seconds)
         return sum(block.byte_count for block in blocks) / seconds
@@ -98,5 +77,5 @@ class _Offloads:
 def take_figures(run: PartRun) -> None:
     """Measure and record."""
     offloads = _Offloads(run)
-    run.record.take("blocks on the host", offloads.all)
+    run.record.take("blocks on the host", offloads.plain)
     run.record.take("FP8 blocks on the host", offloads.fp8)

@@ -13,8 +13,8 @@ from measuring.subject import Subject, make_subject, make_transformer
 
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.memory.cost import pass_cost, step_flops
-from libs.one_to_all.memory.plan import kept_bytes, sampling_bytes
-from libs.one_to_all.network.activation_cache import ForwardMemo
+from libs.one_to_all.memory.estimates import bytes_between_passes, sampling_bytes
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.speed_options import SpeedOptions
 
 _GOAL_SHARE, _GOAL_RATIO = 0.65, 1.5
@@ -45,11 +45,11 @@ class _Steps:
     def step(self, size: tuple[int, int]) -> list[Figure]:
         """As the engine makes it: its own choice of attention, nothing compiled."""
         run, subject = self.run, self.subject(size)
-        memo, name = ForwardMemo(), f"{size[0]}x{size[1]}"
-        peak = run.clock.peak(lambda: subject.step(memo))  # the first one: it also computes what clips and chunks share
+        activations, name = ActivationCache(), f"{size[0]}x{size[1]}"
+        peak = run.clock.peak(lambda: subject.step(activations))  # the first: with what clips and chunks share
         estimate = sampling_bytes(subject.network, subject.grid)
-        estimate += kept_bytes(subject.network, subject.grid, block_cache=False)
-        timing = run.clock.timing(lambda: subject.step(memo), warm=True)
+        estimate += bytes_between_passes(subject.network, subject.grid, block_cache=False)
+        timing = run.clock.timing(lambda: subject.step(activations), warm=True)
         flops = step_flops(pass_cost(subject.network, subject.grid), subject.guidance)
         speed = flops / run.clock.undisturbed(timing)
         goal = run.goal(_GOAL_SHARE)
@@ -70,8 +70,8 @@ class _Steps:
     def plain(self) -> list[Figure]:
         """Everything computed in each pass, rotation in float64, nothing fused, against ours, in turn."""
         run, size = self.run, self.run.sizes[0]
-        subject, memo = self.subject(size), ForwardMemo()
-        timings = run.clock.timings({"plain": subject.plain_step, "ours": lambda: subject.step(memo)})
+        subject, activations = self.subject(size), ActivationCache()
+        timings = run.clock.timings({"plain": subject.plain_step, "ours": lambda: subject.step(activations)})
         plain, ours = (run.clock.undisturbed(timings[name]) for name in ("plain", "ours"))
         what = f"plain step over ours, {size[0]}x{size[1]}"
         return [Figure(what, plain / ours, "times", run.goal(_GOAL_RATIO), note=f"{plain:.2f} s plain")]

@@ -12,7 +12,7 @@ from measuring.record import Figure
 from measuring.subject import make_subject
 from measuring.variants import Variant, compiled_variant, exact_variants, fp8_variants
 
-from libs.one_to_all.network.attention_backends import choose_attention
+from libs.one_to_all.network import choose_attention
 
 _LAYERS = 6
 _GOAL_FP8 = 1.3

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.attention import OneToAllAttention
-from libs.one_to_all.network.modulation import TimeModulation, parts_of
+from libs.one_to_all.network import ActivationCache, OneToAllAttention
+from libs.one_to_all.network.modulation import TimeModulation, block_modulation
 from measuring.clock import Clock
 from measuring.subject import Subject
 
@@ -55,15 +54,15 @@ def _passes(subject: Subject, batch: int) -> Callable[[], object]:
     def repeated(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.repeat(batch, *(1 for _ in tensor.shape[1:]))
 
-    clip, memo = subject.clip, ForwardMemo()
+    clip, activations = subject.clip, ActivationCache()
     inputs = [subject.latents, subject.timestep, clip.prompt, subject.chunk.poses]
     inputs = [repeated(one) for one in (*inputs, clip.image_latents, clip.reference_pose)]
-    return lambda: subject.transformer(*inputs, memo=memo, return_dict=False)[0]
+    return lambda: subject.transformer(*inputs, activations=activations, return_dict=False)[0]
 
 
 def _modulation_tables(clock: Clock, subject: Subject) -> None:
     """All there is to gain from tables made beforehand for the known timesteps."""
-    transformer, memo = subject.transformer, ForwardMemo()
+    transformer, activations = subject.transformer, ActivationCache()
 
     def values() -> None:
         _, projection = transformer.condition_embedder(subject.timestep, subject.latents.dtype)
@@ -72,10 +71,10 @@ def _modulation_tables(clock: Clock, subject: Subject) -> None:
             table = getattr(module, "scale_shift_table", None)
             if table is not None and table.shape[1] == projection.shape[1]:
                 for _ in subject.guidance.passes:
-                    parts_of(table, TimeModulation(projection))
-        parts_of(transformer.blocks[0].scale_shift_table, TimeModulation(of_reference))
+                    block_modulation(table, TimeModulation(projection))
+        block_modulation(transformer.blocks[0].scale_shift_table, TimeModulation(of_reference))
 
-    timings = clock.timings({"step": lambda: subject.step(memo), "values": values})
+    timings = clock.timings({"step": lambda: subject.step(activations), "values": values})
     step, share = timings["step"], timings["values"].processor_median / timings["step"].processor_median
     print(
         f"{'modulation values of a step':<34}{step.median:>10.4f}{timings['values'].median:>12.4f}{share:>12.2%} of it"

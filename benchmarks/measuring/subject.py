@@ -15,9 +15,8 @@ from libs.model_repo.operations.quantize import quantize_weight
 from libs.model_repo.variants import NetworkConfig
 from libs.one_to_all.compilation import compile_blocks
 from libs.one_to_all.memory.cost import TokenGrid
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, _Poses, _run_pass
+from libs.one_to_all.network import ActivationCache, OneToAllTransformer3DModel
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkPasses, ClipConditions
 from libs.one_to_all.sampling.guidance import Guidance, GuidancePass, plan_guidance
 from libs.one_to_all.weights.fp8 import Fp8Linear, hold_weights_in_fp8
 
@@ -39,18 +38,15 @@ class Subject:
     latents: torch.Tensor
     timestep: torch.Tensor
 
-    def run_pass(self, one: GuidancePass, memo: ForwardMemo) -> torch.Tensor:
+    def run_pass(self, one: GuidancePass, activations: ActivationCache) -> torch.Tensor:
         """One pass as the sampler makes it."""
-        poses = _Poses(self.clip.reference_pose, self.chunk.poses)
-        return _run_pass(self.transformer, one, self.clip, poses, self.latents, self.timestep, False, memo)
+        passes = ChunkPasses(self.transformer, self.clip, self.chunk, activations)
+        return passes.run(one, self.latents, self.timestep)
 
-    def step(self, memo: ForwardMemo, *, share_attention: bool = True) -> torch.Tensor:
-        """All passes of a step, with what clip and chunk share already in ``memo``."""
-        memo.start_step()
-        memo.passes_share_images = share_attention
-        velocity = self.guidance.combine({one.name: self.run_pass(one, memo) for one in self.guidance.passes})
-        memo.passes_share_images = False
-        return velocity
+    def step(self, activations: ActivationCache, *, share_attention: bool = True) -> torch.Tensor:
+        """All passes of a step, with what clip and chunk share already in ``activations``."""
+        activations.start_step(passes_share_an_image=share_attention)
+        return self.guidance.combine({one.name: self.run_pass(one, activations) for one in self.guidance.passes})
 
     def plain_step(self) -> torch.Tensor:
         """The same, everything computed in each pass, without gradients as the sampler runs it."""

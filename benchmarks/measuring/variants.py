@@ -12,9 +12,7 @@ import torch
 from plain.network import nothing_fused, plain_rotation
 
 from libs.one_to_all.memory.cost import pass_cost, step_flops, weight_bytes
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.attention_backends import probe_attention
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import ActivationCache, OneToAllTransformer3DModel, probe_attention
 from libs.one_to_all.speed_options import ATTENTION_BACKENDS
 from libs.one_to_all.weights.fp8 import compute_in_fp8
 from measuring.clock import Clock
@@ -42,11 +40,11 @@ class Variant:
 
 def exact_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Variant]:
     """The plain one first, then ours, ours with one thing changed, and other back-ends."""
-    cost, memo = pass_cost(subject.network, subject.grid), ForwardMemo()
+    cost, activations = pass_cost(subject.network, subject.grid), ActivationCache()
     flops = step_flops(cost, subject.guidance)
 
     def step() -> torch.Tensor:
-        return subject.step(memo)
+        return subject.step(activations)
 
     transformer = subject.transformer
     variants = [
@@ -56,7 +54,7 @@ def exact_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Va
         Variant("ours, rotation in float64", step, flops, transformer, lambda: plain_rotation(transformer)),
         Variant(
             "ours, attention not shared",
-            lambda: subject.step(memo, share_attention=False),
+            lambda: subject.step(activations, share_attention=False),
             flops + cost.first_attention,
             transformer,
         ),
@@ -97,10 +95,10 @@ def fp8_variants(clock: Clock, subject: Subject, *, compiled: bool) -> list[Vari
     flops = step_flops(pass_cost(subject.network, subject.grid), subject.guidance)
     other = replace(subject, transformer=fp8_copy(subject.transformer))
     print(compute_in_fp8(other.transformer, other.transformer._no_split_modules, clock.device))
-    products, memo = fp8_products(other.transformer), ForwardMemo()
+    products, activations = fp8_products(other.transformer), ActivationCache()
 
     def step() -> torch.Tensor:
-        return other.step(memo)
+        return other.step(activations)
 
     variants = [
         Variant("FP8 weights, de-quantized", step, flops, other.transformer),

@@ -10,11 +10,9 @@ from unittest import mock
 
 import torch
 
-from libs.one_to_all.network import attention, blocks
+from libs.one_to_all.network import ActivationCache, OneToAllTransformer3DModel, attention, blocks
 from libs.one_to_all.network import transformer as network
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.modulation import Part, TimeModulation
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network.modulation import TimeModulation, TokenValue
 from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions
 from libs.one_to_all.sampling.guidance import Guidance, GuidancePass
 
@@ -49,14 +47,16 @@ def plain_rotation(transformer: OneToAllTransformer3DModel) -> Iterator[None]:
         yield
 
 
-def _modulated(
-    normed: torch.Tensor, scale: Part, shift: Part, time: TimeModulation, dtype: torch.dtype
+def _modulate(
+    normed: torch.Tensor, shift: TokenValue, scale: TokenValue, time: TimeModulation, dtype: torch.dtype
 ) -> torch.Tensor:
-    return (normed * (1 + scale.of_each_token(time)) + shift.of_each_token(time)).to(dtype)
+    return (normed * (1 + scale.per_token(time)) + shift.per_token(time)).to(dtype)
 
 
-def _gated_sum(hidden_states: torch.Tensor, output: torch.Tensor, gate: Part, time: TimeModulation) -> torch.Tensor:
-    return (hidden_states.float() + output * gate.of_each_token(time)).to(hidden_states.dtype)
+def _add_gated(
+    hidden_states: torch.Tensor, output: torch.Tensor, gate: TokenValue, time: TimeModulation
+) -> torch.Tensor:
+    return (hidden_states.float() + output * gate.per_token(time)).to(hidden_states.dtype)
 
 
 def _rms_norm(norm: attention.RMSNorm, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -68,8 +68,8 @@ def _rms_norm(norm: attention.RMSNorm, hidden_states: torch.Tensor) -> torch.Ten
 def nothing_fused() -> Iterator[None]:
     """Norms, modulation and gates operation by operation."""
     with (
-        mock.patch.multiple(blocks, modulated=_modulated, gated_sum=_gated_sum),
-        mock.patch.object(network, "modulated", _modulated),
+        mock.patch.multiple(blocks, modulate=_modulate, add_gated=_add_gated),
+        mock.patch.object(network, "modulate", _modulate),
         mock.patch.object(attention.RMSNorm, "forward", _rms_norm),
     ):
         yield
@@ -98,7 +98,7 @@ def plain_pass(
             clip.black_latents if one.black_image else clip.image_latents,
             reference_pose,
             conditioning_scale=control,  # type: ignore[arg-type]
-            memo=ForwardMemo(),
+            activations=ActivationCache(),
             return_dict=False,
         )[0]
     return velocity

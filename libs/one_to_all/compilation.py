@@ -1,6 +1,6 @@
-"""Making a loaded network fast: FP8 products, the attention back-end, compiled blocks.
+"""Speed options of a loaded network: FP8 products, the attention back-end, compiled blocks.
 
-What does not belong here: the options (``speed_options``), what is computed once (``forward_memo``).
+See ``speed_options`` for the options, and ``network.activation_cache`` for what is computed once.
 """
 
 import logging
@@ -8,14 +8,12 @@ import logging
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
 
-from libs.one_to_all.network.attention import OneToAllAttention
-from libs.one_to_all.network.attention_backends import choose_attention
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllAttention, OneToAllTransformer3DModel, choose_attention
 from libs.one_to_all.speed_options import SpeedOptions
 from libs.one_to_all.weights.fp8 import compute_in_fp8
 
 _RECOMPILATIONS = 32
-"""Of a block: chunk lengths, known frames, with and without the control branch's answer; torch gives up after 8."""
+"""Compilations of a block: chunk lengths, known frames, with and without control features; torch gives up after 8."""
 
 _logger = logging.getLogger(__name__)
 
@@ -23,7 +21,7 @@ _logger = logging.getLogger(__name__)
 def apply_speed(
     transformer: OneToAllTransformer3DModel, options: SpeedOptions, device: torch.device, dtype: torch.dtype
 ) -> list[str]:
-    """Set up ``transformer``, which computes on ``device`` in ``dtype``, once after loading.
+    """Apply speed options to ``transformer``, which computes on ``device`` in ``dtype``, once after loading.
 
     Returns:
         What was chosen, a line each; the same lines go to the log.
@@ -49,6 +47,6 @@ def apply_speed(
 
 
 def compile_blocks(transformer: OneToAllTransformer3DModel) -> None:
-    """Have the repeated blocks compiled when they first run, and again for other kinds of input."""
+    """Compile the repeated blocks when they first run, and again for other kinds of input."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILATIONS)
     transformer.compile_repeated_blocks(fullgraph=False)

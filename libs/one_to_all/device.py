@@ -1,17 +1,16 @@
-"""Which device to run on, and in which dtype.
-
-What does not belong here: loading anything.
-"""
+"""The device to compute on, and the dtype to compute in. See ``memory.choice`` for what a device has free."""
 
 import torch
 
 from libs.errors import DeviceError
 
 SETTING = "ONE_TO_ALL_DEVICE"
+HOST = torch.device("cpu")
+"""The CPU, and this machine's memory."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` prefers the first CUDA device.
+    """Find the device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` prefers the first CUDA device.
 
     Raises:
         DeviceError: no such name, or no such device in this machine; says which setting to change.
@@ -38,10 +37,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """Bfloat16 on CUDA, as the network was trained; float32 on the CPU, where bfloat16 is slower."""
+    """Return bfloat16 for CUDA, as the network was trained, and float32 for the CPU, where bfloat16 is slower."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def device_name(device: torch.device) -> str:
-    """The accelerator's name, as its driver has it; ``cpu`` for the CPU."""
+    """Name the accelerator as its driver does; ``cpu`` for the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,76 +1,158 @@
-"""The engine: loaded networks, and from pictures and options to the frames of a clip.
+"""Engines: loaded networks that turn pictures and options into the frames of a clip.
 
-Belongs here: joining the parts of this package for one clip. Does not: any of the parts, media files, poses.
+``AnimationEngine`` computes in this process, on one device; ``parallel.engine.ParallelEngine`` has several processes
+compute. See ``engine_cache`` for the engines that a worker keeps.
 """
 
 import gc
-import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 
 from libs.errors import DeviceError, DeviceOutOfMemoryError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.device import default_dtype, resolve_device
+from libs.one_to_all.compilation import apply_speed
+from libs.one_to_all.device import HOST, default_dtype, resolve_device
 from libs.one_to_all.events import (
     AnimationEvent,
     AnimationInputs,
     ChunkStore,
     StepFinished,
 )
-from libs.one_to_all.memory.placement import Placement
+from libs.one_to_all.finite import is_finite
+from libs.one_to_all.memory.placement import PlacedNetworks
 from libs.one_to_all.memory.plan import MemoryPlan
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.finite import is_finite
+from libs.one_to_all.network import ActivationCache
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.parallel.rank_plans import RankPlans
 from libs.one_to_all.sampling.chunk_plan import Chunk, plan_chunks
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, DenoisingStep, denoise, draw_noise
+from libs.one_to_all.sampling.denoise import (
+    ChunkConditions,
+    ChunkTask,
+    ClipConditions,
+    DenoisingStep,
+    denoise,
+    draw_noise,
+)
 from libs.one_to_all.sampling.guidance import Guidance, plan_guidance
 from libs.one_to_all.sampling.long_video import MakeChunk, animate_chunks, chunk_poses
-from libs.one_to_all.sampling.pixels import mask_from_uint8, signed_from_uint8, uint8_from_signed
-from libs.one_to_all.sampling.vae import decode_latents, encode_latents
-from libs.one_to_all.shared_host_memory import SharedHostMemory
+from libs.one_to_all.sampling.vae import (
+    decode_latents,
+    encode_latents,
+    mask_from_uint8,
+    signed_from_uint8,
+    uint8_from_signed,
+)
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.fp8 import computes_in_fp8
 from libs.one_to_all.weights.loading import LoadedNetworks, load_networks
-from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_beside_weights
+from libs.one_to_all.weights.lora import UnfusedLora, keeps_lora_unfused
 from libs.one_to_all.weights.lora_file import LoraFile
 
-_logger = logging.getLogger(__name__)
-
 Denoise = Callable[..., Iterator[DenoisingStep]]
-"""Arguments and steps of ``sampler.denoise``."""
+"""A function with the arguments and steps of ``sampling.denoise.denoise``."""
+
+
+class Engine(Protocol):
+    """Loaded networks that make one clip after the other; not for use by several threads at a time."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which clips are encoded and decoded: the first one, where there are several."""
+
+    @property
+    def devices(self) -> frozenset[torch.device]:
+        """All devices on which it computes."""
+
+    @property
+    def memory_plan(self) -> MemoryPlan | None:
+        """Where the networks lie; None for wherever they were loaded to."""
+
+    @property
+    def precision(self) -> str:
+        """What results depend on, for provenance: dtype, FP8 products, the memory plan's changes, split tokens."""
+
+    @property
+    def alive(self) -> bool:
+        """False after the networks are lost, as those of other processes can be."""
+
+    def animate(
+        self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None
+    ) -> Generator[AnimationEvent]:
+        """Make one clip, yielding events as it is made; see :func:`animate_clip`."""
+
+    def chunk_maker(self, inputs: AnimationInputs, options: SamplingOptions) -> MakeChunk:
+        """Return what makes the chunks of one clip, in order."""
+
+    def place(self, plan: MemoryPlan) -> None:
+        """Move the networks to where ``plan`` wants them, between two clips."""
+
+    def set_lora(self, lora: LoraFile | None) -> None:
+        """Use ``lora`` and no other beside FP8 weights, between two clips; None for no LoRA."""
+
+    def bytes_on(self, device: torch.device) -> int:
+        """Bytes of weights on ``device`` between two clips; the host is a device, too."""
+
+    def release_memory(self) -> None:
+        """Give the devices back what no clip uses any more; the networks stay."""
+
+
+def animate_clip(
+    engine: Engine, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None
+) -> Generator[AnimationEvent]:
+    """Make one clip, yielding events as it is made; nothing runs before the first event is asked for.
+
+    Whoever leaves it before its end closes it: work that goes on elsewhere ends then, not when it is collected.
+
+    Args:
+        engine: makes the chunks.
+        inputs: the pictures; poses are asked for chunk by chunk.
+        options: what determines the clip beside them.
+        chunks: where finished chunks are kept; a run that finds some there does not make them again.
+
+    Yields:
+        ``ChunkStarted``, ``StepFinished`` and ``FramesReady``; the frames of all ``FramesReady`` together are
+        exactly ``inputs.frame_count``.
+
+    Raises:
+        InputError: the clip cannot be planned, or stored chunks belong to another clip.
+        DeviceError: what the network computed is no number.
+        DeviceOutOfMemoryError: a chunk of this size does not fit.
+    """
+    plan = plan_chunks(inputs.frame_count, options.chunk_lengths)
+    make_chunk = engine.chunk_maker(inputs, options)
+    try:
+        yield from animate_chunks(inputs, plan, make_chunk, chunks)
+    except torch.OutOfMemoryError as error:
+        raise DeviceOutOfMemoryError(
+            f"a chunk of {plan[0].frame_count} frames of {inputs.width}x{inputs.height} pixels does not fit into "
+            f"the memory of {engine.device}: ask for a smaller size or shorter chunks"
+        ) from error
 
 
 class AnimationEngine:
-    """Loaded networks that make one clip after the other; not for use by several threads at a time."""
+    """The engine of one process: an :class:`Engine` whose networks compute here, on one device.
 
-    alive: bool = True
-    """False where the networks are lost, as those of another process can be."""
+    Args:
+        networks: loaded anywhere; a memory plan is carried out by :meth:`place`.
+        device: where they compute.
+        dtype: in which they compute.
+    """
 
-    memory_plan: MemoryPlan | RankPlans | None = None
-    """Where the networks lie; None for wherever they were loaded to."""
+    alive = True
+    """Networks of this process are never lost."""
 
-    def __init__(
-        self,
-        networks: LoadedNetworks,
-        device: torch.device,
-        dtype: torch.dtype,
-        shared: SharedHostMemory | None = None,
-    ) -> None:
+    def __init__(self, networks: LoadedNetworks, device: torch.device, dtype: torch.dtype) -> None:
         self.networks = networks
         self.device = device
         self.dtype = dtype
-        self.drop_text_encoder = False
-        """Whether its memory is given back once a clip's prompts are encoded; new prompts load it again."""
-        self._placement = Placement(networks, device, shared)
-        self._lora_branches = LoraBranches(networks.transformer, dtype)
+        self.memory_plan: MemoryPlan | None = None
         self.denoise: Denoise = denoise
-        """How a chunk is denoised; the leader of several ranks replaces it by what they do together."""
+        """How a chunk is denoised; rank 0 of several replaces it by what all ranks do together."""
+        self.placed = PlacedNetworks(networks, device)
+        self._unfused_lora = UnfusedLora(networks.transformer, dtype)
 
     @classmethod
     def load(
@@ -81,7 +163,6 @@ class AnimationEngine:
         lora: LoraFile | None = None,
         speed: SpeedOptions = DEFAULT_SPEED,
         plan: MemoryPlan | None = None,
-        shared: SharedHostMemory | None = None,
     ) -> Self:
         """Load the networks of one model repository.
 
@@ -92,7 +173,6 @@ class AnimationEngine:
             lora: added to the weights of the transformer, or beside them where they are FP8.
             speed: how the transformer computes.
             plan: where the networks lie, and how long; all on the device when left out.
-            shared: where blocks that ``plan`` wants on the host lie, for several processes; its turn is held.
 
         Raises:
             ModelFilesError: a file is missing or wrong, or the LoRA is for another network.
@@ -101,50 +181,62 @@ class AnimationEngine:
         """
         resolved = resolve_device(device)
         dtype = dtype or default_dtype(resolved)
+        placement = None if plan is None else plan.placement
+        beside = keeps_lora_unfused(layout)
         with _weights_fit(resolved):
-            beside = takes_loras_beside_weights(layout)
-            networks = load_networks(layout, resolved, dtype, None if beside else lora, speed, plan, shared)
-            engine = cls(networks, resolved, dtype, shared)
+            networks = load_networks(
+                layout,
+                resolved,
+                dtype,
+                None if beside else lora,
+                transformer_on=HOST if placement is not None and placement.transformer == "offloaded" else None,
+                text_encoder_on=HOST if placement is not None and placement.text_encoder == "on the host" else None,
+            )
+            apply_speed(networks.transformer, speed, resolved, dtype)
+            engine = cls(networks, resolved, dtype)
             if beside:
-                engine.use_lora(lora)
+                engine.set_lora(lora)
             if plan is not None:
-                engine.follow(plan)
+                engine.place(plan)
             return engine
 
-    def follow(self, plan: MemoryPlan | RankPlans) -> None:
+    def place(self, plan: MemoryPlan) -> None:
         """Move the networks to where ``plan`` wants them, between two clips; it must be for their variant.
 
         Raises:
             DeviceOutOfMemoryError: the device cannot hold them; the engine is of no use any more.
         """
-        if isinstance(plan, RankPlans):
-            raise ValueError("plans of several ranks are for the engine of these")
         with _weights_fit(self.device):
-            self._placement.follow(plan)
-        self.drop_text_encoder = plan.text_encoder == "dropped after the prompt"
+            self.placed.place(plan.placement)
         self.memory_plan = plan
         self.release_memory()
 
-    def use_lora(self, lora: LoraFile | None) -> None:
-        """Have ``lora`` and no other beside FP8 weights, between two clips; None for no LoRA.
+    def set_lora(self, lora: LoraFile | None) -> None:
+        """Use ``lora`` and no other beside FP8 weights, between two clips; None for no LoRA.
 
         Raises:
-            ModelFilesError: see :meth:`LoraBranches.use`; the engine is as it was.
+            ModelFilesError: see :meth:`UnfusedLora.set`; the engine is as it was.
             DeviceOutOfMemoryError: the device cannot hold it; the engine has no LoRA.
         """
         with _weights_fit(self.device):
-            changed = self._lora_branches.use(lora)
+            changed = self._unfused_lora.set(lora)
         if changed:
-            self._placement.parameters_changed()
+            self.placed.parameters_changed()
 
     @property
     def devices(self) -> frozenset[torch.device]:
-        """On which it computes."""
+        """The one device on which it computes."""
         return frozenset({self.device})
 
     def bytes_on(self, device: torch.device) -> int:
-        """Of weights on ``device``, between two clips; the host is one, too."""
-        return self._placement.bytes_on(device)
+        """Bytes of weights on ``device`` between two clips; the host is a device, too."""
+        return self.placed.bytes_on(device)
+
+    @property
+    def drops_text_encoder(self) -> bool:
+        """Whether the text encoder's memory is given back once prompts are encoded; new prompts load it again."""
+        plan = self.memory_plan
+        return plan is not None and plan.placement.text_encoder == "dropped after the prompt"
 
     @property
     def precision(self) -> str:
@@ -155,36 +247,11 @@ class AnimationEngine:
     def animate(
         self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None
     ) -> Generator[AnimationEvent]:
-        """Make one clip, yielding events as it is made; nothing runs before the first event is asked for.
-
-        Whoever leaves it before its end closes it: work that goes on elsewhere ends then, not when it is collected.
-
-        Args:
-            inputs: the pictures; poses are asked for chunk by chunk.
-            options: what determines the clip beside them.
-            chunks: where finished chunks are kept; a run that finds some there does not make them again.
-
-        Yields:
-            ``ChunkStarted``, ``StepFinished`` and ``FramesReady``; the frames of all ``FramesReady`` together are
-            exactly ``inputs.frame_count``.
-
-        Raises:
-            InputError: the clip cannot be planned, or stored chunks belong to another clip.
-            DeviceError: what the network computed is no number.
-            DeviceOutOfMemoryError: a chunk of this size does not fit.
-        """
-        plan = plan_chunks(inputs.frame_count, options.chunk_lengths)
-        make_chunk = self.chunk_maker(inputs, options)
-        try:
-            yield from animate_chunks(inputs, plan, make_chunk, chunks)
-        except torch.OutOfMemoryError as error:
-            raise DeviceOutOfMemoryError(
-                f"a chunk of {plan[0].frame_count} frames of {inputs.width}x{inputs.height} pixels does not fit into "
-                f"the memory of {self.device}: ask for a smaller size or shorter chunks"
-            ) from error
+        """Make one clip, yielding events as it is made; see :func:`animate_clip`."""
+        return animate_clip(self, inputs, options, chunks)
 
     def chunk_maker(self, inputs: AnimationInputs, options: SamplingOptions) -> MakeChunk:
-        """Makes the chunks of one clip, in order; what they share is computed when the first one is made."""
+        """Return what makes the chunks of one clip; what they share is computed when the first one is made."""
         return _Clip(self, inputs, options).make_chunk
 
     def release_memory(self) -> None:
@@ -192,7 +259,7 @@ class AnimationEngine:
 
         The exception of that clip must be gone: its traceback holds the tensors.
         """
-        self._placement.release_memory()
+        self.placed.release_memory()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -210,7 +277,7 @@ def _weights_fit(device: torch.device) -> Iterator[None]:
 
 
 class _Clip:
-    """One clip being made: conditions that all its chunks share, computed when the first chunk is made."""
+    """One clip that is being made; conditions that its chunks share are computed with the first one."""
 
     def __init__(self, engine: AnimationEngine, inputs: AnimationInputs, options: SamplingOptions) -> None:
         self.engine = engine
@@ -223,7 +290,7 @@ class _Clip:
             options.intermediate_pass,
             options.unguided_pose,
         )
-        self.memo = ForwardMemo()
+        self.activations = ActivationCache()
         self._conditions: ClipConditions | None = None
 
     def make_chunk(self, chunk: Chunk, previous: np.ndarray | None) -> Iterator[StepFinished | np.ndarray]:
@@ -238,17 +305,15 @@ class _Clip:
         _, channels, _, height, width = conditions.image_latents.shape
         shape = (1, channels // 2, (chunk.frame_count - 1) // 4 + 1, height, width)
         noise = draw_noise(shape, self.options.seed, engine.device, engine.dtype)
-        steps = engine.denoise(
-            networks.transformer,
-            networks.scheduler,
+        task = ChunkTask(
             self.guidance,
             conditions,
             ChunkConditions(poses, known),
             noise,
             self.options.num_inference_steps,
-            self.memo,
-            approximation=self.options.approximation,
+            self.options.approximation,
         )
+        steps = engine.denoise(networks.transformer, networks.scheduler, task, self.activations)
         latents = noise
         for step in steps:
             latents = step.latents
@@ -267,7 +332,7 @@ class _Clip:
         if self.guidance.uses_negative_prompt:
             negative = prompts.encode(options.negative_prompt, engine.device, engine.dtype)
         prompt = prompts.encode(options.prompt, engine.device, engine.dtype)
-        if engine.drop_text_encoder:
+        if engine.drops_text_encoder:
             prompts.drop_text_encoder()
             engine.release_memory()
         image = self._signed(self.inputs.image[None])

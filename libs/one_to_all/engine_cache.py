@@ -1,234 +1,314 @@
-"""The engines of this process: each is loaded once, and stays while the memory of its device suffices.
+"""Engine cache: each engine of this process is loaded once, and stays while the memory of its devices suffices.
 
-A worker that runs one clip after the other pays for loading once. Another variant is loaded beside those that are
-there; what was used longest ago makes room. What does not belong here: loading itself (``engine``), keeping workers
-alive (the orchestration).
+A worker that runs one clip after the other pays for loading once (a cold load) and reuses the engine afterwards (a warm
+load). Another variant is loaded beside the engines that are there; the least recently used are evicted when the next
+clip needs their memory.
 """
 
 import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.verification.digests import Signature
-from libs.one_to_all.device import default_dtype, resolve_device
-from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.device import HOST, default_dtype, resolve_device
+from libs.one_to_all.engine import AnimationEngine, Engine
 from libs.one_to_all.events import EngineLoad
-from libs.one_to_all.memory.device_memory import bytes_when_loaded, device_memory
+from libs.one_to_all.memory.choice import (
+    DeviceMemory,
+    PlanRequest,
+    bytes_when_loaded,
+    check_host,
+    choose_plan,
+    device_memory,
+    layout_of_weights,
+)
 from libs.one_to_all.memory.options import DEFAULT_MEMORY, ClipSize, MemoryOptions
-from libs.one_to_all.memory.plan import MemoryPlan
-from libs.one_to_all.memory.plan_choice import check_host, choose_plan, layout_of_weights
+from libs.one_to_all.memory.plan import DeviceBudget, MemoryBudget, MemoryPlan
 from libs.one_to_all.parallel.engine import ParallelEngine, devices_of_ranks
+from libs.one_to_all.parallel.memory import budget_of_ranks, check_memory_options, choose_plan_of_ranks
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
-from libs.one_to_all.parallel.rank_plans import RankPlans, plan_ranks
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
-from libs.one_to_all.weights.loading import HOST, weight_files
-from libs.one_to_all.weights.lora_branches import takes_loras_beside_weights
+from libs.one_to_all.weights.loading import weight_files
+from libs.one_to_all.weights.lora import keeps_lora_unfused
 from libs.one_to_all.weights.lora_file import LoraFile
 
-CLIP_SHARE = 0.25
-"""Of a device's memory: what stays free beside several engines, for the tensors of the clip that is being made."""
-
-_FileIdentity = tuple[Path, Signature]
-_Place = tuple[str, torch.device]
-"""Variant (and LoRA, if one is fused) and device: a place holds one engine; other files, dtype or speed options replace
-it. A LoRA beside FP8 weights is none of it: the engine changes it."""
+CLIP_RESERVE = 0.25
+"""Part of a device's memory that stays free beside engines loaded without a plan, for the tensors of a clip."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    engine: AnimationEngine
+class EngineSpec:
+    """Which networks an engine holds, how it computes, and on which devices.
+
+    Attributes:
+        layout: the model repository.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; with several ranks that of rank 0, which has the least room.
+        dtype: of all networks; bfloat16 on CUDA and float32 on the CPU when left out.
+        lora: the only LoRA of the transformer; None for no LoRA.
+        speed: how the transformer computes.
+        parallel: how the work is divided among ranks, each with a process and a device of its own.
+        memory: which memory plans may be taken.
+    """
+
+    layout: RepositoryLayout
+    device: str = "auto"
+    dtype: torch.dtype | None = None
+    lora: LoraFile | None = None
+    speed: SpeedOptions = DEFAULT_SPEED
+    parallel: ParallelPlan = ONE_PROCESS
+    memory: MemoryOptions = DEFAULT_MEMORY
+
+    @property
+    def first_device(self) -> torch.device:
+        """The device, once its name is resolved."""
+        return resolve_device(self.device)
+
+    @property
+    def computing_dtype(self) -> torch.dtype:
+        """The dtype, with its default."""
+        return self.dtype or default_dtype(self.first_device)
+
+    @property
+    def changes_loras(self) -> bool:
+        """Whether a LoRA lies beside the weights and can be changed; else it is fused into them."""
+        return keeps_lora_unfused(self.layout)
+
+    @property
+    def fused_lora(self) -> LoraFile | None:
+        """The LoRA that is added to the weights when they are loaded."""
+        return None if self.changes_loras else self.lora
+
+    def check(self, clip: ClipSize | None) -> None:
+        """Raise if settings contradict each other, before anything is loaded.
+
+        Raises:
+            InputError: the block cache of ``clip`` does not work with these ranks.
+            SettingsError: these ranks cannot carry out the memory plan that is named.
+        """
+        if clip is not None and clip.block_cache:
+            self.parallel.check_block_cache()
+        check_memory_options(self.memory, self.parallel)
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What tells cached engines apart: the variant with the LoRA that is fused into it, and the first device."""
+
+    name: str
+    device: torch.device
+
+    @classmethod
+    def of(cls, spec: EngineSpec) -> "CacheKey":
+        """Return the key of the engine for ``spec``, whose layout is that of the weights."""
+        variant, lora = spec.layout.variant.name, spec.fused_lora
+        name = variant if lora is None else f"{variant} with LoRA {lora.name} at strength {lora.strength}"
+        return cls(name, spec.first_device)
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What an engine was loaded from and for; an engine with another state is replaced.
+
+    Attributes:
+        dtype: of all networks.
+        speed: how the transformer computes.
+        parallel: how the work is divided.
+        files: every weight file with its size, time of change and inode.
+    """
+
     dtype: torch.dtype
     speed: SpeedOptions
     parallel: ParallelPlan
-    files: tuple[_FileIdentity, ...]
+    files: tuple[tuple[Path, Signature], ...]
+
+    @classmethod
+    def of(cls, spec: EngineSpec) -> "EngineState":
+        """Return the state that the engine for ``spec`` must have now."""
+        lora = spec.fused_lora
+        loras = [lora.path] if lora is not None and lora.path.is_file() else []  # loading says that it is missing
+        files = tuple((path, Signature.of(path)) for path in [*weight_files(spec.layout), *loras])
+        return cls(spec.computing_dtype, spec.speed, spec.parallel, files)
 
 
-_lock = threading.Lock()
-_kept: dict[_Place, _Kept] = {}
-"""The engine used longest ago comes first."""
+@dataclass(frozen=True)
+class CacheEntry:
+    """An engine that is kept, and the state it was loaded with."""
+
+    engine: Engine
+    state: EngineState
+
+    def matches(self, state: EngineState) -> bool:
+        """Whether the engine can make the next clip: nothing has changed, and no rank was lost."""
+        return self.engine.alive and self.state == state
+
+    def lies_on(self, devices: list[torch.device]) -> bool:
+        """Whether evicting the engine frees memory of any of these devices; the host is one, too."""
+        return any(device in self.engine.devices or self.engine.bytes_on(device) > 0 for device in devices)
 
 
-def warm_engine(
-    layout: RepositoryLayout,
-    device: str = "auto",
-    dtype: torch.dtype | None = None,
-    lora: LoraFile | None = None,
-    speed: SpeedOptions = DEFAULT_SPEED,
-    parallel: ParallelPlan = ONE_PROCESS,
-    memory: MemoryOptions = DEFAULT_MEMORY,
-    clip: ClipSize | None = None,
-) -> tuple[AnimationEngine, EngineLoad]:
-    """The engine for ``layout``, with ``lora`` and no other: the one this process has, or a new one.
-
-    A changed file (size, time of change or inode) means a new engine. Where the new one does not fit beside the others
-    of its device, those used longest ago are dropped first. FP8 weights have a LoRA beside them, which is changed on an
-    engine that is there; into others it is fused, and each LoRA has an engine of its own. With a ``parallel`` plan the
-    engine spans several devices from ``device`` on, each with a process of its own; the first has the least room.
-
-    On a GPU, and where ``memory`` names a plan, the networks are placed by the fastest memory plan that suffices for
-    ``clip`` (for the largest usual one if it is not given); with several processes each has a plan for its own device.
-    An engine that is there is moved to it.
+def load_engine(spec: EngineSpec, plan: MemoryPlan | None) -> Engine:
+    """Load the engine for ``spec``, placed by ``plan``.
 
     Raises:
-        InputError: the block cache of ``clip`` does not work with ``parallel``.
         ModelFilesError, DeviceError: see :meth:`AnimationEngine.load` and :class:`ParallelEngine`.
     """
-    started = time.perf_counter()
-    if clip is not None and clip.block_cache:
-        parallel.check_block_cache()  # before anything is loaded
-    resolved = resolve_device(device)
-    dtype = dtype or default_dtype(resolved)
-    with _lock:
-        plan = _plan(layout, resolved, dtype, memory, clip, lora, parallel)
-        layout = layout if plan is None else layout_of_weights(layout, plan.variant)
-        beside = takes_loras_beside_weights(layout)
-        fused = None if beside else lora
-        place, files = (_name(layout, fused), resolved), _identity(layout, fused)
-        kept = _kept.get(place)
-        wanted = (dtype, speed, parallel, files)
-        cold = kept is None or not kept.engine.alive or (kept.dtype, kept.speed, kept.parallel, kept.files) != wanted
-        if kept is not None and not cold and beside:
-            kept.engine.use_lora(lora)
-        _kept.pop(place, None)
-        if cold:
-            kept = None  # the outdated engine goes before its successor is loaded
-            _make_room(place, _peaks(plan, resolved) if plan else _room_without_plan(layout, resolved, dtype))
-            kept = _Kept(_load(layout, resolved, dtype, lora, speed, parallel, plan), *wanted)
-        assert kept is not None
-        if plan is not None and not cold:
-            own = kept.engine
-            _make_room(place, {one: peak - own.bytes_on(one) for one, peak in _peaks(plan, resolved).items()})
-            kept.engine.follow(plan)
-        _kept[place] = kept  # at the end: used last
-        return kept.engine, EngineLoad(cold, time.perf_counter() - started)
+    device, dtype = spec.first_device, spec.computing_dtype
+    if spec.parallel == ONE_PROCESS:
+        return AnimationEngine.load(spec.layout, str(device), dtype, lora=spec.lora, speed=spec.speed, plan=plan)
+    return ParallelEngine(spec.layout, device, dtype, spec.parallel, spec.lora, spec.speed, plan)
 
 
-def release_engines() -> None:
-    """Drop the engines this process keeps, and give their memory back."""
-    with _lock:
-        _kept.clear()
-        _give_memory_back()
+class EngineCache:
+    """Loaded engines of this process. The least recently used are evicted when the next clip needs their memory.
 
-
-def release_other_engines(engine: AnimationEngine) -> list[str]:
-    """Drop every engine on devices of ``engine`` but itself, for a clip whose tensors did not fit beside them.
-
-    Returns:
-        The variants that were dropped; their next clip loads them again.
+    Args:
+        load: loads an engine.
+        memory: tells what a device has free.
     """
-    with _lock:
-        others = [
-            place for place, kept in _kept.items() if kept.engine is not engine and kept.engine.devices & engine.devices
-        ]
-        for place in others:
-            _logger.info("%s makes room for a clip on %s", place[0], engine.device)
-            del _kept[place]
-        _give_memory_back()
-    return [variant for variant, _ in others]
+
+    def __init__(
+        self,
+        load: Callable[[EngineSpec, MemoryPlan | None], Engine] = load_engine,
+        memory: Callable[[torch.device], DeviceMemory] = device_memory,
+    ) -> None:
+        self._load = load
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._entries: dict[CacheKey, CacheEntry] = {}
+        """The least recently used entry comes first."""
+
+    @property
+    def engines(self) -> dict[CacheKey, Engine]:
+        """The engines that are kept; the least recently used comes first."""
+        return {key: entry.engine for key, entry in self._entries.items()}
+
+    def get_or_load(self, spec: EngineSpec, clip: ClipSize | None = None) -> tuple[Engine, EngineLoad]:
+        """Return the engine for ``spec``, loaded (cold) or reused (warm), with the fastest plan that fits ``clip``.
+
+        A changed weight file counts as another engine. FP8 weights take a LoRA as a branch beside them, so that engines
+        which differ only in it are one; into other weights a LoRA is fused, and each fused LoRA is an engine of its
+        own. Networks are placed by a memory plan on a GPU, and where ``spec.memory`` names one; the plan is for the
+        largest usual clip if ``clip`` is not given, and a reused engine is moved to it.
+
+        Raises:
+            InputError, SettingsError: see :meth:`EngineSpec.check`.
+            ModelFilesError, DeviceError: the weights cannot be loaded, or no device can hold them.
+        """
+        started = time.perf_counter()
+        spec.check(clip)
+        with self._lock:
+            plan = None
+            if spec.first_device.type != "cpu" or spec.memory.keyword is not None:
+                self._release_unused_memory()
+                plan = self._plan(spec, clip)
+                _logger.info("memory plan for %s: %s", spec.first_device, plan.describe())
+                spec = replace(spec, layout=layout_of_weights(spec.layout, plan.variant))
+            key, state = CacheKey.of(spec), EngineState.of(spec)
+            entry = self._entries.get(key)
+            cold = entry is None or not entry.matches(state)
+            if entry is not None and not cold and spec.changes_loras:
+                entry.engine.set_lora(spec.lora)  # if it cannot be used, the engine stays as it was
+            self._entries.pop(key, None)  # what cannot be moved is not kept
+            if entry is None or cold:
+                entry = None  # frees an outdated engine before its successor is loaded
+                self._evict_until_free(key, self._bytes_to_load(spec) if plan is None else _needed(plan))
+                entry = CacheEntry(self._load(spec, plan), state)
+            elif plan is not None:
+                engine = entry.engine
+                self._evict_until_free(key, {one: count - engine.bytes_on(one) for one, count in _needed(plan).items()})
+                engine.place(plan)
+            self._entries[key] = entry  # most recently used
+            return entry.engine, EngineLoad(cold, time.perf_counter() - started)
+
+    def evict_others(self, engine: Engine) -> list[str]:
+        """Evict every engine on devices of ``engine`` but itself, for a clip whose tensors did not fit beside them.
+
+        Returns:
+            The names of the evicted engines; their next clip loads them again.
+        """
+        with self._lock:
+            others = [
+                key
+                for key, entry in self._entries.items()
+                if entry.engine is not engine and entry.engine.devices & engine.devices
+            ]
+            for key in others:
+                _logger.info("%s makes room for a clip on %s", key.name, engine.device)
+                del self._entries[key]
+            _collect_garbage()
+        return [key.name for key in others]
+
+    def clear(self) -> None:
+        """Evict all engines, and give their memory back."""
+        with self._lock:
+            self._entries.clear()
+            _collect_garbage()
+
+    def _plan(self, spec: EngineSpec, clip: ClipSize | None) -> MemoryPlan:
+        """Plan for what could be free on each device: all engines that are kept may be evicted."""
+        device = spec.first_device
+        request = PlanRequest(spec.layout, spec.computing_dtype, spec.memory, clip, spec.lora)
+        host = None if device.type == "cpu" else self._free_without_engines(HOST)
+        if spec.parallel == ONE_PROCESS:
+            budget = MemoryBudget((DeviceBudget(str(device), self._free_without_engines(device)),), host)
+            plan = choose_plan(request, budget)
+            check_host(plan, device)
+            return plan
+        devices = devices_of_ranks(device, spec.parallel)
+        free = [self._free_without_engines(torch.device(one)) // devices.count(one) for one in devices]
+        budget = budget_of_ranks(spec.parallel, devices, free, host)
+        return choose_plan_of_ranks(request, budget, spec.parallel)
+
+    def _free_without_engines(self, device: torch.device) -> int:
+        """Bytes that would be free on ``device`` if all engines were evicted."""
+        return self._memory(device).free + sum(entry.engine.bytes_on(device) for entry in self._entries.values())
+
+    def _bytes_to_load(self, spec: EngineSpec) -> dict[torch.device, int]:
+        """Bytes that an engine without a plan needs on its device, with a reserve for a clip."""
+        device = spec.first_device
+        reserve = round(CLIP_RESERVE * self._memory(device).total)
+        return {device: bytes_when_loaded(spec.layout, spec.computing_dtype) + reserve}
+
+    def _evict_until_free(self, key: CacheKey, needed: Mapping[torch.device, int]) -> None:
+        """Evict engines until ``needed`` bytes are free for that of ``key``, or no engine is left where they are not.
+
+        An engine of several ranks lies on several devices, and each of them counts; so does this machine's memory.
+        """
+        _collect_garbage()
+        for other in list(self._entries):
+            scarce = [device for device, count in needed.items() if count > self._memory(device).free]
+            if not scarce:
+                return
+            if self._entries[other].lies_on(scarce):
+                _logger.info("%s makes room for %s on %s", other.name, key.name, ", ".join(map(str, scarce)))
+                del self._entries[other]
+                _collect_garbage()
+
+    def _release_unused_memory(self) -> None:
+        """Have all engines give back what no clip uses; what other processes hold would count as taken."""
+        _collect_garbage()
+        for entry in self._entries.values():
+            entry.engine.release_memory()
 
 
-def _load(
-    layout: RepositoryLayout,
-    device: torch.device,
-    dtype: torch.dtype,
-    lora: LoraFile | None,
-    speed: SpeedOptions,
-    parallel: ParallelPlan,
-    plan: MemoryPlan | RankPlans | None,
-) -> AnimationEngine:
-    if parallel == ONE_PROCESS:
-        assert not isinstance(plan, RankPlans)
-        return AnimationEngine.load(layout, str(device), dtype, lora=lora, speed=speed, plan=plan)
-    assert plan is None or isinstance(plan, RankPlans)
-    return ParallelEngine(layout, device, dtype, parallel, lora, speed, plan)
+ENGINES = EngineCache()
+"""The engine cache of this process."""
 
 
-def _plan(
-    layout: RepositoryLayout,
-    device: torch.device,
-    dtype: torch.dtype,
-    memory: MemoryOptions,
-    clip: ClipSize | None,
-    lora: LoraFile | None,
-    parallel: ParallelPlan,
-) -> MemoryPlan | RankPlans | None:
-    """The plan for what could be free on each device: the engines that are there may all go. Shown in the log."""
-    if device.type == "cpu" and memory.keyword is None:
-        return None
-    _give_memory_back()
-    for kept in _kept.values():
-        kept.engine.release_memory()  # what other processes hold for their next clip would count as taken
-    host = None if device.type == "cpu" else _free(HOST)
-    plan: MemoryPlan | RankPlans
-    if parallel == ONE_PROCESS:
-        plan = choose_plan(layout, dtype, _free(device), memory, clip, lora, host_free_bytes=host)
-        check_host(plan, device)
-    else:
-        devices = devices_of_ranks(device, parallel)
-        free = [_free(torch.device(one)) // devices.count(one) for one in devices]
-        plan = plan_ranks(layout, dtype, parallel, devices, free, memory, clip, lora, host)
-    _logger.info("memory plan for %s: %s", device, plan.describe())
-    return plan
+def _needed(plan: MemoryPlan) -> dict[torch.device, int]:
+    return {torch.device(name): count for name, count in plan.needed_bytes.items()}
 
 
-def _free(device: torch.device) -> int:
-    """What would be free on ``device`` without the engines that are there."""
-    return device_memory(device).free + sum(kept.engine.bytes_on(device) for kept in _kept.values())
-
-
-def _peaks(plan: MemoryPlan | RankPlans, device: torch.device) -> dict[torch.device, int]:
-    """What a plan needs, by device, and of the host where that is none."""
-    return {HOST: plan.host_bytes, device: plan.peak_bytes} if isinstance(plan, MemoryPlan) else plan.peak_bytes()
-
-
-def _room_without_plan(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> dict[torch.device, int]:
-    return {device: bytes_when_loaded(layout, dtype) + round(CLIP_SHARE * device_memory(device).total)}
-
-
-def _make_room(place: _Place, needed: Mapping[torch.device, int]) -> None:
-    """Drop engines until ``needed`` bytes are free for that of ``place``, or none is left where they are not.
-
-    An engine of ranks lies on several devices, and each of them counts; so does this machine's memory.
-    """
-    _give_memory_back()
-    for other in list(_kept):
-        scarce = [device for device, count in needed.items() if count > device_memory(device).free]
-        if not scarce:
-            return
-        if _lies_on(other, scarce):
-            _logger.info("%s makes room for %s on %s", other[0], place[0], ", ".join(map(str, scarce)))
-            del _kept[other]
-            _give_memory_back()
-
-
-def _lies_on(place: _Place, devices: Iterable[torch.device]) -> bool:
-    engine = _kept[place].engine
-    return any(device in engine.devices or engine.bytes_on(device) > 0 for device in devices)
-
-
-def _give_memory_back() -> None:
+def _collect_garbage() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _name(layout: RepositoryLayout, lora: LoraFile | None) -> str:
-    variant = layout.variant.name
-    return variant if lora is None else f"{variant} with LoRA {lora.name} at strength {lora.strength}"
-
-
-def _identity(layout: RepositoryLayout, lora: LoraFile | None) -> tuple[_FileIdentity, ...]:
-    entries = []
-    loras = [lora.path] if lora is not None and lora.path.is_file() else []  # loading says that it is missing
-    for path in [*weight_files(layout), *loras]:
-        entries.append((path, Signature.of(path)))
-    return tuple(entries)

@@ -1,7 +1,4 @@
-"""What goes into the engine and what comes out of it while a clip is made. Light: numpy, no torch.
-
-What does not belong here: making anything.
-"""
+"""Inputs of an engine, and the events that it yields while a clip is made. Light: numpy, no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,12 +48,12 @@ class AnimationInputs:
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return int(self.image.shape[0])
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return int(self.image.shape[1])
 
 
@@ -68,7 +65,7 @@ def check_pixels(name: str, pixels: np.ndarray, shape: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class ChunkStarted:
-    """A chunk begins: frames [start, end) of the clip, ``resumed`` when they were stored by an earlier run."""
+    """The begin of a chunk: frames [start, end) of the clip, ``resumed`` when an earlier run has stored them."""
 
     index: int
     count: int
@@ -79,7 +76,7 @@ class ChunkStarted:
 
 @dataclass(frozen=True)
 class StepFinished:
-    """One denoising step of a chunk is done; ``step`` counts from 1 to ``step_count``."""
+    """The end of a denoising step of a chunk; ``step`` counts from 1 to ``step_count``."""
 
     chunk_index: int
     step: int
@@ -98,21 +95,21 @@ AnimationEvent = ChunkStarted | StepFinished | FramesReady
 
 
 class ChunkStore(Protocol):
-    """Keeps finished chunks of one clip, so that a killed run can go on where it was.
+    """Finished chunks of one clip, stored so that a killed run can be resumed.
 
     The store belongs to exactly one set of inputs and options; the engine cannot tell whose chunks it is given.
     """
 
     def load(self, index: int) -> np.ndarray | None:
-        """The frames uint8 [n, H, W, 3] as saved for this chunk, or None."""
+        """Return the stored frames of this chunk, uint8 [n, H, W, 3], or None."""
 
     def save(self, index: int, frames: np.ndarray) -> None:
-        """Keep all frames a chunk made, those that later chunks overwrite included."""
+        """Store all frames that a chunk made, also those that later chunks overwrite."""
 
 
 @dataclass(frozen=True)
 class EngineLoad:
-    """How the engine was come by: loaded now (``cold``) or still there; ``seconds`` is the time this took."""
+    """Whether the engine was loaded for a clip (cold) or reused (warm), and the seconds that this took."""
 
     cold: bool
     seconds: float

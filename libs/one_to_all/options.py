@@ -1,23 +1,23 @@
-"""The options of one clip, as the engine understands them. Light: no torch.
+"""Sampling options of one clip, as the engine understands them. Light: no torch.
 
-What does not belong here: defaults of a model variant (``libs.model_repo.variants``), media, poses.
+See ``libs.model_repo.variants`` for the defaults of a model variant.
 """
 
 import math
 from dataclasses import dataclass
 
 from libs.errors import InputError
-from libs.one_to_all.network.approximation import EXACT, Approximation
+from libs.one_to_all.sampling.approximation import EXACT, Approximation
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.one_to_all.sampling.guidance import IntermediatePass
+from libs.one_to_all.sampling.schedule import TRAIN_TIMESTEPS
 
-_MAX_STEPS = 1000  # the noise schedule has 1000 training steps
 _SEED_LIMIT = 2**63
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What determines a clip beside its pictures and the network.
+    """Options that determine a clip, beside its pictures and the network.
 
     Args:
         prompt: may be empty.
@@ -49,8 +49,8 @@ class SamplingOptions:
     approximation: Approximation = EXACT
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_inference_steps <= _MAX_STEPS:
-            raise InputError(f"num_inference_steps={self.num_inference_steps} must be between 1 and {_MAX_STEPS}")
+        if not 1 <= self.num_inference_steps <= TRAIN_TIMESTEPS:
+            raise InputError(f"num_inference_steps={self.num_inference_steps} must be between 1 and {TRAIN_TIMESTEPS}")
         for name in ("image_guidance_scale", "pose_guidance_scale", "conditioning_scale"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:

@@ -1,6 +1,6 @@
-"""How the engine computes, where the result is the same (or, for FP8, nearly so). Light: no torch.
+"""Speed options: how the engine computes, where the result is the same (or, for FP8, nearly so). Light: no torch.
 
-What does not belong here: applying the options (``speed``), what a request may ask for (``options``).
+See ``compilation`` for applying them, and ``options`` for what a request may ask for.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from libs.settings.values import AttentionName
 
 ATTENTION_SETTING = "ONE_TO_ALL_ATTENTION"
 ATTENTION_BACKENDS = tuple(name for name in get_args(AttentionName) if name != "auto")
-"""Exact ones only. ``native`` lets torch choose and works everywhere."""
+"""Exact attention back-ends; ``native`` lets torch choose and works everywhere."""
 
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """Switches of one engine; they hold as long as it is loaded.
+    """Speed options of one engine; they hold as long as it is loaded.
 
     Args:
         attention: ``auto`` takes the first of ``ATTENTION_BACKENDS`` that really works on the device; or one of them.
@@ -43,7 +43,7 @@ DEFAULT_SPEED = SpeedOptions()
 
 
 def speed_options(settings: Settings) -> SpeedOptions:
-    """The switches as the environment sets them.
+    """Read the speed options from the settings.
 
     Raises:
         SettingsError: see :class:`SpeedOptions`.

@@ -9,8 +9,8 @@ from typing import Any
 
 from libs.model_repo.files.repository import PARTS
 from libs.model_repo.verification.lock import RepositoryLock
-from libs.one_to_all.network.approximation import EXACT
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.approximation import EXACT
 from libs.provenance.environment import library_versions
 from libs.provenance.record import ClipOrigin, Device, InputFile, ModelFiles
 from libs.requests.documents.animation_request import ResolvedRequest

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from libs.model_repo.variants import NetworkConfig, SamplingDefaults
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.sandbox.autoencoder import COLOURS, latent_of_colour
 
 _LATENT_CHANNELS = 16

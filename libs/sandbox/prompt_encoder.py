@@ -2,7 +2,7 @@
 
 Both are transformers' own classes; the encoder's weights are random. The vocabulary keeps the original's special ids
 (padding 0, end 1, unknown 2). What does not belong here: cleaning prompts and encoding them
-(``libs.one_to_all.sampling.text``).
+(``libs.one_to_all.sampling.prompts``).
 """
 
 import math

@@ -13,10 +13,10 @@ from typing import Any
 
 from libs.background import Background
 from libs.media.video.writer import Frame, VideoWriter
-from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine import Engine
 from libs.one_to_all.events import AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
-from libs.one_to_all.network.approximation import QUALITIES
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.approximation import QUALITIES
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.pose.conditioning import PoseConditioning
 from libs.requests.documents.animation_request import ResolvedRequest
@@ -63,7 +63,7 @@ def animate_request(
     request: ResolvedRequest,
     media: RequestMedia,
     conditioning: PoseConditioning,
-    engine: AnimationEngine,
+    engine: Engine,
     folder: Path,
     chunks: ChunkStore | None,
     on_step: ProgressCallback,

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from libs.errors import DeviceOutOfMemoryError
-from libs.one_to_all.engine import AnimationEngine
-from libs.one_to_all.engine_cache import release_other_engines
+from libs.one_to_all.engine import Engine
+from libs.one_to_all.engine_cache import ENGINES
 from libs.one_to_all.events import ChunkStore
-from libs.one_to_all.memory.options import ClipSize
-from libs.one_to_all.network.approximation import QUALITIES
+from libs.one_to_all.memory import ClipSize
+from libs.one_to_all.sampling.approximation import QUALITIES
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
 from libs.pose.conditioning import PoseConditioning
 from libs.requests.documents.animation_request import ResolvedRequest
@@ -27,7 +27,7 @@ def animate_within_memory(
     request: ResolvedRequest,
     media: RequestMedia,
     conditioning: PoseConditioning,
-    engine: AnimationEngine,
+    engine: Engine,
     folder: Path,
     chunk_stores: ChunkStores,
     on_step: ProgressCallback,
@@ -54,7 +54,7 @@ def animate_within_memory(
     except DeviceOutOfMemoryError as error:
         reason = str(error)
     # Out of the handler: the exception, whose traceback held the tensors of that attempt, is gone.
-    dropped = release_other_engines(engine)
+    dropped = ENGINES.evict_others(engine)
     engine.release_memory()
     divisible = _longest_chunk(media, SMALLER_CHUNK_LENGTHS) < _longest_chunk(media, DEFAULT_CHUNK_LENGTHS)
     if not divisible and not dropped:
@@ -84,7 +84,7 @@ def _longest_chunk(media: RequestMedia, lengths: ChunkLengths) -> int:
     return max(chunk.frame_count for chunk in plan_chunks(media.used_frame_count, lengths))
 
 
-def _does_not_fit(engine: AnimationEngine, how: str) -> DeviceOutOfMemoryError:
+def _does_not_fit(engine: Engine, how: str) -> DeviceOutOfMemoryError:
     return DeviceOutOfMemoryError(
         f"the clip does not fit into the memory of {engine.device} {how}: ask for a smaller size or a smaller model "
         "variant in the request, or run it on a device with more memory"

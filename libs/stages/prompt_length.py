@@ -12,7 +12,7 @@ from typing import Any
 from libs.errors import ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import variant_of_folder
-from libs.one_to_all.sampling.prompt import MAX_SEQUENCE_LENGTH, clean_prompt
+from libs.one_to_all.sampling.prompts import MAX_SEQUENCE_LENGTH, clean_prompt
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.settings import Settings
 

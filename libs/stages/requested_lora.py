@@ -1,6 +1,6 @@
 """The LoRA a request names: where it lies, whether it fits, and its digest. Light: no torch.
 
-What does not belong here: adding it to a network (``libs.one_to_all.weights.lora``, ``lora_branches``).
+See ``libs.one_to_all.weights.lora`` for adding it to a network.
 """
 
 from libs.errors import ModelFilesError

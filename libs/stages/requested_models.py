@@ -1,7 +1,7 @@
 """Whether the model files that requests need are there, as far as this machine can know: for ``submit``.
 
 The run looks again before anything is computed. What does not belong here: what a LoRA file holds
-(``libs.one_to_all.weights.lora_contents``), verifying (``libs.model_repo.verification.verify``).
+(``libs.one_to_all.weights.lora_file``), verifying (``libs.model_repo.verification.verify``).
 """
 
 import re
@@ -12,8 +12,7 @@ from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import VARIANTS, variant_of_folder
 from libs.model_repo.verification.digests import DigestCache
-from libs.one_to_all.weights.lora_contents import check_fits
-from libs.one_to_all.weights.lora_values import CHECKED_VALUES_CACHE, check_values
+from libs.one_to_all.weights.lora_file import CHECKED_VALUES_CACHE, check_fits, check_values
 from libs.requests.documents.animation_request import LORA_NAME_PATTERN, AnimationRequest
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore

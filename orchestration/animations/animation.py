@@ -16,8 +16,8 @@ import dagster as dg
 from libs.errors import StorageError
 from libs.model_repo.layout import layout_of
 from libs.model_repo.verification.lock import read_lock
-from libs.one_to_all.memory.options import memory_options
-from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
+from libs.one_to_all.memory import memory_options
+from libs.one_to_all.parallel import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import speed_options
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
@@ -64,7 +64,7 @@ def animation(
 ) -> Iterator[dg.Output]:
     """The character of the reference doing the driver's motion: an mp4 with the driver's length, rate and sound."""
     from libs.one_to_all.device import device_name  # noqa: PLC0415 - loads torch
-    from libs.one_to_all.engine_cache import warm_engine  # noqa: PLC0415
+    from libs.one_to_all.engine_cache import ENGINES, EngineSpec  # noqa: PLC0415
     from libs.pose.conditioning import PoseConditioning  # noqa: PLC0415
     from libs.provenance.clip_tag import clip_tags  # noqa: PLC0415
     from libs.provenance.origin import OriginFacts  # noqa: PLC0415
@@ -96,15 +96,15 @@ def animation(
         lora = requested_lora(request, layout)
         parallel = ParallelPlan.parse(loaded.one_to_all_parallel)
         media = RequestMedia.load(request_media.folder)
-        engine, load = warm_engine(
+        spec = EngineSpec(
             layout,
             loaded.one_to_all_device,
             lora=lora,
             speed=speed_options(loaded),
             parallel=parallel,
             memory=memory_options(loaded),
-            clip=clip_size(request, media, conditioning),
         )
+        engine, load = ENGINES.get_or_load(spec, clip_size(request, media, conditioning))
         if engine.memory_plan:
             context.log.info(f"memory plan, calculated: {engine.memory_plan.describe()}")
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")

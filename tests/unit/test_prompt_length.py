@@ -34,7 +34,7 @@ def layout(settings: Settings) -> RepositoryLayout:
 def test_tokens_are_counted_and_cut_as_the_encoder_does(layout: RepositoryLayout, prompt: str) -> None:
     from transformers import AutoTokenizer
 
-    from libs.one_to_all.sampling.text import clean_prompt
+    from libs.one_to_all.sampling.prompts import clean_prompt
 
     tokenizer = AutoTokenizer.from_pretrained(layout.wan_part("tokenizer"), local_files_only=True)
     cleaned = clean_prompt(prompt)

@@ -78,5 +78,5 @@ def test_a_lora_that_is_not_there_or_does_not_fit(settings, store, tmp_path):
     with pytest.raises(InputError, match=r"solo: lora: .*look\.safetensors: the bias .* does not fit \[128\]"):
         model_warnings([request], settings, store)
     save_file({"double_blocks.0.img_attn_qkv.lora_A.weight": np.ones((2, 2), np.float32)}, layout.lora("look"))
-    with pytest.raises(InputError, match=r"says nothing to this network: double_blocks.*is for another model"):
+    with pytest.raises(InputError, match=r"matches no module of this network: double_blocks.*is for another model"):
         model_warnings([request], settings, store)

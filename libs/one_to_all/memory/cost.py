@@ -1,10 +1,9 @@
-"""What a pass through the network costs in arithmetic and in memory traffic, counted from its size. No torch.
+"""Arithmetic and memory traffic of a pass through the network, counted from the network's size. No torch.
 
 Counted are products (2 FLOP per multiplication and addition) of linear layers, attention and convolutions: what a
 device's matrix units do. Norms, modulation and rotation are memory traffic and are left out of the FLOPs, so a share of
-the device's peak computed with these numbers is a lower bound of how busy it was.
-
-What does not belong here: measuring (``benchmarks/engine.py``), how much memory is held (``memory_plan``).
+the device's peak computed with these numbers is a lower bound of how busy it was. See ``estimates`` for the memory
+that is held, and ``parallel.cost`` for several ranks.
 
 Source of the structure: docs/specification.md#module-tree to #forward-pass.
 """
@@ -30,7 +29,7 @@ _PREFIX_UNITS = 3
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """The tokens of one chunk: ``frames`` latent frames with the prefix, ``height`` x ``width`` tokens each."""
+    """Tokens of one chunk: ``frames`` latent frames with the prefix, ``height`` x ``width`` tokens each."""
 
     frames: int
     height: int
@@ -38,34 +37,34 @@ class TokenGrid:
 
     @classmethod
     def of(cls, height: int, width: int, frame_count: int) -> "TokenGrid":
-        """The grid of ``frame_count`` (4k + 1) frames of ``height`` x ``width`` pixels (multiples of 16)."""
+        """Return the grid of ``frame_count`` (4k + 1) frames of ``height`` x ``width`` pixels (multiples of 16)."""
         if frame_count % 4 != 1 or frame_count < 1 or height % _PIXELS_PER_TOKEN or width % _PIXELS_PER_TOKEN:
             raise ValueError(f"{frame_count} frames of {width}x{height} pixels: expected 4k + 1, and multiples of 16")
         return cls((frame_count - 1) // 4 + 2, height // _PIXELS_PER_TOKEN, width // _PIXELS_PER_TOKEN)
 
     @property
     def per_frame(self) -> int:
-        """Tokens of a frame (S), also those of the reference picture."""
+        """Tokens of a frame, or of the reference picture (S)."""
         return self.height * self.width
 
     @property
     def tokens(self) -> int:
-        """All tokens (N)."""
+        """Tokens of all frames (N)."""
         return self.frames * self.per_frame
 
     @property
     def frame_count(self) -> int:
-        """Pixel frames."""
+        """Number of pixel frames."""
         return 4 * (self.frames - 2) + 1
 
 
 @dataclass(frozen=True)
 class PassCost:
-    """FLOPs of one pass by part. ``clip``, ``chunk`` and ``step`` are what can be remembered for so long."""
+    """FLOPs of one pass by part."""
 
     main_blocks: int
     first_attention: int
-    """Of these: self attention of the first block, which knows neither text nor pose yet."""
+    """Part of ``main_blocks``: self attention of the first block, which knows neither text nor pose yet."""
     control_branch: int
     head: int
     text: int
@@ -76,17 +75,17 @@ class PassCost:
 
     @property
     def total(self) -> int:
-        """Everything computed in this pass, as upstream does."""
+        """FLOPs of everything, as upstream computes it in each pass."""
         return self.every_pass + self.control_branch + self.text + self.prefix + self.pose + self.reference_features
 
     @property
     def every_pass(self) -> int:
-        """What no pass can do without, control branch not included."""
+        """FLOPs that no pass can do without, control branch not included."""
         return self.main_blocks + self.head
 
 
 def pass_cost(network: NetworkConfig, grid: TokenGrid, text_tokens: int = TEXT_TOKENS) -> PassCost:
-    """FLOPs of one pass over ``grid``."""
+    """Count the FLOPs of one pass over ``grid``."""
     width, tokens, reference = _width(network), grid.tokens, grid.per_frame
     linear = 2 * width * width  # per token
     feed_forward = 4 * width * network.ffn_dim  # per token
@@ -115,7 +114,7 @@ def pass_cost(network: NetworkConfig, grid: TokenGrid, text_tokens: int = TEXT_T
 
 
 def step_flops(cost: PassCost, guidance: Guidance) -> int:
-    """FLOPs of one denoising step: pieces that passes share are counted once, those of clip and chunk not at all."""
+    """Count the FLOPs of a denoising step: once what passes share, not at all what is cached for clip or chunk."""
     images = {one.black_image for one in guidance.passes}
     with_pose = sum(one.conditioning_scale != 0 for one in guidance.passes)
     shared = len(images) * cost.reference_features - (len(guidance.passes) - len(images)) * cost.first_attention
@@ -123,18 +122,18 @@ def step_flops(cost: PassCost, guidance: Guidance) -> int:
 
 
 def weight_bytes(network: NetworkConfig, *, fp8: bool = False) -> int:
-    """Bytes of all weights in bfloat16, or with linear layers in FP8 and a float32 scale per output channel."""
+    """Count the bytes of all weights in bfloat16, or with linear layers in FP8 and a float32 scale per channel."""
     return sum(_tensor_bytes(name, shape, fp8) for name, shape in _tensors(network))
 
 
 def block_bytes(network: NetworkConfig, *, fp8: bool = False) -> tuple[int, int]:
-    """Bytes of the weights of one main block (the largest), and of all blocks of the three lists."""
+    """Count the bytes of one main block (the largest), and of all blocks of the three lists."""
     sizes = bytes_by_block(network, fp8=fp8)
     return sizes["blocks.0"], sum(sizes.values())
 
 
 def bytes_by_block(network: NetworkConfig, *, fp8: bool = False) -> Counter[str]:
-    """The same of each block of the three lists, by its path; main blocks are ``blocks.0`` and so on."""
+    """Count the bytes of each block of the three lists, by its path; main blocks are ``blocks.0`` and so on."""
     sizes: Counter[str] = Counter()
     for name, shape in _tensors(network):
         path = name.split(".")
@@ -143,18 +142,8 @@ def bytes_by_block(network: NetworkConfig, *, fp8: bool = False) -> Counter[str]
     return sizes
 
 
-def fp8_bytes_by_block(network: NetworkConfig) -> Counter[str]:
-    """Of the FP8 weights and their scales alone, by block as above: what nothing changes once it is loaded."""
-    sizes: Counter[str] = Counter()
-    for name, shape in _tensors(network):
-        path = name.split(".")
-        if "blocks" in path and is_quantized(name, shape):
-            sizes[".".join(path[: path.index("blocks") + 2])] += _tensor_bytes(name, shape, True)
-    return sizes
-
-
 def pass_bytes(network: NetworkConfig, grid: TokenGrid) -> int:
-    """The least memory traffic of a pass in bfloat16: every weight once, and the token stream between operations.
+    """Count the least memory traffic of a pass in bfloat16: each weight once, the token stream between operations.
 
     A block with perfectly fused element-wise work reads and writes the stream 14 times (three normed inputs, q, k, v
     and their results in three attentions, three sums), and its hidden feed-forward layer twice.
@@ -174,7 +163,7 @@ def _tensors(network: NetworkConfig) -> Iterable[tuple[str, tuple[int, ...]]]:
 
 
 def _attention(queries: int, keys: int, width: int) -> int:
-    """Scores and their product with the values."""
+    """Count scores and their product with the values."""
     return 4 * queries * keys * width
 
 
@@ -185,7 +174,7 @@ def _tensor_bytes(name: str, shape: tuple[int, ...], fp8: bool) -> int:
 
 
 def _pose_encoder(width: int, grid: TokenGrid, frames: int) -> int:
-    """Causal 3D convolutions: one in, two units and a strided one per stage, one to the model width."""
+    """Count causal 3D convolutions: one in, two units and a strided one per stage, one to the model width."""
     side = _PIXELS_PER_TOKEN
     height, columns = grid.height * side, grid.width * side
     per_cell = 2 * _CUBE * _POSE_CHANNELS

@@ -1,7 +1,4 @@
-"""What the environment and a clip say about memory. Light: no torch.
-
-What does not belong here: which plan follows from it (``memory_plan``), and what is free (``memory``).
-"""
+"""What the environment and a clip say about memory; see ``choice`` for the plan that follows. Light: no torch."""
 
 import re
 from dataclasses import dataclass
@@ -14,10 +11,12 @@ from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.settings import Settings
 from libs.settings.values import MEMORY_LIMIT_PATTERN, MemoryPlanName
 
+SETTING = "ONE_TO_ALL_MEMORY"
+
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """Which plans may be taken.
+    """Which memory plans may be taken.
 
     Args:
         limit_bytes: count no more than this as free; None for all that is.
@@ -44,7 +43,7 @@ DEFAULT_MEMORY = MemoryOptions()
 
 
 def memory_options(settings: Settings) -> MemoryOptions:
-    """What ``ONE_TO_ALL_MEMORY`` and ``ONE_TO_ALL_ALLOW_FP8`` ask for."""
+    """Read what ``ONE_TO_ALL_MEMORY`` and ``ONE_TO_ALL_ALLOW_FP8`` ask for."""
     value, limit = settings.one_to_all_memory, re.fullmatch(MEMORY_LIMIT_PATTERN, settings.one_to_all_memory)
     return MemoryOptions(
         limit_bytes=round(float(limit[1]) * GB) if limit else None,
@@ -54,7 +53,7 @@ def memory_options(settings: Settings) -> MemoryOptions:
 
 
 def largest_usual_clip(variant: ModelVariant) -> ClipSize:
-    """What to plan for where the clip is not known yet: 16:9 at the variant's size limit, whole chunks."""
+    """Return what to plan for while the clip is not known: 16:9 at the variant's size limit, whole chunks."""
     short = variant.sampling.short_side_limit
     long = round(short * 16 / 9 / SIZE_MULTIPLE) * SIZE_MULTIPLE
     return ClipSize(short, long, DEFAULT_CHUNK_LENGTHS.main)

@@ -1,105 +1,61 @@
-"""Carries out a memory plan on loaded networks, whatever plan they followed before.
+"""Carries out a memory plan: moves loaded networks to where its placement wants them, wherever they were before.
 
-What does not belong here: which plan (``memory_plan``), moving blocks while they compute (``block_offload``), dropping
-the text encoder after the prompt (``engine``, between two steps of a clip).
+See ``plan`` for the placements, ``offload`` for moving blocks while they compute, and ``engine`` for dropping the text
+encoder after the prompt.
 """
 
 import torch
 
+from libs.one_to_all.device import HOST
 from libs.one_to_all.memory.offload import BlockOffload
-from libs.one_to_all.memory.plan import MemoryPlan
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.one_to_all.shared_host_memory import SharedHostMemory
-from libs.one_to_all.weights.loading import HOST, LoadedNetworks
+from libs.one_to_all.memory.plan import Placement
+from libs.one_to_all.weights.loading import LoadedNetworks
 
 
-class TransformerPlacement:
-    """Where the transformer lies.
+class PlacedNetworks:
+    """The networks of one engine, and where they lie.
 
     Args:
-        transformer: anywhere; a plan is carried out by :meth:`follow`.
-        device: where it computes.
-        shared: where its blocks lie on the host; None for memory of their own.
-    """
-
-    def __init__(
-        self, transformer: OneToAllTransformer3DModel, device: torch.device, shared: SharedHostMemory | None = None
-    ) -> None:
-        self._transformer = transformer
-        self._device = device
-        self._shared = shared
-        self._offload: BlockOffload | None = None
-
-    def follow(self, plan: MemoryPlan) -> None:
-        """Keep its blocks on the host, or all of it on the device."""
-        offloaded = plan.transformer == "offloaded"
-        if offloaded and self._offload is None:
-            self._offload = BlockOffload(self._transformer, self._device, self._shared)
-        elif not offloaded and self._offload is not None:
-            self._offload.remove()
-            self._offload = None
-
-    def parameters_changed(self) -> None:
-        """After parameters were added to it or taken from it: those of offloaded blocks move with them."""
-        if self._offload is not None:
-            self._offload.repack()
-
-    def release_memory(self) -> None:
-        """Between two passes: give back what one that was interrupted had on the device."""
-        if self._offload is not None:
-            self._offload.end_pass()
-
-    @property
-    def moving(self) -> list[torch.Tensor]:
-        """Parameters that come to the device only to compute."""
-        return [] if self._offload is None else self._offload.tensors
-
-    @property
-    def host_bytes(self) -> int:
-        """What these take of the host's memory."""
-        return 0 if self._offload is None else self._offload.host_bytes
-
-
-class Placement:
-    """Where the parts of one engine lie.
-
-    Args:
-        networks: on any device; a plan is carried out by :meth:`follow`.
+        networks: on any device; :meth:`place` moves them.
         device: where they compute.
-        shared: see :class:`TransformerPlacement`.
     """
 
-    def __init__(self, networks: LoadedNetworks, device: torch.device, shared: SharedHostMemory | None = None) -> None:
+    def __init__(self, networks: LoadedNetworks, device: torch.device) -> None:
         self._networks = networks
         self._device = device
-        self._transformer = TransformerPlacement(networks.transformer, device, shared)
+        self.offload: BlockOffload | None = None
+        """The transformer's block offload; None while the transformer is resident."""
 
-    def follow(self, plan: MemoryPlan) -> None:
-        """Move what the plan wants elsewhere; first what leaves the device, then what comes to it."""
+    def place(self, placement: Placement) -> None:
+        """Move the networks; first what leaves the device, then what comes to it."""
         networks = self._networks
-        if plan.transformer == "offloaded":
-            self._transformer.follow(plan)
-        networks.prompt_encoder.move_to(HOST if plan.text_encoder == "on the host" else self._device)
-        if plan.vae_tiling:
+        if placement.transformer == "offloaded" and self.offload is None:
+            self.offload = BlockOffload(networks.transformer, self._device)
+        networks.prompt_encoder.move_to(HOST if placement.text_encoder == "on the host" else self._device)
+        if placement.vae_tiling:
             networks.vae.enable_tiling()
         else:
             networks.vae.disable_tiling()
-        if plan.transformer == "resident":
-            self._transformer.follow(plan)
+        if placement.transformer == "resident" and self.offload is not None:
+            self.offload.remove()
+            self.offload = None
 
     def parameters_changed(self) -> None:
-        """See :meth:`TransformerPlacement.parameters_changed`."""
-        self._transformer.parameters_changed()
+        """Let parameters that were added to offloaded blocks move with them."""
+        if self.offload is not None:
+            self.offload.repack()
 
     def release_memory(self) -> None:
-        """See :meth:`TransformerPlacement.release_memory`."""
-        self._transformer.release_memory()
+        """Give back what an interrupted pass left on the device."""
+        if self.offload is not None:
+            self.offload.end_pass()
 
     def bytes_on(self, device: torch.device) -> int:
-        """Of weights on ``device``, between two passes."""
+        """Bytes of weights on ``device``, between two passes."""
         networks = self._networks
         models = (networks.transformer, networks.vae, networks.prompt_encoder.text_encoder)
         tensors = [tensor for model in models if model is not None for tensor in model.parameters()]
-        moving = {id(tensor) for tensor in self._transformer.moving}
-        at_rest = sum(tensor.nbytes for tensor in tensors if tensor.device == device and id(tensor) not in moving)
-        return at_rest + (self._transformer.host_bytes if device == HOST != self._device else 0)
+        offloaded = set() if self.offload is None else {id(tensor) for tensor in self.offload.tensors}
+        resident = sum(tensor.nbytes for tensor in tensors if tensor.device == device and id(tensor) not in offloaded)
+        host_bytes = 0 if self.offload is None else self.offload.host_bytes
+        return resident + (host_bytes if device == HOST != self._device else 0)

@@ -1,291 +1,395 @@
-"""What has to lie on a card at a time, in bytes, and the plan by which a clip fits into the memory that is free. Pure.
+"""Memory plans: where an engine's weights lie during a clip, and the bytes that this takes on each device and the host.
 
-The estimates are calculated, not measured on a card, weights from the network's size. What does not belong here:
-intermediate results (``intermediate_bytes``), how much is free (``memory``), which plan is asked for
-(``memory_options``), and carrying one out (``placement``).
+All bytes are calculated, none is measured on a card. See ``cost`` for the bytes of weights, ``estimates`` for those of
+activations and of blocks on the host, ``choice`` for making a plan for a model repository, and ``placement`` for
+carrying one out. Light: no torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
 from libs.model_repo.variants import ModelVariant, NetworkConfig
-from libs.one_to_all.memory.activation_estimate import ALONE, WorkShare, decoding_bytes, kept_bytes, sampling_bytes
 from libs.one_to_all.memory.cost import TokenGrid, weight_bytes
-from libs.one_to_all.memory.host_estimate import block_sizes, page_locked_bytes, shared_bytes
+from libs.one_to_all.memory.estimates import (
+    ALONE,
+    WorkShare,
+    block_sizes,
+    bytes_between_passes,
+    decoding_bytes,
+    page_locked_bytes,
+    sampling_bytes,
+)
 from libs.settings.values import MemoryPlanName
 
-Transformer = Literal["resident", "offloaded"]
-TextEncoder = Literal["resident", "dropped after the prompt", "on the host", "on rank 0"]
 Phase = Literal["prompt", "sampling", "decoding"]
-HostItem = Literal["blocks", "page-locking", "text encoder"]
 
 GB = 10**9
+HOST_NAME = "cpu"
+"""How torch calls this machine's memory."""
 UMT5_XXL_BYTES = 2 * (256384 * 4096 + 24 * (4 * 4096**2 + 3 * 4096 * 10240))
 """Wan2.1's text encoder in bfloat16: token embeddings, and attention and gated feed-forward of 24 layers."""
 WAN_VAE_BYTES = 254 * 10**6
 """Wan2.1's VAE in bfloat16: 127 million parameters."""
 
-_OFFLOADED_BLOCKS = 2
-"""On the device at a time: the one that computes, and the one that is copied next (``block_offload``)."""
-_KEYWORDS: Mapping[tuple[Transformer, TextEncoder, bool], MemoryPlanName] = {
-    ("resident", "resident", False): "resident",
-    ("resident", "dropped after the prompt", False): "drop-text-encoder",
-    ("resident", "on the host", False): "text-encoder-on-host",
-    ("offloaded", "dropped after the prompt", False): "offload",
-    ("offloaded", "on the host", False): "offload-all",
-    ("offloaded", "on the host", True): "tiles",
-}
-_PLACEMENT_OF_KEYWORD = {keyword: transformer for (transformer, _, _), keyword in _KEYWORDS.items()}
-_MOVING_ITEM = "blocks on their way"
-_RESTING_ITEMS = ("transformer", "VAE", "text encoder")
+_OFFLOAD_SLOTS = 2
+"""Blocks on the device at a time during block offload (``offload.SLOTS``)."""
+_RESIDENT_ITEMS = ("transformer", "VAE", "text encoder")
 _LIBRARIES = 1 * GB
 _FRAGMENTATION = 0.05
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where weights lie during a clip.
+
+    Attributes:
+        transformer: whole on the device, or block by block from the host while it computes.
+        text_encoder: on the device to the end or until the prompts are encoded, or on the host, where it computes.
+        vae_tiling: whether the VAE works in tiles; its results are not exact at their seams.
+    """
+
+    transformer: Literal["resident", "offloaded"]
+    text_encoder: Literal["resident", "dropped after the prompt", "on the host"]
+    vae_tiling: bool = False
+
+    @property
+    def keyword(self) -> MemoryPlanName | None:
+        """Its name in ``ONE_TO_ALL_MEMORY``; None for the one that is only ever chosen automatically."""
+        return _KEYWORDS.get(self)
+
+    @property
+    def description(self) -> str:
+        """A few words for people."""
+        tiles = ", VAE in tiles" if self.vae_tiling else ""
+        return f"transformer {self.transformer}, text encoder {self.text_encoder}{tiles}"
+
+
+PLACEMENTS = (
+    Placement("resident", "resident"),
+    Placement("resident", "dropped after the prompt"),
+    Placement("resident", "on the host"),
+    Placement("offloaded", "dropped after the prompt"),
+    Placement("offloaded", "on the host"),
+    Placement("offloaded", "dropped after the prompt", vae_tiling=True),
+    Placement("offloaded", "on the host", vae_tiling=True),
+)
+"""All placements, from the fastest to the one that takes the least device memory.
+
+The order is fixed, so that more memory never leads to a later one. Beside an offloaded transformer the text encoder
+never stays: it runs once, the transformer in every step.
+"""
+
+RESIDENT_PLACEMENTS = tuple(placement for placement in PLACEMENTS if placement.transformer == "resident")
+"""Those without block offload."""
+
+_KEYWORDS: Mapping[Placement, MemoryPlanName] = {
+    Placement("resident", "resident"): "resident",
+    Placement("resident", "dropped after the prompt"): "drop-text-encoder",
+    Placement("resident", "on the host"): "text-encoder-on-host",
+    Placement("offloaded", "dropped after the prompt"): "offload",
+    Placement("offloaded", "on the host"): "offload-all",
+    Placement("offloaded", "on the host", vae_tiling=True): "tiles",
+}
+
+
+@dataclass(frozen=True)
+class DeviceBudget:
+    """The memory of one device, and the part of the clip that is computed there.
+
+    Attributes:
+        device: its name, for example ``cuda:1``.
+        free_bytes: free before anything of the engine is loaded.
+        share: what is computed there; everything where one process makes the clip.
+    """
+
+    device: str
+    free_bytes: int
+    share: WorkShare = ALONE
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """The memory that an engine may take.
+
+    Attributes:
+        devices: one for each rank, that of rank 0 first.
+        host_free_bytes: free in this machine's memory; None does not look at it.
+    """
+
+    devices: tuple[DeviceBudget, ...]
+    host_free_bytes: int | None = None
+
+    def limited(self, limit_bytes: int | None) -> "MemoryBudget":
+        """Count at most ``limit_bytes`` of each device as free; None for no limit."""
+        if limit_bytes is None:
+            return self
+        devices = (replace(one, free_bytes=min(one.free_bytes, limit_bytes)) for one in self.devices)
+        return replace(self, devices=tuple(devices))
+
+
+@dataclass(frozen=True)
+class ClipWork:
+    """What a plan is made for: the networks and the largest chunk.
+
+    Attributes:
+        variant: the model variant; where its weights are FP8, so are those of all plans.
+        grid: tokens of the largest chunk.
+        text_encoder_bytes: weights of the text encoder.
+        vae_bytes: weights of the VAE.
+        lora_bytes: a LoRA, which lies beside FP8 weights and moves with them; fused into others it takes nothing.
+        block_cache: whether blocks' answers are kept, for an approximate quality.
+    """
+
+    variant: ModelVariant
+    grid: TokenGrid
+    text_encoder_bytes: int = UMT5_XXL_BYTES
+    vae_bytes: int = WAN_VAE_BYTES
+    lora_bytes: int = 0
+    block_cache: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Calculated bytes that one process takes.
+
+    Attributes:
+        phases: bytes on the device by item, for each phase of a clip in which the process computes.
+        host: bytes of weights in the host's memory by item; ``page-locking`` is what torch rounds up for blocks.
+    """
+
+    phases: Mapping[Phase, Mapping[str, int]]
+    host: Mapping[str, int]
+
+    @property
+    def phase_bytes(self) -> dict[Phase, int]:
+        """Bytes on the device in each phase, without reserve."""
+        return {phase: sum(items.values()) for phase, items in self.phases.items()}
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes on the device in the largest phase, with a reserve for libraries and fragmentation."""
+        return _LIBRARIES + round(max(self.phase_bytes.values()) * (1 + _FRAGMENTATION))
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of weights that stay on the device between two clips."""
+        return sum(count for item, count in self.phases["sampling"].items() if item in _RESIDENT_ITEMS)
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes in the host's memory."""
+        return sum(self.host.values())
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
-    """Where the parts of the engine lie, and what that needs.
+    """A placement of an engine's weights, and what it takes of the budget it was made for.
 
     Attributes:
         requested: name of the model variant that is asked for.
-        variant: of the one whose weights are taken; ends with ``-fp8`` where they are FP8.
-        transformer: whole on the device, or block by block from the host while it computes.
-        text_encoder: where it lies, and how long; on another rank where several make a clip, with the VAE.
-        vae_tiling: decode in tiles; not exact at their seams.
-        phases: bytes on the device by item, for each phase of a clip.
-        host: bytes in the host's memory by item; those of page-locking are by how much torch rounds up blocks.
-        free_bytes: what the plan was made for.
-        common_host_bytes: of the blocks in ``host``, those that processes with such plans can have in common.
-        own_host_bytes: what each of them then has of its own, as torch rounds it up.
-        host_free_bytes: the same of the host's memory; None where that was not looked at.
+        variant: name of the variant whose weights are taken; it ends with ``-fp8`` where they are FP8.
+        placement: where the weights lie. With several ranks only rank 0 has a text encoder and a VAE.
+        budget: what it was made for.
+        uses: calculated bytes of each rank.
     """
 
     requested: str
     variant: str
-    transformer: Transformer
-    text_encoder: TextEncoder
-    vae_tiling: bool
-    phases: Mapping[Phase, Mapping[str, int]]
-    host: Mapping[HostItem, int]
-    free_bytes: int
-    common_host_bytes: int = 0
-    own_host_bytes: int = 0
-    host_free_bytes: int | None = None
+    placement: Placement
+    budget: MemoryBudget
+    uses: tuple[MemoryUse, ...]
 
     @property
-    def peak_bytes(self) -> int:
-        """The largest sum of a phase, with what libraries and fragmentation take."""
-        largest = max(self.phase_bytes.values())
-        return _LIBRARIES + round(largest * (1 + _FRAGMENTATION))
+    def use(self) -> MemoryUse:
+        """Calculated bytes of rank 0, or of the only process."""
+        return self.uses[0]
 
     @property
     def fits(self) -> bool:
-        """False where even this, the smallest plan, needs more than is free."""
-        return self.fits_device and self.fits_host
+        """Whether everything fits into the memory that is free."""
+        return self.fits_devices and self.fits_host
 
     @property
-    def fits_device(self) -> bool:
-        """False where it needs more of the device's memory than is free."""
-        return self.peak_bytes <= self.free_bytes
+    def fits_devices(self) -> bool:
+        """Whether each device has room for its rank."""
+        return not self.ranks_without_room
+
+    @property
+    def ranks_without_room(self) -> list[int]:
+        """Ranks that need more memory than their device has free."""
+        ranks = enumerate(zip(self.uses, self.budget.devices, strict=True))
+        return [rank for rank, (use, budget) in ranks if use.peak_bytes > budget.free_bytes]
 
     @property
     def fits_host(self) -> bool:
-        """False where it needs more of the host's memory than is free."""
-        return self.host_free_bytes is None or self.host_bytes <= self.host_free_bytes
-
-    @property
-    def keyword(self) -> MemoryPlanName | None:
-        """How ``ONE_TO_ALL_MEMORY`` asks for it; None for one that has to be chosen by the memory."""
-        return _KEYWORDS.get((self.transformer, self.text_encoder, self.vae_tiling))
-
-    def is_called(self, keyword: MemoryPlanName) -> bool:
-        """Is it what this name asks for? Of a rank without text encoder and VAE only the transformer matters."""
-        if self.text_encoder == "on rank 0":
-            return self.transformer == _PLACEMENT_OF_KEYWORD[keyword]
-        return self.keyword == keyword
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """By what its results differ a little from those of the first plan; empty where they are the same."""
-        weights = () if self.variant == self.requested else (f"weights of {self.variant}",)
-        return (*weights, "VAE in tiles") if self.vae_tiling else weights
-
-    @property
-    def phase_bytes(self) -> dict[Phase, int]:
-        """Calculated bytes on the device in each phase, without reserve."""
-        return {phase: sum(items.values()) for phase, items in self.phases.items()}
+        """Whether the host has room for what lies there; True where that was not looked at."""
+        return self.budget.host_free_bytes is None or self.host_bytes <= self.budget.host_free_bytes
 
     @property
     def host_bytes(self) -> int:
-        """What weights take in the host's memory."""
-        return sum(self.host.values())
+        """Bytes of weights of all ranks in the host's memory."""
+        return sum(use.host_bytes for use in self.uses)
 
     @property
-    def resting_bytes(self) -> int:
-        """Of weights that are on the device all the time."""
-        return sum(count for item, count in self.phases["sampling"].items() if item in _RESTING_ITEMS)
+    def needed_bytes(self) -> dict[str, int]:
+        """Bytes needed at the peak by name of the device, those of the host included."""
+        needed: Counter[str] = Counter()
+        for budget, use in zip(self.budget.devices, self.uses, strict=True):
+            needed[budget.device] += use.peak_bytes
+        return {HOST_NAME: self.host_bytes, **needed}
+
+    def resident_bytes(self, device: str) -> int:
+        """Bytes of weights that lie on ``device`` between two clips; of the host where the ranks have other devices."""
+        if device == HOST_NAME and all(budget.device != HOST_NAME for budget in self.budget.devices):
+            return self.host_bytes
+        placed = zip(self.budget.devices, self.uses, strict=True)
+        return sum(use.resident_bytes for budget, use in placed if budget.device == device)
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What makes its results differ a little from those of the first placement; empty where they are the same."""
+        weights = () if self.variant == self.requested else (f"weights of {self.variant}",)
+        return (*weights, "VAE in tiles") if self.placement.vae_tiling else weights
 
     @property
     def name(self) -> str:
-        """In a few words."""
-        alone = self.text_encoder == "on rank 0"
-        parts = [f"{self.variant}: transformer {self.transformer}"]
-        parts += [] if alone else [f"text encoder {self.text_encoder}"]
-        return ", ".join([*parts, "VAE in tiles"] if self.vae_tiling else parts)
+        """A few words for people; kept in a clip's provenance."""
+        if len(self.uses) == 1:
+            return self._rank_name(0)
+        last = len(self.uses) - 1
+        others = "rank 1" if last == 1 else f"ranks 1 to {last}"
+        return f"rank 0: {self._rank_name(0)}; {others}: {self._rank_name(1)}"
+
+    def _rank_name(self, rank: int) -> str:
+        placement = self.placement
+        return f"{self.variant}: {f'transformer {placement.transformer}' if rank else placement.description}"
 
     def summary(self) -> dict[str, Any]:
-        """For machines: the name, and calculated bytes by phase and item."""
+        """Name and calculated bytes by phase and item, for a clip's metadata; by rank where there are several."""
+        if len(self.uses) == 1:
+            return self._rank_summary(0)
+        ranks = enumerate(self.budget.devices)
+        return {f"rank {rank} on {budget.device}": self._rank_summary(rank) for rank, budget in ranks}
+
+    def _rank_summary(self, rank: int) -> dict[str, Any]:
+        use = self.uses[rank]
         return {
-            "plan": self.name,
-            "free bytes": self.free_bytes,
-            "calculated peak bytes": self.peak_bytes,
-            "bytes on the host": self.host_bytes,
-            "bytes by phase": {phase: dict(items) for phase, items in self.phases.items()},
+            "plan": self._rank_name(rank),
+            "free bytes": self.budget.devices[rank].free_bytes,
+            "calculated peak bytes": use.peak_bytes,
+            "bytes on the host": use.host_bytes,
+            "bytes by phase": {phase: dict(items) for phase, items in use.phases.items()},
         }
 
     def describe(self) -> str:
-        """For people, before it starts: the plan, every item with its bytes, the peak."""
-        lines = [self.name]
-        for phase, items in self.phases.items():
+        """Every item with its bytes, and the peak of each rank; for the log."""
+        if len(self.uses) == 1:
+            return self._describe_rank(0)
+        ranks = enumerate(self.budget.devices)
+        return "\n".join(f"rank {rank} on {budget.device}: {self._describe_rank(rank)}" for rank, budget in ranks)
+
+    def _describe_rank(self, rank: int) -> str:
+        use, free_bytes = self.uses[rank], self.budget.devices[rank].free_bytes
+        lines = [self._rank_name(rank)]
+        for phase, items in use.phases.items():
             lines.append(f"  {phase}: {_gb(sum(items.values()))}")
             lines += [f"    {_gb(count):>9}  {item}" for item, count in items.items()]
-        verdict = "fits" if self.fits else "DOES NOT FIT"
-        free = "" if self.host_free_bytes is None else f" of {_gb(self.host_free_bytes)} free"
-        lines.append(f"  on the host: {_gb(self.host_bytes)}{free}")
+        host_free_bytes = self.budget.host_free_bytes
+        lines.append(
+            f"  on the host: {_gb(use.host_bytes)}"
+            + ("" if host_free_bytes is None else f" of {_gb(host_free_bytes)} free")
+        )
+        fits = self.fits_host and use.peak_bytes <= free_bytes
         lines.append(
             f"  calculated peak, with {_gb(_LIBRARIES)} for libraries and {_FRAGMENTATION:.0%} for fragmentation: "
-            f"{_gb(self.peak_bytes)} of {_gb(self.free_bytes)} free, {verdict}"
+            f"{_gb(use.peak_bytes)} of {_gb(free_bytes)} free, {'fits' if fits else 'DOES NOT FIT'}"
         )
         return "\n".join(lines)
 
 
 def plan_memory(
-    free_bytes: int,
-    variant: ModelVariant,
-    height: int,
-    width: int,
-    frame_count: int,
-    *,
-    allow_fp8: bool = False,
-    text_encoder_bytes: int = UMT5_XXL_BYTES,
-    vae_bytes: int = WAN_VAE_BYTES,
-    keyword: MemoryPlanName | None = None,
-    block_cache: bool = False,
-    lora_bytes: int = 0,
-    share: WorkShare = ALONE,
-    host_free_bytes: int | None = None,
+    budget: MemoryBudget, work: ClipWork, placements: Sequence[Placement] = PLACEMENTS, *, allow_fp8: bool = False
 ) -> MemoryPlan:
-    """The first plan that fits, from the fastest to the smallest; the smallest on the device where none fits.
+    """Make the fastest plan that fits ``budget``.
 
-    Where one fits the device, but none the host's memory as well, it is the first that fits the device.
+    If none fits, the plan is the fastest that fits the devices though not the host, or else the smallest one.
 
     Args:
-        free_bytes: free on the device before anything is loaded.
-        variant: of the model; where its weights are FP8, so are all plans.
-        height: of the clip in pixels, a multiple of 16.
-        width: likewise.
-        frame_count: of the largest chunk, 4k + 1.
+        budget: the memory that is free.
+        work: the networks and the largest chunk.
+        placements: those that may be taken, in the order of ``PLACEMENTS``.
         allow_fp8: also try FP8 weights of a plain variant, before offloading. They change the result a little.
-        text_encoder_bytes: weights of the text encoder.
-        vae_bytes: weights of the VAE.
-        keyword: only plans of this name.
-        block_cache: the clip's quality is an approximate one that remembers blocks' answers.
-        lora_bytes: of a LoRA, which lies beside FP8 weights and moves with them; fused into others it takes nothing.
-        share: of one of several processes that make the clip.
-        host_free_bytes: free in this machine's memory; None does not look.
     """
-    grid = TokenGrid.of(height, width, frame_count)
-    weights = _Weights(variant, text_encoder_bytes, vae_bytes, lora_bytes)
-    kept = kept_bytes(variant.network, grid, share, block_cache=block_cache)
-    every = _plans(free_bytes, weights, grid, allow_fp8, kept, share)
-    plans = [
-        replace(plan, host_free_bytes=host_free_bytes) for plan in every if keyword is None or plan.is_called(keyword)
-    ]
-    fastest = next((plan for plan in plans if plan.fits), None)
-    return fastest or next((plan for plan in plans if plan.fits_device), plans[-1])
+    plans = [_plan(budget, work, placement, fp8=fp8) for placement, fp8 in _candidates(work, placements, allow_fp8)]
+    fitting = (plan for plan in plans if plan.fits)
+    fitting_devices = (plan for plan in plans if plan.fits_devices)
+    return next(fitting, None) or next(fitting_devices, None) or plans[-1]
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Of one variant in bytes; the LoRA is counted where the transformer's are FP8."""
+def memory_use(placement: Placement, work: ClipWork, share: WorkShare = ALONE, *, fp8: bool = False) -> MemoryUse:
+    """Calculate what one process takes.
 
-    variant: ModelVariant
-    text_encoder: int
-    vae: int
-    lora: int
+    Args:
+        placement: where the weights lie.
+        work: the networks and the largest chunk.
+        share: what the process holds and computes.
+        fp8: whether the transformer's weights are FP8.
+    """
+    network = work.variant.network
+    total = weight_bytes(network, fp8=fp8) + (work.lora_bytes if fp8 else 0)
+    sizes = block_sizes(network, work.lora_bytes, fp8=fp8)
+    blocks = sum(sizes.values())
+    offloaded = placement.transformer == "offloaded"
 
-
-def _plans(
-    free_bytes: int, weights: _Weights, grid: TokenGrid, allow_fp8: bool, kept_between_passes: int, share: WorkShare
-) -> Iterator[MemoryPlan]:
-    """All plans, from the fastest to the smallest. The order is fixed, so more memory never means a later one."""
-    is_fp8 = weights.variant.weight_format == "fp8_scaled"
-    formats = [is_fp8] if is_fp8 or not allow_fp8 else [False, True]
-    placements: list[tuple[Transformer, bool]] = [("resident", False), ("offloaded", False)]
-    placements += [("offloaded", True)] if share.leads else []
-    for transformer, tiled in placements:
-        for fp8 in formats:
-            for text_encoder in _text_encoder_placements(transformer, share):
-                computing = {
-                    "kept from pass to pass": kept_between_passes,
-                    "intermediate results": sampling_bytes(weights.variant.network, grid, share),
-                }
-                decoding = {"intermediate results": decoding_bytes(grid, tiled=tiled)} if share.leads else {}
-                at_rest, moving, dequantized, host = _transformer_bytes(weights, transformer, fp8)
-                common = own = 0
-                if transformer == "offloaded":
-                    common, own = shared_bytes(weights.variant.network, weights.lora, fp8=fp8)
-                at_rest |= {"VAE": weights.vae} if share.leads else {}
-                encoder: dict[HostItem, int] = {"text encoder": weights.text_encoder}
-                kept = encoder if text_encoder == "resident" else {}
-                prompt = encoder if text_encoder in {"resident", "dropped after the prompt"} else {}
-                phases: dict[Phase, Mapping[str, int]] = {"prompt": at_rest | prompt} if share.leads else {}
-                phases["sampling"] = at_rest | moving | kept | dequantized | computing
-                if share.leads:
-                    phases["decoding"] = at_rest | kept | decoding
-                yield MemoryPlan(
-                    requested=weights.variant.name,
-                    variant=weights.variant.name if is_fp8 == fp8 else f"{weights.variant.name}-fp8",
-                    transformer=transformer,
-                    text_encoder=text_encoder,
-                    vae_tiling=tiled,
-                    phases=phases,
-                    host=host | (encoder if text_encoder == "on the host" else {}),
-                    free_bytes=free_bytes,
-                    common_host_bytes=common,
-                    own_host_bytes=own,
-                )
-
-
-def _transformer_bytes(
-    weights: _Weights, transformer: Transformer, fp8: bool
-) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[HostItem, int]]:
-    """Items on the device at rest, more of them in a pass (blocks; a de-quantized weight), and items on the host."""
-    network = weights.variant.network
-    total = weight_bytes(network, fp8=fp8) + (weights.lora if fp8 else 0)
-    sizes = block_sizes(network, weights.lora, fp8=fp8)
-    blocks, one = sum(sizes.values()), sizes["blocks.0"]
+    resident = {"transformer": total - blocks if offloaded else total}
+    resident |= {"VAE": work.vae_bytes} if share.is_leader else {}
+    streamed = {"blocks on their way": min(blocks, _OFFLOAD_SLOTS * sizes["blocks.0"])} if offloaded else {}
     dequantized = {"one weight in bfloat16": 2 * _largest_weight(network)} if fp8 else {}
-    if transformer == "resident":
-        return {"transformer": total}, {}, dequantized, {}
-    moving = {_MOVING_ITEM: min(blocks, _OFFLOADED_BLOCKS * one)}
-    page_locked = sum(map(page_locked_bytes, sizes.values()))
-    return (
-        {"transformer": total - blocks},
-        moving,
-        dequantized,
-        {"blocks": blocks, "page-locking": page_locked - blocks},
+    computing = {
+        "kept from pass to pass": bytes_between_passes(network, work.grid, share, block_cache=work.block_cache),
+        "intermediate results": sampling_bytes(network, work.grid, share),
+    }
+    encoder = {"text encoder": work.text_encoder_bytes} if share.is_leader else {}
+    encoder_in_prompt = {} if placement.text_encoder == "on the host" else encoder
+    encoder_afterwards = encoder if placement.text_encoder == "resident" else {}
+
+    phases: dict[Phase, Mapping[str, int]] = {"prompt": resident | encoder_in_prompt} if share.is_leader else {}
+    phases["sampling"] = resident | streamed | encoder_afterwards | dequantized | computing
+    if share.is_leader:
+        decoding = {"intermediate results": decoding_bytes(work.grid, tiled=placement.vae_tiling)}
+        phases["decoding"] = resident | encoder_afterwards | decoding
+    host: dict[str, int] = {}
+    if offloaded:
+        host = {"blocks": blocks, "page-locking": sum(map(page_locked_bytes, sizes.values())) - blocks}
+    if placement.text_encoder == "on the host":
+        host |= encoder
+    return MemoryUse(phases, host)
+
+
+def _candidates(work: ClipWork, placements: Sequence[Placement], allow_fp8: bool) -> Iterator[tuple[Placement, bool]]:
+    """Placements with FP8 weights or without, from the fastest to the smallest.
+
+    FP8 weights come after the exact ones, but before the transformer's next, slower place.
+    """
+    is_fp8 = work.variant.weight_format == "fp8_scaled"
+    formats = (True,) if is_fp8 else (False, True) if allow_fp8 else (False,)
+    for _, group in groupby(placements, key=lambda one: (one.transformer, one.vae_tiling)):
+        same_transformer = list(group)
+        yield from ((placement, fp8) for fp8 in formats for placement in same_transformer)
+
+
+def _plan(budget: MemoryBudget, work: ClipWork, placement: Placement, *, fp8: bool) -> MemoryPlan:
+    is_fp8 = work.variant.weight_format == "fp8_scaled"
+    return MemoryPlan(
+        requested=work.variant.name,
+        variant=work.variant.name if is_fp8 == fp8 else f"{work.variant.name}-fp8",
+        placement=placement,
+        budget=budget,
+        uses=tuple(memory_use(placement, work, device.share, fp8=fp8) for device in budget.devices),
     )
-
-
-def _text_encoder_placements(transformer: Transformer, share: WorkShare) -> tuple[TextEncoder, ...]:
-    """Beside an offloaded transformer it is never kept: the memory is needed for each step, the encoder once."""
-    if not share.leads:
-        return ("on rank 0",)
-    if transformer == "resident":
-        return "resident", "dropped after the prompt", "on the host"
-    return "dropped after the prompt", "on the host"
 
 
 def _largest_weight(network: NetworkConfig) -> int:

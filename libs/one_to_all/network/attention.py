@@ -1,12 +1,12 @@
 """Attention of the network: projections, RMS norm over all heads, rotary embedding, reference keys and values.
 
 The attention product itself is diffusers' ``dispatch_attention_fn``, so that its back-ends (flash, sage, ...) and
-context parallelism apply. Blocks around the attention are in ``blocks``.
+context parallelism apply. See ``blocks`` for what surrounds an attention.
 
 Source: docs/specification.md#blocks (attention, main block step 2) and #precision.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.hooks._helpers import AttentionProcessorMetadata, AttentionProcessorRegistry
@@ -15,7 +15,26 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import nn
 from torch.nn import functional
 
+from libs.one_to_all.network.activation_cache import CacheSlot
 from libs.one_to_all.network.rope import RotaryFactors, rotate, rotate_spatial, spatial_from_full
+
+
+class BlockSizes(NamedTuple):
+    """Sizes that all blocks of a network have in common.
+
+    Attributes:
+        dim: model width; equals ``heads * head dim``.
+        ffn_dim: hidden width of a feed-forward.
+        heads: number of heads.
+        temporal_dim: head dims that spatial-only rotation leaves alone.
+        eps: of all layer and RMS norms.
+    """
+
+    dim: int
+    ffn_dim: int
+    heads: int
+    temporal_dim: int
+    eps: float
 
 
 class OneToAllSelfAttnProcessor:
@@ -76,20 +95,16 @@ class OneToAllTextAttnProcessor:
         attn: "OneToAllAttention",
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
-        text_keys: list[torch.Tensor] | None = None,
+        text_keys: CacheSlot[tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
-        """[B, N, D] and text [B, L, D] -> [B, N, D].
+        """[B, N, D] and text [B, L, D] -> [B, N, D]; ``text_keys`` keeps key and value of this text between calls."""
 
-        ``text_keys`` keeps key and value of this text between calls: an empty list is filled, a filled one is used.
-        """
-        query = attn.split_heads(attn.norm_q(attn.to_q(hidden_states)))
-        if text_keys:
-            key, value = text_keys
-        else:
+        def project_text() -> tuple[torch.Tensor, torch.Tensor]:
             key = attn.split_heads(attn.norm_k(attn.to_k(encoder_hidden_states)))
-            value = attn.split_heads(attn.to_v(encoder_hidden_states))
-            if text_keys is not None:
-                text_keys.extend((key, value))
+            return key, attn.split_heads(attn.to_v(encoder_hidden_states))
+
+        query = attn.split_heads(attn.norm_q(attn.to_q(hidden_states)))
+        key, value = project_text() if text_keys is None else text_keys.get_or_compute(project_text)
         output = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=None)
         return attn.to_out[0](output.flatten(2, 3))
 
@@ -107,7 +122,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Normalise and weigh."""
+        """``hidden_states`` normalised and weighted."""
         return functional.rms_norm(hidden_states, self.weight.shape, eps=self.eps) * self.weight
 
 
@@ -115,9 +130,7 @@ class OneToAllAttention(nn.Module, AttentionModuleMixin):
     """One attention: self attention, self attention with reference keys and values, or attention to text.
 
     Args:
-        dim: model width; equals ``heads * head dim``.
-        heads: number of heads.
-        temporal_dim: head dims that spatial-only rotation leaves alone.
+        sizes: of all blocks.
         reference: adds ``add_k_proj``, ``add_v_proj`` and ``norm_added_k`` for reference features.
         text: keys and values come from text.
         spatial_rope: rotate spatial dims only (reference extractor).
@@ -129,19 +142,12 @@ class OneToAllAttention(nn.Module, AttentionModuleMixin):
     processor: Any
 
     def __init__(
-        self,
-        dim: int,
-        heads: int,
-        temporal_dim: int,
-        eps: float,
-        *,
-        reference: bool = False,
-        text: bool = False,
-        spatial_rope: bool = False,
+        self, sizes: BlockSizes, *, reference: bool = False, text: bool = False, spatial_rope: bool = False
     ) -> None:
         super().__init__()
-        self.heads = heads
-        self.temporal_dim = temporal_dim
+        dim, eps = sizes.dim, sizes.eps
+        self.heads = sizes.heads
+        self.temporal_dim = sizes.temporal_dim
         self.spatial_rope = spatial_rope
         self.is_cross_attention = text
         self.use_bias = True
@@ -163,7 +169,7 @@ class OneToAllAttention(nn.Module, AttentionModuleMixin):
         return states.unflatten(2, (self.heads, -1))
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Run the processor; see its ``__call__``."""
+        """The processor's result; see its ``__call__`` for the arguments."""
         return self.processor(self, hidden_states, *args, **kwargs)
 
 

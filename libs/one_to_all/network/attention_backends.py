@@ -2,8 +2,8 @@
 
 An installed package says little: wheels are built for other cards, cuDNN refuses shapes, and diffusers checks neither
 device nor dtype by default. So each candidate computes a small attention of this network's kind (head dim 128, token
-counts that divide by nothing), and is taken only if the answer is right. What does not belong here: back-ends that
-change the result (sage), or that download code.
+counts that divide by nothing), and is taken only if the result is right. Back-ends that change results (sage) or
+download code are no candidates.
 """
 
 import math
@@ -32,7 +32,7 @@ _ROUNDINGS, _SUMS = 4, 1e-5
 
 @dataclass(frozen=True)
 class AttentionProbe:
-    """What became of one back-end: its largest error relative to the largest value, or why it does not work."""
+    """Result of trying one back-end: its largest error relative to the largest value, or why it does not work."""
 
     name: str
     error: float | None
@@ -40,7 +40,7 @@ class AttentionProbe:
 
     @property
     def usable(self) -> bool:
-        """It ran, and its answer was right."""
+        """Whether it ran, and its result was right."""
         return self.problem is None
 
     @property
@@ -54,7 +54,7 @@ class AttentionProbe:
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
-    """Back-ends in the order in which they are to be preferred on ``device``, by its capability.
+    """Back-ends in order of preference on ``device``, by its compute capability.
 
     FlashAttention 3 and cuDNN use what Hopper and later cards have; before, FlashAttention 2 is the fastest. On a CPU
     torch has one implementation.
@@ -71,7 +71,7 @@ def probe_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atte
     """Run back-end ``name`` (of ``ATTENTION_BACKENDS``) once and compare it with float64.
 
     Raises:
-        torch.OutOfMemoryError: the device is full, which says nothing of the back-end and is not remembered.
+        torch.OutOfMemoryError: the device is full, which says nothing about the back-end and is not remembered.
     """
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
@@ -91,20 +91,20 @@ def probe_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atte
     expected = ((q @ k.transpose(2, 3) / math.sqrt(_HEAD_DIM)).softmax(dim=-1) @ v).transpose(1, 2)
     difference = ((found.double() - expected).abs().max() / expected.abs().max()).item()
     if not difference <= _ROUNDINGS * torch.finfo(dtype).eps + _SUMS:
-        return AttentionProbe(name, difference, f"its answer is off by {difference:.1e} of the largest value")
+        return AttentionProbe(name, difference, f"its result is off by {difference:.1e} of the largest value")
     return AttentionProbe(name, difference)
 
 
 def choose_attention(wanted: str, device: torch.device, dtype: torch.dtype) -> tuple[str, list[AttentionProbe]]:
-    """The back-end to use, as diffusers calls it, and what was found on the way.
+    """The back-end to use, by diffusers' name, and the probes that led to it.
 
     Args:
         wanted: ``auto``, or one of ``ATTENTION_BACKENDS``.
         device: where the network computes.
-        dtype: in which it does.
+        dtype: in which it computes.
 
     Raises:
-        DeviceError: the one that is wanted does not work there.
+        DeviceError: the wanted back-end does not work there.
     """
     probes = []
     for name in candidates(device) if wanted == "auto" else (wanted,):

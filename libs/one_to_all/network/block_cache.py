@@ -1,28 +1,25 @@
 """The First-Block cache of diffusers on this network: on for one chunk, with a state of its own per guidance pass.
 
 The sampler opens a ``cache_context`` named after each pass; diffusers keeps one state per name. The control branch's
-answers are added *inside* the main blocks (``blocks``), so they are part of what is stored and replayed. What does not
-belong here: thresholds (``approximation``).
+residuals are added *inside* the main blocks (``blocks``), so they are part of what is stored and replayed. See
+``libs.one_to_all.sampling.approximation`` for the thresholds.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from diffusers import FirstBlockCacheConfig
 from diffusers.hooks.first_block_cache import _FBC_LEADER_BLOCK_HOOK
+from diffusers.models.cache_utils import CacheMixin
 from torch import nn
 
 from libs.errors import InputError
 
-if TYPE_CHECKING:
-    from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
 
+def use_block_cache(transformer: CacheMixin, threshold: float | None) -> None:
+    """Give the network an empty cache, or (None) none at all; a cache that it had is dropped with its memory.
 
-def use_block_cache(transformer: "OneToAllTransformer3DModel", threshold: float | None) -> None:
-    """Give the network an empty cache, or (None) none at all; whatever cache it had is gone, with its memory.
-
-    Filled, it holds three tensors of the size of the stream [B, N, D] per guidance pass.
+    A filled cache holds three tensors of the size of the stream [B, N, D] per guidance pass.
 
     Raises:
         InputError: the network is divided among processes; each would decide by its own tokens what to compute.
@@ -37,19 +34,19 @@ def use_block_cache(transformer: "OneToAllTransformer3DModel", threshold: float 
 
 
 @contextmanager
-def block_cache(transformer: "OneToAllTransformer3DModel", threshold: float | None) -> Iterator[None]:
-    """An empty cache within, see :func:`use_block_cache`; afterwards none, however that ends."""
+def cached_blocks(transformer: CacheMixin, threshold: float | None) -> Iterator[None]:
+    """An empty cache inside the context (see :func:`use_block_cache`), none after it, however it ends."""
     use_block_cache(transformer, threshold)
-    own = transformer._cache_config
+    ours = transformer._cache_config
     try:
         yield
     finally:
-        if own is not None and transformer._cache_config is own:  # else another chunk was begun meanwhile
+        if ours is not None and transformer._cache_config is ours:  # else another chunk was begun meanwhile
             transformer.disable_cache()
 
 
 def replays_other_blocks(first_block: nn.Module) -> bool:
-    """True if ``first_block`` was just answered with the cached rest of the network: no other block is computed."""
+    """Whether the last call of ``first_block`` decided to replay all other blocks from the cache."""
     registry = getattr(first_block, "_diffusers_hook", None)
     hook = None if registry is None else registry.get_hook(_FBC_LEADER_BLOCK_HOOK)
     return hook is not None and not hook.state_manager.get_state().should_compute

@@ -1,25 +1,48 @@
-"""Modulation: shift, scale and gate that the time embedding gives each token, and the sums they are used in.
+"""Modulation: shift, scale and gate that the time embedding gives each token, and the arithmetic they are used in.
 
-Belongs here: which token gets which values, and their arithmetic: float32, rounded once. Does not: where in a block
-they apply (``blocks``, ``transformer``), the embedding itself (``embeddings``).
+See ``blocks`` and ``transformer`` for where in the network they apply.
 
-Source: docs/specification.md#blocks (with token replacement) and #precision. Two forms of the same
-arithmetic: for a compiler (and for gradients) plain expressions, which it fuses; otherwise one fused product-sum over
-all tokens and one over the replaced ones. Spelled out, each of them would move the stream through memory several times,
-and the values of two groups of tokens would be written out as large as the stream.
+Source: docs/specification.md#embeddings-and-rope, #blocks (with token replacement) and #precision. The sinusoid of the
+timestep is float32 with cosines first, the embedding after it runs in the stream's dtype; modulating is float32
+arithmetic, rounded once. It has two forms: for a compiler (and for gradients) plain expressions, which it fuses;
+otherwise one fused product-sum over all tokens and one over the replaced ones. Spelled out, each of them would move the
+stream through memory several times, and the values of two groups of tokens would be written out as large as the stream.
 """
 
 from typing import NamedTuple
 
 import torch
+from diffusers.models.embeddings import PixArtAlphaTextProjection, TimestepEmbedding, Timesteps
+from torch import nn
+from torch.nn import functional
+
+
+class OneToAllTimeTextEmbedding(nn.Module):
+    """Time embedding and its projection to six modulation values; with ``text_dim`` also the text projection."""
+
+    def __init__(self, dim: int, freq_dim: int, text_dim: int | None = None) -> None:
+        super().__init__()
+        self.timesteps_proj = Timesteps(num_channels=freq_dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedder = TimestepEmbedding(in_channels=freq_dim, time_embed_dim=dim)
+        self.time_proj = nn.Linear(dim, 6 * dim)
+        if text_dim is not None:
+            self.text_embedder = PixArtAlphaTextProjection(text_dim, dim, act_fn="gelu_tanh")
+
+    def forward(self, timestep: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Timestep [B] (float, up to 1000) -> time embedding [B, D] and projection [B, 6, D], both in ``dtype``."""
+        sinusoid = self.timesteps_proj(timestep).to(dtype)
+        embedding = self.time_embedder(sinusoid)
+        return embedding, self.time_proj(functional.silu(embedding)).unflatten(1, (6, -1))
 
 
 class TimeModulation(NamedTuple):
     """What the time embedding contributes to one step, for all tokens or for two groups of tokens.
 
-    ``projection`` [B, 6, D] holds shift, scale, gate of the attention, then of the feed-forward. With token
-    replacement ``replaced_projection`` is the same made from t = 0, ``replaced_tokens`` (bool [1, N, 1]) says which
-    tokens use it, and ``replaced_range`` the same as (first, behind the last): they lie side by side.
+    Attributes:
+        projection: [B, 6, D]: shift, scale, gate of the attention, then of the feed-forward.
+        replaced_projection: with token replacement, the projection made from t = 0.
+        replaced_tokens: which tokens use it, bool [1, N, 1].
+        replaced_range: the same as (first, behind the last): replaced tokens lie side by side.
     """
 
     projection: torch.Tensor
@@ -29,21 +52,21 @@ class TimeModulation(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """The replaced tokens."""
+        """The replaced tokens as rows of the stream."""
         return slice(*self.replaced_range)
 
 
-class Part(NamedTuple):
-    """One of the modulation's values, [B, 1, D]; ``replaced`` is that of replaced tokens, where there are any."""
+class TokenValue(NamedTuple):
+    """A shift, scale or gate, [B, 1, D]; ``replaced`` is that of replaced tokens, where there are any."""
 
     value: torch.Tensor
     replaced: torch.Tensor | None = None
 
-    def plus_one(self) -> "Part":
-        """1 + each."""
-        return Part(1 + self.value, None if self.replaced is None else 1 + self.replaced)
+    def plus_one(self) -> "TokenValue":
+        """``1 + value`` for both groups of tokens."""
+        return TokenValue(1 + self.value, None if self.replaced is None else 1 + self.replaced)
 
-    def of_each_token(self, time: TimeModulation) -> torch.Tensor:
+    def per_token(self, time: TimeModulation) -> torch.Tensor:
         """[B, 1, D], or [B, N, D] where two groups of tokens differ."""
         if self.replaced is None:
             return self.value
@@ -51,20 +74,51 @@ class Part(NamedTuple):
         return torch.where(time.replaced_tokens, self.replaced, self.value)
 
 
-def parts_of(table: torch.Tensor, time: TimeModulation) -> list[Part]:
-    """The six float32 parts of a block with this ``table`` [1, 6, D]."""
+class Modulation(NamedTuple):
+    """Shift, scale and gate of one attention or feed-forward."""
+
+    shift: TokenValue
+    scale: TokenValue
+    gate: TokenValue
+
+
+def block_modulation(table: torch.Tensor, time: TimeModulation) -> tuple[Modulation, Modulation]:
+    """The float32 modulation of a block's self attention and of its feed-forward, from its ``table`` [1, 6, D]."""
     values = (table + time.projection.float()).chunk(6, dim=1)
     if time.replaced_projection is None:
-        return [Part(value) for value in values]
-    replaced = (table + time.replaced_projection.float()).chunk(6, dim=1)
-    return [Part(*pair) for pair in zip(values, replaced, strict=True)]
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (TokenValue(value) for value in values)
+    else:
+        replaced = (table + time.replaced_projection.float()).chunk(6, dim=1)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
+            TokenValue(*pair) for pair in zip(values, replaced, strict=True)
+        )
+    return Modulation(shift, scale, gate), Modulation(ffn_shift, ffn_scale, ffn_gate)
 
 
-def modulated(normed: torch.Tensor, scale: Part, shift: Part, time: TimeModulation, dtype: torch.dtype) -> torch.Tensor:
+def output_modulation(
+    table: torch.Tensor, embedding: torch.Tensor, replaced_embedding: torch.Tensor | None
+) -> tuple[TokenValue, TokenValue]:
+    """Shift and scale before the output projection, in the stream's dtype.
+
+    Args:
+        table: [1, 2, D].
+        embedding: time embedding [B, D].
+        replaced_embedding: with token replacement, that of t = 0.
+    """
+    shift, scale = (table + embedding.unsqueeze(1)).chunk(2, dim=1)
+    if replaced_embedding is None:
+        return TokenValue(shift), TokenValue(scale)
+    replaced_shift, replaced_scale = (table + replaced_embedding.unsqueeze(1)).chunk(2, dim=1)
+    return TokenValue(shift, replaced_shift), TokenValue(scale, replaced_scale)
+
+
+def modulate(
+    normed: torch.Tensor, shift: TokenValue, scale: TokenValue, time: TimeModulation, dtype: torch.dtype
+) -> torch.Tensor:
     """``normed`` * (1 + scale) + shift: float32 [B, N, D] -> ``dtype``."""
     factor = scale.plus_one()
     if _spelled_out():
-        return (normed * factor.of_each_token(time) + shift.of_each_token(time)).to(dtype)
+        return (normed * factor.per_token(time) + shift.per_token(time)).to(dtype)
     result = torch.empty_like(normed, dtype=dtype)
     torch.addcmul(shift.value, normed, factor.value, out=result)
     if factor.replaced is not None and shift.replaced is not None:
@@ -73,10 +127,12 @@ def modulated(normed: torch.Tensor, scale: Part, shift: Part, time: TimeModulati
     return result
 
 
-def gated_sum(hidden_states: torch.Tensor, output: torch.Tensor, gate: Part, time: TimeModulation) -> torch.Tensor:
-    """X + gate * output: [B, N, D] in the stream's dtype."""
+def add_gated(
+    hidden_states: torch.Tensor, output: torch.Tensor, gate: TokenValue, time: TimeModulation
+) -> torch.Tensor:
+    """``hidden_states + gate * output``: [B, N, D] in the stream's dtype."""
     if _spelled_out():
-        return (hidden_states.float() + output * gate.of_each_token(time)).to(hidden_states.dtype)
+        return (hidden_states.float() + output * gate.per_token(time)).to(hidden_states.dtype)
     result = torch.empty_like(hidden_states)
     torch.addcmul(hidden_states, output, gate.value, out=result)
     if gate.replaced is not None:
@@ -86,5 +142,5 @@ def gated_sum(hidden_states: torch.Tensor, output: torch.Tensor, gate: Part, tim
 
 
 def _spelled_out() -> bool:
-    """``out=`` knows no gradients, and hides from a compiler what it could fuse."""
+    """Whether to use plain expressions: ``out=`` has no gradients, and hides from a compiler what it could fuse."""
     return torch.compiler.is_compiling() or torch.is_grad_enabled()

@@ -7,34 +7,31 @@ of a step that use the same image. Source: docs/specification.md#forward-pass, s
 import torch
 from torch import nn
 
+from libs.one_to_all.network.attention import BlockSizes
 from libs.one_to_all.network.blocks import OneToAllSelfAttentionBlock
-from libs.one_to_all.network.embeddings import OneToAllTimeTextEmbedding
-from libs.one_to_all.network.modulation import TimeModulation
+from libs.one_to_all.network.modulation import OneToAllTimeTextEmbedding, TimeModulation
 from libs.one_to_all.network.rope import RotaryFactors
 
 
 class OneToAllReferenceExtractor(nn.Module):
-    """``num_layers`` reference blocks, and a projection of the embedding and of each block's output."""
+    """Reference blocks, and a projection of the embedded image and of each block's output.
+
+    Args:
+        sizes: of all blocks.
+        in_channels: latent channels of image and mask together.
+        num_layers: reference blocks.
+        freq_dim: width of the time sinusoid.
+        patch_size: (t, y, x) of a patch.
+    """
 
     def __init__(
-        self,
-        in_channels: int,
-        dim: int,
-        ffn_dim: int,
-        heads: int,
-        num_layers: int,
-        freq_dim: int,
-        patch_size: tuple[int, int, int],
-        temporal_dim: int,
-        eps: float,
+        self, sizes: BlockSizes, in_channels: int, num_layers: int, freq_dim: int, patch_size: tuple[int, int, int]
     ) -> None:
         super().__init__()
+        dim = sizes.dim
         self.patch_embedding = nn.Conv3d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
         self.condition_embedder = OneToAllTimeTextEmbedding(dim, freq_dim)
-        self.blocks = nn.ModuleList(
-            OneToAllSelfAttentionBlock(dim, ffn_dim, heads, temporal_dim, eps, spatial_rope=True)
-            for _ in range(num_layers)
-        )
+        self.blocks = nn.ModuleList(OneToAllSelfAttentionBlock(sizes, spatial_rope=True) for _ in range(num_layers))
         self.ref_blocks = nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_layers + 1))
 
     def forward(

@@ -1,6 +1,6 @@
 """Three-axis rotary position embedding: tables, and the two ways of applying them.
 
-Belongs here: angles and rotations. Does not: which tokens are rotated when (``attention``).
+See ``attention`` for which tokens are rotated when.
 
 Source: docs/specification.md#embeddings-and-rope. Tables are made in float64 and kept as complex64; the rotation
 itself is float32 arithmetic, which at positions up to 1023 stays within float32 rounding of the float64 product (a unit
@@ -97,5 +97,5 @@ def rotate_spatial(states: torch.Tensor, factors: RotaryFactors, temporal_dim: i
 
 
 def spatial_from_full(states: torch.Tensor, rotated: torch.Tensor, temporal_dim: int) -> torch.Tensor:
-    """What :func:`rotate_spatial` gives, taken from a full rotation of the same states that is already there."""
+    """The result of :func:`rotate_spatial`, taken from a full rotation of the same states that is already there."""
     return torch.cat((states[..., :temporal_dim], rotated[..., temporal_dim:]), dim=-1)

@@ -1,12 +1,11 @@
-"""What a plan makes of a step: arithmetic of the busiest rank, and bytes that it receives. Counted, no torch.
+"""Cost of a step on several ranks: FLOPs of the busiest one, and bytes that it receives. Counted, no torch.
 
-What does not belong here: the cost of a pass (``libs.one_to_all.memory.cost``), measuring (``benchmarks/parallel.py``).
+See ``libs.one_to_all.memory.cost`` for the cost of a pass.
 """
 
 from libs.model_repo.variants import NetworkConfig
 from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
-from libs.one_to_all.parallel.plan import ParallelPlan
-from libs.one_to_all.parallel.shares import share_of
+from libs.one_to_all.parallel.plan import ParallelPlan, passes_of_rank
 from libs.one_to_all.sampling.guidance import Guidance
 
 _PATCH = 4
@@ -14,9 +13,9 @@ _PATCH = 4
 
 
 def busiest_rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance) -> int:
-    """FLOPs of a step on the rank that has most to do.
+    """Count the FLOPs of a step on the rank that has most to do.
 
-    Whole on every rank that shares tokens are the reference features, and their keys and values in every main block.
+    Reference features, and their keys and values in every main block, are whole on every rank that splits tokens.
     """
     return max(_rank_flops(plan, network, grid, row) for row in _rows(plan, guidance))
 
@@ -24,7 +23,7 @@ def busiest_rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGr
 def busiest_rank_bytes(
     plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, itemsize: int = 2
 ) -> int:
-    """Bytes that a rank receives in a step, at most: velocities of passes it did not make, and its heads' tokens.
+    """Count the bytes that a rank receives in a step, at most: velocities of other ranks' passes, tokens of its heads.
 
     Per self attention of the main stream query, key, value and result change hands; before, a rank has all heads of
     its tokens, after it all tokens of its heads, and the other way round for the result.
@@ -33,30 +32,32 @@ def busiest_rank_bytes(
 
 
 def _rows(plan: ParallelPlan, guidance: Guidance) -> list[Guidance]:
-    return [Guidance(tuple(share_of(row, plan.guidance, guidance.passes))) for row in range(plan.guidance)]
+    return [Guidance(tuple(passes_of_rank(row, plan.guidance, guidance.passes))) for row in range(plan.guidance)]
 
 
-def _rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, own: Guidance) -> int:
+def _rank_flops(plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, local: Guidance) -> int:
     cost = pass_cost(network, grid)
     width = network.num_attention_heads * network.attention_head_dim
-    whole = _pictures(own) * cost.reference_features
-    whole += len(own.passes) * network.num_layers * grid.per_frame * 4 * width * width
-    divided = step_flops(cost, own) - whole
+    whole = _pictures(local) * cost.reference_features
+    whole += len(local.passes) * network.num_layers * grid.per_frame * 4 * width * width
+    divided = step_flops(cost, local) - whole
     return whole + divided // plan.context
 
 
 def _rank_bytes(
-    plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, own: Guidance, itemsize: int
+    plan: ParallelPlan, network: NetworkConfig, grid: TokenGrid, guidance: Guidance, local: Guidance, itemsize: int
 ) -> int:
     values = _PATCH * network.out_channels * grid.tokens * itemsize  # of a velocity, prefix included
     video = values // grid.frames * (grid.frames - 1)
-    velocities = (len(guidance.passes) - len(own.passes)) * video
+    velocities = (len(guidance.passes) - len(local.passes)) * video
     width = network.num_attention_heads * network.attention_head_dim
-    attentions = len(own.passes) * network.num_layers - (len(own.passes) - _pictures(own))  # the first one is shared
-    attentions += sum(one.conditioning_scale != 0 for one in own.passes) * network.num_control_layers
+    attentions = len(local.passes) * network.num_layers - (
+        len(local.passes) - _pictures(local)
+    )  # the first one is shared
+    attentions += sum(one.conditioning_scale != 0 for one in local.passes) * network.num_control_layers
     part = grid.tokens * width * itemsize // plan.context
     exchanged = (attentions * 4 * part) * (plan.context - 1) // plan.context
-    gathered = len(own.passes) * values * (plan.context - 1) // plan.context
+    gathered = len(local.passes) * values * (plan.context - 1) // plan.context
     return velocities + exchanged + gathered
 
 

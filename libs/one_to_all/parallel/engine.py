@@ -1,50 +1,48 @@
-"""The engine whose work is done by ranks: the same clips, events and errors as the engine of one process.
+"""The engine of several ranks: the same clips, events and errors as the engine of one process.
 
-Chunks are planned, stored and handed out by the worker; poses are drawn there. A rank that fails ends all of them; the
-next chunk starts them again. What does not belong here: processes (``ranks``), dividing the work (``shared_*``).
+The worker plans, stores and hands out chunks, and draws poses. A rank that fails ends all of them; the next chunk
+starts them again. See ``ranks`` for the processes, ``guidance_parallel`` and ``context_parallel`` for how they divide
+the work.
 """
 
 import gc
-import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
 
 from libs.errors import DeviceError, DeviceOutOfMemoryError
 from libs.model_repo.layout import RepositoryLayout
-from libs.one_to_all.engine import AnimationEngine
-from libs.one_to_all.events import AnimationInputs, StepFinished
+from libs.one_to_all.engine import animate_clip
+from libs.one_to_all.events import AnimationEvent, AnimationInputs, ChunkStore, StepFinished
 from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.options import SamplingOptions
-from libs.one_to_all.parallel.messages import ClipStart, FollowPlan, MakeChunk, RankSetup, UseLora
+from libs.one_to_all.parallel.messages import ClipStart, MakeChunk, RankSetup
 from libs.one_to_all.parallel.plan import SETTING, ParallelPlan
-from libs.one_to_all.parallel.rank_plans import RankPlans
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
 from libs.one_to_all.sampling.chunk_plan import Chunk
 from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.sampling.long_video import chunk_poses
-from libs.one_to_all.shared_host_memory import open_shared_memory
 from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.lora_file import LoraFile
 
 
-class ParallelEngine(AnimationEngine):
-    """Ranks that make one clip after the other, each on a device of its own.
+class ParallelEngine:
+    """An :class:`Engine` of ranks that make one clip after the other, each on a device of its own.
 
     Args:
         layout: the model repository, read by every rank.
         device: of rank 0; rank r has the r-th CUDA device after it, or the CPU.
         dtype: of all networks.
-        plan: how the work is divided.
+        parallel: how the work is divided.
         lora: of the transformer.
         speed: how the transformer computes.
-        memory_plan: where each rank's networks lie; for the variant of ``layout``. None for all on the devices.
+        memory_plan: where the networks lie, for the variant of ``layout``; None for all on the devices.
 
     Raises:
         DeviceError: there are fewer devices than ranks.
-        SettingsError: the plan does not suit the variant.
+        SettingsError: the work on the variant cannot be divided so.
         OneToAllError: loading failed in a rank.
     """
 
@@ -53,37 +51,35 @@ class ParallelEngine(AnimationEngine):
         layout: RepositoryLayout,
         device: torch.device,
         dtype: torch.dtype,
-        plan: ParallelPlan,
+        parallel: ParallelPlan,
         lora: LoraFile | None = None,
         speed: SpeedOptions = DEFAULT_SPEED,
-        memory_plan: RankPlans | None = None,
+        memory_plan: MemoryPlan | None = None,
     ) -> None:
-        plan.check_heads(layout.variant.network.num_attention_heads, layout.variant.name)
+        parallel.check_heads(layout.variant.network.num_attention_heads, layout.variant.name)
         self.layout = layout
         self.device = device
         self.dtype = dtype
-        self.plan = plan
+        self.parallel = parallel
         self.memory_plan = memory_plan
         self._lora = lora
         self._speed = speed
-        self._devices = devices_of_ranks(device, plan)
+        self._devices = devices_of_ranks(device, parallel)
         self._chunks_made = 0
         self.ranks = self._start()
 
     @property
     def precision(self) -> str:
-        """What results depend on: that of the engine of one process, and whether tokens are divided."""
+        """What results depend on: that of the engine of one process, and the number of ranks that split tokens."""
         precision = self.ranks.precision
-        return f"{precision}, context:{self.plan.context}" if self.plan.context > 1 else precision
+        return f"{precision}, context:{self.parallel.context}" if self.parallel.context > 1 else precision
 
-    def follow(self, plan: MemoryPlan | RankPlans) -> None:
-        """Have each rank move its networks to where its plan wants them, between two clips."""
-        if not isinstance(plan, RankPlans):
-            raise ValueError("the plan of one process is for the engine of one")
+    def place(self, plan: MemoryPlan) -> None:
+        """Move the networks to where ``plan`` wants them, between two clips: those of rank 0, which alone ever move."""
         self.memory_plan = plan
-        self.ranks.tell([FollowPlan(one) for one in plan.plans])
+        self.ranks.place(plan)
 
-    def use_lora(self, lora: LoraFile | None) -> None:
+    def set_lora(self, lora: LoraFile | None) -> None:
         """Have all ranks use ``lora`` and no other beside FP8 weights, between two clips.
 
         Raises:
@@ -92,31 +88,37 @@ class ParallelEngine(AnimationEngine):
         if lora is not None:
             lora.identity()
         self._lora = lora
-        self.ranks.tell([UseLora(lora)] * self.plan.ranks)
+        self.ranks.set_lora(lora)
 
     @property
     def devices(self) -> frozenset[torch.device]:
-        """Those of all ranks."""
+        """The devices of all ranks."""
         return frozenset(map(torch.device, self._devices))
 
     def bytes_on(self, device: torch.device) -> int:
-        """Calculated bytes of weights on ``device``, between two clips; 0 where no plan is followed."""
+        """Calculated bytes of weights on ``device``, between two clips; 0 without a memory plan."""
         plan = self.memory_plan
-        return plan.resting_bytes(device) if isinstance(plan, RankPlans) and self.ranks.alive else 0
+        return plan.resident_bytes(str(device)) if plan is not None and self.ranks.alive else 0
 
     @property
-    def alive(self) -> bool:  # type: ignore[override]  # read only here
+    def alive(self) -> bool:
         """False after a rank has ended: the next chunk loads all networks again."""
         return self.ranks.alive
 
+    def animate(
+        self, inputs: AnimationInputs, options: SamplingOptions, chunks: ChunkStore | None = None
+    ) -> Generator[AnimationEvent]:
+        """Make one clip, yielding events as it is made; see :func:`animate_clip`."""
+        return animate_clip(self, inputs, options, chunks)
+
     def chunk_maker(self, inputs: AnimationInputs, options: SamplingOptions) -> ChunkMaker:
-        """Makes the chunks of one clip, in the ranks.
+        """Return what makes the chunks of one clip, in the ranks.
 
         Raises:
-            InputError: the quality asked for does not work with tokens that are divided.
+            InputError: the quality asked for does not work where ranks split tokens.
         """
         if options.approximation.block_cache_threshold is not None:
-            self.plan.check_block_cache()
+            self.parallel.check_block_cache()
         return _Clip(self, inputs, options).make_chunk
 
     def release_memory(self) -> None:
@@ -126,11 +128,11 @@ class ParallelEngine(AnimationEngine):
             self.ranks.release_memory()
 
     def close(self) -> None:
-        """End the ranks; their devices are free. Happens by itself when nothing refers to the engine any more."""
+        """End the ranks, which frees their devices. It happens by itself when nothing refers to the engine any more."""
         self.ranks.end()
 
     def next_chunk_number(self) -> int:
-        """Counts the chunks that were asked for, with ranks that are loaded: they are started again if need be."""
+        """Count one more chunk, after starting the ranks again if they had ended."""
         if not self.ranks.alive:
             self.ranks.end()
             self.ranks = self._start()
@@ -141,14 +143,11 @@ class ParallelEngine(AnimationEngine):
         folder = new_folder()
         threads = None
         if self.device.type == "cpu":
-            threads = max(1, torch.get_num_threads() // self.plan.ranks)
-        plans = self.memory_plan.plans if isinstance(self.memory_plan, RankPlans) else None
-        shared = isinstance(self.memory_plan, RankPlans) and self.memory_plan.shares_blocks
-        shared_memory = open_shared_memory() if shared else None
+            threads = max(1, torch.get_num_threads() // self.parallel.ranks)
         setups = [
             RankSetup(
                 rank,
-                self.plan,
+                self.parallel,
                 self.layout,
                 device,
                 str(self.dtype).removeprefix("torch."),
@@ -156,22 +155,17 @@ class ParallelEngine(AnimationEngine):
                 self._speed,
                 threads,
                 folder / "store",
-                plans[rank] if plans else None,
-                shared_memory,
+                self.memory_plan,
             )
             for rank, device in enumerate(self._devices)
         ]
-        try:
-            ranks = Ranks.start(setups, folder)
-        finally:
-            if shared_memory is not None:
-                os.close(shared_memory)  # the ranks have it open, and it goes with them
+        ranks = Ranks.start(setups, folder)
         weakref.finalize(self, ranks.end)
         return ranks
 
 
 class _Clip:
-    """One clip being made: its pictures go to the ranks with the first chunk."""
+    """One clip that is being made; its pictures go to the ranks with the first chunk."""
 
     def __init__(self, engine: ParallelEngine, inputs: AnimationInputs, options: SamplingOptions) -> None:
         self.engine = engine
@@ -194,18 +188,18 @@ class _Clip:
             raise torch.OutOfMemoryError(str(error)) from error  # the engine says what to change
 
 
-def devices_of_ranks(first: torch.device, plan: ParallelPlan) -> list[str]:
-    """The device of each rank: neighbours from ``first`` on, or the CPU for all of them.
+def devices_of_ranks(first: torch.device, parallel: ParallelPlan) -> list[str]:
+    """Name the device of each rank: neighbours from ``first`` on, or the CPU for all of them.
 
     Raises:
         DeviceError: this process sees too few.
     """
     if first.type == "cpu":
-        return ["cpu"] * plan.ranks
+        return ["cpu"] * parallel.ranks
     start, count = first.index or 0, torch.cuda.device_count()
-    if start + plan.ranks > count:
+    if start + parallel.ranks > count:
         raise DeviceError(
-            f"{SETTING}={plan} needs {plan.ranks} CUDA devices from {first} on, and this process sees {count}: give "
-            "the worker more (CUDA_VISIBLE_DEVICES, `--gpu 0,1,2`), or divide the work among fewer"
+            f"{SETTING}={parallel} needs {parallel.ranks} CUDA devices from {first} on, and this process sees {count}: "
+            "give the worker more (CUDA_VISIBLE_DEVICES, `--gpu 0,1,2`), or divide the work among fewer"
         )
-    return [f"cuda:{index}" for index in range(start, start + plan.ranks)]
+    return [f"cuda:{index}" for index in range(start, start + parallel.ranks)]

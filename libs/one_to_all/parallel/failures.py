@@ -1,6 +1,6 @@
 """The one error that says why ranks were ended, from what they said of themselves and how their processes ended.
 
-What does not belong here: noticing that a rank failed, and ending the others (``ranks``).
+See ``ranks`` for noticing that a rank failed, and ending the others.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ STOP_SECONDS = 20.0
 def error_of_ranks(
     failures: Sequence[tuple[int, Failed]], codes: dict[int, int], logs: dict[int, str]
 ) -> OneToAllError:
-    """The error to raise: what was first, rather than what followed from it."""
+    """Make the error to raise: of what came first, rather than of what followed from it."""
     for rank, failed in failures:
         if failed.kind == OUT_OF_MEMORY:
             return DeviceOutOfMemoryError(f"rank {rank}: {failed.message}")
@@ -37,7 +37,7 @@ def error_of_ranks(
 
 
 def exit_code(process: subprocess.Popen[bytes]) -> int:
-    """Of a process that ended, or is about to; killed if it does not within 5 s."""
+    """Return the exit code of a process that ended or is about to; it is killed if it does not end within 5 s."""
     try:
         return process.wait(timeout=5)
     except subprocess.TimeoutExpired:  # it closed its connection, and hangs while it ends

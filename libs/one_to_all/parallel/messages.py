@@ -1,7 +1,7 @@
-"""What the worker and its ranks tell each other, over one connection per rank. Light: numpy, no torch.
+"""Messages between the worker and its ranks, over one connection for each rank. Light: numpy, no torch.
 
-Rank 0 leads: it alone is sent pictures, and it alone sends steps and frames. What does not belong here: what ranks tell
-each other (``shared_denoising``).
+Rank 0 leads: it alone is sent pictures, and it alone sends steps and frames. See ``denoising`` for what ranks send to
+each other.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class RankSetup:
 
     Args:
         rank: from 0.
-        plan: of all ranks.
+        parallel: how the work is divided among all ranks.
         layout: the model repository.
         device: of this rank, e.g. ``cuda:1``.
         dtype: of all networks, e.g. ``bfloat16``.
@@ -37,13 +37,11 @@ class RankSetup:
         speed: how the transformer computes.
         threads: of arithmetic on the CPU; None leaves it to torch.
         store: a file through which the ranks find each other.
-        memory_plan: where this rank's networks lie; None for all on the device.
-        shared_memory: an inherited descriptor, for the blocks that ranks keep on the host (``shared_host_memory``);
-            None for memory of their own.
+        memory_plan: of all ranks; None for all networks on the devices.
     """
 
     rank: int
-    plan: ParallelPlan
+    parallel: ParallelPlan
     layout: RepositoryLayout
     device: str
     dtype: str
@@ -52,7 +50,6 @@ class RankSetup:
     threads: int | None
     store: Path
     memory_plan: MemoryPlan | None = None
-    shared_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,15 @@ class ReleaseMemory:
 
 
 @dataclass(frozen=True)
-class FollowPlan:
-    """To a rank, between two clips: move the networks to where its memory plan wants them."""
+class PlaceNetworks:
+    """To the leader, between two clips: move the networks to where the memory plan wants them."""
 
     plan: MemoryPlan
 
 
 @dataclass(frozen=True)
-class UseLora:
-    """To all, between two clips: this LoRA and no other beside FP8 weights, or none."""
+class SetLora:
+    """To all, between two clips: use this LoRA and no other beside FP8 weights, or none."""
 
     lora: LoraFile | None
 

@@ -1,13 +1,13 @@
-"""How the work on one clip is divided among processes, each with a device of its own. Light: no torch.
+"""How the work on one clip is divided among ranks: processes with a device each. Light: no torch.
 
-``guidance`` ranks share the guidance passes of a step; ``context`` ranks share the tokens of each of these passes.
-Their product is the number of processes. What does not belong here: dividing anything (``shared_passes``,
-``shared_tokens``).
+``guidance`` ranks divide the guidance passes of a step; ``context`` ranks split the tokens of each of these passes.
+Their product is the number of ranks. See ``guidance_parallel`` and ``context_parallel`` for doing it.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from libs.errors import InputError, SettingsError
 
@@ -17,9 +17,9 @@ _PART = re.compile(r"(guidance|context):([1-9][0-9]?)")
 
 @dataclass(frozen=True)
 class ParallelPlan:
-    """Degrees of both kinds; 1 means not divided.
+    """Degrees of guidance and context parallelism; 1 means not divided.
 
-    Rank ``r`` is row ``r // context`` among those that share passes, column ``r % context`` among those that share
+    Rank ``r`` is row ``r // context`` among those that divide passes, column ``r % context`` among those that split
     tokens: ranks that exchange the most are neighbours, and so are their devices.
     """
 
@@ -28,7 +28,7 @@ class ParallelPlan:
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """The plan that the setting means, e.g. ``guidance:3,context:2``; one process where it is empty.
+        """Read the plan from the setting, e.g. ``guidance:3,context:2``; one process if it is empty.
 
         Raises:
             SettingsError: it is written in another way.
@@ -46,22 +46,22 @@ class ParallelPlan:
 
     @property
     def ranks(self) -> int:
-        """Processes, and devices."""
+        """Number of ranks, and of devices."""
         return self.guidance * self.context
 
     def place(self, rank: int) -> tuple[int, int]:
-        """(row, column) of a rank."""
+        """Return (row, column) of a rank."""
         return divmod(rank, self.context)
 
     def check_block_cache(self) -> None:
-        """Raise where tokens are divided: each rank would decide for itself which blocks to leave out.
+        """Raise if tokens are split: each rank would decide for itself which blocks to leave out.
 
         Raises:
             InputError: says what to ask for instead.
         """
         if self.context > 1:
             raise InputError(
-                f"a block cache does not work where the tokens are divided ({SETTING}={self}): ask for quality: "
+                f"a block cache does not work where ranks split the tokens ({SETTING}={self}): ask for quality: "
                 "exact, or divide the guidance passes only"
             )
 
@@ -83,12 +83,24 @@ class ParallelPlan:
         )
 
     def __str__(self) -> str:
-        """As the setting is written."""
+        """Write it as the setting is written."""
         parts = {"guidance": self.guidance, "context": self.context}
         return ",".join(f"{name}:{degree}" for name, degree in parts.items() if degree > 1) or "none"
 
 
 ONE_PROCESS = ParallelPlan()
+
+Item = TypeVar("Item")
+
+
+def passes_of_rank(position: int, size: int, passes: Sequence[Item]) -> Sequence[Item]:
+    """Return the passes that one of ``size`` ranks computes: neighbours in call order, as even as possible.
+
+    The larger parts come last, since the conditional pass comes first and costs most (it has pose and picture of its
+    own). So two ranks divide three passes into the conditional one, and the two others, which by default see the same
+    black picture and share what is made of it.
+    """
+    return passes[position * len(passes) // size : (position + 1) * len(passes) // size]
 
 
 def _every_rank_has_a_head(heads: int, degree: int) -> bool:

@@ -1,8 +1,7 @@
-"""One rank: ``python -m libs.one_to_all.parallel.rank_process FD FOLDER``, started and ended by the worker (``ranks``).
+"""The process of one rank: ``python -m libs.one_to_all.parallel.rank_process FD FOLDER``, which the worker starts.
 
 A rank never recovers from an error: it says what happened and ends, and so do the others, since they wait for it in the
-midst of an exchange. What does not belong here: what a rank holds and does (``roles``), what the worker does about an
-error (``ranks``), and what ranks tell each other (``shared_denoising``).
+midst of an exchange. See ``roles`` for what a rank holds and does, and ``denoising`` for what ranks send to each other.
 """
 
 import os
@@ -22,22 +21,22 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from libs.one_to_all.parallel.context_parallel import attention_for_context_parallel
 from libs.one_to_all.parallel.messages import (
     LEADER,
     OUT_OF_MEMORY,
     Failed,
-    FollowPlan,
     Idle,
     JoinChunk,
     MakeChunk,
+    PlaceNetworks,
     RankSetup,
     Ready,
     ReleaseMemory,
+    SetLora,
     StopChunk,
-    UseLora,
 )
 from libs.one_to_all.parallel.roles import Follower, Leader
-from libs.one_to_all.parallel.shared_tokens import attention_for_shared_tokens
 
 EXCHANGE_TIMEOUT = timedelta(minutes=10)
 """Longer than a rank ever waits for another one: the leader's encoding, or a step."""
@@ -46,7 +45,7 @@ _WORKER_LOOK_SECONDS = 1.0
 
 
 class WorkerMessages:
-    """What the worker says, read by a thread of its own, so that a stop is heard during a step.
+    """Messages of the worker, read by a thread of its own, so that a stop is heard during a step.
 
     The process ends at once when the worker is gone, and with it ``folder``, which the worker can no longer remove.
     """
@@ -60,11 +59,11 @@ class WorkerMessages:
         threading.Thread(target=self._read, name="worker messages", daemon=True).start()
 
     def next(self) -> Any:
-        """The next message, waited for."""
+        """Wait for the next message."""
         return self._messages.get()
 
     def is_stopped(self, chunk_number: int) -> bool:
-        """True once the worker wants this chunk to be left unfinished."""
+        """Whether the worker wants this chunk to be left unfinished."""
         return self._stopped_chunk >= chunk_number
 
     def _read(self) -> None:
@@ -88,7 +87,7 @@ class WorkerMessages:
 
 
 def join_ranks(setup: RankSetup, device: torch.device) -> DeviceMesh:
-    """Meet the other ranks; a mesh of rows that share passes and columns that share tokens."""
+    """Meet the other ranks, in a mesh of rows that divide passes and columns that split tokens."""
     backend = "gloo"
     if device.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
@@ -98,10 +97,10 @@ def join_ranks(setup: RankSetup, device: torch.device) -> DeviceMesh:
         backend,
         init_method=f"file://{setup.store}",
         rank=setup.rank,
-        world_size=setup.plan.ranks,
+        world_size=setup.parallel.ranks,
         timeout=EXCHANGE_TIMEOUT,
     )
-    shape = (setup.plan.guidance, 1, setup.plan.context)
+    shape = (setup.parallel.guidance, 1, setup.parallel.context)
     return init_device_mesh(device.type, shape, mesh_dim_names=("guidance", "ring", "ulysses"))
 
 
@@ -114,8 +113,8 @@ def serve(connection: Connection, folder: Path) -> None:
     device, dtype = torch.device(setup.device), getattr(torch, setup.dtype)
     mesh = join_ranks(setup, device)
 
-    if setup.plan.context > 1:
-        attention = attention_for_shared_tokens(setup.speed.attention, device, dtype)
+    if setup.parallel.context > 1:
+        attention = attention_for_context_parallel(setup.speed.attention, device, dtype)
         setup = replace(setup, speed=replace(setup.speed, attention=attention))
     role = (Leader if setup.rank == LEADER else Follower)(setup, device, dtype, mesh, connection)
     connection.send(Ready(role.precision))
@@ -125,11 +124,11 @@ def serve(connection: Connection, folder: Path) -> None:
             case MakeChunk() | JoinChunk():
                 role.make(message, messages.is_stopped)
                 connection.send(Idle())
-            case FollowPlan():
-                role.follow(message.plan)
+            case PlaceNetworks():
+                role.place(message.plan)
                 connection.send(Ready(role.precision))
-            case UseLora():
-                role.use_lora(message.lora)
+            case SetLora():
+                role.set_lora(message.lora)
                 connection.send(Ready(role.precision))
             case ReleaseMemory():
                 role.release_memory()

@@ -1,7 +1,7 @@
-"""The worker's side of its ranks: starting them, having a chunk made, noticing when one fails, ending all.
+"""The worker's side of its ranks: starts them, has them make chunks, notices when one fails, ends all.
 
-The worker itself is none of the ranks: so it can always answer a cancel, and one rank's end leaves nothing hanging.
-What does not belong here: what a rank does (``rank_process``), clips (``engine``).
+The worker itself is not a rank: so it can always answer a cancel, and the end of one rank leaves nothing hanging. See
+``rank_process`` for the other side.
 """
 
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,23 @@ import numpy as np
 
 from libs.errors import OneToAllError
 from libs.one_to_all.events import StepFinished
+from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.parallel.failures import STOP_SECONDS, error_of_ranks, exit_code
 from libs.one_to_all.parallel.messages import (
     LEADER,
     ChunkMade,
     Failed,
-    FollowPlan,
     Idle,
     JoinChunk,
     MakeChunk,
+    PlaceNetworks,
     RankSetup,
     Ready,
     ReleaseMemory,
+    SetLora,
     StopChunk,
-    UseLora,
 )
+from libs.one_to_all.weights.lora_file import LoraFile
 
 _GATHER_SECONDS = 1.0
 """When one rank fails, others fail for want of it: so long their messages are waited for, to tell which was first."""
@@ -43,15 +45,15 @@ _LAST_CHARACTERS = 1500
 
 
 class Ranks:
-    """Running ranks, loaded and idle; made by :meth:`start`. Whatever goes wrong, all of them are ended."""
+    """Running ranks, loaded and idle; :meth:`start` makes them. Whatever goes wrong, all of them are ended."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]], connections: Sequence[Connection], folder: Path):
         self._processes = processes
         self._connections = connections
-        self._folder = folder
+        self.folder = folder
         self._owner = os.getpid()
         self.precision = ""
-        """Of the leader's engine."""
+        """The precision of the leader's engine."""
         self._busy: set[int] = set()
         self._chunk_number = 0
         self._inside_message = False
@@ -89,12 +91,11 @@ class Ranks:
         for setup in setups:
             ours, theirs = Pipe()
             # A log of its own: the worker's output at this moment may belong to one run, and the ranks outlive it.
-            inherited = [theirs.fileno(), *([] if setup.shared_memory is None else [setup.shared_memory])]
-            with theirs, self._log(setup.rank).open("wb") as log:
+            with theirs, self.log_file(setup.rank).open("wb") as log:
                 processes.append(
                     subprocess.Popen(
-                        [*command, str(theirs.fileno()), str(self._folder)],
-                        pass_fds=inherited,
+                        [*command, str(theirs.fileno()), str(self.folder)],
+                        pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
@@ -104,16 +105,16 @@ class Ranks:
                 )
             connections.append(ours)
             self._send(setup.rank, setup)
-        self._wait_until_ready()
+        self._wait_until_ready(range(len(setups)))
 
     @property
     def process_ids(self) -> list[int]:
-        """In the order of the ranks."""
+        """Process ids in the order of the ranks."""
         return [process.pid for process in self._processes]
 
     @property
     def alive(self) -> bool:
-        """True while all ranks run."""
+        """Whether all ranks run."""
         return not self._ended and all(process.poll() is None for process in self._processes)
 
     def make_chunk(self, message: MakeChunk) -> Iterator[StepFinished | np.ndarray]:
@@ -147,10 +148,21 @@ class Ranks:
 
     def release_memory(self) -> None:
         """Have all ranks give back what no clip needs any more; it is free when this returns."""
-        self.tell([ReleaseMemory()] * len(self._connections))
+        self._tell_all(ReleaseMemory())
 
-    def tell(self, messages: Sequence[FollowPlan | UseLora | ReleaseMemory]) -> None:
-        """Have each rank do what its message says, between two clips; returns when all have done so.
+    def set_lora(self, lora: LoraFile | None) -> None:
+        """Have all ranks use this LoRA and no other beside FP8 weights, between two clips."""
+        self._tell_all(SetLora(lora))
+
+    def place(self, plan: MemoryPlan) -> None:
+        """Have the leader move its networks, between two clips; the transformers of the others never move."""
+        self._tell({LEADER: PlaceNetworks(plan)})
+
+    def _tell_all(self, message: ReleaseMemory | SetLora) -> None:
+        self._tell(dict.fromkeys(range(len(self._connections)), message))
+
+    def _tell(self, messages: Mapping[int, PlaceNetworks | SetLora | ReleaseMemory]) -> None:
+        """Have ranks do what their messages say, between two clips; returns when they have done so.
 
         Raises:
             OneToAllError, RankError: see :meth:`make_chunk`; all ranks are ended then.
@@ -160,15 +172,15 @@ class Ranks:
         if self._ended:
             return
         try:
-            for rank, message in enumerate(messages):
+            for rank, message in messages.items():
                 self._send(rank, message)
-            self._wait_until_ready()
+            self._wait_until_ready(messages)
         except BaseException:
             self.end()
             raise
 
     def end(self) -> None:
-        """Kill all ranks and wait for them; nothing of theirs is left. They hold nothing that must be saved."""
+        """Kill all ranks, wait for them, and remove their folder. They hold nothing that must be saved."""
         if self._nothing_is_left or os.getpid() != self._owner:  # a process that the worker forked has no part in them
             return
         self._ended = True
@@ -179,11 +191,11 @@ class Ranks:
             process.wait()
         for connection in self._connections:
             connection.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
         self._nothing_is_left = True  # else, after an interrupt, whoever ends them next does the rest
 
-    def _wait_until_ready(self) -> None:
-        waited_for = set(range(len(self._connections)))
+    def _wait_until_ready(self, ranks: Iterable[int]) -> None:
+        waited_for = set(ranks)
         while waited_for:
             rank, message = self._next_message()
             assert isinstance(message, Ready), message
@@ -266,14 +278,15 @@ class Ranks:
         self.end()
         return error_of_ranks([(rank, message) for rank, message in ends.items() if message is not None], codes, logs)
 
-    def _log(self, rank: int) -> Path:
-        return self._folder / f"rank-{rank}.log"
+    def log_file(self, rank: int) -> Path:
+        """Return the file with the output of a rank."""
+        return self.folder / f"rank-{rank}.log"
 
     def _last_lines(self, rank: int) -> str:
-        log = self._log(rank)
+        log = self.log_file(rank)
         return log.read_text(errors="replace")[-_LAST_CHARACTERS:].strip() if log.is_file() else ""
 
 
 def new_folder() -> Path:
-    """For what ranks need while they run: the file through which they meet, and their logs."""
+    """Make a folder for what ranks need while they run: the file through which they meet, and their logs."""
     return Path(tempfile.mkdtemp(prefix="one-to-all-ranks-"))

@@ -1,41 +1,35 @@
 """What a rank holds and does: the leader makes chunks with all networks, the others follow with the transformer.
 
-The leader works as the engine of one process does, but for denoising, in which all take part. Each has its networks
-where the memory plan of its own device wants them. What does not belong here: messages of the worker
-(``rank_process``), dividing the work (``shared_*``).
+The leader works as the engine of one process does, except for denoising, in which all take part. See ``rank_process``
+for the messages of the worker, ``guidance_parallel`` and ``context_parallel`` for dividing the work.
 """
 
 import gc
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
+from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import AnimationInputs
-from libs.one_to_all.memory.placement import TransformerPlacement
 from libs.one_to_all.memory.plan import MemoryPlan
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.parallel.denoising import ParallelDenoising
 from libs.one_to_all.parallel.messages import ChunkMade, ClipStart, JoinChunk, MakeChunk, RankSetup
-from libs.one_to_all.parallel.shared_denoising import SharedDenoising
-from libs.one_to_all.parallel.shared_passes import SharedPasses
-from libs.one_to_all.parallel.shared_tokens import SharedTokens
 from libs.one_to_all.sampling.long_video import MakeChunk as ChunkMaker
 from libs.one_to_all.sampling.schedule import build_scheduler
-from libs.one_to_all.shared_host_memory import SharedHostMemory
-from libs.one_to_all.weights.loading import load_planned_transformer
-from libs.one_to_all.weights.lora_branches import LoraBranches, takes_loras_beside_weights
+from libs.one_to_all.weights.loading import load_transformer
+from libs.one_to_all.weights.lora import UnfusedLora, keeps_lora_unfused
 from libs.one_to_all.weights.lora_file import LoraFile
 
 IsStopped = Callable[[int], bool]
-"""True once the worker wants the chunk of this number to be left unfinished."""
+"""Whether the worker wants the chunk of this number to be left unfinished."""
 
 
 class Leader:
-    """The rank that makes chunks.
+    """The rank that makes chunks, with all networks.
 
     Args:
         setup: what it loads.
@@ -48,18 +42,10 @@ class Leader:
     def __init__(
         self, setup: RankSetup, device: torch.device, dtype: torch.dtype, mesh: DeviceMesh, connection: Connection
     ) -> None:
-        self._shared = _shared_memory(setup, device)
-        with _turn_to_load(setup, self._shared):
-            self._engine = AnimationEngine.load(
-                setup.layout,
-                str(device),
-                dtype,
-                lora=setup.lora,
-                speed=setup.speed,
-                plan=setup.memory_plan,
-                shared=self._shared,
-            )
-        self._denoising = _shared_denoising(setup, device, self._engine.networks.transformer, mesh)
+        self._engine = AnimationEngine.load(
+            setup.layout, str(device), dtype, lora=setup.lora, speed=setup.speed, plan=setup.memory_plan
+        )
+        self._denoising = ParallelDenoising.on_mesh(mesh, self._engine.networks.transformer, device)
         self._connection = connection
         self._make_chunk: ChunkMaker | None = None
         self._poses = np.empty(0, np.uint8)
@@ -67,7 +53,7 @@ class Leader:
 
     @property
     def precision(self) -> str:
-        """Of the engine."""
+        """The precision of its engine."""
         return self._engine.precision
 
     def make(self, message: MakeChunk | JoinChunk, is_stopped: IsStopped) -> None:
@@ -84,14 +70,13 @@ class Leader:
                 results.close()  # type: ignore[attr-defined]  # a generator; tells the other ranks
                 break
 
-    def follow(self, plan: MemoryPlan) -> None:
-        """See :meth:`AnimationEngine.follow`."""
-        with _turn(self._shared):
-            self._engine.follow(plan)
+    def place(self, plan: MemoryPlan) -> None:
+        """See :meth:`AnimationEngine.place`."""
+        self._engine.place(plan)
 
-    def use_lora(self, lora: LoraFile | None) -> None:
-        """See :meth:`AnimationEngine.use_lora`."""
-        self._engine.use_lora(lora)
+    def set_lora(self, lora: LoraFile | None) -> None:
+        """See :meth:`AnimationEngine.set_lora`."""
+        self._engine.set_lora(lora)
 
     def release_memory(self) -> None:
         """Forget the latest clip."""
@@ -114,66 +99,29 @@ class Follower:
     def __init__(
         self, setup: RankSetup, device: torch.device, dtype: torch.dtype, mesh: DeviceMesh, _connection: Connection
     ) -> None:
-        beside = takes_loras_beside_weights(setup.layout)
+        beside = keeps_lora_unfused(setup.layout)
         fused = None if beside else setup.lora
-        self._shared = _shared_memory(setup, device)
         self._scheduler = build_scheduler()
-        with _turn_to_load(setup, self._shared):
-            self._transformer = load_planned_transformer(
-                setup.layout, device, dtype, fused, setup.speed, setup.memory_plan, self._shared
-            )
-            self._placement = TransformerPlacement(self._transformer, device, self._shared)
-            self._lora_branches = LoraBranches(self._transformer, dtype)
-            if beside:
-                self.use_lora(setup.lora)
-            if setup.memory_plan is not None:
-                self.follow(setup.memory_plan)
-        self._denoising = _shared_denoising(setup, device, self._transformer, mesh)
+        self._transformer = load_transformer(setup.layout, device, dtype, fused)
+        apply_speed(self._transformer, setup.speed, device, dtype)
+        self._unfused_lora = UnfusedLora(self._transformer, dtype)
+        if beside:
+            self.set_lora(setup.lora)
+        self._denoising = ParallelDenoising.on_mesh(mesh, self._transformer, device)
 
     def make(self, _message: MakeChunk | JoinChunk, _is_stopped: IsStopped) -> None:
         """Take part in the chunk that the leader begins."""
         self._denoising.follow(self._transformer, self._scheduler)
 
-    def follow(self, plan: MemoryPlan) -> None:
-        """Move the transformer to where ``plan`` wants it."""
-        with _turn(self._shared):
-            self._placement.follow(plan)
-        gc.collect()
-        torch.cuda.empty_cache()
+    def place(self, _plan: MemoryPlan) -> None:
+        """Do nothing: the transformer of a rank never moves."""
 
-    def use_lora(self, lora: LoraFile | None) -> None:
-        """See :meth:`LoraBranches.use`."""
-        if self._lora_branches.use(lora):
-            self._placement.parameters_changed()
+    def set_lora(self, lora: LoraFile | None) -> None:
+        """See :meth:`UnfusedLora.set`."""
+        self._unfused_lora.set(lora)
 
     def release_memory(self) -> None:
         """Forget the latest clip."""
         self._denoising.forget_clip()
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def _shared_memory(setup: RankSetup, device: torch.device) -> SharedHostMemory | None:
-    if setup.shared_memory is None:
-        return None
-    return SharedHostMemory(setup.shared_memory, setup.store.with_name("turn"), page_locked=device.type == "cuda")
-
-
-def _turn(shared: SharedHostMemory | None) -> AbstractContextManager[object]:
-    return nullcontext() if shared is None else shared.turn
-
-
-def _turn_to_load(setup: RankSetup, shared: SharedHostMemory | None) -> AbstractContextManager[object]:
-    """Ranks load side by side, but for those whose blocks go to the shared memory: one reads them for all."""
-    offloads = setup.memory_plan is not None and setup.memory_plan.transformer == "offloaded"
-    return _turn(shared if offloads else None)
-
-
-def _shared_denoising(
-    setup: RankSetup, device: torch.device, transformer: OneToAllTransformer3DModel, mesh: DeviceMesh
-) -> SharedDenoising:
-    return SharedDenoising(
-        device,
-        SharedPasses(mesh.get_group("guidance")) if setup.plan.guidance > 1 else None,
-        SharedTokens(transformer, mesh) if setup.plan.context > 1 else None,
-    )

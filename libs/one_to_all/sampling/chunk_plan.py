@@ -1,6 +1,6 @@
 """How a clip is divided into chunks that the network makes one after the other. Pure arithmetic, no torch.
 
-What does not belong here: making chunks (``sampler``) and joining them (``long_video``).
+See ``denoise`` for making a chunk, and ``long_video`` for joining chunks.
 
 Source: docs/specification.md#long-video, whose plans are reproduced for every clip of at least one chunk. Shorter
 clips, on which the reference implementation fails, become a single chunk (``plan_chunks``).
@@ -15,12 +15,12 @@ FRAMES_PER_LATENT = 4
 """Pixel frames per latent frame after the first, which stands for one pixel frame."""
 
 PREVIOUS_FRAMES = 5
-"""Finished frames that a chunk continues from: 1 + 4, two latent frames. Fixed by the network."""
+"""Finished frames that a chunk continues from: 1 + 4, two latent frames. The network fixes this number."""
 
 
 @dataclass(frozen=True)
 class ChunkLengths:
-    """The lengths a plan is made of, in frames; the defaults are those of the reference scripts.
+    """Lengths that a chunk plan is made of, in frames; the defaults are those of the reference scripts.
 
     Args:
         main: length of every chunk but the last; 4k + 1.
@@ -50,7 +50,7 @@ class ChunkLengths:
 
     @property
     def name(self) -> str:
-        """Names exactly these lengths, for keys and records: ``81-5-65.69.73.77.81``."""
+        """Text that names exactly these lengths, for keys and records: ``81-5-65.69.73.77.81``."""
         return f"{self.main}-{self.overlap}-{'.'.join(map(str, self.final))}"
 
 
@@ -59,7 +59,7 @@ DEFAULT_CHUNK_LENGTHS = ChunkLengths()
 SMALLER_CHUNK_LENGTHS = ChunkLengths(main=33, overlap=PREVIOUS_FRAMES, final=(17, 21, 25, 29, 33))
 """For a device whose memory the default chunks exceed: 9 latent frames at a time instead of 21.
 
-The overlap is the least with which a chunk goes on from its predecessor. With 3 frames, every chunk would begin anew.
+The overlap is the smallest with which a chunk continues its predecessor. With 3 frames, every chunk would begin anew.
 """
 
 
@@ -73,12 +73,12 @@ class Chunk:
 
     @property
     def frame_count(self) -> int:
-        """Frames the network makes; 4k + 1."""
+        """Frames that the network makes; 4k + 1."""
         return self.end - self.start
 
 
 def plan_chunks(frame_count: int, lengths: ChunkLengths = ChunkLengths()) -> tuple[Chunk, ...]:  # frozen
-    """Chunks that together cover ``frame_count`` frames, in order; later chunks overwrite the frames they share.
+    """Plan chunks that together cover ``frame_count`` frames, in order; later ones overwrite the frames they share.
 
     Regular chunks follow each other every ``main - overlap`` frames. When the next one would reach or pass the end, the
     last chunk is laid so that it ends exactly at the last frame; its length is the first of ``final`` that makes it

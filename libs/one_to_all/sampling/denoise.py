@@ -1,10 +1,10 @@
 """Denoising one chunk: a generator that yields after every step.
 
-Belongs here: noise, the loop over steps and passes, replacing known latent frames. Does not: how passes are joined
-(``guidance``), the schedule (``scheduler``), encoding and decoding (``vae``), chunks of a longer clip (``long_video``).
+The noise, the loop over steps and guidance passes, and the latent frames that are taken over from the previous chunk.
+See ``long_video`` for the chunks of a clip, and ``vae`` for encoding and decoding.
 
-Source: docs/specification.md#pipeline. What does not change over steps, or is shared by the passes of a step,
-is computed once (``forward_memo``); passes without pose do not run the control branch.
+Source: docs/specification.md#pipeline. What does not change over steps, or is shared by the passes of a step, is
+computed once (``ActivationCache``); passes without pose do not run the control branch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,8 @@ from typing import Protocol
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from libs.one_to_all.network.activation_cache import ForwardMemo
-from libs.one_to_all.network.approximation import EXACT, Approximation
-from libs.one_to_all.network.block_cache import block_cache
-from libs.one_to_all.network.transformer import REPLACED_LATENT_FRAMES, OneToAllTransformer3DModel
+from libs.one_to_all.network import REPLACED_LATENT_FRAMES, ActivationCache, OneToAllTransformer3DModel, cached_blocks
+from libs.one_to_all.sampling.approximation import EXACT, Approximation
 from libs.one_to_all.sampling.guidance import Guidance, GuidancePass, PassName
 
 
@@ -42,10 +40,47 @@ class ClipConditions:
 
 @dataclass(frozen=True, eq=False)
 class ChunkConditions:
-    """What is particular to a chunk: poses [1, 3, T, H, W] in [-1, 1], and latents [1, 16, 2, h, w] to go on from."""
+    """What differs from chunk to chunk.
+
+    Args:
+        poses: [1, 3, T, H, W] in [-1, 1].
+        previous_latents: latents [1, 16, 2, h, w] of the frames that the chunk continues from, if there are any.
+    """
 
     poses: torch.Tensor
     previous_latents: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkTask:
+    """Everything that determines the latents of one chunk, beside the network and its schedule.
+
+    Args:
+        guidance: the passes of every step.
+        clip: conditions of the clip; pass the same object for all its chunks.
+        chunk: conditions of this chunk.
+        noise: [1, 16, F, h, w].
+        num_inference_steps: steps to make.
+        approximation: work to leave out.
+    """
+
+    guidance: Guidance
+    clip: ClipConditions
+    chunk: ChunkConditions
+    noise: torch.Tensor
+    num_inference_steps: int
+    approximation: Approximation = EXACT
+
+    @property
+    def first_latents(self) -> torch.Tensor:
+        """The noise, with known latents in place of its first frames."""
+        known = self.chunk.previous_latents
+        return self.noise if known is None else torch.cat((known, self.noise[:, :, REPLACED_LATENT_FRAMES:]), dim=2)
+
+    def guidance_of_step(self, index: int) -> Guidance:
+        """The guidance of step ``index`` (from 0): the last steps may make the conditional pass only."""
+        guided_steps = self.approximation.guided_steps(self.num_inference_steps)
+        return self.guidance if index < guided_steps else self.guidance.unguided()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +92,11 @@ class DenoisingStep:
     latents: torch.Tensor
 
 
-class PassSharing(Protocol):
-    """How the passes of a step are divided among processes (``parallel.shared_passes``)."""
+class PassGroup(Protocol):
+    """Processes that divide the guidance passes of each step among themselves (see ``libs.one_to_all.parallel``)."""
 
-    def own(self, passes: Sequence[GuidancePass]) -> Sequence[GuidancePass]:
-        """Those of ``passes`` that this process makes."""
+    def local_passes(self, passes: Sequence[GuidancePass]) -> Sequence[GuidancePass]:
+        """Those of ``passes`` that this process computes."""
 
     def exchange(
         self, passes: Sequence[GuidancePass], velocities: dict[PassName, torch.Tensor], like: torch.Tensor
@@ -82,108 +117,123 @@ def draw_noise(shape: tuple[int, ...], seed: int, device: torch.device, dtype: t
 def denoise(
     transformer: OneToAllTransformer3DModel,
     scheduler: FlowMatchEulerDiscreteScheduler,
-    guidance: Guidance,
-    clip: ClipConditions,
-    chunk: ChunkConditions,
-    noise: torch.Tensor,
-    num_inference_steps: int,
-    memo: ForwardMemo | None = None,
-    approximation: Approximation = EXACT,
-    sharing: PassSharing | None = None,
+    task: ChunkTask,
+    activations: ActivationCache | None = None,
+    group: PassGroup | None = None,
 ) -> Iterator[DenoisingStep]:
     """Denoise one chunk, yielding after every step.
 
     Args:
         transformer: in evaluation mode; its dtype is that of all tensors here.
         scheduler: as ``build_scheduler`` makes it.
-        guidance: the passes of every step.
-        clip: conditions of the clip; pass the same object for all its chunks.
-        chunk: conditions of this chunk.
-        noise: [1, 16, F, h, w].
-        num_inference_steps: steps to make.
-        memo: of this clip, shared by its chunks.
-        approximation: work to leave out.
-        sharing: with other processes that denoise the same chunk at the same time; None makes all passes here.
+        task: the chunk.
+        activations: of this clip, shared by its chunks.
+        group: processes that denoise the same chunk at the same time; None computes all passes here.
     """
-    memo = ForwardMemo() if memo is None else memo
-    memo.start_chunk()
-    guided_steps, unguided = approximation.guided_steps(num_inference_steps), guidance.unguided()
-    poses = _Poses(clip.reference_pose, chunk.poses)
-
-    scheduler.set_timesteps(num_inference_steps)
+    activations = ActivationCache() if activations is None else activations
+    activations.start_chunk()
+    passes = ChunkPasses(transformer, task.clip, task.chunk, activations)
+    scheduler.set_timesteps(task.num_inference_steps)
     scheduler.set_begin_index(0)
-    known = chunk.previous_latents
-    latents = noise if known is None else torch.cat((known, noise[:, :, REPLACED_LATENT_FRAMES:]), dim=2)
-    timesteps = scheduler.timesteps.to(latents.device)  # once: a copy waits for all that the device has been given
-    with block_cache(transformer, approximation.block_cache_threshold):  # of its own; what decoding needs is memory
+    timesteps = scheduler.timesteps.to(task.noise.device)  # once: a copy waits for all that the device has been given
+    latents = task.first_latents
+
+    # The block cache ends with the chunk: decoding needs its memory.
+    with cached_blocks(transformer, task.approximation.block_cache_threshold):
         for index, time in enumerate(scheduler.timesteps):
-            memo.start_step()
+            guidance = task.guidance_of_step(index)
             timestep = timesteps[index].expand(latents.shape[0])
-            velocities: dict[PassName, torch.Tensor] = {}
-            step_guidance = guidance if index < guided_steps else unguided
-            passes = step_guidance.passes
-            own_passes = passes if sharing is None else sharing.own(passes)
-            memo.passes_share_images = len({one.black_image for one in own_passes}) < len(own_passes)
-            for guidance_pass in own_passes:
-                with transformer.cache_context(guidance_pass.name):
-                    velocities[guidance_pass.name] = _run_pass(
-                        transformer, guidance_pass, clip, poses, latents, timestep, known is not None, memo
-                    )
-            if sharing is not None:
-                sharing.exchange(passes, velocities, latents)
-            velocity = step_guidance.combine(velocities)
-            if known is None:
-                latents = scheduler.step(velocity, time, latents, return_dict=False)[0]
-            else:
-                unknown = slice(REPLACED_LATENT_FRAMES, None)
-                stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
-                latents = torch.cat((known, stepped), dim=2)
-            yield DenoisingStep(index + 1, num_inference_steps, latents)
-    memo.start_chunk()
+            velocities = _velocities(passes, guidance.passes, latents, timestep, group)
+            latents = _euler_step(scheduler, guidance.combine(velocities), time, latents, task.chunk.previous_latents)
+            yield DenoisingStep(index + 1, task.num_inference_steps, latents)
+    activations.start_chunk()
 
 
-class _Poses:
-    """Given and black poses of a chunk; the black ones are made when a pass asks for them, and then kept."""
+class ChunkPasses:
+    """The guidance passes of one chunk: which conditions each of them gives to the network."""
 
-    def __init__(self, reference: torch.Tensor, video: torch.Tensor) -> None:
-        self._given = (video, reference)
-        self._black: tuple[torch.Tensor, torch.Tensor] | None = None
+    def __init__(
+        self,
+        transformer: OneToAllTransformer3DModel,
+        clip: ClipConditions,
+        chunk: ChunkConditions,
+        activations: ActivationCache,
+    ) -> None:
+        self.transformer = transformer
+        self.activations = activations
+        self._clip = clip
+        self._chunk = chunk
+        self._black_poses: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def of(self, guidance_pass: GuidancePass) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def run(self, guidance_pass: GuidancePass, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """The velocity of one pass, [1, 16, F, h, w].
+
+        Args:
+            guidance_pass: which of the two values each condition has.
+            latents: of this step.
+            timestep: [1], on the device.
+        """
+        clip = self._clip
+        text = clip.negative_prompt if guidance_pass.negative_prompt else clip.prompt
+        if text is None:
+            raise ValueError(f"the {guidance_pass.name} pass needs the embeddings of the negative prompt")
+        pose_video, reference_pose = self._poses(guidance_pass)
+        velocity: torch.Tensor = self.transformer(
+            latents,
+            timestep,
+            text,
+            pose_video,
+            clip.black_latents if guidance_pass.black_image else clip.image_latents,
+            reference_pose,
+            conditioning_scale=guidance_pass.conditioning_scale,
+            token_replace=self._chunk.previous_latents is not None,
+            activations=self.activations,
+            return_dict=False,
+        )[0]
+        return velocity
+
+    def _poses(self, guidance_pass: GuidancePass) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Pose video and reference pose; the black ones are the same tensors in all passes of the chunk."""
         if guidance_pass.conditioning_scale == 0:
             return None, None  # without strength the poses have no effect at all
         if not guidance_pass.black_pose:
-            return self._given
-        if self._black is None:
-            video, reference = self._given
-            self._black = (torch.full_like(video, -1), torch.full_like(reference, -1))
-        return self._black
+            return self._chunk.poses, self._clip.reference_pose
+        if self._black_poses is None:
+            self._black_poses = (torch.full_like(self._chunk.poses, -1), torch.full_like(self._clip.reference_pose, -1))
+        return self._black_poses
 
 
-def _run_pass(
-    transformer: OneToAllTransformer3DModel,
-    guidance_pass: GuidancePass,
-    clip: ClipConditions,
-    poses: _Poses,
+def _velocities(
+    chunk_passes: ChunkPasses,
+    passes: Sequence[GuidancePass],
     latents: torch.Tensor,
     timestep: torch.Tensor,
-    token_replace: bool,
-    memo: ForwardMemo,
+    group: PassGroup | None,
+) -> dict[PassName, torch.Tensor]:
+    """The velocities of all ``passes`` of a step: computed here, or received from the processes of ``group``."""
+    local_passes = passes if group is None else group.local_passes(passes)
+    images = {one.black_image for one in local_passes}
+    chunk_passes.activations.start_step(passes_share_an_image=len(images) < len(local_passes))
+    velocities: dict[PassName, torch.Tensor] = {}
+    for one in local_passes:
+        with chunk_passes.transformer.cache_context(one.name):
+            velocities[one.name] = chunk_passes.run(one, latents, timestep)
+    if group is not None:
+        group.exchange(passes, velocities, latents)
+    return velocities
+
+
+def _euler_step(
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    velocity: torch.Tensor,
+    time: torch.Tensor,
+    latents: torch.Tensor,
+    known: torch.Tensor | None,
 ) -> torch.Tensor:
-    text = clip.negative_prompt if guidance_pass.negative_prompt else clip.prompt
-    if text is None:
-        raise ValueError(f"the {guidance_pass.name} pass needs the embeddings of the negative prompt")
-    pose_video, reference_pose = poses.of(guidance_pass)
-    velocity: torch.Tensor = transformer(
-        latents,
-        timestep,
-        text,
-        pose_video,
-        clip.black_latents if guidance_pass.black_image else clip.image_latents,
-        reference_pose,
-        conditioning_scale=guidance_pass.conditioning_scale,
-        token_replace=token_replace,
-        memo=memo,
-        return_dict=False,
-    )[0]
-    return velocity
+    """The latents after one step; ``known`` latents of the previous chunk stay as they are."""
+    if known is None:
+        stepped: torch.Tensor = scheduler.step(velocity, time, latents, return_dict=False)[0]
+        return stepped
+    unknown = slice(REPLACED_LATENT_FRAMES, None)
+    stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
+    return torch.cat((known, stepped), dim=2)

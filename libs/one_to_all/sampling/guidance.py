@@ -1,6 +1,6 @@
-"""Which passes a denoising step makes, and how their velocities become one. Pure; works on anything that adds up.
+"""Guidance: which passes a denoising step makes, and how their velocities become one. Light: no torch.
 
-What does not belong here: running the passes (``sampler``).
+See ``denoise`` for running the passes.
 
 Source: docs/specification.md#guidance-passes. Sums are evaluated left to right and the factors stay Python floats, so
 that in bfloat16 every operation rounds where the reference rounds.
@@ -17,7 +17,7 @@ Velocity = TypeVar("Velocity")
 
 @dataclass(frozen=True)
 class GuidancePass:
-    """One pass: which of the two values each condition has."""
+    """One pass through the network: which of its two values each condition has."""
 
     name: PassName
     negative_prompt: bool = False
@@ -28,24 +28,29 @@ class GuidancePass:
 
 @dataclass(frozen=True)
 class Guidance:
-    """The passes of every step in call order, and the factors that join them."""
+    """The passes of every step in call order, and how their velocities are combined.
+
+    Attributes:
+        passes: in call order.
+        terms: (factor, a, b): add ``factor * (a - b)`` of the velocities of passes a and b.
+        base: the pass whose velocity the sum starts from.
+    """
 
     passes: tuple[GuidancePass, ...]
     terms: tuple[tuple[float, PassName, PassName], ...] = ()
-    """(factor, a, b): add ``factor * (a - b)``; the sum starts from ``base``."""
     base: PassName = "conditional"
 
     @property
     def uses_negative_prompt(self) -> bool:
-        """True where a pass needs the negative prompt's embeddings."""
+        """Whether a pass needs the embeddings of the negative prompt."""
         return any(one.negative_prompt for one in self.passes)
 
     def unguided(self) -> "Guidance":
-        """The conditional pass alone."""
+        """Guidance that makes the conditional pass only."""
         return Guidance(tuple(one for one in self.passes if one.name == "conditional"))
 
     def combine(self, velocities: "Mapping[PassName, Velocity]") -> "Velocity":
-        """One velocity from the velocities of the passes (tensors of one shape)."""
+        """Combine the velocities of the passes (tensors of one shape) into one."""
         total = velocities[self.base]
         for factor, a, b in self.terms:
             total = total + factor * (velocities[a] - velocities[b])  # type: ignore[operator]
@@ -59,7 +64,7 @@ def plan_guidance(
     intermediate_pass: IntermediatePass = "without_image",
     unguided_pose: bool = True,
 ) -> Guidance:
-    """The row of the specification's table that these options mean.
+    """Choose passes and factors: the row of the specification's table that these options mean.
 
     Args:
         image_guidance_scale: active above 1.

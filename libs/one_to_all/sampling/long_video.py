@@ -1,10 +1,10 @@
-"""A clip of any length: chunk after chunk, each going on from the frames its predecessor made.
+"""A clip of any length: chunk after chunk, each of which continues from the frames of its predecessor.
 
-Belongs here: feeding chunks, resuming, handing out each final frame once. Does not: the plan (``chunk_plan``), making
-a chunk (a callable given by ``engine``), encoding video files.
+Chunks are made by a callable (``libs.one_to_all.engine`` has it) or taken from a store, and each final frame is handed
+out once. See ``chunk_plan`` for where chunks begin and end.
 
 Source: docs/specification.md#long-video: a later chunk overwrites all frames it shares with earlier ones. So a
-frame is final as soon as no later chunk covers it. One chunk is held, and its predecessor while that is being stored.
+frame is final as soon as no later chunk covers it. One chunk is in memory, and its predecessor while it is stored.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +31,11 @@ MakeChunk = Callable[[Chunk, np.ndarray | None], Iterator[StepFinished | np.ndar
 def animate_chunks(
     inputs: AnimationInputs, plan: Sequence[Chunk], make_chunk: MakeChunk, store: ChunkStore | None = None
 ) -> Iterator[AnimationEvent]:
-    """Make all chunks of ``plan``, yielding events; frames come as soon as they are final.
+    """Make all chunks of ``plan``, yielding events; frames are handed out as soon as they are final.
 
-    A chunk found in ``store`` is taken from there and not made again. What a chunk continues from are its
-    predecessor's stored uint8 frames either way, so a resumed clip equals an uninterrupted one bit for bit. A chunk is
-    stored while the next one's first step is made, and before that step is told.
+    A chunk found in ``store`` is not made again. Either way the next chunk continues from the uint8 frames as they are
+    stored, so a resumed clip equals an uninterrupted one bit for bit. A chunk is stored during the first step of the
+    next chunk, and before that step is reported.
     """
     with Background("chunks") as saving:
         yield from _chunks(inputs, plan, make_chunk, store, saving)
@@ -80,7 +80,7 @@ def _chunks(
 
 
 def chunk_poses(inputs: AnimationInputs, chunk: Chunk) -> np.ndarray:
-    """Driving poses of a chunk, uint8 [n, H, W, 3]; behind the clip's end its last pose is repeated."""
+    """Driving poses of a chunk, uint8 [n, H, W, 3]; beyond the end of the clip its last pose is repeated."""
     stop = min(chunk.end, inputs.frame_count)
     poses = inputs.poses(chunk.start, stop)
     check_pixels(f"poses({chunk.start}, {stop})", poses, (stop - chunk.start, inputs.height, inputs.width, 3))

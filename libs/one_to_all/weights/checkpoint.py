@@ -1,13 +1,11 @@
-"""Weights from safetensors shards into a model made on the meta device.
+"""Loading safetensors shards into a model made on the meta device, after checking that they fit it exactly.
 
-Belongs here: checking that shards and model fit each other exactly, and assigning. Does not: where the files lie and
-which model they belong to (``loading``), comparing digests (``libs.model_repo.verification.verify``).
-
-All headers are checked before the first tensor is touched. Tensors are then read from all shards side by side, straight
-to where they stay (``weight_reading``): the peak is the finished model and a few buffers, never two models.
+All headers are checked before the first tensor is read. Tensors are then read from all shards side by side, straight to
+where they stay (``reading``): the peak is the finished model and a few buffers, never two models. See
+``libs.model_repo.verification.verify`` for comparing digests.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,18 +24,12 @@ _SHOWN_NAMES = 5
 
 
 def assign_checkpoint(
-    model: nn.Module,
-    folder: Path,
-    device: torch.device,
-    dtype: torch.dtype,
-    mending_command: str,
-    left_out: Collection[str] = (),
+    model: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype, mending_command: str
 ) -> None:
     """Give ``model`` (on the meta device) the weights in ``folder``: an index with its shards, or a single file.
 
-    Parameters end on ``device`` in ``dtype`` and without gradients. Nothing refers to the files afterwards, so a file
-    that changes cannot change a loaded model, and results do not depend on how tensors are aligned in it. Those that
-    are ``left_out`` are checked in the headers, but not read: one NaN stands for all values.
+    Parameters are then on ``device`` in ``dtype``, without gradients. Nothing refers to the files afterwards, so a file
+    that changes cannot change a loaded model, and results do not depend on how tensors are aligned in it.
 
     Raises:
         ModelFilesError: a shard is missing, cut off or not what the index says; a parameter is missing, unknown, of
@@ -46,22 +38,17 @@ def assign_checkpoint(
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         sources = [_source(path, name, tensor, dtype) for path, name, tensor in _checked_tensors(folder, shapes)]
-        tensors = read_weights([source for source in sources if source.name not in left_out], device)
-        for source in sources:
-            if source.name in left_out:
-                nan = torch.full((), torch.nan, dtype=source.dtype, device=device)
-                tensors[source.name] = nan.expand(source.stored.info.shape)
-        model.load_state_dict(tensors, assign=True)
+        model.load_state_dict(read_weights(sources, device), assign=True)
     except ModelFilesError as error:
         raise ModelFilesError(f"{error}; to mend it: `{mending_command}`") from error.__cause__
     model.requires_grad_(False)
 
 
 def assign_shared_checkpoint(model: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """The same for a model that has parameters under several names; it is enough that one of them is stored.
+    """Give ``model`` its weights where parameters have several names, of which one is enough in the files.
 
     Raises:
-        ModelFilesError: as above, without the way to mend it.
+        ModelFilesError: see :func:`assign_checkpoint`; the message does not name the command that mends it.
     """
     stored = {
         name: (folder / shard, tensor)
@@ -91,7 +78,7 @@ def assign_shared_checkpoint(model: nn.Module, folder: Path, device: torch.devic
 
 
 def tensors_of_checkpoint(folder: Path) -> dict[str, TensorInfo]:
-    """Name -> dtype and shape of every tensor in the shards of ``folder``, from their headers.
+    """Dtype and shape of every tensor in the shards of ``folder``, by name, from their headers.
 
     Raises:
         ModelFilesError: a shard is missing or cut off.
@@ -112,7 +99,7 @@ def _source(path: Path, name: str, tensor: StoredTensor, dtype: torch.dtype) -> 
 
 
 def _checked_tensors(folder: Path, expected: Mapping[str, tuple[int, ...]]) -> list[tuple[Path, str, StoredTensor]]:
-    """Shard, name and place of every tensor, after comparing index, headers and the model's parameters."""
+    """Shard, name and position of every tensor, after comparing index, headers and the model's parameters."""
     weight_map = _weight_map(folder)
     missing = sorted(expected.keys() - weight_map.keys())
     if missing:

@@ -1,9 +1,12 @@
-"""Linear layers whose weights stay in FP8 in memory: de-quantized as a layer computes, or multiplied as they are.
+"""Weights that stay in FP8 in memory: layers that de-quantize them as they compute, or multiply them as they are.
 
-Reads the common scaled format (``<layer>.weight`` in float8_e4m3fn or float8_e5m2, ``<layer>.scale_weight`` with one
-number or one per output channel; weight = stored * scale) and plain FP8 weights without a scale. What does not belong
-here: making such files (``libs.model_repo.operations.quantize``), reading shards (``checkpoint``), products
-(``fp8_products``).
+The common scaled format (``<layer>.weight`` in float8_e4m3fn or float8_e5m2, ``<layer>.scale_weight`` with one number
+or one per output channel; weight = stored * scale) and plain FP8 weights without a scale can be loaded. See
+``libs.model_repo.operations.quantize`` for making such files.
+
+Products can be formed in FP8: activations are quantized row by row as they come, results are bfloat16. weight = stored
+* channel scale and row = quantized * row scale, so row · weight = (quantized · stored) * both scales; torch's
+``_scaled_mm`` forms that in one kernel on cards that have FP8 matrix units.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,13 +18,20 @@ from torch import nn
 from torch.nn import functional
 
 from libs.model_repo.files.parameters import FP8_DTYPES, SCALE_SUFFIX, WEIGHT_SUFFIX, Shape, TensorInfo, scale_name
-from libs.one_to_all.weights.fp8_products import fits_kernel, scaled_linear, why_not_in_fp8
 
 _TORCH_DTYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MARKER = "scaled_fp8"
-"""A tensor by which some programs mark scaled files; it holds nothing."""
-BRANCH_PARAMETERS = ("lora_down", "lora_up", "lokr_w1", "lokr_w2")
-"""Of an :class:`Fp8Linear` only: no checkpoint holds them."""
+"""An empty tensor with which some programs mark scaled files."""
+ADAPTER_PARAMETERS = ("lora_down", "lora_up", "lokr_w1", "lokr_w2")
+"""Parameters of an :class:`Fp8Linear` that hold an unfused LoRA; no checkpoint holds them."""
+
+E4M3_MAX = 448.0
+_LEAST_CAPABILITY = (8, 9)
+_MULTIPLE = 16
+"""Of both sides of a weight; the kernels load 16 bytes at a time."""
+_PROBE = 64
+_LARGEST_ERROR = 0.1
+"""Of a product, relative (root mean square); three bits of mantissa on both sides give 0.04."""
 
 
 class Fp8Linear(nn.Linear):
@@ -32,9 +42,9 @@ class Fp8Linear(nn.Linear):
     the input; the product is formed in float32 and rounded once. Casting the module (``.to(torch.bfloat16)``) leaves
     the weight and its scale as they are.
 
-    With ``computes_in_fp8`` the product is formed in FP8 instead (``fp8_products``). To either a branch of low rank may
-    be added: ``lora_down`` [rank, in] and ``lora_up`` [out, rank] in the compute dtype, or None; and one of a Kronecker
-    product: ``lokr_w1`` [out 1, in 1] and ``lokr_w2`` [out 2, in 2], or None (``lora_branches``).
+    With ``computes_in_fp8`` the product is formed in FP8 instead (:func:`scaled_linear`). Either way an unfused LoRA
+    may be added (``lora``): a low-rank adapter, ``lora_down`` [rank, in] and ``lora_up`` [out, rank] in the compute
+    dtype, and a Kronecker adapter, ``lokr_w1`` [out 1, in 1] and ``lokr_w2`` [out 2, in 2]; all are None without one.
     """
 
     scale_weight: nn.Parameter | None
@@ -51,14 +61,14 @@ class Fp8Linear(nn.Linear):
         made.weight = nn.Parameter(torch.empty_like(layer.weight, dtype=dtype), requires_grad=False)
         empty = None if scale is None else torch.empty(scale, device="meta")
         made.register_parameter("scale_weight", None if empty is None else nn.Parameter(empty, requires_grad=False))
-        made.drop_branch()
+        made.remove_adapter()
         return made
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """``input`` [..., in] -> [..., out] in the dtype of ``input``."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         if self.computes_in_fp8:
-            output = scaled_linear(input, self.weight, self._channel_scale(), bias)
+            output = scaled_linear(input, self.weight, self.channel_scale(), bias)
         else:
             output = functional.linear(input, self.dequantized(input.dtype), bias)
         # added where the output lies: at full size it takes up to a gigabyte
@@ -70,33 +80,33 @@ class Fp8Linear(nn.Linear):
             output = output.add_(_kronecker_linear(input, self.lokr_w1, self.lokr_w2))
         return output
 
-    def set_branch(self, down: torch.Tensor, up: torch.Tensor) -> None:
-        """Add the product of ``up`` [out, rank] and ``down`` [rank, in] to what the weight gives."""
+    def set_low_rank_adapter(self, down: torch.Tensor, up: torch.Tensor) -> None:
+        """Add the product of ``up`` [out, rank] and ``down`` [rank, in] to the weight."""
         self.lora_down = nn.Parameter(down, requires_grad=False)
         self.lora_up = nn.Parameter(up, requires_grad=False)
 
-    def set_kronecker_branch(self, w1: torch.Tensor, w2: torch.Tensor) -> None:
-        """Add the Kronecker product of ``w1`` [out 1, in 1] and ``w2`` [out 2, in 2] to what the weight gives."""
+    def set_kronecker_adapter(self, w1: torch.Tensor, w2: torch.Tensor) -> None:
+        """Add the Kronecker product of ``w1`` [out 1, in 1] and ``w2`` [out 2, in 2] to the weight."""
         self.lokr_w1 = nn.Parameter(w1, requires_grad=False)
         self.lokr_w2 = nn.Parameter(w2, requires_grad=False)
 
-    def drop_branch(self) -> None:
-        """Without a branch, as the layer was loaded."""
-        for name in BRANCH_PARAMETERS:
+    def remove_adapter(self) -> None:
+        """Compute without a LoRA again, as the layer was loaded."""
+        for name in ADAPTER_PARAMETERS:
             self.register_parameter(name, None)
 
     def dequantized(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight [out, in] in ``dtype``."""
         return _dequantize(self.weight, self.scale_weight, dtype)
 
-    def _channel_scale(self) -> torch.Tensor:
-        """Float32 [1, out]."""
+    def channel_scale(self) -> torch.Tensor:
+        """The scale of each output channel, float32 [1, out], as a kernel takes it."""
         if self.scale_weight is None:
             return torch.ones(1, self.out_features, device=self.weight.device)
         return self.scale_weight.float().reshape(1, -1).expand(1, self.out_features).contiguous()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """As every module, but a cast concerns the bias only; weight and scale follow to another device."""
+        """Cast the bias only; weight and scale follow to another device, and keep their dtype."""
 
         def apply(tensor: torch.Tensor) -> torch.Tensor:
             if tensor is not self.weight and tensor is not self.scale_weight:
@@ -107,7 +117,7 @@ class Fp8Linear(nn.Linear):
         return super()._apply(apply, recurse)
 
     def extra_repr(self) -> str:
-        """As ``nn.Linear`` prints itself, and the stored dtype."""
+        """The description of ``nn.Linear``, and the stored dtype."""
         return f"{super().extra_repr()}, stored={self.weight.dtype}"
 
 
@@ -158,9 +168,9 @@ def hold_weights_in_fp8(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> 
 
 
 def problem_of_scales(tensors: Mapping[str, TensorInfo]) -> str | None:
-    """What is wrong with the scales of an FP8 checkpoint; None where all its FP8 weights have one that fits, or none.
+    """Say what is wrong with the scales of an FP8 checkpoint; None if all its FP8 weights have one that fits, or none.
 
-    Taken without its scale, a weight is hundreds of times too large.
+    Without its scale, a weight is hundreds of times too large.
     """
     if not any(name.endswith(SCALE_SUFFIX) for name in tensors):
         return None
@@ -179,12 +189,12 @@ def problem_of_scales(tensors: Mapping[str, TensorInfo]) -> str | None:
 
 
 def compute_in_fp8(model: nn.Module, blocks: Iterable[str], device: torch.device) -> str:
-    """Let the FP8 layers inside ``blocks`` (names of classes) of ``model`` form their products in FP8.
+    """Have the FP8 layers inside ``blocks`` (names of classes) of ``model`` form their products in FP8.
 
-    Layers between and behind the blocks stay: they cost next to nothing, and their error reaches everything.
+    Layers outside the blocks stay as they are: they cost next to nothing, and their error reaches everything.
 
     Returns:
-        What was done, or why nothing was, for the log. Where nothing is done weights are de-quantized as before.
+        What was done, or why nothing was, for the log. Where nothing is done, weights are de-quantized as before.
     """
     names = frozenset(blocks)
     inside = [block for block in model.modules() if type(block).__name__ in names]
@@ -201,24 +211,12 @@ def compute_in_fp8(model: nn.Module, blocks: Iterable[str], device: torch.device
 
 
 def computes_in_fp8(model: nn.Module) -> bool:
-    """True if any layer of ``model`` forms its products in FP8."""
+    """Whether any layer of ``model`` forms its products in FP8."""
     return any(isinstance(layer, Fp8Linear) and layer.computes_in_fp8 for layer in model.modules())
 
 
-def names_held_in_fp8(model: nn.Module) -> frozenset[str]:
-    """Of the weights of all :class:`Fp8Linear` in ``model`` and of their scales; nothing changes these."""
-    names = {
-        f"{path}.{name}" if path else name
-        for path, layer in model.named_modules()
-        if isinstance(layer, Fp8Linear)
-        for name in ("weight", SCALE_SUFFIX[1:])
-        if getattr(layer, name) is not None
-    }
-    return frozenset(names)
-
-
 def dequantize_other_layers(model: nn.Module, dtype: torch.dtype) -> None:
-    """After loading: give layers that are not linear their weight in ``dtype``, and drop what only files need."""
+    """Give layers that are not linear their weight in ``dtype``, after loading, and drop what only files need."""
     model._buffers.pop(_MARKER, None)
     for layer in model.modules():
         weight = getattr(layer, "weight", None)
@@ -229,10 +227,70 @@ def dequantize_other_layers(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def is_fp8(tensor: torch.Tensor) -> bool:
-    """True for both FP8 formats."""
+    """Whether ``tensor`` is in one of the two FP8 formats."""
     return tensor.dtype in _TORCH_DTYPES.values()
 
 
 def keeps_its_dtype(name: str, dtype: torch.dtype) -> bool:
-    """True for tensors of a checkpoint that are not cast to the compute dtype: FP8 weights and their scales."""
+    """Whether a tensor of a checkpoint is not cast to the compute dtype: FP8 weights and their scales."""
     return dtype in _TORCH_DTYPES.values() or name.endswith(SCALE_SUFFIX)
+
+
+def quantize_rows(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantize [M, K] to float8_e4m3fn [M, K] with a float32 scale per row, [M, 1]: row = quantized * scale.
+
+    The scale takes the largest value of a row to the largest of the format: nothing is clamped.
+    """
+    largest = torch.linalg.vector_norm(states, float("inf"), dim=1, keepdim=True).float()
+    scale = (largest / E4M3_MAX).clamp_min(torch.finfo(torch.float32).tiny)
+    return (states * scale.reciprocal()).to(torch.float8_e4m3fn), scale
+
+
+def scaled_linear(
+    states: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Compute a linear layer with its product formed in FP8.
+
+    Args:
+        states: [..., K], bfloat16 or float32.
+        weight: float8_e4m3fn [N, K], contiguous.
+        scale: float32 [1, N], of each output channel.
+        bias: [N] in the dtype of ``states``, or None.
+
+    Returns:
+        [..., N] in the dtype of ``states``; on CUDA rounded to bfloat16, which is what the kernel gives.
+    """
+    quantized, row_scale = quantize_rows(states.flatten(0, -2).contiguous())  # the kernels take rows side by side only
+    dtype = torch.bfloat16 if states.is_cuda else states.dtype
+    product = torch._scaled_mm(
+        quantized,
+        weight.t(),
+        scale_a=row_scale,
+        scale_b=scale,
+        bias=None if bias is None else bias.to(dtype),
+        out_dtype=dtype,
+        use_fast_accum=states.is_cuda,
+    )
+    return product.to(states.dtype).unflatten(0, states.shape[:-1])
+
+
+def fits_kernel(weight: torch.Tensor) -> bool:
+    """Whether the kernels take ``weight`` [N, K]: e4m3 with sides that are multiples of 16."""
+    return weight.dtype == torch.float8_e4m3fn and not any(side % _MULTIPLE for side in weight.shape)
+
+
+def why_not_in_fp8(device: torch.device) -> str | None:
+    """Say why products cannot be formed in FP8 on ``device``; None if a small one just came out right."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, FP8 needs 8.9"
+    generator = torch.Generator().manual_seed(0)
+    states, weight = (torch.randn(_PROBE, _PROBE, generator=generator).to(device) for _ in range(2))
+    stored, scale = quantize_rows(weight)
+    try:
+        found = scaled_linear(states.bfloat16(), stored, scale.t().contiguous(), None).double()
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        return " ".join(str(error).split())[:200]
+    expected = states.double() @ weight.double().t()
+    difference = ((found - expected).norm() / expected.norm()).item()
+    return None if difference < _LARGEST_ERROR else f"a product was off by {difference:.0%}"

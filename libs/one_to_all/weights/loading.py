@@ -1,7 +1,7 @@
-"""The networks of one model repository, loaded from disk; nothing is ever fetched from a network.
+"""Loading the networks of one model repository from disk; nothing is ever downloaded.
 
-Belongs here: which file belongs to which network, and errors that name the file and the command that mends it. Does
-not: reading shards (``checkpoint``), keeping loaded networks (``warm``).
+Each error names the file or folder, and the command that mends it. See ``libs.one_to_all.engine_cache`` for keeping
+loaded networks.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,29 +14,22 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from libs.errors import ModelFilesError, OneToAllError
-from libs.model_repo.files.parameters import FP8_DTYPES
+from libs.model_repo.files.parameters import FP8_DTYPES, TensorInfo
 from libs.model_repo.layout import WAN_PARTS, RepositoryLayout
 from libs.model_repo.verification.verify import mending_command
-from libs.one_to_all.compilation import apply_speed
-from libs.one_to_all.memory.offload import constant_names_in_blocks
-from libs.one_to_all.memory.plan import MemoryPlan
-from libs.one_to_all.network.finite import is_finite
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.finite import is_finite
+from libs.one_to_all.network import OneToAllTransformer3DModel
+from libs.one_to_all.sampling.prompts import PromptEncoder
 from libs.one_to_all.sampling.schedule import TRAIN_TIMESTEPS, build_scheduler
-from libs.one_to_all.sampling.text import PromptEncoder
-from libs.one_to_all.shared_host_memory import SharedHostMemory
-from libs.one_to_all.speed_options import DEFAULT_SPEED, SpeedOptions
 from libs.one_to_all.weights.checkpoint import assign_checkpoint, assign_shared_checkpoint, tensors_of_checkpoint
 from libs.one_to_all.weights.fp8 import dequantize_other_layers, hold_weights_in_fp8, problem_of_scales
 from libs.one_to_all.weights.lora import fuse_lora
 from libs.one_to_all.weights.lora_file import LoraFile
 
-HOST = torch.device("cpu")
-
 
 @dataclass(frozen=True, eq=False)
 class LoadedNetworks:
-    """All that an engine needs; the text encoder may be on another device than the rest."""
+    """The networks of an engine; the text encoder may be on another device than the rest."""
 
     transformer: OneToAllTransformer3DModel
     vae: AutoencoderKLWan
@@ -49,59 +42,37 @@ def load_networks(
     device: torch.device,
     dtype: torch.dtype,
     lora: LoraFile | None = None,
-    speed: SpeedOptions = DEFAULT_SPEED,
-    plan: MemoryPlan | None = None,
-    shared: SharedHostMemory | None = None,
+    *,
+    transformer_on: torch.device | None = None,
+    text_encoder_on: torch.device | None = None,
 ) -> LoadedNetworks:
     """Load everything of ``layout`` in ``dtype``, and fuse ``lora`` into the transformer, which then is not FP8.
 
-    What ``plan`` wants on the host is loaded there. Blocks that ``shared`` holds already are not loaded.
+    Args:
+        layout: where the files lie.
+        device: for all networks.
+        dtype: of all networks; weights of an FP8 variant stay in FP8.
+        lora: fused into the transformer; None for no LoRA.
+        transformer_on: another device for the transformer's weights.
+        text_encoder_on: another device for the text encoder.
 
     Raises:
         ModelFilesError: names the file or folder that is missing or wrong, and the command that mends it.
-        DeviceError: see ``apply_speed``.
     """
     scheduler = load_scheduler(layout)  # the cheap parts first: their errors need not wait for 40 GB
-    on_host = plan is not None and plan.text_encoder == "on the host"
-    prompt_encoder = load_prompt_encoder(layout, HOST if on_host else device, dtype)
+    prompt_encoder = load_prompt_encoder(layout, text_encoder_on or device, dtype)
     vae = load_vae(layout, device, dtype)
-    transformer = load_planned_transformer(layout, device, dtype, lora, speed, plan, shared)
+    transformer = load_transformer(layout, transformer_on or device, dtype, lora)
     return LoadedNetworks(transformer, vae, prompt_encoder, scheduler)
 
 
-def load_planned_transformer(
-    layout: RepositoryLayout,
-    device: torch.device,
-    dtype: torch.dtype,
-    lora: LoraFile | None,
-    speed: SpeedOptions,
-    plan: MemoryPlan | None,
-    shared: SharedHostMemory | None,
-) -> OneToAllTransformer3DModel:
-    """See :func:`load_transformer`; ready for a placement that follows ``plan``, and puts blocks into ``shared``."""
-    if plan is None or plan.transformer == "resident":
-        return load_transformer(layout, device, dtype, lora, speed)
-    return load_transformer(layout, device, dtype, lora, speed, HOST, shared is not None and shared.filled)
-
-
 def load_transformer(
-    layout: RepositoryLayout,
-    device: torch.device,
-    dtype: torch.dtype,
-    lora: LoraFile | None = None,
-    speed: SpeedOptions = DEFAULT_SPEED,
-    home: torch.device | None = None,
-    without_blocks: bool = False,
+    layout: RepositoryLayout, device: torch.device, dtype: torch.dtype, lora: LoraFile | None = None
 ) -> OneToAllTransformer3DModel:
-    """The fine-tuned network, in evaluation mode; weights of an FP8 variant stay in FP8.
-
-    It will compute on ``device``; its weights are on ``home``, which is the same where it is left out. For
-    ``without_blocks`` those of blocks are not read, if they are among the ``constant_names_in_blocks``: they are NaN,
-    take no memory, and wait for others to take their place.
+    """The fine-tuned network on ``device``, in evaluation mode; weights of an FP8 variant stay in FP8.
 
     Raises:
         ModelFilesError: see ``assign_checkpoint`` and ``fuse_lora``.
-        DeviceError: see ``apply_speed``.
     """
     variant = layout.variant
     command = mending_command(variant, "checkpoint", [])
@@ -109,22 +80,25 @@ def load_transformer(
         transformer = OneToAllTransformer3DModel(**asdict(variant.network))
     if variant.weight_format == "fp8_scaled":
         try:
-            tensors = tensors_of_checkpoint(layout.root)
-            if not any(tensor.dtype in FP8_DTYPES for tensor in tensors.values()):
-                raise ModelFilesError(f"{layout.root}: holds no weight in FP8, as {variant.name} should")
-            problem = problem_of_scales(tensors)
-            if problem is not None:
-                raise ModelFilesError(f"{layout.root}: {problem}")
-            hold_weights_in_fp8(transformer, tensors)
+            hold_weights_in_fp8(transformer, _fp8_tensors(layout))
         except ModelFilesError as error:
             raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
-    left_out = frozenset(constant_names_in_blocks(transformer)) if without_blocks else frozenset()
-    assign_checkpoint(transformer, layout.root, device if home is None else home, dtype, command, left_out)
+    assign_checkpoint(transformer, layout.root, device, dtype, command)
     dequantize_other_layers(transformer, dtype)
     if lora is not None:
-        fuse_lora(transformer, lora, left_out)
-    apply_speed(transformer, speed, device, dtype)
+        fuse_lora(transformer, lora)
     return transformer.eval()
+
+
+def _fp8_tensors(layout: RepositoryLayout) -> dict[str, TensorInfo]:
+    """Dtype and shape of the tensors of an FP8 checkpoint, after checking that it is one, with its scales."""
+    tensors = tensors_of_checkpoint(layout.root)
+    if not any(tensor.dtype in FP8_DTYPES for tensor in tensors.values()):
+        raise ModelFilesError(f"{layout.root}: holds no weight in FP8, as {layout.variant.name} should")
+    problem = problem_of_scales(tensors)
+    if problem is not None:
+        raise ModelFilesError(f"{layout.root}: {problem}")
+    return tensors
 
 
 def load_vae(layout: RepositoryLayout, device: torch.device, dtype: torch.dtype) -> AutoencoderKLWan:
@@ -167,10 +141,10 @@ def _load_text_encoder(layout: RepositoryLayout, device: torch.device, dtype: to
 
 
 def load_scheduler(layout: RepositoryLayout) -> FlowMatchEulerDiscreteScheduler:
-    """The scheduler this network needs, after comparing the repository's own with what can be compared.
+    """The scheduler this network needs, after checking the number of training steps in the repository.
 
     A Wan repository describes the scheduler of its text-to-video pipeline; class and shift differ from what this
-    network is sampled with, the number of training steps must not.
+    network is sampled with, the number of training steps must not differ.
     """
     folder = layout.wan_part("scheduler")
     with _errors_name(layout, folder):
@@ -191,14 +165,14 @@ def weight_files(layout: RepositoryLayout) -> list[Path]:
 
 
 def _refuse_missing(folder: Path, names: Iterable[str]) -> None:
-    """The libraries fill missing parameters with random numbers and a warning."""
+    """Raise for missing parameters, which the libraries fill with random numbers and a warning."""
     missing = sorted(names)
     if missing:
         raise ModelFilesError(f"{folder}: lacks {len(missing)} parameters, the first is {missing[0]}")
 
 
 def _refuse_not_finite(folder: Path, model: torch.nn.Module) -> None:
-    """Such weights give a clip that is black, or nearly right; the libraries do not look."""
+    """Raise for NaN and infinity, which make a clip black or nearly right; the libraries do not check."""
     for name, parameter in model.named_parameters():
         if not is_finite(parameter):
             raise ModelFilesError(f"{folder}: {name} holds values that are not finite (NaN or infinity)")
@@ -206,7 +180,7 @@ def _refuse_not_finite(folder: Path, model: torch.nn.Module) -> None:
 
 @contextmanager
 def _errors_name(layout: RepositoryLayout, folder: Path) -> Iterator[None]:
-    """Turn the libraries' many errors about one folder into one that says what to do."""
+    """Turn the many errors of the libraries about one folder into one that names the command that mends it."""
     command = mending_command(layout.variant, "wan_resources", [])
     if not folder.is_dir():
         raise ModelFilesError(f"{folder}: the folder is missing; to mend it: `{command}`")

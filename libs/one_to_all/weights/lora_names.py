@@ -1,6 +1,6 @@
-"""What the tensors of a LoRA file are called, and which module of the network each of them is for. Light: no torch.
+"""Names of the tensors in a LoRA file, and the module of the network that each of them is for. Light: no torch.
 
-Three families of names are understood, with or without prefixes:
+Three families of names are known, with or without prefixes:
 
 - diffusers and peft: ``transformer.blocks.0.attn1.to_q.<part>``, also ``base_model.model.`` or no prefix
 - Wan2.1's own: ``diffusion_model.blocks.0.self_attn.q.<part>``, also ``pipe.dit.`` or no prefix
@@ -9,15 +9,13 @@ Three families of names are understood, with or without prefixes:
 ``<part>`` is of a LoRA (``lora_A``/``lora_B`` or ``lora_down``/``lora_up`` with ``.weight``, with or without the name
 of an adapter), of a LoKr (``lokr_w1`` …) or of a LoHa (``hada_w1_a`` …); or ``alpha``; or a whole difference: ``diff``
 of a weight, ``diff_b`` of a bias, ``diff_m`` of a modulation table.
-
-What does not belong here: reading and adding the tensors (``lora``).
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-Part = Literal[
+LoraPart = Literal[
     "down",
     "up",
     "alpha",
@@ -51,7 +49,7 @@ _FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_unet_", "lycoris_"
 
 _LONGEST_NAME = 1000
 _ADAPTER = r"(?:\.(?!lora_)[^.]+)?"  # peft's name of it, "default" where people name none
-_PARTS: tuple[tuple[str, Part], ...] = (
+_PARTS: tuple[tuple[str, LoraPart], ...] = (
     (rf"(?:\.lora_A|\.lora_down|[._]lora\.down){_ADAPTER}\.weight", "down"),
     (rf"(?:\.lora_B|\.lora_up|[._]lora\.up){_ADAPTER}\.weight", "up"),
     (rf"(?:\.lora_B|\.lora_up|[._]lora\.up){_ADAPTER}\.bias", "up bias"),
@@ -106,33 +104,37 @@ _SHORT_NAMES = ((r"^(.*\.attn[12]\.to_out)\.0$", r"\1"),)
 
 
 class LoraTensor(NamedTuple):
-    """One tensor of a file: what it is a part of, and which part."""
+    """One tensor of a file: its target and which part of the delta it is.
 
-    owner: str
-    """A module of the network, or a parameter that belongs to no smaller module (``scale_shift_table``)."""
-    part: Part
+    Attributes:
+        target: a module of the network, or a parameter that belongs to no smaller module (``scale_shift_table``).
+        part: of the target's delta.
+    """
+
+    target: str
+    part: LoraPart
 
 
-def owners_of(parameters: Iterable[str]) -> set[str]:
-    """What can be changed: modules that hold a weight or a bias, and parameters that are called otherwise."""
+def targets_of(parameters: Iterable[str]) -> set[str]:
+    """Everything a LoRA can change: modules that hold a weight or a bias, and parameters with other names."""
     return {re.sub(r"\.(weight|bias)$", "", name) for name in parameters}
 
 
-def understand_names(names: Iterable[str], owners: set[str]) -> tuple[dict[str, LoraTensor], list[str]]:
-    """Name in the file -> what it is, and the names that say nothing to this network, sorted.
+def match_names(names: Iterable[str], targets: set[str]) -> tuple[dict[str, LoraTensor], list[str]]:
+    """Match tensor names to ``targets``; also return the names that match none, sorted.
 
     Args:
         names: of the tensors of a file.
-        owners: see :func:`owners_of`.
+        targets: see :func:`targets_of`.
     """
-    aliases = _aliases(owners)
+    aliases = _aliases(targets)
     known, unknown = {}, []
     for name in names:
         if len(name) > _LONGEST_NAME:
             unknown.append(name)
             continue
-        names_of_owner, part = _split(name)
-        found = None if part is None else _find(names_of_owner, aliases)
+        names_of_target, part = _split(name)
+        found = None if part is None else _find(names_of_target, aliases)
         if found is None or part is None:
             unknown.append(name)
         else:
@@ -140,14 +142,14 @@ def understand_names(names: Iterable[str], owners: set[str]) -> tuple[dict[str, 
     return known, sorted(unknown)
 
 
-def kind_of_other_file(names: Iterable[str]) -> str | None:
-    """What these names that are not understood say of their file, as the end of a sentence; None if nothing known."""
+def describe_other_file(names: Iterable[str]) -> str | None:
+    """What unmatched names say about their file, as the end of a sentence; None if they are unknown."""
     shown = list(names)
     return next((kind for pattern, kind in _OTHER_METHODS if any(pattern.search(name) for name in shown)), None)
 
 
-def _split(name: str) -> tuple[list[str], Part | None]:
-    """The names its module may have in the file, and which part of it this is."""
+def _split(name: str) -> tuple[list[str], LoraPart | None]:
+    """The names its target may have in the file, and the part; None for an unknown ending."""
     if name.endswith(_MODULATION_END):
         return [name.removesuffix(_MODULATION_END) + end for end in _MODULATIONS], "weight difference"
     for pattern, part in _PATTERNS:
@@ -156,17 +158,17 @@ def _split(name: str) -> tuple[list[str], Part | None]:
     return [name], None
 
 
-def _aliases(owners: set[str]) -> dict[str, str]:
-    aliases = {owner: owner for owner in owners}
-    for owner in owners:
+def _aliases(targets: set[str]) -> dict[str, str]:
+    aliases = {target: target for target in targets}
+    for target in targets:
         for pattern, replacement in (*_WAN_NAMES, *_SHORT_NAMES):
-            if re.search(pattern, owner):
-                aliases[re.sub(pattern, replacement, owner)] = owner
-    return aliases | {alias.replace(".", "_"): owner for alias, owner in aliases.items() if "." in alias}
+            if re.search(pattern, target):
+                aliases[re.sub(pattern, replacement, target)] = target
+    return aliases | {alias.replace(".", "_"): target for alias, target in aliases.items() if "." in alias}
 
 
 def _find(names: Iterable[str], aliases: Mapping[str, str]) -> str | None:
-    return next((owner for name in names if (owner := _find_one(name, aliases)) is not None), None)
+    return next((target for name in names if (target := _find_one(name, aliases)) is not None), None)
 
 
 def _find_one(name: str, aliases: Mapping[str, str]) -> str | None:

@@ -1,12 +1,11 @@
-"""Tensors from the files they are stored in to the device, at the speed of the disk.
+"""Reading tensors from their files onto the device, at the speed of the disk.
 
-Several threads each read the next few megabytes: into the tensor itself where it lies in this machine's memory in the
-dtype of the file, else through a small buffer (page-locked for a CUDA device) from which it is copied, or converted on
-the device, while the next piece is read. So neither a whole file nor a second copy of a tensor is ever held, and pages
-of a file are not mapped: page faults made mapped files several times slower (``docs/benchmarks.md``).
+Several threads each read the next few megabytes: into the tensor itself if it is in host memory in the dtype of the
+file, else through a small buffer (page-locked for a CUDA device) from which it is copied, or converted on the device,
+while the next piece is read. So neither a whole file nor a second copy of a tensor is ever in memory. Files are not
+mapped: page faults made mapped files several times slower (``docs/benchmarks.md``).
 
-What does not belong here: which tensors a model needs (``checkpoint``), what a header says
-(``libs.model_repo.files.safetensors_header``).
+See ``checkpoint`` for which tensors a model needs.
 """
 
 import os
@@ -23,13 +22,13 @@ import torch
 
 from libs.errors import ModelFilesError
 from libs.model_repo.files.safetensors_header import StoredTensor
-from libs.one_to_all.network.finite import is_finite, may_not_be_finite
+from libs.one_to_all.finite import is_finite, may_not_be_finite
 
 READERS = 4
-"""Threads: enough that the disk always has a request while others copy and check."""
+"""Threads that read: enough that the disk always has a request while others copy and check."""
 PIECE_BYTES = 8 * 2**20
 _BUFFERS = 2
-"""Per thread: one is read into while the device copies the other."""
+"""Buffers per thread: one is filled while the device copies the other."""
 
 _TORCH_DTYPES = {
     "BOOL": torch.bool,
@@ -52,7 +51,7 @@ _TORCH_DTYPES = {
 
 @dataclass(frozen=True)
 class WeightSource:
-    """One tensor to read: its name, where it is stored, and the dtype it shall have."""
+    """A tensor to read: its name, where it is stored, and the dtype it should have."""
 
     name: str
     path: Path
@@ -61,7 +60,7 @@ class WeightSource:
 
     @property
     def stored_dtype(self) -> torch.dtype:
-        """In the file."""
+        """The dtype in the file."""
         return _TORCH_DTYPES[self.stored.info.dtype]
 
 
@@ -82,9 +81,9 @@ class _Piece(NamedTuple):
 
 
 def read_weights(sources: Sequence[WeightSource], device: torch.device) -> dict[str, torch.Tensor]:
-    """Name -> tensor on ``device``, all of them checked to be finite.
+    """Read all ``sources`` to ``device``, by name, and check that their values are finite.
 
-    Peak memory of this machine beside the tensors: 8 MB (with CUDA 16 MB, page-locked) for each of 4 threads.
+    Peak host memory beside the tensors: 8 MB (with CUDA 16 MB, page-locked) for each of 4 threads.
 
     Raises:
         ModelFilesError: a file ends too early or cannot be read, a tensor is not floating point or holds NaN or
@@ -97,7 +96,7 @@ def read_weights(sources: Sequence[WeightSource], device: torch.device) -> dict[
     results = {
         source.name: torch.empty(source.stored.info.shape, dtype=source.dtype, device=device) for source in sources
     }
-    pieces = _Shared(_pieces(sources))
+    pieces = _PieceQueue(_pieces(sources))
     with ExitStack() as stack:
         files = {path: _open(path, stack) for path in {source.path for source in sources}}
         readers = [_Reader(files, results, device) for _ in range(READERS)]
@@ -112,9 +111,9 @@ def read_weights(sources: Sequence[WeightSource], device: torch.device) -> dict[
 
 
 def _pieces(sources: Iterable[WeightSource]) -> Iterator[_Piece]:
-    """One of each file in turn, those of a file in the order in which they lie there.
+    """Pieces of all files in turn, those of one file in the order of their bytes.
 
-    So the threads read different files: several that jump about in one file disturb the system's reading ahead.
+    So the threads read different files: several threads in one file disturb the read-ahead of the system.
     """
     by_file: dict[Path, list[WeightSource]] = {}
     for source in sorted(sources, key=lambda source: (source.path, source.stored.first)):
@@ -137,8 +136,8 @@ def _open(path: Path, stack: ExitStack) -> int:
     return descriptor
 
 
-class _Shared:
-    """An iterator for several threads; after :meth:`stop` it gives nothing more."""
+class _PieceQueue:
+    """An iterator for several threads, which :meth:`stop` ends."""
 
     def __init__(self, pieces: Iterator[_Piece]) -> None:
         self._pieces = pieces
@@ -157,7 +156,7 @@ class _Shared:
 
 
 class _Reader:
-    """One thread's share: buffers, and with CUDA a stream on which copies and checks are queued."""
+    """One thread: its buffers, and with CUDA a stream on which copies and checks are queued."""
 
     def __init__(self, files: Mapping[Path, int], results: Mapping[str, torch.Tensor], device: torch.device) -> None:
         self._files = files
@@ -172,8 +171,8 @@ class _Reader:
             self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still use what was freed there
             self._copied = [torch.cuda.Event() for _ in range(_BUFFERS)]
 
-    def read_all(self, pieces: _Shared) -> None:
-        """Read pieces until none is left; an error ends the other threads, too."""
+    def read_all(self, pieces: _PieceQueue) -> None:
+        """Read pieces until none is left; an error also ends the other threads."""
         stream: AbstractContextManager[object] = (
             nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
         )
@@ -189,7 +188,7 @@ class _Reader:
                 self._stream.synchronize()
 
     def suspects(self) -> set[str]:
-        """Names of tensors of which this thread saw a piece that may not be finite."""
+        """Names of the tensors whose pieces, read by this thread, may not be finite."""
         if not self._checks:
             return set()
         answers = torch.stack([check for _, check in self._checks]).tolist()
@@ -218,7 +217,7 @@ class _Reader:
         return self._buffers[slot]
 
     def _fill(self, target: torch.Tensor, piece: _Piece) -> None:
-        """Read the piece's bytes into ``target``, uint8 in this machine's memory."""
+        """Read the bytes of ``piece`` into ``target``, uint8 in host memory."""
         path = piece.source.path
         rest, offset = target.numpy().data, piece.offset
         while rest:

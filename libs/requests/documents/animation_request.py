@@ -19,7 +19,7 @@ from libs.errors import InputError
 from libs.messages.printable import printable
 from libs.messages.validation import place_of, shown, what_was_expected
 from libs.model_repo.variants import VARIANTS, get_variant
-from libs.one_to_all.network.approximation import Quality
+from libs.one_to_all.sampling.approximation import Quality
 from libs.requests.documents.core_yaml import UnclearNumber
 from libs.requests.documents.document import load_document
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from libs.one_to_all.parallel.plan import ParallelPlan
+from libs.one_to_all.parallel import ParallelPlan
 from libs.settings import Settings
 from orchestration.fleet.gpus.gpu_check import NO_CUDA, GpuCheck, UsedGpus
 from orchestration.fleet.run_coordinator import CPU_QUEUE

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from libs.errors import SettingsError
+from libs.one_to_all.parallel import ParallelPlan
 from libs.one_to_all.parallel.plan import SETTING as PARALLEL_SETTING
-from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.settings import Settings
 
 HOST = "127.0.0.1"

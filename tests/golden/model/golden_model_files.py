@@ -19,7 +19,7 @@ from golden_folders import COMMITTED_FOLDER
 from safetensors.torch import load_file
 
 from libs.model_repo.variants import NetworkConfig
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 
 
 @dataclass(frozen=True)

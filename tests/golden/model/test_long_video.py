@@ -29,9 +29,8 @@ from libs.one_to_all.events import AnimationInputs, ChunkStarted, FramesReady
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.sampling.chunk_plan import ChunkLengths, plan_chunks
 from libs.one_to_all.sampling.denoise import draw_noise
-from libs.one_to_all.sampling.pixels import signed_from_uint8
 from libs.one_to_all.sampling.schedule import build_scheduler
-from libs.one_to_all.sampling.vae import encode_latents
+from libs.one_to_all.sampling.vae import encode_latents, signed_from_uint8
 from libs.one_to_all.weights.loading import LoadedNetworks
 
 TIGHT_SHARE, CHAINED_CLIP_SHARE, CHAINED_CHUNK_SHARE = 1e-4, 5e-4, 1e-3

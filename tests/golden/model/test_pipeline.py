@@ -5,11 +5,10 @@ import torch
 from golden_folders import golden_cases
 from golden_model_files import bound, largest_difference, named_cases, tensors, transformer_of_weights, vae_of_weights
 
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkTask, ClipConditions, denoise, draw_noise
 from libs.one_to_all.sampling.guidance import plan_guidance
-from libs.one_to_all.sampling.pixels import mask_from_uint8, signed_from_uint8
 from libs.one_to_all.sampling.schedule import build_scheduler
-from libs.one_to_all.sampling.vae import decode_latents, encode_latents
+from libs.one_to_all.sampling.vae import decode_latents, encode_latents, mask_from_uint8, signed_from_uint8
 
 CPU = torch.device("cpu")
 
@@ -61,9 +60,8 @@ def test_pipeline(case, record_case):
     passes: list[torch.Tensor] = []
     hook = transformer.register_forward_hook(lambda _module, _inputs, output: passes.append(output[0]))
     try:
-        steps = list(
-            denoise(transformer, build_scheduler(), guidance, clip, chunk, noise, arguments["num_inference_steps"])
-        )
+        task = ChunkTask(guidance, clip, chunk, noise, arguments["num_inference_steps"])
+        steps = list(denoise(transformer, build_scheduler(), task))
     finally:
         hook.remove()
     video = decode_latents(vae, steps[-1].latents)

@@ -9,8 +9,8 @@ from golden_model_files import GoldenCase, index_files, index_name, named_cases,
 from libs.errors import InputError
 from libs.one_to_all.sampling.chunk_plan import ChunkLengths, plan_chunks
 from libs.one_to_all.sampling.guidance import plan_guidance
+from libs.one_to_all.sampling.prompts import clean_prompt
 from libs.one_to_all.sampling.schedule import build_scheduler
-from libs.one_to_all.sampling.text import clean_prompt
 
 
 def _schedules(folder):

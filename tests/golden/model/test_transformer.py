@@ -19,7 +19,7 @@ from golden_model_files import (
     whole_files,
 )
 
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 
 FORWARDS = named_cases("weights_file", "config")
 

@@ -6,7 +6,7 @@ import torch
 from pose_vectors import difference, pose_cases
 
 from libs.errors import MediaError
-from libs.one_to_all.sampling.pixels import signed_from_uint8, uint8_from_signed
+from libs.one_to_all.sampling.vae import signed_from_uint8, uint8_from_signed
 from libs.pose.fitting.framing import resize_crop, target_size
 
 

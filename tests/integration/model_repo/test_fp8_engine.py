@@ -9,7 +9,7 @@ import torch
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.operations.quantize import quantize_checkpoint
 from libs.model_repo.verification.lock import lock_repository
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.weights.fp8 import Fp8Linear
 from libs.one_to_all.weights.loading import load_transformer
 from libs.sandbox.repository import write_sandbox_repository

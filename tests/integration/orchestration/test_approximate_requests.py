@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from libs.model_repo.layout import layout_of
-from libs.one_to_all.network.approximation import QUALITIES
+from libs.one_to_all.sampling.approximation import QUALITIES
 from libs.provenance.clip_tag import read_origin
 from libs.provenance.trace import LinkState, trace_request
 from libs.settings import Settings

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from libs.one_to_all import engine_cache as warm
+from libs.one_to_all.engine_cache import ENGINES
 from tests.integration.orchestration.small_requests import metadata_of, submit_small, write_small_media
 
 
@@ -19,7 +19,7 @@ def test_a_run_follows_the_plan_that_the_setting_names(
     try:
         assert world.animate("tiled", review=False).success
     finally:
-        warm.release_engines()
+        ENGINES.clear()
 
     name = "sandbox: transformer offloaded, text encoder on the host, VAE in tiles"
     shown = metadata_of(world, "animation", "tiled")["memory plan"]

@@ -13,8 +13,8 @@ import torch
 
 from libs.model_repo.layout import layout_of
 from libs.one_to_all import engine as engine_module
-from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import ENGINES, EngineSpec
 from libs.settings import load_settings
 from libs.stages.quality import ClipQuality
 from tests.integration.orchestration.small_requests import (
@@ -56,7 +56,7 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallGPU]:
     def draw_or_refuse(shape: tuple[int, ...], *arguments: Any) -> torch.Tensor:
         noise = draw_noise(shape, *arguments)
         gpu.allocations.append(shape[2])
-        crowded = len(warm._kept) > gpu.models
+        crowded = len(ENGINES.engines) > gpu.models
         if crowded or (shape[2] > gpu.latent_frames and len(gpu.allocations) > gpu.refuse_from):
             gpu.held.append(weakref.ref(noise))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -69,7 +69,7 @@ def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallGPU]:
     monkeypatch.setattr(engine_module, "draw_noise", draw_or_refuse)
     monkeypatch.setattr(AnimationEngine, "release_memory", release)
     yield gpu
-    warm.release_engines()
+    ENGINES.clear()
     gc.collect()
 
 
@@ -123,14 +123,14 @@ def test_other_models_that_stay_loaded_make_room_before_the_second_attempt(
     """Their memory is what a clip of one short chunk lacks: smaller chunks would not help it."""
     layout = layout_of("sandbox", load_settings())
     idle = replace(layout, variant=replace(layout.variant, name="idle"))
-    warm.warm_engine(idle, "cpu")
+    ENGINES.get_or_load(EngineSpec(idle, "cpu"))
     small_gpu.models = 1
     submit_small(world, write_small_media(tmp_path / "media", 5), "crowded")
 
     assert world.animate("crowded", review=False).success
 
     assert small_gpu.allocations == [2, 2], "one attempt beside the other model, one without it"
-    assert [variant for variant, _ in warm._kept] == ["sandbox"]
+    assert [key.name for key in ENGINES.engines] == ["sandbox"]
     assert "does not fit" in summary_of(world, "crowded")["out_of_memory"]
     assert summary_of(world, "crowded")["chunk_length"] == 81, "the chunks are those of an undisturbed run"
 

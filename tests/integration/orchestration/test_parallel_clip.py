@@ -10,7 +10,8 @@ import psutil
 import pytest
 import torch
 
-from libs.one_to_all import engine_cache as warm
+from libs.one_to_all.engine_cache import ENGINES
+from libs.one_to_all.parallel.engine import ParallelEngine
 from tests.integration.orchestration.small_requests import clip_of, metadata_of, submit_small, write_small_media
 
 
@@ -19,9 +20,9 @@ def _one_thread() -> Iterator[None]:
     """A CPU's sums depend on the number of threads, which the ranks divide."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    warm.release_engines()
+    ENGINES.clear()
     yield
-    warm.release_engines()
+    ENGINES.clear()
     torch.set_num_threads(threads)
 
 
@@ -41,9 +42,10 @@ def test_two_processes_make_the_clip_of_one(world: Any, tmp_path: Path, monkeypa
     provenance = json.loads(world.artifact("animation", "together").path("provenance.json").read_text())
     assert provenance["run"]["device"] == "cpu, guidance:2"
 
-    (engine,) = (kept.engine for kept in warm._kept.values())
+    (engine,) = ENGINES.engines.values()
+    assert isinstance(engine, ParallelEngine)
     process_ids = engine.ranks.process_ids
     assert all(psutil.pid_exists(pid) for pid in process_ids)
     del engine
-    warm.release_engines()
+    ENGINES.clear()
     assert not any(psutil.pid_exists(pid) for pid in process_ids)

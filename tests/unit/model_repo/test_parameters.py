@@ -32,7 +32,7 @@ def test_equals_the_reference_state_dict(variant: str, file: str) -> None:
 def test_equals_the_real_class_of_the_sandbox() -> None:
     import torch
 
-    from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+    from libs.one_to_all.network import OneToAllTransformer3DModel
 
     network = get_variant("sandbox").network
     with torch.device("meta"):

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.operations.quantize import quantize_weight
 from libs.model_repo.variants import get_variant
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import EngineCache
 from libs.one_to_all.events import AnimationInputs
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.weights.fp8 import hold_weights_in_fp8
 from libs.settings import Settings
 
@@ -159,6 +160,14 @@ def own_repository(repository: RepositoryLayout, tmp_path: Path) -> RepositoryLa
 @pytest.fixture(scope="session")
 def engine(repository: RepositoryLayout) -> AnimationEngine:
     return AnimationEngine.load(repository, "cpu")
+
+
+@pytest.fixture
+def cache() -> Iterator[EngineCache]:
+    """An engine cache of this test, empty at first."""
+    cache = EngineCache()
+    yield cache
+    cache.clear()
 
 
 @pytest.fixture

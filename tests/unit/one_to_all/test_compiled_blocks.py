@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from libs.one_to_all.compilation import apply_speed
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise, draw_noise
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkTask, ClipConditions, denoise, draw_noise
 from libs.one_to_all.sampling.guidance import Guidance, plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import SpeedOptions
@@ -36,7 +36,7 @@ def _latents(transformer, guidance: Guidance) -> torch.Tensor:
     )
     chunk = ChunkConditions(_random(1, 3, FRAMES, SIZE, SIZE), _random(1, 16, 2, LATENT, LATENT))
     noise = draw_noise((1, 16, 3, LATENT, LATENT), 42, CPU, torch.float32)
-    *_, last = denoise(transformer, build_scheduler(), guidance, clip, chunk, noise, 2)
+    *_, last = denoise(transformer, build_scheduler(), ChunkTask(guidance, clip, chunk, noise, 2))
     return last.latents
 
 

@@ -19,15 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from libs.model_repo.files.parameters import TensorInfo, is_quantized, scale_name
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import StepFinished
-from libs.one_to_all.network.approximation import EXACT, Approximation
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.approximation import EXACT, Approximation
 from libs.one_to_all.sampling.chunk_plan import Chunk
-from libs.one_to_all.sampling.text import PromptEncoder
-from libs.one_to_all.weights.fp8 import Fp8Linear, hold_weights_in_fp8
-from libs.one_to_all.weights.fp8_products import scaled_linear
+from libs.one_to_all.sampling.prompts import PromptEncoder
+from libs.one_to_all.weights.fp8 import Fp8Linear, hold_weights_in_fp8, scaled_linear
 from libs.one_to_all.weights.loading import LoadedNetworks
-from libs.one_to_all.weights.lora_changes import Change
+from libs.one_to_all.weights.lora import LoraDelta
 
 CUDA = torch.device("cuda:0")
 CHUNK = Chunk(0, 0, 5)
@@ -195,9 +194,9 @@ def test_fp8_products_want_rows_side_by_side(fake) -> None:
 
 def test_a_lora_meets_weights_on_the_device(fake) -> None:
     weight = torch.empty(32, 16, device=CUDA, dtype=torch.bfloat16)
-    change = Change({"down": torch.empty(4, 16), "up": torch.empty(32, 4), "up bias": torch.empty(32)}, 0.5)
-    assert change.of_weight(weight.shape, weight.device).device == CUDA
-    assert change.of_bias(weight.device).device == CUDA
+    delta = LoraDelta({"down": torch.empty(4, 16), "up": torch.empty(32, 4), "up bias": torch.empty(32)}, 0.5)
+    assert delta.weight_delta(weight.shape, weight.device).device == CUDA
+    assert delta.bias_delta(weight.device).device == CUDA
 
 
 def test_a_tensor_left_on_the_host_is_found(engine, make_inputs, monkeypatch) -> None:

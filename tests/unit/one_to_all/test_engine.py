@@ -8,6 +8,9 @@ from libs.errors import DeviceError, DeviceOutOfMemoryError, InputError
 from libs.one_to_all import engine as engine_module
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import ChunkStarted, FramesReady, StepFinished
+from libs.one_to_all.memory.choice import PlanRequest, choose_plan
+from libs.one_to_all.memory.options import MemoryOptions
+from libs.one_to_all.memory.plan import DeviceBudget, MemoryBudget
 from libs.one_to_all.options import SamplingOptions
 from libs.one_to_all.sampling.chunk_plan import ChunkLengths
 from libs.one_to_all.weights.loading import LoadedNetworks
@@ -173,8 +176,9 @@ def test_impossible_options_are_named(changes, message):
 
 def test_dropping_the_text_encoder_changes_no_bit(repository, engine, make_inputs):
     inputs = make_inputs(9)
-    dropping = AnimationEngine.load(repository, "cpu")
-    dropping.drop_text_encoder = True
+    request = PlanRequest(repository, torch.float32, MemoryOptions(keyword="drop-text-encoder"))
+    plan = choose_plan(request, MemoryBudget((DeviceBudget("cpu", 0),)))
+    dropping = AnimationEngine.load(repository, "cpu", plan=plan)
     prompts = dropping.networks.prompt_encoder
     for prompt in ("a dancer", "another dancer"):  # for the second it is loaded again
         options = _options(num_inference_steps=1, prompt=prompt)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.one_to_all.network.finite import is_finite, may_not_be_finite
+from libs.one_to_all.finite import is_finite, may_not_be_finite
 
 FP8 = [torch.float8_e4m3fn, torch.float8_e5m2]
 PLAIN = [torch.bfloat16, torch.float16, torch.float32, torch.float64]

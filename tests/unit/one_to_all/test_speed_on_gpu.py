@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from libs.one_to_all.compilation import apply_speed
-from libs.one_to_all.network.attention_backends import candidates, probe_attention
+from libs.one_to_all.network import candidates, probe_attention
 from libs.one_to_all.speed_options import SpeedOptions
-from libs.one_to_all.weights.fp8_products import quantize_rows, scaled_linear, why_not_in_fp8
+from libs.one_to_all.weights.fp8 import quantize_rows, scaled_linear, why_not_in_fp8
 
 DEVICE, DTYPE = torch.device("cuda:0"), torch.bfloat16
 _LARGEST_DIFFERENCE = 0.02

@@ -136,7 +136,7 @@ def test_looking_ahead_is_bounded(frames):
     resized.close()
 
 
-def test_no_frames(networks):
+def test_a_clip_without_frames_is_refused(networks):
     with pytest.raises(PoseError, match="driver: there are no frames"):
         _estimator(networks).estimate([], subject="driver")
 

@@ -22,7 +22,7 @@ def test_a_detection_or_a_sure_joint_is_enough(figure, score, detected):
     require_person(figure(frames=2, score=score, detected=detected), "driver")
 
 
-def test_no_frames(figure):
+def test_a_clip_without_frames_is_refused(figure):
     with pytest.raises(PoseError, match="no frames"):
         require_person(figure(frames=2)[:0], "driver")
 

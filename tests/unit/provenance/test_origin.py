@@ -15,8 +15,8 @@ from libs.command_line.trace import request_document
 from libs.errors import InputError
 from libs.media.video.writer import VideoWriter
 from libs.model_repo.verification.lock import LockedFile, RepositoryLock
-from libs.one_to_all.network.approximation import QUALITIES
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.sampling.approximation import QUALITIES
 from libs.one_to_all.sampling.chunk_plan import SMALLER_CHUNK_LENGTHS
 from libs.provenance.clip_tag import TAG, clip_tags, read_origin
 from libs.provenance.environment import code_state, library_versions

@@ -16,7 +16,7 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import get_variant
 from libs.model_repo.verification.lock import lock_path, lock_repository
 from libs.model_repo.verification.verify import verify_repository
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
 from libs.sandbox.repository import write_sandbox_repository
 
 MAXIMUM_BYTES = 60_000_000

@@ -1,7 +1,4 @@
-"""Program: what ranks compute together against what one process computes; ``test_shared_denoising`` runs it.
-
-All cases are computed by networks on the device, by such whose blocks (main, control, reference) stay on the host, and
-with the leader's back on the device.
+"""Program: what ranks compute together against what one process computes; ``test_parallel_denoising`` runs it.
 
 One process imports the libraries and computes the reference, then forks the ranks of every plan: that takes a fraction
 of starting each of them anew. Prints one JSON object per plan.
@@ -10,7 +7,6 @@ of starting each of them anew. Prints one JSON object per plan.
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,30 +15,18 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from libs.model_repo.variants import get_variant
-from libs.one_to_all.memory.activation_estimate import WorkShare
-from libs.one_to_all.memory.placement import TransformerPlacement
-from libs.one_to_all.memory.plan import plan_memory
-from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
+from libs.one_to_all.network import OneToAllTransformer3DModel
+from libs.one_to_all.parallel.denoising import ParallelDenoising
 from libs.one_to_all.parallel.messages import LEADER, RankSetup
 from libs.one_to_all.parallel.plan import ParallelPlan
 from libs.one_to_all.parallel.rank_process import join_ranks
-from libs.one_to_all.parallel.shared_denoising import SharedDenoising
-from libs.one_to_all.parallel.shared_passes import SharedPasses
-from libs.one_to_all.parallel.shared_tokens import SharedTokens
-from libs.one_to_all.sampling.denoise import ChunkConditions, ClipConditions, denoise
+from libs.one_to_all.sampling.denoise import ChunkConditions, ChunkTask, ClipConditions, denoise
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.one_to_all.sampling.schedule import build_scheduler
 from libs.one_to_all.speed_options import DEFAULT_SPEED
-from libs.settings.values import MemoryPlanName
 
 CPU = torch.device("cpu")
 STEPS = 2
-PLACEMENTS: dict[str, Callable[[int], bool]] = {
-    "resident": lambda rank: False,
-    "offloaded": lambda rank: True,
-    "all but the leader offloaded": lambda rank: rank > 0,
-}
-"""Which ranks keep their blocks on the host."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +60,8 @@ def network(heads: int) -> OneToAllTransformer3DModel:
     return transformer
 
 
-def conditions(case: Case) -> tuple[ClipConditions, ChunkConditions, torch.Tensor]:
-    """Clip, chunk and noise."""
+def chunk_task(case: Case) -> ChunkTask:
+    """One chunk of random conditions."""
     generator = torch.Generator().manual_seed(1)
     size = (case.height, case.width)
     pixels = (case.height * 8, case.width * 8)
@@ -90,56 +74,38 @@ def conditions(case: Case) -> tuple[ClipConditions, ChunkConditions, torch.Tenso
     )
     known = random(1, 16, 2, *size) if case.known else None
     chunk = ChunkConditions(random(1, 3, 4 * case.frames - 3, *pixels), known)
-    return clip, chunk, random(1, 16, case.frames, *size)
+    return ChunkTask(plan_guidance(*case.guidance), clip, chunk, random(1, 16, case.frames, *size), STEPS)
 
 
 def alone(transformer: OneToAllTransformer3DModel, case: Case) -> list[torch.Tensor]:
     """Latents after each step, made by one process."""
-    clip, chunk, noise = conditions(case)
-    steps = denoise(transformer, build_scheduler(), plan_guidance(*case.guidance), clip, chunk, noise, STEPS)
-    return [step.latents for step in steps]
+    return [step.latents for step in denoise(transformer, build_scheduler(), chunk_task(case))]
 
 
 def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: list[list[torch.Tensor]]) -> None:
-    """One rank: all cases in each placement, the first one once more before, stopped after one step."""
+    """One rank: all cases, and before them the first one once more, stopped after one step."""
     transformer, scheduler = network(heads), build_scheduler()
     setup = RankSetup(rank, plan, None, "cpu", "float32", None, DEFAULT_SPEED, 1, Path(folder) / "store")  # type: ignore[arg-type]
     mesh = join_ranks(setup, CPU)
-    shared = SharedDenoising(
-        CPU,
-        SharedPasses(mesh.get_group("guidance")) if plan.guidance > 1 else None,
-        SharedTokens(transformer, mesh) if plan.context > 1 else None,
-    )
-    placement = TransformerPlacement(transformer, CPU)
+    shared = ParallelDenoising.on_mesh(mesh, transformer, CPU)
     tokens: list[int] = []  # of every pass on this rank
     transformer.blocks[1].attn1.to_q.register_forward_hook(lambda *call: tokens.append(call[-1].shape[1]))
 
     if rank == LEADER:
-        clip, chunk, noise = conditions(CASES[0])
-        stopped = shared.lead(transformer, scheduler, plan_guidance(*CASES[0].guidance), clip, chunk, noise, STEPS)
+        stopped = shared.lead(transformer, scheduler, chunk_task(CASES[0]))
         next(stopped)
         stopped.close()
     else:
         shared.follow(transformer, scheduler)
-    differences: dict[str, list[float]] = {}
-    resident_tokens: list[int] = []
-    for name, offloads in PLACEMENTS.items():
-        share = WorkShare(leads=rank == LEADER)
-        keyword: MemoryPlanName = "offload" if offloads(rank) else "resident"
-        placement.follow(plan_memory(0, get_variant("sandbox"), 32, 32, 9, keyword=keyword, share=share))
-        assert bool(placement.moving) == offloads(rank)
-        differences[name] = []
-        for case, latents in zip(CASES, expected, strict=True):
-            if rank != LEADER:
-                shared.follow(transformer, scheduler)
-                continue
-            clip, chunk, noise = conditions(case)
-            steps = shared.lead(transformer, scheduler, plan_guidance(*case.guidance), clip, chunk, noise, STEPS)
-            made = [step.latents for step in steps]
-            differences[name].append(max((a - b).abs().max().item() for a, b in zip(made, latents, strict=True)))
-        resident_tokens = resident_tokens or list(tokens)
+    differences: list[float] = []
+    for case, latents in zip(CASES, expected, strict=True):
+        if rank != LEADER:
+            shared.follow(transformer, scheduler)
+            continue
+        made = [step.latents for step in shared.lead(transformer, scheduler, chunk_task(case))]
+        differences.append(max((a - b).abs().max().item() for a, b in zip(made, latents, strict=True)))
     gathered: list[list[int]] = [[] for _ in range(plan.ranks)]
-    dist.all_gather_object(gathered, resident_tokens)
+    dist.all_gather_object(gathered, tokens)
     if rank == LEADER:
         print(json.dumps({"plan": str(plan), "differences": differences, "tokens": gathered}), flush=True)
     dist.destroy_process_group()

@@ -1,6 +1,5 @@
 """Real ranks, started as a worker starts them: clips equal those of one process, and no process outlives its use."""
 
-import mmap
 import os
 import signal
 import subprocess
@@ -15,14 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from libs.errors import RankError
-from libs.one_to_all import engine_cache as warm
 from libs.one_to_all.engine import AnimationEngine
+from libs.one_to_all.engine_cache import EngineSpec
 from libs.one_to_all.events import FramesReady, StepFinished
-from libs.one_to_all.memory.offload import block_lists, constant_names_in_blocks
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.parallel.engine import ParallelEngine
 from libs.one_to_all.parallel.plan import ParallelPlan
-from libs.one_to_all.shared_host_memory import can_share_host_memory
 from libs.one_to_all.weights.lora_file import LoraFile
 
 pytestmark = pytest.mark.slow
@@ -104,7 +101,7 @@ def test_a_clip_that_is_left_keeps_the_ranks_warm(parallel, engine, make_inputs,
 
 
 def test_a_killed_rank_ends_all(parallel, make_inputs, make_options):
-    process_ids, folder = parallel.ranks.process_ids, parallel.ranks._folder
+    process_ids, folder = parallel.ranks.process_ids, parallel.ranks.folder
     events = parallel.animate(make_inputs(5, 16, 16), make_options(num_inference_steps=200))
     assert any(isinstance(event, StepFinished) for event in events)
     os.kill(process_ids[1], signal.SIGKILL)
@@ -115,88 +112,36 @@ def test_a_killed_rank_ends_all(parallel, make_inputs, make_options):
     assert not parallel.alive
 
 
-def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_inputs, make_options, tmp_path):
-    """FP8 weights with a LoRA beside them, blocks on the host; then neither. One set of ranks, as one process."""
+def test_memory_plans_and_loras_of_warm_ranks(fp8_repository, one_thread, make_inputs, make_options, tmp_path, cache):
+    """A LoRA beside FP8 weights, the text encoder dropped, on the host, and resident: one set of ranks."""
     inputs, options = make_inputs(5, 16, 16), make_options()
     alone = AnimationEngine.load(fp8_repository, "cpu")
-    weights = alone.networks.transformer.state_dict()
-    in_fp8 = sum(weights[name].nbytes for name in constant_names_in_blocks(alone.networks.transformer))
-    assert 0 < in_fp8 < 0.5 * sum(tensor.nbytes for tensor in weights.values())
     layer = alone.networks.transformer.blocks[1].ffn.net[2]
     factors = {"lora_A": torch.ones(2, layer.in_features), "lora_B": torch.full((layer.out_features, 2), 0.05)}
     path = tmp_path / "distilled.safetensors"
     save_file({f"blocks.1.ffn.net.2.{part}.weight": tensor for part, tensor in factors.items()}, path)
     expected = {}
     for lora in (None, LoraFile(path)):
-        alone.use_lora(lora)
+        alone.set_lora(lora)
         expected[lora] = _frames(alone.animate(inputs, options))
     assert not np.array_equal(*expected.values())
 
-    warm.release_engines()
     process_ids = set()
-    for lora, keyword in ((LoraFile(path), "offload"), (None, "offload"), (LoraFile(path), "resident")):
-        engine, load = warm.warm_engine(
-            fp8_repository,
-            "cpu",
-            lora=lora,
-            parallel=TWO,
-            memory=MemoryOptions(keyword=keyword),
-            clip=ClipSize(16, 16, 5),
-        )
+    for lora, keyword in (
+        (LoraFile(path), "drop-text-encoder"),
+        (None, "text-encoder-on-host"),
+        (LoraFile(path), "resident"),
+    ):
+        spec = EngineSpec(fp8_repository, "cpu", lora=lora, parallel=TWO, memory=MemoryOptions(keyword=keyword))
+        engine, load = cache.get_or_load(spec, ClipSize(16, 16, 5))
         assert load.cold == (not process_ids)
-        assert engine.memory_plan.name.startswith("rank 0: sandbox-fp8: transformer ")
+        assert engine.memory_plan.placement.keyword == keyword
+        assert engine.memory_plan.name.startswith("rank 0: sandbox-fp8: transformer resident, text encoder ")
         np.testing.assert_array_equal(_frames(engine.animate(inputs, options)), expected[lora])
         process_ids.add(tuple(engine.ranks.process_ids))
-        if can_share_host_memory():
-            _assert_one_copy(engine, 0 if keyword == "resident" else in_fp8)
     assert len(process_ids) == 1
     del engine
-    warm.release_engines()
-    _assert_gone(list(*process_ids))
-
-
-def _shared_bytes(process_id: int) -> tuple[int, int]:
-    """Of the ranks' shared memory: what this process has before it, and its part of it if divided among all."""
-    sizes = {"Rss": 0, "Pss": 0}
-    inside = False
-    for line in Path(f"/proc/{process_id}/smaps").read_text().splitlines():
-        name, *words = line.split()
-        if not name.endswith(":"):
-            inside = any(word.startswith("/memfd:one-to-all-blocks") for word in words)
-        elif inside and name[:-1] in sizes:
-            sizes[name[:-1]] += 1024 * int(words[0])
-    return sizes["Rss"], sizes["Pss"]
-
-
-def _assert_one_copy(ranks: ParallelEngine, byte_count: int) -> None:
-    """Both ranks have what they share before them, and it is there once."""
-    (first, first_part), (second, second_part) = map(_shared_bytes, ranks.ranks.process_ids)
-    if byte_count:
-        assert byte_count <= first == second < 1.5 * byte_count  # blocks begin at pages
-        assert byte_count <= first_part + second_part < 1.5 * byte_count
-    else:
-        assert first == second <= 2 * mmap.ALLOCATIONGRANULARITY
-
-
-@pytest.mark.skipif(not can_share_host_memory(), reason="this system has no memory without a file")
-def test_ranks_share_one_copy_of_their_blocks(repository, engine, one_thread, make_inputs, make_options):
-    inputs, options = make_inputs(5, 16, 16), make_options()
-    expected = _frames(engine.animate(inputs, options))
-    blocks = sum(
-        parameter.nbytes
-        for blocks in block_lists(engine.networks.transformer).values()
-        for parameter in blocks.parameters()
-    )
-    process_ids = set()
-    for keyword in ("offload", "resident", "offload-all"):
-        memory = MemoryOptions(keyword=keyword)
-        ranks, _ = warm.warm_engine(repository, "cpu", parallel=TWO, memory=memory, clip=ClipSize(16, 16, 5))
-        np.testing.assert_array_equal(_frames(ranks.animate(inputs, options)), expected, err_msg=keyword)
-        process_ids.add(tuple(ranks.ranks.process_ids))
-        _assert_one_copy(ranks, 0 if keyword == "resident" else blocks)
-    assert len(process_ids) == 1
-    del ranks
-    warm.release_engines()
+    cache.clear()
     _assert_gone(list(*process_ids))
 
 

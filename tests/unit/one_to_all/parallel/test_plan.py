@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.errors import SettingsError
-from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
-from libs.one_to_all.parallel.shares import share_of
+from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan, passes_of_rank
 from libs.one_to_all.sampling.guidance import plan_guidance
 
 
@@ -53,13 +52,13 @@ def test_every_rank_needs_a_head(heads, possible):
 
 @given(st.lists(st.integers(), max_size=7), st.integers(1, 8))
 def test_shares_of_passes_are_even_and_complete(passes, size):
-    shares = [share_of(position, size, passes) for position in range(size)]
+    shares = [passes_of_rank(position, size, passes) for position in range(size)]
     assert [one for share in shares for one in share] == passes
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_two_ranks_put_the_passes_with_the_black_picture_together():
     passes = plan_guidance(2.0, 1.5).passes
-    first, second = (share_of(position, 2, passes) for position in range(2))
+    first, second = (passes_of_rank(position, 2, passes) for position in range(2))
     assert [one.name for one in first] == ["conditional"]
     assert [one.black_image for one in second] == [True, True]

@@ -24,8 +24,8 @@ from libs.one_to_all.parallel.messages import (
     MakeChunk,
     Ready,
     ReleaseMemory,
+    SetLora,
     StopChunk,
-    UseLora,
 )
 from libs.one_to_all.parallel.ranks import Ranks, new_folder
 from libs.one_to_all.sampling.chunk_plan import Chunk
@@ -102,8 +102,8 @@ def test_what_all_are_told_is_done_when_all_are_ready(played):
     leader, other = played.theirs
     leader.send(Ready("torch.bfloat16, weights in FP8"))
     other.send(Ready(""))
-    played.ranks.tell([UseLora(None), UseLora(None)])
-    assert [rank.recv() for rank in (leader, other)] == [UseLora(None)] * 2
+    played.ranks.set_lora(None)
+    assert [rank.recv() for rank in (leader, other)] == [SetLora(None)] * 2
     assert played.ranks.precision == "torch.bfloat16, weights in FP8"
     assert played.ranks.alive
 
@@ -113,7 +113,7 @@ def test_a_rank_that_cannot_do_what_it_is_told_ends_all(played):
     leader.send(Ready(""))
     other.send(Failed("ModelFilesError", "distilled.safetensors: holds no tensors", ""))
     with pytest.raises(ModelFilesError, match=r"rank 1: distilled\.safetensors"):
-        played.ranks.tell([UseLora(None), UseLora(None)])
+        played.ranks.set_lora(None)
     played.assert_nothing_is_left()
 
 
@@ -162,7 +162,7 @@ def test_an_error_of_one_rank_ends_all(played, said, error, message):
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_rank_is_named_rather_than_what_follows_from_it(played, killed):
-    played.ranks._log(killed).write_text("what it printed last")
+    played.ranks.log_file(killed).write_text("what it printed last")
     results = played.ranks.make_chunk(CHUNK)
     played.theirs[1 - killed].send(CONSEQUENCE)
     played.kill(killed)
@@ -214,7 +214,7 @@ def test_an_interrupt_that_leaves_answers_behind_ends_all(played, monkeypatch, d
     monkeypatch.setattr(played.ranks, "_next_message", interrupted)
     with pytest.raises(Interrupted):
         if during == "telling":
-            played.ranks.tell([UseLora(None), UseLora(None)])
+            played.ranks.set_lora(None)
         else:
             results.close()
     played.assert_nothing_is_left()
