@@ -6,33 +6,33 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 
-from libs.one_to_all.network.activation_cache import ForwardMemo, Scope
+from libs.one_to_all.network.activation_cache import ActivationCache, Scope
 from libs.sandbox.training.transformer_start import FROZEN_POSE_STAGES
 
-Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 
-class _GivenPoses(ForwardMemo):
-    """Hands the transformer pose tokens that were made elsewhere; remembers nothing, so that gradients flow."""
+class _GivenPoses(ActivationCache):
+    """Hands the transformer pose tokens that were made elsewhere; keeps nothing, so that gradients flow."""
 
     def __init__(self, pose_tokens: torch.Tensor | None) -> None:
         super().__init__()
         self._pose_tokens = pose_tokens
 
-    def once(
+    def get_or_compute(
         self,
         scope: Scope,  # noqa: ARG002
-        piece: str,
+        name: str,
         inputs: tuple[torch.Tensor, ...],  # noqa: ARG002
-        compute: Callable[[], Piece],
-    ) -> Piece:
+        compute: Callable[[], Result],
+    ) -> Result:
         """The given pose tokens; everything else is computed anew."""
-        if piece == "control tokens" and self._pose_tokens is not None:
+        if name == "control tokens" and self._pose_tokens is not None:
             return self._pose_tokens  # type: ignore[return-value]
         return compute()
 
     def text_keys(self, text: torch.Tensor, num_layers: int) -> None:
-        """Nothing is remembered."""
+        """Nothing is kept."""
 
 
 class _WithoutPadding:
@@ -94,7 +94,7 @@ class TrainingForward:
             unused,
             conditioning_scale=0.0 if tokens is None else 1.0,
             token_replace=token_replace,
-            memo=_GivenPoses(tokens),
+            activations=_GivenPoses(tokens),
             return_dict=False,
         )[0]
         return velocity
