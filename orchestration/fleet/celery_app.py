@@ -3,6 +3,7 @@
 What does not belong here: what a worker does with a run (``run_task``) and how a worker is started (``worker``).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
@@ -77,6 +78,40 @@ def send_run(outbox: Celery, run_id: str, queue: str) -> None:
         retry=True,
         retry_policy=SEND_RETRY_POLICY,
     )
+
+
+def ask_workers(
+    app: Celery,
+    command: str,
+    *,
+    seconds: float,
+    arguments: Mapping[str, Any] | None = None,
+    worker: str | None = None,
+) -> list[dict[str, Any]]:
+    """What workers answer to a remote-control command, each as {name: answer}.
+
+    Args:
+        app: an app of :func:`make_celery_app`.
+        command: one of Celery's own, or of ``worker_panel``.
+        seconds: to wait for answers; with ``worker`` the first one ends it.
+        arguments: of the command.
+        worker: the full name of the only one to ask; all by default.
+
+    Raises:
+        one of ``roll_call.BROKER_ERRORS``: Redis cannot be reached.
+    """
+    # A connection of its own: one that Celery keeps for later breaks when Redis restarts, just when the answer matters.
+    with app.connection_for_write() as connection:
+        answers = app.control.broadcast(
+            command,
+            arguments=dict(arguments or {}),
+            destination=None if worker is None else [worker],
+            reply=True,
+            limit=None if worker is None else 1,
+            timeout=seconds,
+            connection=connection,
+        )
+    return answers or []
 
 
 def require_redis_url(settings: Settings) -> str:

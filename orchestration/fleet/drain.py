@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from celery import Celery
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import make_celery_app, require_redis_url
+from orchestration.fleet.celery_app import ask_workers, make_celery_app, require_redis_url
 from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.worker_list import worker_states
 from orchestration.fleet.worker_panel import DRAIN
@@ -31,17 +31,7 @@ def full_name(name: str, workers: Sequence[str]) -> str | None:
 
 def ask_to_drain(app: Celery, worker: str, *, stay: bool) -> bool:
     """True once the worker has understood."""
-    with app.connection_for_write() as connection:
-        answers = app.control.broadcast(
-            DRAIN,
-            arguments={"stay": stay},
-            destination=[worker],
-            reply=True,
-            limit=1,
-            timeout=ANSWER_SECONDS,
-            connection=connection,
-        )
-    return bool(answers)
+    return bool(ask_workers(app, DRAIN, seconds=ANSWER_SECONDS, arguments={"stay": stay}, worker=worker))
 
 
 def wait_until_drained(redis_url: str, worker: str, wait: Callable[[float], None] = time.sleep) -> None:

@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 
 from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
-from orchestration.fleet.celery_app import make_celery_app
+from orchestration.fleet.celery_app import ask_workers, make_celery_app
 from orchestration.fleet.draining import DRAINED_STATUS
 from orchestration.fleet.fleet_plan import HOST, LOCATION_NAME, FleetPlan, free_port, plan_for_this_machine
 from orchestration.fleet.instance_preparation import DatabaseNotReadyError, prepare_instance
@@ -246,7 +246,7 @@ class LocalFleet:
 
     def _workers_answer(self) -> bool:
         try:
-            answers = self.app().control.ping(timeout=1.0) or []
+            answers = ask_workers(self.app(), "ping", seconds=1.0)
         except BROKER_ERRORS:
             return False
         return len(answers) >= self.plan.gpu_workers + 1

@@ -12,6 +12,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from orchestration.fleet.celery_app import ask_workers
+
 ANSWER_SECONDS = 2.0
 """How long workers have to answer; they do so from their event loop, within milliseconds, also while they work."""
 
@@ -55,20 +57,12 @@ class RollCall:
         return {run_id: worker for run_id, worker in self._holders.items() if run_id in wanted}
 
     def _ask(self, run_ids: frozenset[str]) -> dict[str, str]:
-        # A connection of its own: one that is kept breaks when Redis restarts, just when the answer matters.
-        with self._app.connection_for_write() as connection:
-            # Not `control.inspect`: of two workers with one name (cloned hosts) it keeps only the last answer,
-            # and the run of the other one would count as lost.
-            answers = self._app.control.broadcast(
-                "query_task",
-                arguments={"ids": sorted(run_ids)},
-                reply=True,
-                timeout=self._answer_seconds,
-                connection=connection,
-            )
+        # Not `control.inspect`: of two workers with one name (cloned hosts) it keeps only the last answer,
+        # and the run of the other one would count as lost.
+        answers = ask_workers(self._app, "query_task", seconds=self._answer_seconds, arguments={"ids": sorted(run_ids)})
         return {
             run_id: worker
-            for answer in answers or []
+            for answer in answers
             for worker, tasks in answer.items()
             for run_id, (state, _request) in tasks.items()
             if state in {"active", "reserved"}

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from celery import Celery
 
-from orchestration.fleet.celery_app import send_run
+from orchestration.fleet.celery_app import ask_workers, send_run
 from orchestration.fleet.gpu_check import GpuCheck
 from orchestration.fleet.host_check import HostCheck, Unfit
 from orchestration.fleet.roll_call import BROKER_ERRORS
@@ -116,16 +116,9 @@ class RunGate:
     def _tell(self, command: str, **arguments: Any) -> None:
         for _ in range(TELL_ATTEMPTS):
             try:
-                with self._outbox.connection_for_write() as connection:
-                    answers = self._outbox.control.broadcast(
-                        command,
-                        arguments=arguments,
-                        destination=[self._node],
-                        reply=True,
-                        limit=1,
-                        timeout=TELL_SECONDS,
-                        connection=connection,
-                    )
+                answers = ask_workers(
+                    self._outbox, command, seconds=TELL_SECONDS, arguments=arguments, worker=self._node
+                )
             except BROKER_ERRORS:
                 logger.exception("Cannot tell worker %s: %s", self._node, command)
                 self._wait(TELL_SECONDS)

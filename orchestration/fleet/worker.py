@@ -24,7 +24,7 @@ from celery.exceptions import Ignore
 from celery.signals import worker_shutting_down
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import RUN_TASK_NAME, make_celery_app, require_redis_url
+from orchestration.fleet.celery_app import RUN_TASK_NAME, ask_workers, make_celery_app, require_redis_url
 from orchestration.fleet.draining import DRAINED_STATUS, Draining
 from orchestration.fleet.gpu_check import GpuCheck, UsedGpus
 from orchestration.fleet.gpu_requirement import DEVICE_VARIABLE, required_gpus
@@ -91,15 +91,9 @@ def guard(gpus: UsedGpus | None, redis_url: str, node: str, queue: str, draining
             not answers and not draining.begun
         ):  # after an outage of Redis this process takes a while to listen there again
             try:
-                with outbox.connection_for_write() as connection:
-                    answers = outbox.control.add_consumer(
-                        queue,
-                        destination=[node],
-                        reply=True,
-                        limit=1,
-                        timeout=BROKER_PAUSE_SECONDS,
-                        connection=connection,
-                    )
+                answers = ask_workers(
+                    outbox, "add_consumer", seconds=BROKER_PAUSE_SECONDS, arguments={"queue": queue}, worker=node
+                )
             except BROKER_ERRORS:
                 logger.warning("Redis is away: this worker takes runs once it is back")
                 time.sleep(BROKER_PAUSE_SECONDS)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import make_celery_app, require_redis_url
+from orchestration.fleet.celery_app import ask_workers, make_celery_app, require_redis_url
 from orchestration.fleet.roll_call import BROKER_ERRORS
 
 
@@ -18,7 +18,7 @@ def worker_answers(redis_url: str, name: str, seconds: float) -> bool:
     """True if the worker ``name`` of this host answers within ``seconds``; False also when Redis cannot be reached."""
     node = f"{name}@{socket.gethostname()}"
     try:
-        answers = make_celery_app(redis_url).control.ping([node], timeout=seconds, limit=1) or []
+        answers = ask_workers(make_celery_app(redis_url), "ping", seconds=seconds, worker=node)
     except BROKER_ERRORS:
         return False
     return any(node in answer for answer in answers)

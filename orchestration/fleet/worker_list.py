@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from libs.settings import load_settings
-from orchestration.fleet.celery_app import make_celery_app
+from orchestration.fleet.celery_app import ask_workers, make_celery_app
 from orchestration.fleet.instance_preparation import DatabaseNotReadyError, database_errors_explained
 from orchestration.fleet.roll_call import BROKER_ERRORS
 from orchestration.fleet.run_coordinator import CPU_QUEUE
@@ -29,7 +29,7 @@ def worker_states(redis_url: str, seconds: float) -> list[tuple[str, dict[str, A
     Raises:
         one of BROKER_ERRORS: Redis cannot be reached.
     """
-    answers = make_celery_app(redis_url).control.broadcast(STATE, reply=True, timeout=seconds) or []
+    answers = ask_workers(make_celery_app(redis_url), STATE, seconds=seconds)
     # Not one dictionary: two workers of one name are two.
     return sorted(((name, state) for answer in answers for name, state in answer.items()), key=lambda entry: entry[0])
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ WRITERS = {
 @pytest.fixture
 def objects_through(s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``objects_through(endpoint, prefix)``: the store of production, with clients that try once."""
-    monkeypatch.setattr(client_module, "client_config", lambda: _config(attempts=1))
+    monkeypatch.setattr(client_module, "client_config", partial(client_module.client_config, attempts=1))
     environment = s3_server.environment(s3_bucket)
 
     def make(endpoint: str, prefix: str) -> S3ObjectStore:
@@ -106,9 +107,6 @@ def objects_through(s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.Mon
         return S3ObjectStore(create_s3_client(load_settings()), s3_bucket, prefix)
 
     return make
-
-
-_config = client_module.client_config
 
 
 def cut_off_after(objects: S3ObjectStore, proxy: TcpProxy, writes: int) -> None:

@@ -202,15 +202,15 @@ def test_a_worker_that_does_not_hear_it_yet_is_told_again_to_read_its_queue(monk
     """After an outage of Redis, what is sent before it listens there again is lost."""
     answers = [OperationalError("away"), [], [{"gpu-0@host": {"ok": "add consumer gpu"}}]]
 
-    def add_consumer(queue: str, **options: object) -> object:
-        assert (queue, options["destination"], options["reply"]) == ("gpu", ["gpu-0@host"], True)
+    def broadcast(command: str, **options: object) -> object:
+        assert (command, options["arguments"]) == ("add_consumer", {"queue": "gpu"})
+        assert (options["destination"], options["reply"]) == (["gpu-0@host"], True)
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    control = SimpleNamespace(add_consumer=add_consumer)
-    outbox = SimpleNamespace(connection_for_write=contextlib.nullcontext, control=control)
+    outbox = SimpleNamespace(connection_for_write=contextlib.nullcontext, control=SimpleNamespace(broadcast=broadcast))
     monkeypatch.setattr(worker, "make_celery_app", lambda *_, **__: outbox)
     monkeypatch.setattr(worker, "BROKER_PAUSE_SECONDS", 0.0)
     watch = worker.guard(UsedGpus(), "redis://host", "gpu-0@host", "gpu", Draining(list)).gpu_watch
