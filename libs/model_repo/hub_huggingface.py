@@ -18,6 +18,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from libs.errors import HubError, HubUnavailableError
+from libs.garbage_collection import garbage_collection_paused
 from libs.model_repo.hub import (
     Advance,
     Listing,
@@ -49,7 +50,8 @@ class HuggingFaceHub:
         """See :class:`libs.model_repo.hub.Hub`; small files carry git's digest, large ones their SHA-256."""
         with _errors_of(repo_id):
             try:
-                info = self._api.model_info(repo_id, revision=revision, files_metadata=True)
+                with garbage_collection_paused():
+                    info = self._api.model_info(repo_id, revision=revision, files_metadata=True)
             except Exception as error:
                 if is_no_answer(error) and not isinstance(error, _CLIENT_ERRORS):
                     raise no_hubs_answer(repo_id, error) from error

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from libs.errors import HubError, HubUnavailableError
+from libs.garbage_collection import garbage_collection_paused
 from libs.model_repo.hub import Advance, Listing, RemoteFile, checked_file, is_no_answer, no_hubs_answer, refusal
 from libs.setting_values import HubName
 
@@ -41,7 +42,8 @@ class ModelScopeHub:
         """
         with _errors_of(repo_id):
             try:
-                entries = self._api.legacy.list_repo_files(repo_id, "model", revision=revision or _DEFAULT_REVISION)
+                with garbage_collection_paused():
+                    entries = self._api.legacy.list_repo_files(repo_id, "model", revision=revision or _DEFAULT_REVISION)
             except Exception as error:
                 if _was_no_answer(error):
                     raise no_hubs_answer(repo_id, error) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.errors import ModelFilesError
+from libs.garbage_collection import garbage_collection_paused
 from libs.model_repo.regular_file import open_regular
 
 _MAX_BYTES = 16 * 1024 * 1024
@@ -37,7 +38,8 @@ def parse_json(text: bytes | str, what: str) -> Any:
         ModelFilesError: begins with ``what``, and says why it is none.
     """
     try:
-        return json.loads(text)
+        with garbage_collection_paused():
+            return json.loads(text)
     except RecursionError:
         raise ModelFilesError(f"{what} is nested too deeply to be one") from None
     except ValueError as error:  # also of bytes that are no text, and of numbers of thousands of digits

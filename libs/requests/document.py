@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from libs.errors import InputError
+from libs.garbage_collection import garbage_collection_paused
 from libs.printable import printable
 from libs.requests.core_yaml import (
     MAX_DEPTH,
@@ -80,7 +81,8 @@ def _decoded(document: bytes) -> str:
 def _load_json_or_yaml(text: str) -> Any:
     """JSON by its own parser: YAML's does not join the escaped surrogate pairs that JSON writers use."""
     try:
-        content = json.loads(text, object_pairs_hook=_object, parse_int=whole_number)
+        with garbage_collection_paused():
+            content = json.loads(text, object_pairs_hook=_object, parse_int=whole_number)
     except _RepeatedKeyError:
         raise DocumentProblemError(_repeated_json_keys(text)) from None
     except RecursionError:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from libs.errors import ArtifactMissingError
+from libs.garbage_collection import garbage_collection_paused
 from libs.storage.keys import check_key
 from libs.storage.objects import ObjectStore
 
@@ -54,7 +55,9 @@ class StoredChunks:
         except ArtifactMissingError:
             return None
         try:
-            return _decompress(data, _shape_of(json.loads(description), data))
+            with garbage_collection_paused():
+                content = json.loads(description)
+            return _decompress(data, _shape_of(content, data))
         except (ValueError, TypeError, KeyError, RecursionError, zlib.error):
             _log.warning("%s is damaged and will be made again", self._objects.uri(self._data_key(index)))
             return None

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from libs.errors import SettingsError, StorageError, StorageUnavailableError
+from libs.garbage_collection import garbage_collection_paused
 from libs.settings import Settings
 from libs.storage.client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, create_s3_client
 from libs.storage.s3 import S3ObjectStore
@@ -114,7 +115,8 @@ def _administration(settings: Settings) -> Any:
 def _refusal(error: Any) -> str:
     """What MinIO's answer means; it holds no secret."""
     try:
-        answer = json.loads(error._body)
+        with garbage_collection_paused():
+            answer = json.loads(error._body)
         if not isinstance(answer, dict):
             raise ValueError("no object")
     except (ValueError, TypeError, RecursionError):

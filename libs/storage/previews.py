@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from libs.errors import StorageError
+from libs.garbage_collection import garbage_collection_paused
 from libs.printable import printable
 from libs.storage.artifacts import IMMUTABLE, ArtifactFiles
 from libs.storage.manifest import Manifest
@@ -80,7 +81,8 @@ def _current_policy(objects: S3ObjectStore) -> dict[str, Any]:
             raise
         return {"Version": "2012-10-17", "Statement": []}
     try:
-        policy = dict(json.loads(text))
+        with garbage_collection_paused():
+            policy = dict(json.loads(text))
         statements = policy.get("Statement", [])
         policy["Statement"] = [dict(entry) for entry in ([statements] if isinstance(statements, dict) else statements)]
     except (ValueError, TypeError, RecursionError):
