@@ -64,6 +64,12 @@ def submit(
     for warning in [*warnings, *([sandbox] if sandbox else [])]:
         console.print(f"note: {warning}", soft_wrap=True)
     before = inbox.media(plan.media)
+    # Asked before anything is sent: a scan that takes the documents meanwhile is what submitting them brings about.
+    found = open_runs()
+    reports = found.runs.reports([]) if found.runs else {}
+    ids = [request.id for request in requests]
+    accepted = {request_id: AcceptedRequests(store.objects).find(request_id) for request_id in ids}
+    states = {state.request_id: state for state in RequestStates(store).of(ids)}
     sent = upload(plan, inbox)
     for name, new in plan.renamed.items():
         console.print(
@@ -74,9 +80,6 @@ def submit(
     for name in plan.media:
         where = ", in place of another file of that name" if name in before else ""
         console.print(f"{name}: sent{where}" if name in sent else f"{name}: was there")
-    found = open_runs()
-    reports = found.runs.reports([]) if found.runs else {}
-    states = {state.request_id: state for state in RequestStates(store).of([request.id for request in requests])}
     sizes = {path: info.size for path, info in inbox.media(_media_paths(requests)).items()}
     for name, submission in plan.submissions.items():
         console.print(f"{name}: submitted")
@@ -86,7 +89,7 @@ def submit(
             is_replaced = any(path in before and path in sent for path in paths)
             outcome = what_will_happen(
                 request,
-                None if is_replaced else AcceptedRequests(store.objects).find(request.id),
+                None if is_replaced else accepted[request.id],
                 content_of(request, {path: sizes.get(path, 0) for path in paths}),
                 states[request.id].clip,
                 reports.get(request.id),

@@ -14,6 +14,7 @@ import av
 
 from libs.errors import MediaError
 from libs.media.deinterlace import deinterlaced
+from libs.media.file_kind import kind_of_file
 from libs.media.frame_timing import (
     FrameTiming,
     declared_rate,
@@ -64,6 +65,11 @@ def open_container(path: Path) -> av.container.InputContainer:
             raise MediaError(
                 f"{path}: a WebP picture, which cannot be read as a video even where it moves; convert it to mp4 or "
                 "GIF first"
+            ) from error
+        kind = kind_of_file(path)
+        if kind and not kind.startswith(("a video", "an Ogg")):
+            raise MediaError(
+                f"{path}: not a readable video: it is {kind}; expected a complete mp4, mov, mkv, webm or avi file"
             ) from error
         raise MediaError(
             f"{path}: not a readable video, or cut off before its index ({_reason(error)}); expected a complete "

@@ -46,7 +46,7 @@ _PATTERN_RULES = {
     REQUEST_ID_PATTERN: _ID_RULE,
     GRID_NAME_PATTERN: _ID_RULE.replace("64", "32"),
     LORA_NAME_PATTERN: "must be the name of the LoRA's file without .safetensors: 1 to 100 letters, digits, '.', '_' "
-    "or '-', starting with a letter or digit",
+    "or '-', starting with a letter or digit; rename a file that is called otherwise",
 }
 
 _YES_AND_NO = {"yes": True, "on": True, "no": False, "off": False}

@@ -34,6 +34,8 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+_RICH_TEXT = rb"{\rtf"
+
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]')
 
 
@@ -61,6 +63,10 @@ def load_document(document: bytes | str, *, source: str) -> Any:
 
 
 def _decoded(document: bytes) -> str:
+    if document.startswith(_RICH_TEXT):
+        raise DocumentProblemError(
+            "it is rich text (RTF), not plain text: save it again as plain text (in TextEdit: Format, Make Plain Text)"
+        )
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if document.startswith(mark)), "utf-8")
     try:
         text = document.decode(encoding)

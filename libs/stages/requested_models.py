@@ -4,13 +4,14 @@ The run looks again before anything is computed. What does not belong here: what
 (``libs.one_to_all.lora_contents``), verifying (``libs.model_repo.verify``).
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import VARIANTS, variant_of_folder
 from libs.one_to_all.lora_contents import check_fits
-from libs.requests.animation_request import AnimationRequest
+from libs.requests.animation_request import LORA_NAME_PATTERN, AnimationRequest
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore
 
@@ -48,7 +49,10 @@ def never_verified(model: str) -> str:
 
 def lora_is_absent(layout: RepositoryLayout, lora: str) -> str:
     """What to do about a LoRA that is not in the model's folder; names those there are."""
-    there = [file.stem for file in layout.loras()]
+    there = [file.stem for file in layout.loras() if re.fullmatch(LORA_NAME_PATTERN, file.stem)]
+    plain = lora.removesuffix(".safetensors")
+    if plain in there:
+        return f"lora: {lora} is named without its ending: write `lora: {plain}`"
     others = f", or name one of {', '.join(there)}" if there else ""
     return f"lora: {layout.lora(lora)} is missing; put the file there{others}"
 

@@ -69,6 +69,10 @@ def test_a_lora_that_is_not_there_or_does_not_fit(settings, store, tmp_path):
     save_file({"blocks.0.ffn.2.diff_b": np.ones(128, np.float32)}, layout.lora("other"))
     (warning,) = model_warnings([request], settings, store)
     assert warning == f"lora: {layout.lora('look')} is missing; put the file there, or name one of other"
+    save_file({"blocks.0.ffn.2.diff_b": np.ones(128, np.float32)}, layout.lora("my look (1)"))
+    assert model_warnings([request], settings, store) == [warning]  # no request can name that one
+    (named,) = model_warnings([_request(model="sandbox", lora="other.safetensors")], settings, store)
+    assert named == "lora: other.safetensors is named without its ending: write `lora: other`"
     assert model_warnings([_request(model="sandbox", lora="other")], settings, store) == []
     save_file({"blocks.0.ffn.2.diff_b": np.ones(5120, np.float32)}, layout.lora("look"))
     with pytest.raises(InputError, match=r"solo: lora: .*look\.safetensors: the bias .* does not fit \[128\]"):

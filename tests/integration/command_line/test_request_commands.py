@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from libs.command_line.main import main
+from libs.command_line.runs import RunsOrReason
 from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
 from libs.requests.inbox import Inbox
 from libs.requests.intake import InboxIntake, Intake, IntakeState
+from libs.requests.run_reports import RunPhase, RunReport
+from libs.requests.submission import upload
 from libs.settings import Settings, load_settings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.factory import store_from_settings
@@ -131,10 +134,31 @@ def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: 
     assert len(look(store).accepted) == 3
 
 
+def test_submit_says_runs_now_though_a_scan_takes_the_document_meanwhile(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued: dict[str, RunReport] = {}
+
+    class Runs:
+        def reports(self, *_: object) -> dict[str, RunReport]:
+            return dict(queued)
+
+    def upload_and_scan(*arguments: Any) -> list[str]:
+        sent = upload(*arguments)
+        look(store)
+        queued["solo"] = RunReport(RunPhase.QUEUED, datetime.now(UTC))
+        return sent
+
+    monkeypatch.setattr("libs.command_line.runs._open", lambda: RunsOrReason(Runs()))
+    monkeypatch.setattr("libs.command_line.requests.upload", upload_and_scan)
+    assert "solo: runs now" in run("submit", desk / "first-try.yaml").stdout
+    assert "solo: is being made already" in run("submit", desk / "first-try.yaml").stdout
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("videos/dance.mp4", b"a text " * 100, "solo.yaml: driver: not a readable video"),
+        ("videos/dance.mp4", b"a text " * 100, "solo.yaml: driver: not a readable video: it is a text file"),
         ("videos/dance.mp4", b"", "solo.yaml: driver: the file is empty"),
         ("puppet.png", b"a text " * 100, "solo.yaml: reference: "),
         ("puppet.png", None, "solo.yaml: reference: not a picture but a video; are reference and driver exchanged?"),

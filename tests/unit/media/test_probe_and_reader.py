@@ -252,7 +252,7 @@ def test_other_files_are_refused_with_a_message_that_names_them(tmp_path, make_v
     with pytest.raises(MediaError, match="empty"):
         probe_video(tmp_path / "empty.mp4")
     (tmp_path / "text.mp4").write_text("not a video" * 500)
-    with pytest.raises(MediaError, match="not a readable video"):
+    with pytest.raises(MediaError, match="not a readable video: it is a text file; expected a complete mp4"):
         probe_video(tmp_path / "text.mp4")
     # A play list must not make the server open what it names.
     secret = make_video("secret.ts", 5)

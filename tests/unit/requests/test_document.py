@@ -189,11 +189,12 @@ def test_the_line_with_the_wrong_bytes_is_named() -> None:
         ("id: a\n---\nid: b", "line 2: a second document begins; several requests are written as one list"),
         ("? [a]\n: b", "line 1: a name before ':' must be text"),
         ("a: &x {b: 1}\n*x : 1", "line 2: a name before ':' must be text"),
+        (rb"{\rtf1\ansi id: a\par seed: 3}", r"rich text \(RTF\).*save it again as plain text"),
         ("<<: 3", "<<: takes over the fields of a mapping"),
         ("[*a, &a b]", "refers to nothing"),
     ],
 )
-def test_faults_of_syntax_say_where_and_the_way_out(document: str, expected: str) -> None:
+def test_faults_of_syntax_say_where_and_the_way_out(document: str | bytes, expected: str) -> None:
     with pytest.raises(InputError, match=expected) as caught:
         load_document(document, source="a.yaml")
     assert "<unicode" not in str(caught.value)
