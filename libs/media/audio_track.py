@@ -197,6 +197,25 @@ def try_sound(source: Path, duration: Fraction) -> str | None:
     return track.conversion
 
 
+def sound_lies_between(path: Path, start: Fraction, end: Fraction) -> bool:
+    """Whether a packet of a video's sound lies between two of its times, in seconds; reads on to the first of them.
+
+    Raises:
+        MediaError: the file cannot be read.
+    """
+    with open_container(path) as container:
+        stream = usable_sound(container)
+        for packet in packets_of(path, container) if stream else ():
+            if packet.stream_index != stream.index or not packet.size:
+                continue
+            if packet.pts is None:  # nobody knows; its converted sound begins with the film
+                return True
+            time = packet.pts * packet.time_base
+            if time < end and time + (packet.duration or 0) * packet.time_base > start:
+                return True
+    return False
+
+
 def why_not_copied(path: Path) -> str | None:
     """What keeps the packets of a video's sound from being put into an mp4 as they are; None when nothing does.
 

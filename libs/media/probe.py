@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 
+from libs.media.audio_track import sound_lies_between
 from libs.media.colour import high_dynamic_range
 from libs.media.frame_timing import DEFAULT_RATE
 from libs.media.limits import MAXIMUM_FRAME_PIXELS, check_size
@@ -92,11 +93,14 @@ def probe_video(path: Path | str) -> VideoInfo:
     width, height = geometry.upright_size
     check_size(f"{path}: the video", width, height, MAXIMUM_FRAME_PIXELS)
     rate = timing.frame_rate
+    if audio is not None and not sound_lies_between(path, timing.start, timing.start + frame_count / rate):
+        audio = None
+        notes.append("its sound track is empty, or lies before or after the film; the clip has no sound")
     if timing.variable:
         left_out = max(0, timing.stored_count - (frame_count - repeated_count))
         notes.append(
-            f"frames do not follow in one rhythm: laid on a grid of {rate} frames a second, {repeated_count} places "
-            f"repeat the frame before, {left_out} frames are left out"
+            f"frames do not follow in one rhythm: laid on a grid of {rate} frames a second "
+            f"(filled by the frame before: {repeated_count}, left out: {left_out})"
         )
     return VideoInfo(
         width=width,

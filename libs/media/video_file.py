@@ -267,9 +267,11 @@ def _declared_end(container: av.container.InputContainer, stream: av.VideoStream
 
 def _plan(stream: av.VideoStream, times: list[Fraction | None], durations: list[Fraction]) -> FrameTiming:
     """Timing from packet times, given in decoding order; without times (raw streams) the declared rate counts."""
-    rates = (stream.average_rate, stream.guessed_rate)
-    declared = list(dict.fromkeys([*(declared_rate(rate, stream.time_base) for rate in rates), *rates]))
     known = [time for time in times if time is not None]
+    rates = [stream.average_rate, stream.guessed_rate]
+    if not known:
+        rates.reverse()  # FFmpeg makes up 25 for a raw stream; the other rate is the one its headers declare
+    declared = list(dict.fromkeys([*(declared_rate(rate, stream.time_base) for rate in rates), *rates]))
     last_duration = durations[max(range(len(times)), key=lambda index: times[index] or 0)] or None
     if len(known) < len(times):
         return plan_frame_timing([known[0] if known else Fraction(0)], declared, last_duration)

@@ -61,6 +61,12 @@ def test_missing_frames_of_a_grid_in_whole_milliseconds_are_filled_at_the_declar
     assert numbers(path, number_of) == [max(shown for shown in kept if shown <= index) for index in range(40)]
 
 
+@pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 60])
+def test_a_stream_without_time_stamps_has_the_rate_of_its_headers(make_video, rate):
+    info = probe_video(make_video("camera.h264", 20, rate=rate))
+    assert (info.frame_rate, info.frame_count) == (rate, 20)
+
+
 def test_a_single_frame_is_a_video(make_video):
     info = probe_video(make_video(count=1, rate=NTSC))
     assert (info.frame_count, info.frame_rate) == (1, NTSC)

@@ -124,6 +124,31 @@ def test_sound_that_begins_before_or_after_the_picture_is_in_step(tmp_path, name
     assert flash_of(clip) == pytest.approx(FLASH / RATE, abs=0.001)
 
 
+@pytest.mark.parametrize(("begins", "ends"), [(2.5, 3.0), (0.0, 0.0)], ids=["after the film", "empty"])
+def test_sound_that_no_frame_is_shown_to_counts_as_none(tmp_path, begins, ends):
+    driver = tmp_path / "driver.mkv"
+    with av.open(driver, "w") as container:
+        video = container.add_stream("mpeg4", rate=RATE)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        track = container.add_stream("aac", rate=48000, layout="mono")
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 4 * index, np.uint8))
+            frame.pts, frame.time_base = index, Fraction(1, RATE)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if ends > begins:
+            sound = av.AudioFrame.from_ndarray(
+                np.ones((1, round((ends - begins) * 48000)), np.float32) * 0.1, format="fltp", layout="mono"
+            )
+            sound.sample_rate, sound.time_base, sound.pts = 48000, Fraction(1, 48000), round(begins * 48000)
+            container.mux(track.encode(sound))
+            container.mux(track.encode(None))
+    info = probe_video(driver)
+    assert not info.has_audio
+    assert info.notes == ("its sound track is empty, or lies before or after the film; the clip has no sound",)
+    assert not probe_video(clip_of(driver)).has_audio, "what the check of the clip compares"
+
+
 def restamp(path: Path, change) -> None:
     """Change time stamps of a Matroska file's sound: ``change`` gets and gives a list of milliseconds."""
     with av.open(path) as container:
