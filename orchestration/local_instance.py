@@ -27,15 +27,16 @@ def require_checkout() -> None:
 
 
 def prepare_dagster_home(settings: Settings) -> Path:
-    """Create the home if need be and point ``DAGSTER_HOME`` of this process at it; one already set is respected.
+    """Create the home if need be and point ``DAGSTER_HOME`` of this process at it; one that is there is left as it is.
 
     Raises:
         SettingsError: it cannot be created or written.
     """
     configured = os.environ.get("DAGSTER_HOME")
-    if configured:
-        return Path(configured)
-    home = settings.data_dir / "dagster_home"
+    home = Path(configured).absolute() if configured else settings.data_dir / "dagster_home"
+    if configured and home.is_dir():
+        os.environ["DAGSTER_HOME"] = str(home)
+        return home
     link = home / "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def _show(listing: Listing, reason: str) -> None:
         console.print(f"… and {listing.more} older: `one-to-all list --all`")
     if listing.rejected:
         console.print("\nrejected (the whole reason is in the .error.txt beside the document)")
-        _show_lines([(rejection.name, rejection.reason) for rejection in listing.rejected])
+        _show_lines([(entry.name, entry.reason.removeprefix(f"{entry.name}: ")) for entry in listing.rejected])
     if not listing.requests and not listing.rejected:
         console.print("no requests: hand one in with `one-to-all submit`")
     if reason:

@@ -205,7 +205,9 @@ def sound_lies_between(path: Path, start: Fraction, end: Fraction) -> bool:
     """
     with open_container(path) as container:
         stream = usable_sound(container)
-        for packet in packets_of(path, container) if stream else ():
+        if stream is None:
+            return False
+        for packet in packets_of(path, container):
             if packet.stream_index != stream.index or not packet.size:
                 continue
             if packet.pts is None:  # nobody knows; its converted sound begins with the film

@@ -238,7 +238,7 @@ def test_list_shows_every_state(
     assert rows[accepted[1].request.id] == "stored"
     assert rows[accepted[2].request.id] == "no clip yet"
     requests, _, rejected = shown.partition("\nrejected (")
-    assert "bad.yaml  bad.yaml: reference: is required" in rejected
+    assert "bad.yaml  reference: is required" in rejected
     assert "bad.yaml" not in requests
     assert "Dagster cannot be asked" in shown
     assert requests.index("waiting.yaml") < requests.index("solo") < requests.index(accepted[2].request.id)

@@ -25,8 +25,19 @@ def test_the_home_lies_in_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_home_already_set_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "mine"))
     assert prepare_dagster_home(load_settings()) == tmp_path / "mine"
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_home_that_is_set_and_not_there_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", "data/dagster_home")  # as the page on the first clip has it set, data/ removed
+    home = prepare_dagster_home(load_settings())
+    assert home == tmp_path / "data/dagster_home"
+    assert os.environ["DAGSTER_HOME"] == str(home), "Dagster takes no relative one"
+    assert (home / "dagster.yaml").read_text() == (REPOSITORY_ROOT / "dagster.yaml").read_text()
 
 
 def test_telemetry_and_nux_are_off() -> None:
