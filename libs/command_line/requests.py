@@ -72,11 +72,9 @@ def submit(
     states = {state.request_id: state for state in RequestStates(store).of(ids)}
     sent = upload(plan, inbox)
     for name, new in plan.renamed.items():
-        console.print(
-            f"{name}: stored as {new}, since {plan.reasons[name]} needs another file of that name; the uploaded "
-            "document names it so",
-            soft_wrap=True,
-        )
+        other = plan.reasons.get(name)
+        why = f", since {other} needs another file of that name" if other else ", as before"
+        console.print(f"{name}: stored as {new}{why}; the uploaded document names it so", soft_wrap=True)
     for name in plan.media:
         where = ", in place of another file of that name" if name in before else ""
         console.print(f"{name}: sent{where}" if name in sent else f"{name}: was there")

@@ -31,7 +31,8 @@ class FilesToSubmit:
 
     ``media``: path below ``inbox/`` -> local file. ``documents``: name below ``inbox/`` -> local file.
     ``submissions``: the same names -> what the document asks for. ``renamed``: path below ``inbox/`` -> the name that
-    the file gets instead, as a request of somebody else, named in ``reasons``, needs the one that has it;
+    the file gets instead, as a request of somebody else, named in ``reasons``, needs the one that has it, or as it has
+    that name already, from the time when one did (no reason then);
     ``rewritten``: the documents as they are uploaded for that reason.
     """
 
@@ -110,6 +111,8 @@ def _plan_document(path: Path, plan: FilesToSubmit, by_name: Mapping[str, str]) 
 def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
     """Give those files other names that would take the place of files which requests of others still need.
 
+    A file that was given such a name before keeps it, so that the same document asks for the same clip again.
+
     Raises:
         InputError: no document of the plan names the file, or its document gets too large.
     """
@@ -117,12 +120,21 @@ def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
     if not in_the_way:
         return
     needed = _needed_by_others(plan, inbox)
+    wanted = {
+        _composed(path)
+        for submission in plan.submissions.values()
+        for request in submission.requests
+        for path in (request.reference, request.driver)
+    }
     for name in in_the_way:
+        path = PurePosixPath(name)
+        digest = sha256_of_file(plan.media[name])
+        own = str(path.with_name(f"{path.stem}-{digest[:_DIGITS_OF_NAME]}{path.suffix}"))
         if other := needed.get(_composed(name)):
-            path = PurePosixPath(name)
-            digits = sha256_of_file(plan.media[name])[:_DIGITS_OF_NAME]
-            plan.renamed[name] = str(path.with_name(f"{path.stem}-{digits}{path.suffix}"))
             plan.reasons[name] = other
+        elif _composed(name) not in wanted or digest not in map(inbox.digest_of, inbox.media([own]).values()):
+            continue
+        plan.renamed[name] = own
     for name, new in plan.renamed.items():
         plan.media[new] = plan.media.pop(name)
     composed = {_composed(name): new for name, new in plan.renamed.items()}

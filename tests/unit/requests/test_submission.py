@@ -73,7 +73,8 @@ def test_two_documents_of_one_name_are_refused(desk: Desk) -> None:
 
 def look(desk: Desk) -> None:
     intake = InboxIntake(desk.inbox, AcceptedRequests(desk.objects), "sandbox")
-    intake.look(IntakeState(), datetime.now(UTC) + timedelta(minutes=1))
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    intake.look(intake.look(IntakeState(), later).state, later)  # accepts, then moves the document away
 
 
 @pytest.mark.parametrize("accepted", [True, False])
@@ -93,6 +94,26 @@ def test_a_file_that_somebody_s_request_needs_stays_and_the_other_gets_a_name_of
     assert desk.objects.get_bytes(f"inbox/{new}") == b"video of tuesday"
     (request,) = parse_submission(desk.objects.get_bytes("inbox/tuesday.yaml"), source="tuesday.yaml").requests
     assert (request.id, request.reference, request.driver) == ("tuesday", "r.png", new)
+
+
+def test_the_same_document_asks_for_the_same_clip_though_nobody_needs_the_other_file_any_more(desk: Desk) -> None:
+    requests = AcceptedRequests(desk.objects)
+    upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
+    look(desk)
+    upload(plan_submission(desk.documents[1:], desk.inbox), desk.inbox)
+    look(desk)
+    monday, before = requests.find("monday"), requests.find("tuesday")
+    assert monday is not None
+    assert before is not None
+    requests.close("monday", monday.content)  # its clip is stored
+    plan = plan_submission(desk.documents[1:], desk.inbox)
+    assert (plan.renamed, plan.reasons) == ({"d.mp4": before.request.driver}, {})
+    assert upload(plan, desk.inbox) == []
+    look(desk)
+    after = requests.find("tuesday")
+    assert after is not None
+    assert (after.content, after.revision) == (before.content, before.revision)
+    assert desk.objects.get_bytes("inbox/d.mp4") == b"video of monday"
 
 
 def test_one_s_own_changed_file_takes_the_place_of_the_older_one(desk: Desk) -> None:
