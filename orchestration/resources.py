@@ -4,8 +4,10 @@ Settings are read when a run starts, so neither definitions nor the UI's configu
 belong here: what the store or the engine do.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -33,7 +35,26 @@ class SettingsResource(dg.ConfigurableResource):
         Raises:
             SettingsError: names the wrong variable.
         """
-        return load_settings()
+        dotenv = Settings.model_config.get("env_file")
+        return _load_settings(frozenset(os.environ.items()), _state_of(dotenv))
+
+
+@lru_cache(maxsize=1)
+def _load_settings(environment: frozenset[tuple[str, str]], dotenv: object) -> Settings:
+    """The settings while neither environment nor ``.env`` changes: a run asks for them about a hundred times."""
+    del environment, dotenv  # they tell one state from another
+    return load_settings()
+
+
+def _state_of(file: object) -> object:
+    """What changes when ``file`` is written, replaced, made or removed."""
+    if not isinstance(file, str | Path):
+        return None
+    try:
+        status = Path(file).stat()
+    except OSError as error:
+        return file, error.errno
+    return file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class StorageResource(dg.ConfigurableResource):

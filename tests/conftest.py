@@ -1,7 +1,7 @@
 """Fixtures for all tests: a real S3 server, started once per test session where something asks for it.
 
-Property tests try the same examples in every run, so that a red test is the fault of the change at hand. Profile
-``explore`` (`make explore`) looks for new ones; what it finds becomes a test of its own.
+Property tests try the same examples in every run, so that a red test is the fault of the change at hand, and as few
+as take no long time. Profile ``explore`` (`make explore`) looks for new ones; what it finds becomes a test of its own.
 """
 
 import gc
@@ -23,7 +23,7 @@ from tests.s3_server import S3Server, find_juicefs, s3_server
 
 pytest_plugins = ["tests.parallel_runs", "golden_summary"]
 
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("repeatable", derandomize=True, max_examples=30, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 

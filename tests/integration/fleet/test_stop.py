@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-from observed_fleet import CODE_LOCATION, ObservedFleet, toy_plan, wait_until
+from observed_fleet import CODE_LOCATION, QUICK_RETRY, ObservedFleet, toy_plan, wait_until
 
 from orchestration.fleet.local_fleet import LocalFleet
 
@@ -28,6 +28,7 @@ sys.exit(local_fleet.main(["--workers", "1", "--port", sys.argv[2]]))
 def make_fleet(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     environment = {key: value for key, value in os.environ.items() if key not in {"REDIS_URL", "DAGSTER_HOME"}}
     environment |= {"DATA_DIR": str(folder), "FLEET_TEST_DIR": str(folder / "notes"), "ONE_TO_ALL_DEVICE": "cpu"}
+    environment |= QUICK_RETRY
     process = subprocess.Popen(
         [sys.executable, "-c", MAKE_FLEET, str(CODE_LOCATION), str(port)],
         env=environment,

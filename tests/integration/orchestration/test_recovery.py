@@ -25,6 +25,7 @@ from orchestration.policies import BATCH_TAG
 from orchestration.recovery.batches import batch_of, require_not_stopped, stop_batch
 from orchestration.recovery.restore import mend, restore
 from orchestration.sensors.recovery import finish_interrupted
+from tests.integration.orchestration.conftest import instance_in
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 
@@ -45,9 +46,7 @@ def daemon(empty_world: Any) -> Daemon:
 @pytest.fixture
 def queued_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """Another, empty database, whose runs wait in a queue."""
-    (tmp_path / "other").mkdir()
-    overrides = {**QUEUED, "telemetry": {"enabled": False}}
-    with dg.DagsterInstance.local_temp(str(tmp_path / "other"), overrides=overrides) as instance:
+    with instance_in(tmp_path / "other", **QUEUED) as instance:
         yield instance
 
 

@@ -80,7 +80,7 @@ def test_mutated_pictures_are_read_or_refused(tmp_path_factory, name):
     read_image_once.write_bytes(SEEDS[name])
     read_image(read_image_once)
 
-    @settings(max_examples=2 if settings.default.max_examples == 100 else 20)
+    @settings(max_examples=max(2, settings.default.max_examples // 100))
     @given(seed=st.integers(0, 2**32))
     def explore(seed):
         assert call_within(20, 1100, read_mutants, name, seed, folder) == []
