@@ -111,7 +111,7 @@ def _plan_document(path: Path, plan: FilesToSubmit, by_name: Mapping[str, str]) 
 def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
     """Give those files other names that would take the place of files which requests of others still need.
 
-    A file that was given such a name before keeps it, so that the same document asks for the same clip again.
+    A file that was given such a name for the same requests before keeps it: they ask for the same clips again.
 
     Raises:
         InputError: no document of the plan names the file, or its document gets too large.
@@ -120,19 +120,13 @@ def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
     if not in_the_way:
         return
     needed = _needed_by_others(plan, inbox)
-    wanted = {
-        _composed(path)
-        for submission in plan.submissions.values()
-        for request in submission.requests
-        for path in (request.reference, request.driver)
-    }
     for name in in_the_way:
         path = PurePosixPath(name)
         digest = sha256_of_file(plan.media[name])
         own = str(path.with_name(f"{path.stem}-{digest[:_DIGITS_OF_NAME]}{path.suffix}"))
         if other := needed.get(_composed(name)):
             plan.reasons[name] = other
-        elif _composed(name) not in wanted or digest not in map(inbox.digest_of, inbox.media([own]).values()):
+        elif not _was_named_before(own, name, plan, inbox):
             continue
         plan.renamed[name] = own
     for name, new in plan.renamed.items():
@@ -153,6 +147,25 @@ def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
                 f"{name}: {plan.reasons[name]} needs another file of that name, which is in the inbox; submit yours "
                 "together with the document that names it, or rename it"
             )
+
+
+def _was_named_before(own: str, name: str, plan: FilesToSubmit, inbox: Inbox) -> bool:
+    """Whether all requests of the plan that name ``name`` were accepted with ``own`` in its place."""
+    accepted = AcceptedRequests(inbox.objects)
+    naming = [
+        request
+        for submission in plan.submissions.values()
+        for request in submission.requests
+        if _composed(name) in {_composed(request.reference), _composed(request.driver)}
+    ]
+    for request in naming:
+        try:
+            found = accepted.find(request.id)
+        except ArtifactCorruptError:
+            return False
+        if found is None or own not in {found.request.reference, found.request.driver}:
+            return False
+    return bool(naming)
 
 
 def _replaced_files(plan: FilesToSubmit, inbox: Inbox) -> list[str]:
