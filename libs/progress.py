@@ -18,11 +18,16 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 class Progress(Protocol):
     """Called as work is done; cheap, may be called from several threads, never concurrently for one operation."""
 
-    def __call__(self, stage: str, done: int, total: int | None, detail: str = "") -> None:
-        """``done`` of ``total`` (bytes, frames, steps) of ``stage`` are finished; ``detail`` is what is at hand."""
+    def __call__(
+        self, stage: str, done: int, total: int | None, detail: str = "", seconds_left: float | None = None
+    ) -> None:
+        """``done`` of ``total`` (bytes, frames, steps) of ``stage`` are finished; ``detail`` is what is at hand.
+
+        ``seconds_left`` is given by those who know better than the rate so far tells.
+        """
 
 
-def no_progress(stage: str, done: int, total: int | None, detail: str = "") -> None:
+def no_progress(stage: str, done: int, total: int | None, detail: str = "", seconds_left: float | None = None) -> None:
     """The progress of a caller who does not want to know."""
 
 
@@ -33,20 +38,27 @@ def progress_lines(
     started: dict[str, tuple[float, int]] = {}
     written: dict[str, float] = {}
 
-    def report(stage: str, done: int, total: int | None, detail: str = "") -> None:
+    def report(stage: str, done: int, total: int | None, detail: str = "", seconds_left: float | None = None) -> None:
         now = clock()
         begin, before = started.setdefault(stage, (now, done))
         if done != total and now - written.get(stage, float("-inf")) < SECONDS_BETWEEN_LINES:
             return
         written[stage] = now
         rate = (done - before) / (now - begin) if now > begin else 0.0
-        write(describe_progress(stage, done, total, rate, detail, in_bytes=in_bytes))
+        write(describe_progress(stage, done, total, rate, detail, in_bytes=in_bytes, seconds_left=seconds_left))
 
     return report
 
 
 def describe_progress(
-    stage: str, done: int, total: int | None, rate: float, detail: str = "", *, in_bytes: bool = False
+    stage: str,
+    done: int,
+    total: int | None,
+    rate: float,
+    detail: str = "",
+    *,
+    in_bytes: bool = False,
+    seconds_left: float | None = None,
 ) -> str:
     """One line, e.g. ``sampling: 12 of 30, 40 %, 18 s left (chunk 1 of 2)``.
 
@@ -57,6 +69,7 @@ def describe_progress(
         rate: units per second; 0 when unknown.
         detail: what is at hand.
         in_bytes: say ``1.2 GB of 4.4 GB, 27 %, 85.0 MB/s``.
+        seconds_left: where it is known better than by the rate.
     """
     show = show_bytes if in_bytes else str
     line = f"{stage}: {show(done)}"
@@ -64,8 +77,10 @@ def describe_progress(
         line += f" of {show(total)}, {100 * done // total} %"
     if rate > 0 and in_bytes:
         line += f", {show_bytes(rate)}/s"
-    if rate > 0 and total and done < total:
-        line += f", {(total - done) / rate:.0f} s left"
+    if seconds_left is None and rate > 0 and total:
+        seconds_left = (total - done) / rate
+    if seconds_left is not None and total and done < total:
+        line += f", {seconds_left:.0f} s left"
     return f"{line} ({detail})" if detail else line
 
 

@@ -4,7 +4,7 @@ Implements ``libs.requests.run_reports.RequestRuns`` on Dagster's instance. What
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
@@ -15,12 +15,18 @@ from libs.requests.states import CLIP_ASSET
 from orchestration.canceled_runs import ended_at
 from orchestration.policies import DROPPED_TAG
 from orchestration.request_runs import UNFINISHED, makes_a_clip
+from orchestration.stale_clips import stale_clips
 
 _PAGE = 1000
 _PAGES = 5
 """Bounds how far back ended runs are looked for."""
 
-_EVENTS = 100
+_ASKED_BY_NAME = 500
+"""Requests whose ended runs are asked for by name; for more, all runs that ended are read."""
+
+_EVENTS = (5, 100)
+"""Newest lines of a run's log in which its progress is looked for: it is nearly always among the first."""
+
 _REASONS = _LOGS = 100
 """Failed runs whose reason is read, and running ones whose progress is; the newest."""
 
@@ -52,7 +58,7 @@ class InstanceRuns:
         reports = self._in_progress(unfinished, set(shown))
         wanted = set(missing) - reports.keys()
         reasons = _REASONS
-        for record in self._records(_ENDED, pages=_PAGES) if wanted else ():
+        for record in self._ended(wanted):
             run = record.dagster_run
             request_id = run.tags.get(PARTITION_NAME_TAG)
             if request_id not in wanted or not makes_a_clip(run) or DROPPED_TAG in run.tags:
@@ -68,6 +74,10 @@ class InstanceRuns:
                 break
         return reports
 
+    def stale(self, request_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Why the clips of ``request_ids`` are not what would be made now; nothing of those that are."""
+        return stale_clips(self._instance, request_ids)
+
     def cancel(self, request_id: str) -> CanceledRuns:
         """End the runs of ``request_id`` that wait or go on; those that make only poses, too."""
         of_request = dg.RunsFilter(statuses=UNFINISHED, tags={PARTITION_NAME_TAG: request_id})
@@ -79,10 +89,21 @@ class InstanceRuns:
                 refused.append(run.run_id)
         return CanceledRuns(canceled, tuple(refused))
 
-    def _records(self, statuses: Iterable[dg.DagsterRunStatus], pages: int | None = None) -> Iterator[dg.RunRecord]:
+    def _ended(self, requests: set[str]) -> Iterator[dg.RunRecord]:
+        """Runs of ``requests`` that ended, the newest first; those of many requests are looked for among all runs."""
+        if requests:
+            named = {PARTITION_NAME_TAG: sorted(requests)} if len(requests) <= _ASKED_BY_NAME else {}
+            yield from self._records(_ENDED, pages=_PAGES, tags=named)
+
+    def _records(
+        self,
+        statuses: Iterable[dg.DagsterRunStatus],
+        pages: int | None = None,
+        tags: Mapping[str, str | list[str]] | None = None,
+    ) -> Iterator[dg.RunRecord]:
         """The newest first, a page at a time."""
         cursor, page = None, 0
-        wanted = dg.RunsFilter(statuses=list(statuses))
+        wanted = dg.RunsFilter(statuses=list(statuses), tags=tags)
         while pages is None or page < pages:
             records = self._instance.get_run_records(wanted, limit=_PAGE, cursor=cursor)
             yield from records
@@ -111,13 +132,15 @@ class InstanceRuns:
 
     def _doing(self, run_id: str) -> str:
         """What the run's newest progress says, from its log."""
-        events = self._instance.get_records_for_run(run_id, limit=_EVENTS, ascending=False).records
-        for entry in (record.event_log_entry for record in events):
-            if (line := parse_progress(entry.user_message)) is not None and entry.dagster_event is None:
-                return line.describe(time.time() - entry.timestamp)
-            event = entry.dagster_event
-            if event is not None and event.event_type == dg.DagsterEventType.STEP_START:
-                return _STAGES.get(event.step_key or "", event.step_key or "running")
+        for limit in _EVENTS:
+            events = self._instance.get_records_for_run(run_id, limit=limit, ascending=False).records
+            for entry in (record.event_log_entry for record in events):
+                if (line := parse_progress(entry.user_message)) is not None and entry.dagster_event is None:
+                    then = ", then the review" if line.stage == "sampling" else ""
+                    return line.describe(time.time() - entry.timestamp) + then
+                event = entry.dagster_event
+                if event is not None and event.event_type == dg.DagsterEventType.STEP_START:
+                    return _STAGES.get(event.step_key or "", event.step_key or "running")
         return "starting"
 
     def _reason(self, run_id: str) -> str:

@@ -68,6 +68,12 @@ class TerminalProgress(ProgressResource):
         return _report
 
 
-def _report(stage: str, done: int, total: int | None, detail: str = "") -> None:
+def _report(
+    stage: str,
+    done: int,
+    total: int | None,
+    detail: str = "",
+    seconds_left: float | None = None,  # noqa: ARG001 - the bars estimate for themselves
+) -> None:
     if _bars is not None:
         _bars.report(stage, done, total, detail)

@@ -20,6 +20,13 @@ from libs.storage.factory import store_from_settings
 _NEWEST = 100
 _SECONDS_BETWEEN = 2.0
 
+_LONGEST_ID = 64
+"""An id is to be copied into a command, so it is never cut; documents may have longer names."""
+
+_ROOM_FOR_STATE = 40
+_LEAST_ROOM = 14
+"""Cells for the state beside a name, whatever its length; with an id and two spaces they fill 80."""
+
 
 def list_requests(
     every: Annotated[bool, typer.Option("--all", help=f"All requests, not only the {_NEWEST} newest.")] = False,
@@ -52,6 +59,8 @@ def _show(listing: Listing, reason: str) -> None:
     if listing.rejected:
         console.print("\nrejected (the whole reason is in the .error.txt beside the document)")
         _show_lines([(entry.name, entry.reason.removeprefix(f"{entry.name}: ")) for entry in listing.rejected])
+    if listing.more_rejected:
+        console.print(f"… and {listing.more_rejected} rejected before: `one-to-all list --all`")
     if not listing.requests and not listing.rejected:
         console.print("no requests: hand one in with `one-to-all submit`")
     if reason:
@@ -59,14 +68,27 @@ def _show(listing: Listing, reason: str) -> None:
 
 
 def _show_lines(lines: list[tuple[str, str]]) -> None:
-    """One line each, as wide as the terminal: names are whole, states are cut."""
-    shown = [(escaped(name), escaped(" ".join(state.splitlines()))) for name, state in lines]
+    """One line each, as wide as the terminal: ids are whole, states and the long names of documents are cut."""
+    longest_name = max(_LONGEST_ID, console.width - _ROOM_FOR_STATE)
+    shown = [
+        (_cut_in_the_middle(escaped(name), longest_name), escaped(" ".join(state.split()))) for name, state in lines
+    ]
     usual = [cell_len(name) for name, _ in shown if cell_len(name) <= console.width // 2]
     column = max(usual, default=0)
     for name, state in shown:
-        room = max(20, console.width - max(column, cell_len(name)) - 2)
+        room = max(_LEAST_ROOM, console.width - max(column, cell_len(name)) - 2)
         cut = state if cell_len(state) <= room else set_cell_size(state, room - 1).rstrip() + "…"
         console.print(f"{name}{' ' * (column - cell_len(name))}  {cut}", soft_wrap=True)
+
+
+def _cut_in_the_middle(name: str, longest: int) -> str:
+    """``name`` in at most ``longest`` cells; what tells names apart is their beginning and their end."""
+    if cell_len(name) <= longest:
+        return name
+    end = name
+    while cell_len(end) > longest // 2:
+        end = end[1:]
+    return f"{set_cell_size(name, longest - cell_len(end) - 1).rstrip()}…{end}"
 
 
 def _document(listing: Listing, reason: str) -> dict[str, Any]:
@@ -74,5 +96,14 @@ def _document(listing: Listing, reason: str) -> dict[str, Any]:
         {"id": line.name, "state": line.state, "since": line.since.isoformat(), "priority": line.priority}
         for line in listing.requests
     ]
-    rejected = [{"document": entry.name, "reason": entry.reason} for entry in listing.rejected]
-    return {"requests": requests, "older": listing.more, "rejected": rejected, "runs_not_shown": reason or None}
+    rejected = [
+        {"document": entry.name, "reason": entry.reason, "when": entry.when.isoformat() if entry.when else None}
+        for entry in listing.rejected
+    ]
+    return {
+        "requests": requests,
+        "older": listing.more,
+        "rejected": rejected,
+        "rejected_before": listing.more_rejected,
+        "runs_not_shown": reason or None,
+    }

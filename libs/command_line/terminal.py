@@ -90,7 +90,13 @@ def shown_progress() -> Iterator[Progress]:
     with Bars(*columns, console=stream) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def report(stage: str, done: int, total: int | None, detail: str = "") -> None:
+        def report(
+            stage: str,
+            done: int,
+            total: int | None,
+            detail: str = "",
+            seconds_left: float | None = None,  # noqa: ARG001 - the bars estimate for themselves
+        ) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(escaped(stage), total=total, detail="")
             bars.update(tasks[stage], completed=done, total=total, detail=escaped(detail))

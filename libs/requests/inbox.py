@@ -73,12 +73,14 @@ class WaitingDocument:
 class Rejection:
     """A refused document, by its path below ``inbox/``, and why.
 
-    ``traceback`` is for the log, where the software failed in a way that nobody foresaw.
+    ``traceback`` is for the log, where the software failed in a way that nobody foresaw. ``when`` is known of those
+    that are listed.
     """
 
     name: str
     reason: str
     traceback: str | None = None
+    when: datetime | None = None
 
 
 class Inbox:
@@ -185,14 +187,21 @@ class Inbox:
             else:
                 return
 
-    def rejections(self) -> Iterator[Rejection]:
-        """All refused documents that are still there, with the reason's first line."""
-        for info in self._objects.list(f"{_REJECTED}"):
-            if info.key.endswith(ERROR_SUFFIX):
-                name = info.key.removeprefix(f"{_REJECTED}").removesuffix(ERROR_SUFFIX)
-                with suppress(ArtifactMissingError):  # corrected since it was listed
-                    lines = self._objects.get_bytes(info.key).decode("utf-8", "replace").split("\n\n")
-                    yield Rejection(name, lines[1] if len(lines) > 1 else "")
+    def rejections(self) -> list[Rejection]:
+        """All refused documents that are still there, the newest first, with the reason's first line."""
+        return self.newest_rejections(None)[0]
+
+    def newest_rejections(self, limit: int | None) -> tuple[list[Rejection], int]:
+        """The ``limit`` newest of :meth:`rejections`, and how many older ones there are; only these are read."""
+        reasons = [info for info in self._objects.list(_REJECTED) if info.key.endswith(ERROR_SUFFIX)]
+        reasons.sort(key=lambda info: info.modified, reverse=True)
+        found = []
+        for info in reasons[:limit]:
+            name = info.key.removeprefix(_REJECTED).removesuffix(ERROR_SUFFIX)
+            with suppress(ArtifactMissingError):  # corrected since it was listed
+                lines = self._objects.get_bytes(info.key).decode("utf-8", "replace").split("\n\n")
+                found.append(Rejection(name, lines[1] if len(lines) > 1 else "", when=info.modified))
+        return found, len(reasons[limit:]) if limit is not None else 0
 
     def media(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:
         """Those of the media ``paths`` that are in the inbox; a few are asked for by name, many are listed.

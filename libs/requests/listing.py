@@ -4,22 +4,28 @@ A few listings answer for any number of requests; documents are read only for th
 belong here: printing (``libs.command_line.listing``), and what a run is at (``orchestration.request_control``).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from libs.errors import OneToAllError, StorageError, StorageUnavailableError
+from libs.provenance.record import ClipOrigin, parse_provenance
+from libs.provenance.run_record import PROVENANCE_FILE
 from libs.requests.accepted import ACCEPTED_PREFIX, AcceptedRequest, AcceptedRequests
 from libs.requests.animation_request import AnimationRequest
 from libs.requests.batch import parse_submission
-from libs.requests.cancellations import Cancellations, Retries
+from libs.requests.cancellations import Cancellation, Cancellations, Retries
+from libs.requests.changes import changes_since
 from libs.requests.inbox import Inbox, Rejection
 from libs.requests.run_reports import RequestRuns, RunPhase, RunReport
-from libs.requests.states import CLIP_ASSET, ClipState, RequestState, RequestStates, stored_partitions
+from libs.requests.states import CLIP_ASSET, ClipState, RequestState, RequestStates, partitions_among
 from libs.storage.artifacts import ArtifactStore
 
 _DOCUMENTS_READ = 100
-"""Waiting documents whose missing media are told; of the others it is said that they wait."""
+"""Waiting documents whose missing media are told, the newest; of the others it is said that they wait."""
+
+_REJECTIONS = 20
+"""Rejected documents whose reason is read, unless all are asked for."""
 
 _SOON = timedelta(minutes=2)
 """How long after a request was accepted its run may still be on its way into the queue."""
@@ -37,11 +43,12 @@ class ListedRequest:
 
 @dataclass(frozen=True)
 class Listing:
-    """Requests, the newest first; ``more``: how many older ones are left out."""
+    """Requests and rejected documents, the newest first; how many older ones of each are left out."""
 
     requests: list[ListedRequest]
     rejected: list[Rejection]
     more: int = 0
+    more_rejected: int = 0
 
 
 class RequestListing:
@@ -56,37 +63,50 @@ class RequestListing:
     def take(self, limit: int | None, now: datetime | None = None) -> Listing:
         """The ``limit`` newest requests as they are at this moment; all of them for None."""
         times = self._times()
-        waiting = sorted(self._waiting(times), key=lambda line: line.since, reverse=True)
-        room = None if limit is None else max(0, limit - len(waiting))
+        waiting, left_waiting = self._waiting(times, limit)
         newest = sorted(times, key=lambda name: (times[name], name), reverse=True)
-        shown = newest[:room]
+        shown = newest[: None if limit is None else limit - len(waiting)]
         states = RequestStates(self._store).of(shown)
         missing = [state.request_id for state in states if state.clip != ClipState.STORED]
-        reports = self._runs.reports(missing, shown) if self._runs else None
+        stored = [state.request_id for state in states if state.clip == ClipState.STORED]
+        reports = self._runs.reports(missing, shown) if self._runs else {}
+        stale = self._runs.stale(stored) if self._runs else {}
         canceled = Cancellations(self._store.objects).among(missing)
         retried = set(Retries(self._store.objects).ids(len(newest) + 1)) if missing else set()
-        lines = waiting[:limit]
+        lines = waiting
         for state in states:
-            report = reports.get(state.request_id) if reports is not None else None
-            if state.request_id in retried and (report is None or report.phase not in _IN_PROGRESS):
+            name = state.request_id
+            report = reports.get(name)
+            is_busy = report is not None and report.phase in _IN_PROGRESS
+            if name in retried and not is_busy:
                 text = "queued: tried again at the next scan of the inbox"
+            elif state.clip == ClipState.STORED and not is_busy:
+                reasons = stale.get(name)
+                text = f"stored, stale ({'; '.join(reasons)})" if reasons else "stored"
             else:
-                text = self._describe(state, report, state.request_id in canceled, now or datetime.now(UTC))
+                text = self._describe(state, report, canceled.get(name), now or datetime.now(UTC))
             priority = None if state.clip == ClipState.STORED else state.priority
-            lines.append(ListedRequest(state.request_id, text, times[state.request_id], priority))
-        left_out = len(waiting) + len(newest) - len(lines)
-        return Listing(lines, list(self._inbox.rejections()), left_out)
+            lines.append(ListedRequest(name, text, times[name], priority))
+        rejected, older_rejected = self._inbox.newest_rejections(limit and min(limit, _REJECTIONS))
+        return Listing(lines, rejected, left_waiting + len(newest) - len(shown), older_rejected)
 
     def _times(self) -> dict[str, datetime]:
         """Request -> when it was accepted last, or its clip was stored where nothing was accepted."""
-        times = stored_partitions(self._store.objects, CLIP_ASSET)
-        for info in self._store.objects.list(f"{ACCEPTED_PREFIX}/"):
-            times[info.key.removeprefix(f"{ACCEPTED_PREFIX}/").removesuffix(".json")] = info.modified
-        return times
+        objects = self._store.objects
+        times = {
+            info.key.removeprefix(f"{ACCEPTED_PREFIX}/").removesuffix(".json"): info.modified
+            for info in objects.list(f"{ACCEPTED_PREFIX}/")
+        }
+        never_accepted = [name for name in objects.folders(CLIP_ASSET) if name not in times]
+        clips = partitions_among(objects, CLIP_ASSET, never_accepted)
+        return times | {name: clips[name] for name in never_accepted if name in clips}
 
-    def _waiting(self, accepted: Mapping[str, datetime]) -> Iterator[ListedRequest]:
-        """Documents in the inbox, and what they wait for; one that was accepted leaves it a scan later."""
-        documents = self._inbox.documents()
+    def _waiting(self, accepted: Mapping[str, datetime], limit: int | None) -> tuple[list[ListedRequest], int]:
+        """The newest documents in the inbox, and what they wait for; and how many older ones there are.
+
+        One that was accepted leaves the inbox a scan later.
+        """
+        documents = sorted(self._inbox.documents(), key=lambda each: (each.modified, each.name), reverse=True)
         wanted: dict[str, set[str]] = {}
         taken = set()
         for document in documents[:_DOCUMENTS_READ]:
@@ -98,39 +118,31 @@ class RequestListing:
                 taken.add(document.name)
             wanted[document.name] = {path for each in submission.requests for path in (each.reference, each.driver)}
         there = self._inbox.media(path for paths in wanted.values() for path in paths)
-        for document in documents:
-            if document.name in taken:
-                continue
+        waiting = [document for document in documents if document.name not in taken]
+        lines = []
+        for document in waiting[:limit]:
             missing = sorted(wanted.get(document.name, set()) - there.keys())
             state = f"waiting for media: {', '.join(missing)}" if missing else "queued: waits for the next scan"
-            yield ListedRequest(document.name, state, document.modified)
+            lines.append(ListedRequest(document.name, state, document.modified))
+        return lines, len(waiting) - len(lines)
 
-    def _describe(self, state: RequestState, report: RunReport | None, is_noted: bool, now: datetime) -> str:
+    def _describe(
+        self, state: RequestState, report: RunReport | None, noted: Cancellation | None, now: datetime
+    ) -> str:
         if report is not None and report.phase in _IN_PROGRESS:
-            if report.phase == RunPhase.QUEUED:
-                return f"queued ({report.ahead} before it)"
-            return report.doing
-        if state.clip == ClipState.STORED:
-            return "stored"
+            return f"queued ({report.ahead} before it)" if report.phase == RunPhase.QUEUED else report.doing
         accepted = self._accepted(state.request_id)
-        text = self._without_run(state, accepted, report, is_noted, now)
+        text = self._without_run(accepted, report, noted, now)
         if state.clip == ClipState.OUTDATED:
-            return f"stored, stale (the request was changed since): {text}"
+            return f"stored, stale ({self._what_was_changed(state.request_id, accepted)}): {text}"
         return text
 
     def _without_run(
-        self,
-        state: RequestState,
-        accepted: AcceptedRequest | None,
-        report: RunReport | None,
-        is_noted: bool,
-        now: datetime,
+        self, accepted: AcceptedRequest | None, report: RunReport | None, noted: Cancellation | None, now: datetime
     ) -> str:
         """What is so of a request whose clip is missing and that no run is busy with."""
-        if is_noted:
-            found = Cancellations(self._store.objects).find(state.request_id)
-            if found is not None and found.holds_for(accepted):
-                return f"canceled ({found.canceled:%Y-%m-%d %H:%M} UTC, by {found.by})"
+        if noted is not None and noted.holds_for(accepted):
+            return f"canceled ({noted.canceled:%Y-%m-%d %H:%M} UTC, by {noted.by})"
         if report is not None and (accepted is None or report.changed >= accepted.accepted):
             if report.phase == RunPhase.FAILED:
                 return f"failed: {report.reason}"
@@ -141,6 +153,22 @@ class RequestListing:
         if self._runs is None:
             return "no clip yet"
         return "queued: starts in a moment" if now - accepted.accepted < _SOON else "tonight"
+
+    def _what_was_changed(self, request_id: str, accepted: AcceptedRequest | None) -> str:
+        """Why the newest content of a request is another than that of its clip."""
+        origin = self._origin(request_id) if accepted is not None else None
+        changes = changes_since(origin, accepted) if origin is not None and accepted is not None else []
+        return "; ".join(changes) or "the request was changed since"
+
+    def _origin(self, request_id: str) -> ClipOrigin | None:
+        """What the stored clip was made of; None where that is not recorded, or cannot be read."""
+        try:
+            with self._store.open_file(CLIP_ASSET, request_id, PROVENANCE_FILE) as file:
+                return parse_provenance(file.read(), f"{PROVENANCE_FILE} of {request_id}").clip
+        except StorageUnavailableError:
+            raise
+        except OneToAllError:
+            return None
 
     def _accepted(self, request_id: str) -> AcceptedRequest | None:
         try:

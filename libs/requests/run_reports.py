@@ -3,7 +3,7 @@
 What does not belong here: Dagster.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -51,6 +51,9 @@ class RequestRuns(Protocol):
 
         What exactly a run is at is told for those that are ``shown``.
         """
+
+    def stale(self, request_ids: Iterable[str]) -> Mapping[str, Sequence[str]]:
+        """Why the clips of ``request_ids`` are not what would be made now; nothing of those that are."""
 
     def cancel(self, request_id: str) -> CanceledRuns:
         """End the runs of ``request_id`` that wait or go on."""

@@ -6,7 +6,8 @@ there is one. What does not belong here: runs, which only Dagster knows (``orche
 
 import logging
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,10 +15,14 @@ from enum import StrEnum
 from libs.errors import StorageError, StorageUnavailableError
 from libs.requests.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
 from libs.storage.artifacts import ArtifactStore
-from libs.storage.keys import NEWEST_MANIFEST
-from libs.storage.objects import ObjectStore
+from libs.storage.keys import NEWEST_MANIFEST, manifest_key
+from libs.storage.objects import ObjectInfo, ObjectStore
 
 CLIP_ASSET = "animation"
+
+_ASKED_ONE_BY_ONE = 100
+_ASKED_AT_ONCE = 8
+"""Requests to a bucket on their way together; a folder answers at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,8 +60,9 @@ class RequestStates:
         marks: dict[str, list[OpenRequest]] = defaultdict(list)
         for mark in self._requests.open_requests():
             marks[mark.request_id].append(mark)
-        clips = stored_partitions(self._store.objects, CLIP_ASSET)
-        return [self._state(request_id, marks.get(request_id, []), clips) for request_id in request_ids]
+        wanted = list(request_ids)
+        clips = partitions_among(self._store.objects, CLIP_ASSET, wanted)
+        return [self._state(request_id, marks.get(request_id, []), clips) for request_id in wanted]
 
     def _state(self, request_id: str, marks: list[OpenRequest], clips: Container[str]) -> RequestState:
         has_clip = request_id in clips
@@ -85,6 +91,23 @@ class RequestStates:
                 true_marks.append(mark)
             # else the clip is stored, and its run did not come to the end: see ``orchestration.sensors.recovery``
         return true_marks
+
+
+def partitions_among(objects: ObjectStore, asset: str, partitions: Sequence[str]) -> dict[str, datetime]:
+    """Like :func:`stored_partitions`, of some: a few are asked for by name, many are listed."""
+    if len(partitions) > _ASKED_ONE_BY_ONE:
+        return stored_partitions(objects, asset)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:
+        found = asking.map(lambda partition: _newest_manifest(objects, asset, partition), partitions)
+        return {partition: info.modified for partition, info in zip(partitions, found, strict=True) if info}
+
+
+def _newest_manifest(objects: ObjectStore, asset: str, partition: str) -> ObjectInfo | None:
+    try:
+        key = manifest_key(asset, partition)
+    except StorageError:  # something put there by hand: no artifact can have this name
+        return None
+    return objects.stat(key)
 
 
 def stored_partitions(objects: ObjectStore, asset: str) -> dict[str, datetime]:

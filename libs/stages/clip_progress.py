@@ -1,27 +1,45 @@
-"""How far a clip is, counted in steps' worth of time: decoding a chunk takes time, too.
+"""How far a clip is, and how long it will still take: preparing and decoding chunks count, too.
 
-Sampling reports its steps; between the last step of a chunk and the beginning of the next one the chunk is decoded,
-which takes a few steps' time on a GPU and many on a CPU. What decoding took is measured chunk by chunk; until the first
-is decoded, what the last clip of this process took is assumed. What does not belong here: showing it
-(``libs.progress``).
+Sampling reports its steps. Before the first step of a chunk prompts and pictures are encoded, after its last one the
+chunk is decoded; both take a few steps' time on a GPU and many on a CPU. What they take is measured chunk by chunk;
+until a chunk has shown it, what the last clip of this process took is assumed, or else the numbers below. What does not
+belong here: showing it (``libs.progress``).
 """
 
 import time
 from collections.abc import Callable
-
-DECODING_IN_STEPS = 3.0
-"""Steps that decoding a chunk takes, where nothing is known yet."""
-
-DECODING_IN_STEPS_OF_SANDBOX = 7.0
-"""The same for the sandbox's network, whose steps are tiny."""
+from dataclasses import dataclass
+from statistics import fmean
 
 DECODING = "decoding"
 ENCODING = "encoding"
 
-Report = Callable[[int, int, str], None]
-"""Called with (steps' worth done, in all, a phrase)."""
+Report = Callable[[int, int, str, float | None], None]
+"""Called with (steps' worth done, in all, a phrase, seconds left or None where nothing was measured)."""
 
-_measured: dict[str, float] = {}
+
+@dataclass(frozen=True)
+class RelativeCosts:
+    """What the parts of a chunk take, in denoising steps.
+
+    Args:
+        decoding: of a chunk.
+        first: before the first step of the clip: prompts and pictures are encoded.
+        later: before the first step of each later chunk, which encodes the end of the one before.
+    """
+
+    decoding: float
+    first: float
+    later: float
+
+
+ASSUMED = RelativeCosts(decoding=3.0, first=1.0, later=0.5)
+"""Where nothing is known yet, of a real model."""
+
+ASSUMED_OF_SANDBOX = RelativeCosts(decoding=12.6, first=2.1, later=1.3)
+"""The same for the sandbox, whose steps are tiny; measured on two CPU cores, in processor time."""
+
+_measured: dict[str, RelativeCosts] = {}
 
 
 class ClipProgress:
@@ -31,7 +49,7 @@ class ClipProgress:
         report: who is told.
         steps: of each chunk.
         model: whose speed is remembered for the next clip.
-        assumed: steps that decoding takes, where this process has made no clip with ``model`` yet.
+        assumed: what the parts take, where this process has made no clip with ``model`` yet.
         clock: seconds.
     """
 
@@ -40,18 +58,15 @@ class ClipProgress:
         report: Report,
         steps: int,
         model: str,
-        assumed: float = DECODING_IN_STEPS,
+        assumed: RelativeCosts = ASSUMED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._report = report
         self._steps = steps
         self._model = model
         self._clock = clock
-        self._decoding = _measured.get(model, assumed)
-        self._decoded = self._resumed = 0
-        self._sampling_seconds = 0.0
-        self._sampled_steps = 0
-        self._last: tuple[float, int] | None = None
+        self._assumed = _measured.get(model, assumed)
+        self._begin_again()
 
     def __call__(self, done: int, total: int, phrase: str) -> None:
         """What sampling reports: steps done of all, and a phrase."""
@@ -61,44 +76,74 @@ class ClipProgress:
             return
         if self._last is not None and done < self._last[1]:  # a second attempt, in smaller chunks
             self._begin_again()
-        begins_chunk = done % self._steps == 0
-        if self._last is not None:
-            before, steps_before = self._last
-            if done > steps_before and not phrase.endswith("resumed"):
-                self._sampling_seconds += now - before
-                self._sampled_steps += done - steps_before
-            elif done == steps_before and done and begins_chunk and self._sampled_steps:
-                self._decoded += 1
-                self._decoding = _in_steps(now - before, self._sampling_seconds / self._sampled_steps)
-                _measured[self._model] = self._decoding
-        if phrase.endswith("resumed"):
-            self._resumed += 1
+        is_resumed = phrase.endswith("resumed")
+        if self._last is not None and not is_resumed:
+            self._measure(now - self._last[0], done, self._last[1])
+        self._resumed += is_resumed
         self._last = now, done
+        is_decoding = not is_resumed and done % self._steps == 0 and self._sampled > len(self._decoding) * self._steps
         # What was resumed took no time: it counts on neither side.
-        chunks_left = max(0, total // self._steps - self._resumed)
         skipped = self._resumed * self._steps
-        done_in_steps = max(0, done - skipped) + self._decoded * self._decoding
-        total_in_steps = max(1, total - skipped) + chunks_left * self._decoding
-        if begins_chunk and done and self._decodes_now(phrase):
-            phrase = f"{phrase}, {DECODING}"
-        self._report(min(round(done_in_steps), round(total_in_steps)), round(total_in_steps), phrase)
+        costs, decoded = self._costs(), len(self._decoding)
+        chunks_left = max(0, total // self._steps - self._resumed - decoded)
+        done_in_steps = max(0, done - skipped) + decoded * costs.decoding
+        total_in_steps = max(1, total - skipped) + (chunks_left + decoded) * costs.decoding
+        self._report(
+            min(round(done_in_steps), round(total_in_steps)),
+            round(total_in_steps),
+            f"{phrase}, {DECODING}" if is_decoding else phrase,
+            self._seconds_left(max(0, total - done), chunks_left, costs),
+        )
 
     def _begin_again(self) -> None:
-        self._decoded = self._resumed = self._sampled_steps = 0
-        self._sampling_seconds = 0.0
-        self._last = None
+        self._resumed = self._sampled = 0
+        self._plain: list[float] = []
+        """Seconds of each step that was not the first of its chunk."""
+        self._beginnings: list[float] = []
+        """Seconds of the first step of each chunk, and of what comes before it."""
+        self._decoding: list[float] = []
+        self._last: tuple[float, int] | None = None
+
+    def _measure(self, seconds: float, done: int, before: int) -> None:
+        if done > before:
+            self._sampled += done - before
+            begins = before % self._steps == 0
+            (self._beginnings if begins else self._plain).append(seconds / (done - before))
+        elif done and done % self._steps == 0 and self._sampled > len(self._decoding) * self._steps:
+            self._decoding.append(seconds)
+
+    def _step_seconds(self) -> float | None:
+        """Of one step without what comes before it; None before the first."""
+        if self._plain:
+            return fmean(self._plain)
+        return self._beginnings[0] / (1 + self._assumed.first) if self._beginnings else None
+
+    def _costs(self) -> RelativeCosts:
+        """What is known by now."""
+        step = self._step_seconds()
+        if not step:
+            return self._assumed
+        first, later = self._assumed.first, self._assumed.later
+        if self._plain and self._beginnings:
+            first = max(0.0, self._beginnings[0] / step - 1)
+        if self._plain and len(self._beginnings) > 1:
+            later = max(0.0, fmean(self._beginnings[1:]) / step - 1)
+        decoding = fmean(self._decoding) / step if self._decoding else self._assumed.decoding
+        return RelativeCosts(decoding, first, later)
+
+    def _seconds_left(self, steps_left: int, chunks_left: int, costs: RelativeCosts) -> float | None:
+        step = self._step_seconds()
+        if step is None:
+            return None
+        to_begin = steps_left // self._steps  # chunks whose first step is still to come
+        return step * (steps_left + chunks_left * costs.decoding + to_begin * costs.later)
 
     def _encodes(self, now: float) -> None:
         """All frames are there, so the last chunk is decoded; the last frames are written."""
-        if self._last is not None and self._sampled_steps:
-            _measured[self._model] = _in_steps(now - self._last[0], self._sampling_seconds / self._sampled_steps)
-        total = round(max(1, self._sampled_steps) + (self._decoded + 1) * self._decoding)
-        self._report(total, total, ENCODING)
-
-    def _decodes_now(self, phrase: str) -> bool:
-        """True after the last step of a chunk, False where the next one begins."""
-        return not phrase.endswith("resumed") and self._sampled_steps > self._decoded * self._steps
-
-
-def _in_steps(seconds: float, step: float) -> float:
-    return seconds / step if step > 0 else DECODING_IN_STEPS
+        if self._last is not None and self._sampled > len(self._decoding) * self._steps:
+            self._decoding.append(now - self._last[0])
+        costs = self._costs()
+        if self._sampled:
+            _measured[self._model] = costs
+        total = round(max(1, self._sampled) + len(self._decoding) * costs.decoding)
+        self._report(total, total, ENCODING, None)

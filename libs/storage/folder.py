@@ -123,12 +123,19 @@ class FolderObjectStore:
 
     def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectInfo]:
         """See the protocol."""
-        found = self._found_below(prefix)
-        for key in sorted(key for key, is_link in found if key > start_after and not is_link):
+        for key in sorted(key for key, is_link in self._found_below(prefix) if key > start_after and not is_link):
             with suppress(FileNotFoundError):  # deleted since it was found
-                status = (self.root / key).lstat()
+                status = os.lstat(os.path.join(self.root, key))  # noqa: PTH118 - ten times as fast, for 100,000 files
                 if S_ISREG(status.st_mode):  # people put files there: any name may be listed
                     yield _described(status, key, None)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """See the protocol; a link is no folder."""
+        above = self.root / prefix
+        with disk_errors_explained(above.absolute().as_uri()), suppress(FileNotFoundError, NotADirectoryError):
+            with os.scandir(above) as entries:
+                found = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            yield from found
 
     def links(self, prefix: str = "") -> Iterator[str]:
         """See the protocol."""
@@ -192,7 +199,8 @@ class FolderObjectStore:
         if any((self.root / Path(*above.split("/")[:depth])).is_symlink() for depth in range(2, above.count("/") + 2)):
             return
         with disk_errors_explained(folder.absolute().as_uri()):
-            found = [(path.relative_to(self.root).as_posix(), is_link) for path, is_link in _entries_below(folder)]
+            before = f"{above}/" if above else ""
+            found = [(f"{before}{path}", is_link) for path, is_link in _entries_below(folder)]
         for key, is_link in found:
             if key.startswith(prefix) and not key.startswith(f"{_INCOMING}/"):
                 yield key, is_link
@@ -260,23 +268,28 @@ def _open_folder(path: Path | str, opened: ExitStack, above: int | None = None, 
     return descriptor
 
 
-def _entries_below(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """All files, and all links with True; a folder that cannot be read is an error: its files would look gone.
+def _entries_below(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Paths below ``folder`` of all files, and of all links with True; links are not followed.
+
+    A folder that cannot be read is an error: its files would look gone.
 
     Raises:
         OSError: no permission, or the disk does not answer. A folder that is not there, or goes meanwhile, is none.
     """
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        for name in (*names, *folders):
-            path = Path(parent, name)
-            is_link = path.is_symlink()
-            if is_link or name in names:
-                yield path, is_link
+    unread = [""]
+    while unread:
+        before = unread.pop()
+        try:
+            with os.scandir(folder / before if before else folder) as entries:
+                for entry in entries:
+                    path = f"{before}{entry.name}"
+                    is_link = entry.is_symlink()
+                    if is_link or not entry.is_dir(follow_symlinks=False):
+                        yield path, is_link
+                    else:
+                        unread.append(f"{path}/")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
 
 
 def _described(status: os.stat_result, key: str, sha256: str | None) -> ObjectInfo:

@@ -69,6 +69,9 @@ class ObjectStore(Protocol):
         Only those with a key behind ``start_after``, where it is given.
         """
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Names of the folders directly below ``prefix`` (no slash at its end), sorted; nothing in them is listed."""
+
     def links(self, prefix: str = "") -> Iterator[str]:
         """Keys below ``prefix`` where a symbolic link lies, which is never followed; a bucket has none."""
 

@@ -119,24 +119,34 @@ class S3ObjectStore:
 
     def list(self, prefix: str = "", start_after: str = "") -> Iterator[ObjectInfo]:
         """See the protocol."""
-        before = f"{self.prefix}/" if self.prefix else ""
-        start = len(before)
-        behind = {"StartAfter": f"{before}{start_after}"} if start_after else {}
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=f"{before}{prefix}", **behind
-        )
+        behind = {"StartAfter": f"{self._before}{start_after}"} if start_after else {}
+        for page in self._pages(Prefix=f"{self._before}{prefix}", **behind):
+            for entry in page.get("Contents", ()):
+                if not entry["Key"].endswith("/"):  # some servers list folders
+                    yield ObjectInfo(
+                        entry["Key"][len(self._before) :],
+                        entry["Size"],
+                        entry["LastModified"],
+                        version=entry.get("ETag"),
+                    )
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """See the protocol."""
+        before = f"{self._before}{prefix}/"
+        for page in self._pages(Prefix=before, Delimiter="/"):
+            for entry in page.get("CommonPrefixes", ()):
+                yield entry["Prefix"].removeprefix(before).removesuffix("/")
+
+    @property
+    def _before(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
+
+    def _pages(self, **wanted: str) -> Iterator[dict[str, Any]]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, **wanted)
         place = f"s3://{self.bucket}/{self.prefix}"
         try:
             with explained(place, self.endpoint):
-                for page in pages:
-                    for entry in page.get("Contents", ()):
-                        if not entry["Key"].endswith("/"):  # some servers list folders
-                            yield ObjectInfo(
-                                entry["Key"][start:],
-                                entry["Size"],
-                                entry["LastModified"],
-                                version=entry.get("ETag"),
-                            )
+                yield from pages
         except ArtifactMissingError as error:  # the answer to a listing never is that there is no such object
             raise StorageError(
                 f"{place} at {self.endpoint}: cannot be listed (404); check that S3_ENDPOINT is an S3 server, and no "

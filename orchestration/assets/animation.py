@@ -72,8 +72,8 @@ def animation(
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
     from libs.stages.chunk_prefix import chunk_prefix  # noqa: PLC0415
     from libs.stages.clip_progress import (  # noqa: PLC0415
-        DECODING_IN_STEPS,
-        DECODING_IN_STEPS_OF_SANDBOX,
+        ASSUMED,
+        ASSUMED_OF_SANDBOX,
         ClipProgress,
     )
     from libs.stages.found_poses import require_found_poses  # noqa: PLC0415
@@ -141,10 +141,10 @@ def animation(
             folder,
             lambda lengths: StoredChunks(objects, f"{prefix}/{lengths.name}"),
             ClipProgress(
-                lambda done, all_, phrase: report("sampling", done, all_, phrase),
+                lambda done, all_, phrase, left: report("sampling", done, all_, phrase, left),
                 request.steps,
                 request.model,
-                DECODING_IN_STEPS_OF_SANDBOX if layout.variant.made_by_code else DECODING_IN_STEPS,
+                ASSUMED_OF_SANDBOX if layout.variant.made_by_code else ASSUMED,
             ),
             lambda options: clip_tags(facts.origin(options)),
         )

@@ -13,6 +13,7 @@ from libs.settings import load_settings
 from orchestration.assets.models_in_use import ModelVersion
 from orchestration.observed import observed_versions
 from orchestration.sensors.lora_watch import lora_watch
+from orchestration.stale_clips import stale_clips
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 from tests.integration.orchestration.staleness import Watch, materialize, stale
 
@@ -55,6 +56,7 @@ def test_a_replaced_lora_makes_exactly_its_own_clips_stale(world: Any, tmp_path:
     assert watch.tick() == []
     assert stale(world, "with", *CLIP_ASSETS) == {"animation"}
     assert stale(world, "without", *CLIP_ASSETS) == set()
+    assert stale_clips(world.instance, ["with", "without"]) == {"with": ["LoRA look changed"]}
 
     write_lora("look", 0.01)
     assert watch.tick() == OBSERVED

@@ -11,6 +11,7 @@ from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from orchestration.definitions import build_defs
 from orchestration.observed import observed_versions
 from orchestration.sensors.input_watch import input_watch
+from orchestration.stale_clips import stale_clips
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 from tests.integration.orchestration.staleness import Watch, materialize, stale
@@ -46,6 +47,8 @@ def test_a_picture_replaced_under_its_name_puts_those_out_of_date_that_used_it(w
     assert watch.tick() == []
     assert stale(world, "one", *REQUEST_ASSETS) == stale(world, "two", *REQUEST_ASSETS) == {"request_media"}
     assert stale(world, "three", *REQUEST_ASSETS) == set()
+    replaced = ["picture puppet.png replaced"]
+    assert stale_clips(world.instance, ["one", "two", "three"]) == {"one": replaced, "two": replaced}
 
     write_puppet_picture(inbox / "puppet.png", width=240)
     materialize(world, "one", *REQUEST_ASSETS)  # before anybody looked: the run observes what it took
