@@ -66,7 +66,13 @@ class ClipProgress:
         self._model = model
         self._clock = clock
         self._assumed = _measured.get(model, assumed)
-        self._begin_again()
+        self._resumed = self._sampled = 0
+        self._plain: list[float] = []
+        """Seconds of each step that was not the first of its chunk."""
+        self._beginnings: list[float] = []
+        """Seconds of the first step of each chunk, and of what comes before it."""
+        self._decoding: list[float] = []
+        self._last: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int, phrase: str) -> None:
         """What sampling reports: steps done of all, and a phrase."""
@@ -97,12 +103,8 @@ class ClipProgress:
 
     def _begin_again(self) -> None:
         self._resumed = self._sampled = 0
-        self._plain: list[float] = []
-        """Seconds of each step that was not the first of its chunk."""
-        self._beginnings: list[float] = []
-        """Seconds of the first step of each chunk, and of what comes before it."""
-        self._decoding: list[float] = []
-        self._last: tuple[float, int] | None = None
+        self._plain, self._beginnings, self._decoding = [], [], []
+        self._last = None
 
     def _measure(self, seconds: float, done: int, before: int) -> None:
         if done > before:
