@@ -1,0 +1,100 @@
+"""``python -m libs.sandbox.training COMMAND``: makes the training data and trains the sandbox's networks.
+
+Everything has a fixed seed and goes on from its last checkpoint when it is called again. The order: data, autoencoder,
+latents, transformer, decoder; detector and pose stand alone. ``keep`` writes what is to be committed.
+"""
+
+import argparse
+from pathlib import Path
+
+_DEFAULT_FOLDER = Path("build/sandbox_training")
+_KEPT = Path(__file__).parents[1] / "weights"
+_NETWORKS = ("autoencoder", "decoder", "transformer", "detector", "pose")
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="python -m libs.sandbox.training", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=_DEFAULT_FOLDER, help="for data, checkpoints and curves")
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="render the clips: 0.1 core seconds each, a minute for 6 shards")
+    data.add_argument("--shards", type=int, default=24, help="of 100 upright clips; a fourth more of other shapes")
+    for name, steps, seconds in (
+        ("autoencoder", 3000, "0.6"),
+        ("transformer", 4000, "1.3"),
+        ("decoder", 1000, "0.9"),
+        ("detector", 1200, "1"),
+        ("pose", 3000, "1.2"),
+    ):
+        command = commands.add_parser(name, help=f"train it: about {seconds} core seconds a step")
+        command.add_argument("--steps", type=int, default=steps, help="of the whole run, with those made before")
+    commands.add_parser("latents", help="encode the clips and draw their poses: 0.5 core seconds each")
+    keep = commands.add_parser("keep", help="write a network's averaged weights to libs/sandbox/weights")
+    keep.add_argument("network", choices=_NETWORKS)
+    keep.add_argument("--finished", action="store_true", help="it will not be trained on")
+    _run(parser.parse_args())
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    folder: Path = arguments.folder
+    steps: int = getattr(arguments, "steps", 0)
+    data = folder / "data"
+    match arguments.command:
+        case "data":
+            _data(data, arguments.shards)
+        case "autoencoder":
+            from libs.sandbox.training.autoencoder import AutoencoderTraining, train_autoencoder  # noqa: PLC0415
+
+            train_autoencoder(data, folder, AutoencoderTraining(steps=steps))
+        case "latents":
+            _latents(data, folder)
+        case "transformer":
+            from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
+            from libs.sandbox.training.transformer import TransformerTraining, train_transformer  # noqa: PLC0415
+
+            train_transformer(folder, trained_autoencoder(folder), TransformerTraining(steps=steps))
+        case "decoder":
+            from libs.sandbox.training.decoder import DecoderTraining, train_decoder  # noqa: PLC0415
+            from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
+
+            train_decoder(data, folder, trained_autoencoder(folder), DecoderTraining(steps=steps))
+        case "detector" | "pose":
+            from libs.sandbox.training.pose import PoseTraining, train_detector, train_pose_network  # noqa: PLC0415
+
+            if arguments.command == "pose":
+                train_pose_network(folder, PoseTraining(pose_steps=steps))
+            else:
+                train_detector(folder, PoseTraining(detector_steps=steps))
+        case "keep":
+            from libs.sandbox.training.store import keep_weights  # noqa: PLC0415
+
+            command = f"python -m libs.sandbox.training {arguments.network}"
+            keep_weights(folder, _KEPT, arguments.network, command, arguments.finished)
+
+
+def _data(folder: Path, shards: int) -> None:
+    from libs.sandbox.training.data import SIZES, make_shards  # noqa: PLC0415
+
+    upright, square, lying = SIZES
+    for split, size, count in (
+        ("held_back", upright, 1),
+        ("held_back", square, 1),
+        ("training", upright, shards),
+        ("training", square, max(1, shards // 8)),
+        ("training", lying, max(1, shards // 8)),
+    ):
+        for path in make_shards(folder, split, size, count):  # type: ignore[arg-type]
+            print(path, flush=True)
+
+
+def _latents(data: Path, folder: Path) -> None:
+    from libs.sandbox.training.latents import encode_shards  # noqa: PLC0415
+    from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
+    from libs.sandbox.training.transformer_start import starting_transformer  # noqa: PLC0415
+
+    for path in encode_shards(data, folder / "latents", trained_autoencoder(folder), starting_transformer()):
+        print(path, flush=True)
+
+
+if __name__ == "__main__":
+    main()

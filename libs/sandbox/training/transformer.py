@@ -1,0 +1,245 @@
+"""Trains the transformer to paint the reference's character in the poses asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from libs.one_to_all.transformer import REPLACED_LATENT_FRAMES
+from libs.sandbox.training import folded
+from libs.sandbox.training.data import LIGHT_NAMES
+from libs.sandbox.training.forward import TrainingForward
+from libs.sandbox.training.latents import Latents, pose_features, statistics
+from libs.sandbox.training.muon import Muon
+from libs.sandbox.training.prompts import TrainingPrompts, random_prompt
+from libs.sandbox.training.runs import Run, Schedule
+from libs.sandbox.training.transformer_start import ConstantChannels, starting_transformer, trainable
+from libs.sandbox.training.weights import LATENT_CHANNELS, SIGMAS
+
+_NAME = "transformer"
+_SAVE_EVERY = 40
+_LAST_STEP_WEIGHT = 3.0
+_SIGMA_SHARES = (0.18, 0.14, 0.28, 0.28)  # of SIGMAS; the rest is drawn from the whole schedule
+_SHIFT = 7.0
+
+
+@dataclass(frozen=True)
+class TransformerTraining:
+    """Settings of the run; shares are probabilities of a batch."""
+
+    steps: int = 4000
+    learning_rate: float = 3e-3
+    batch: int = 8
+    seed: int = 7
+    known_frames: float = 0.2
+    black_picture: float = 0.05
+    no_pose: float = 0.04
+    black_pose: float = 0.02
+    own_guess_after: float = 0.15
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSpace:
+    """Normalisation of the latents, what black looks like, and how much each channel matters for pixels."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    weight: torch.Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def measure(cls, autoencoder: Any, clips: torch.Tensor) -> "LatentSpace":
+        """From some clips' raw latents [N, 16, F, h, w]."""
+        mean, std = statistics(clips)
+        some = clips[:4].float()
+        plain = folded.decode(autoencoder, some)
+        effects = []
+        generator = torch.Generator().manual_seed(0)
+        for channel in range(LATENT_CHANNELS):
+            moved = some.clone()
+            noise = torch.randn(some[:, channel].shape, generator=generator)
+            moved[:, channel] += 0.3 * std[channel] * noise
+            effects.append((folded.decode(autoencoder, moved) - plain).square().mean().sqrt())
+        effect = torch.stack(effects)
+        weight = (effect / effect.mean()).clamp(0.3, 3.0)
+        return cls(mean, std, weight / weight.mean())
+
+    def normalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """Raw latents [B, 16 or 32, ...] -> unit variance."""
+        repeats = latents.shape[1] // LATENT_CHANNELS
+        shape = (1, -1, 1, 1, 1)
+        mean, std = (value.repeat(repeats).view(shape) for value in (self.mean, self.std))
+        return (latents.float() - mean) / std
+
+    def raw(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse."""
+        return latents * self.std.view(1, -1, 1, 1, 1) + self.mean.view(1, -1, 1, 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    clean: torch.Tensor
+    reference: torch.Tensor
+    reference_pose: torch.Tensor
+    poses: torch.Tensor | None
+    text: tuple[torch.Tensor, torch.Tensor]
+
+
+def train_transformer(folder: Path, autoencoder: Any, settings: TransformerTraining) -> None:
+    """Train, or go on; latents lie in ``folder/latents``, the state in ``folder``."""
+    torch.set_num_threads(1)
+    network = starting_transformer()
+    run = Run(folder, _NAME, network, Muon(trainable(network), momentum=0.92, adam_share=0.15, betas=(0.9, 0.95)))
+    schedule = Schedule(settings.steps, settings.learning_rate, warm_up=60)
+    shards = [Latents.load(path) for path in sorted((folder / "latents").glob("training-*.pt"))]
+    held_back = Latents.load(next(iter(sorted((folder / "latents").glob("held_back-160x128-*.pt")))))
+    space = LatentSpace.measure(autoencoder, torch.cat([one.clip for one in shards if one.clip.shape[3] == 20][:4]))
+    trainer = _Trainer(TrainingForward(network), space, settings, autoencoder)
+    judge = _Trainer(TrainingForward(run.average), space, settings, autoencoder)
+    constants = ConstantChannels(network)
+    g = np.random.default_rng(run.generator_seed(settings.seed))
+    torch.manual_seed(run.step + settings.seed)
+    sizes = np.array([len(one.clip) for one in shards], float)
+    while run.step < settings.steps:
+        run.start_clock()
+        for _ in range(_SAVE_EVERY):
+            shard = shards[int(g.choice(len(shards), p=sizes / sizes.sum()))]
+            rows = g.choice(len(shard.clip), settings.batch, replace=False)
+            sigma = _draw_sigma(g)
+            loss = trainer.loss(g, shard, rows, sigma, run.step > settings.own_guess_after * settings.steps)
+            run.optimiser.zero_grad()
+            loss.backward()
+            constants.keep()
+            torch.nn.utils.clip_grad_norm_(run.optimiser.parameters, 1.0)
+            run.optimiser.step(schedule.rate(run.step))
+            name = f"loss_{sigma:.2f}" if sigma in SIGMAS else "loss_other"
+            run.advance(**{name: float(loss.detach())})
+        run.stop_clock()
+        run.save(**judge.evaluate(held_back))
+
+
+def _draw_sigma(g: np.random.Generator) -> float:
+    choice = int(g.choice(len(SIGMAS) + 1, p=[*_SIGMA_SHARES, 1 - sum(_SIGMA_SHARES)]))
+    if choice < len(SIGMAS):
+        return SIGMAS[choice]
+    u = float(g.uniform(0.002, 1.0))
+    return _SHIFT * u / (1 + (_SHIFT - 1) * u)
+
+
+class _Trainer:
+    def __init__(
+        self, forward: TrainingForward, space: LatentSpace, settings: TransformerTraining, autoencoder: Any
+    ) -> None:
+        self.forward, self.space, self.settings = forward, space, settings
+        self.prompts = TrainingPrompts()
+        self._black = _Black(autoencoder, forward.transformer)
+
+    def loss(
+        self, g: np.random.Generator, shard: Latents, rows: np.ndarray, sigma: float, own_guess: bool
+    ) -> torch.Tensor:
+        """Error of the clean latents that the network sees at ``sigma``, weighted by what pixels feel of it."""
+        batch = self._batch(g, shard, rows)
+        known = REPLACED_LATENT_FRAMES if g.random() < self.settings.known_frames else 0
+        noise = torch.randn_like(batch.clean)
+        clean = batch.clean
+        start = clean
+        if sigma == SIGMAS[-1] and own_guess:  # sampling arrives here with its own guess, not with the truth
+            start = self._own_guess(batch, SIGMAS[0] if g.random() < 0.5 else SIGMAS[2], known)
+        noisy = (1 - sigma) * start + sigma * noise
+        if known:
+            noisy = torch.cat((clean[:, :, :known], noisy[:, :, known:]), dim=2)
+        velocity = self._velocity(batch, noisy, sigma, bool(known))
+        error = (noisy - sigma * velocity - clean)[:, :, known:]
+        weight = self.space.weight.view(1, -1, 1, 1, 1)
+        loss = (weight.sqrt() * error.abs()).mean() + 0.5 * (weight * error.square()).mean()
+        return loss * (_LAST_STEP_WEIGHT if sigma < 0.1 else 1.0)
+
+    @torch.no_grad()
+    def _own_guess(self, batch: _Batch, sigma: float, known: int) -> torch.Tensor:
+        noisy = (1 - sigma) * batch.clean + sigma * torch.randn_like(batch.clean)
+        if known:
+            noisy = torch.cat((batch.clean[:, :, :known], noisy[:, :, known:]), dim=2)
+        return noisy - sigma * self._velocity(batch, noisy, sigma, bool(known))
+
+    def _velocity(self, batch: _Batch, noisy: torch.Tensor, sigma: float, token_replace: bool) -> torch.Tensor:
+        return self.forward(noisy, sigma, batch.text, batch.reference, batch.reference_pose, batch.poses, token_replace)
+
+    def _batch(self, g: np.random.Generator, shard: Latents, rows: np.ndarray) -> _Batch:
+        settings = self.settings
+        clean = self.space.normalise(shard.clip[rows])
+        reference = self.space.normalise(shard.reference[rows])
+        poses: torch.Tensor | None = shard.poses[rows].float()
+        reference_pose = shard.reference_pose[rows].float()
+        lights = [LIGHT_NAMES[int(index)] for index in shard.light[rows]]
+        draw = g.random()
+        if draw < settings.black_picture:
+            reference = self.space.normalise(self._black.picture(reference.shape))
+            lights = ["neutral" if g.random() < 0.5 else light for light in lights]
+            if g.random() < 0.5:
+                poses = None
+        elif draw < settings.black_picture + settings.no_pose:
+            poses = None
+        elif draw < settings.black_picture + settings.no_pose + settings.black_pose:
+            assert poses is not None
+            poses, reference_pose = self._black.pose(poses.shape), self._black.pose(reference_pose.shape)
+        return _Batch(
+            clean, reference, reference_pose, poses, self.prompts.batch([random_prompt(g, one) for one in lights])
+        )
+
+    @torch.no_grad()
+    def evaluate(self, shard: Latents, count: int = 8) -> dict[str, float]:
+        """Errors on held-back clips: of the first step, of sampled latents, and of a reference that stands still."""
+        g = np.random.default_rng(0)
+        rows = np.arange(count)
+        clean, reference = self.space.normalise(shard.clip[rows]), self.space.normalise(shard.reference[rows])
+        lights = [LIGHT_NAMES[int(index)] for index in shard.light[rows]]
+        text = self.prompts.batch([random_prompt(g, light) for light in lights])
+        batch = _Batch(clean, reference, shard.reference_pose[rows].float(), shard.poses[rows].float(), text)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        weight = self.space.weight.view(1, -1, 1, 1, 1)
+
+        def error(latents: torch.Tensor) -> float:
+            return float((weight * (latents - clean).square()).mean().sqrt())
+
+        first = noise - self._velocity(batch, noise, 1.0, token_replace=False)
+        return {
+            "still": error(reference[:, :LATENT_CHANNELS].expand_as(clean)),
+            "first_step": error(first),
+            "sampled": error(self.sample(batch, noise)),
+        }
+
+    @torch.no_grad()
+    def sample(self, batch: _Batch, noise: torch.Tensor, sigmas: Sequence[float] = SIGMAS) -> torch.Tensor:
+        """Latents sampled without guidance."""
+        latents = noise
+        for sigma, following in zip(sigmas, (*sigmas[1:], 0.0), strict=True):
+            latents = latents + (following - sigma) * self._velocity(batch, latents, sigma, token_replace=False)
+        return latents
+
+
+class _Black:
+    """Latents of a black picture, twice, and features of a black pose drawing, of any size."""
+
+    def __init__(self, autoencoder: Any, transformer: Any) -> None:
+        self._autoencoder, self._transformer = autoencoder, transformer
+        self._pictures: dict[torch.Size, torch.Tensor] = {}
+        self._poses: dict[torch.Size, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def picture(self, shape: torch.Size) -> torch.Tensor:
+        """Raw latents of ``shape`` [B, 32, 1, h, w]."""
+        if shape not in self._pictures:
+            black = torch.full((1, 3, 1, 8 * shape[3], 8 * shape[4]), -1.0)
+            latents = folded.encode(self._autoencoder, black)
+            self._pictures[shape] = latents.repeat(1, 2, 1, 1, 1).expand(shape)
+        return self._pictures[shape]
+
+    def pose(self, shape: torch.Size) -> torch.Tensor:
+        """Features of ``shape`` [B, 16, F', H/4, W/4]."""
+        if shape not in self._poses:
+            black = torch.full((1, 3, 2 * shape[2] - 1, 4 * shape[3], 4 * shape[4]), -1.0)
+            self._poses[shape] = pose_features(self._transformer, black).expand(shape)
+        return self._poses[shape]
