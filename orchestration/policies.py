@@ -13,6 +13,15 @@ MODELS_GROUP = "models"
 ANIMATIONS_GROUP = "animations"
 OWNERS = ["team:animation"]
 
+MODEL_ASSETS = (
+    "migrated_pretrained_models",
+    "one_to_all_checkpoint",
+    "pose_models",
+    "slimmed_wan_resources",
+    "model_verification",
+)
+"""Everything that is made for a model variant, upstream assets first."""
+
 GPU_POOL = "gpu"
 """Runs that hold a slot of this pool use a GPU; limit: ``dagster instance concurrency set gpu N``."""
 

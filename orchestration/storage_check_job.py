@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 
 from libs.storage.artifacts import ArtifactStore, materialize_command
 from orchestration.failures import RETRY_POLICY, failures_explained
@@ -65,6 +66,16 @@ def lost_artifacts(instance: dg.DagsterInstance, store: ArtifactStore) -> list[C
     ]
 
 
+def _say_who_makes_reviews(context: dg.OpExecutionContext, count: int) -> None:
+    """This job only asks for reviews: another one launches their runs, unless somebody switched it off."""
+    sensor = "the sensor unrecorded_clips"
+    states = context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    if any(state.name == "unrecorded_clips" and state.status == InstigatorStatus.STOPPED for state in states):
+        context.log.warning(f"{count} clips lack a review, and {sensor} is off: switch it on, and it launches them")
+    else:
+        context.log.info(f"{count} clips lack a review: {sensor} launches them within about a minute")
+
+
 @dg.op(retry_policy=RETRY_POLICY)
 def compare_store_with_catalogue(
     context: dg.OpExecutionContext, config: StorageCheckConfig, storage: StorageResource, progress: ProgressResource
@@ -84,6 +95,8 @@ def compare_store_with_catalogue(
         mended = mend(context.instance, store) if config.adopt else Mended()
         for artifact in mended.adopted:
             context.log.info(f"{artifact.asset} of {artifact.partition}: stored, and recorded now")
+        if mended.without_review:
+            _say_who_makes_reviews(context, len(mended.without_review))
         lost = lost_artifacts(context.instance, store)
     rows = [
         dg.TableRecord({"what": problem.kind.value, "where": str(problem), "run": problem.command})

@@ -17,13 +17,19 @@ RUN_TASK_NAME = "one_to_all.execute_run"
 VISIBILITY_TIMEOUT_SECONDS = 24 * 60 * 60
 """Longer than any clip takes: a message that waits for its acknowledgement longer than this is delivered twice."""
 
+SOCKET_TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+"""Seconds after which a Redis that takes the connection and does not answer counts as one that is away.
+
+Workers wait for messages without this limit; kombu makes such a connection anew after 51 s of silence.
+"""
+
 SEND_RETRY_POLICY = {"max_retries": 40, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 """Sending survives more than a minute without Redis; after that the run fails, and run_retries queues it again."""
 
 
 def celery_settings() -> dict[str, Any]:
     """Settings of both sides; a fresh dictionary, since Celery keeps what it is given."""
-    transport = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_keepalive": True}
+    transport = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS, "socket_keepalive": True, **SOCKET_TIMEOUTS}
     return {
         # JSON only: whoever reaches Redis must not be able to have code unpickled.
         "accept_content": ["json"],
@@ -31,6 +37,7 @@ def celery_settings() -> dict[str, Any]:
         "result_serializer": "json",
         "broker_transport_options": transport,
         "result_backend_transport_options": transport,
+        **{f"redis_{name}": seconds for name, seconds in SOCKET_TIMEOUTS.items()},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker outlives any outage of Redis
         # A run is taken off the queue when it begins. A crash is Dagster's to retry, not the broker's to deliver again.

@@ -4,18 +4,24 @@ That happens when the database is away at the moment after a clip was stored, an
 older backup than the bucket. See ``lineage`` for what of a materialization can be known.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.errors import StorageError, StorageUnavailableError
 from libs.requests.archive import REQUEST_ASSETS, REVIEW_ASSET
 from libs.requests.states import CLIP_ASSET, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.manifest import Manifest
+from orchestration.assets.model_verification import stored_verification
+from orchestration.assets.models_in_use import observe_models_of_variant
 from orchestration.io_manager import DIGEST_METADATA, storage_metadata
+from orchestration.observed import DATA_VERSION_TAG, observed_versions
+from orchestration.policies import MODEL_ASSETS
 from orchestration.recovery.lineage import lineage_tags
+from orchestration.request_runs import UNFINISHED, all_runs
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,26 @@ class StoredArtifact:
 
 
 def unrecorded_artifacts(
-    instance: dg.DagsterInstance, store: ArtifactStore, request_ids: Collection[str] | None = None
+    instance: dg.DagsterInstance, store: ArtifactStore, request_ids: Collection[str]
 ) -> Iterator[Manifest]:
-    """Manifests of request assets whose content is not the latest in the catalogue; upstream assets first.
-
-    Args:
-        instance: its event log is the catalogue.
-        store: its newest manifests are what is stored.
-        request_ids: only those; every stored partition when left out.
+    """Manifests of ``request_ids`` whose content is not the latest in the catalogue; upstream assets first.
 
     Damaged manifests are left out; ``storage check`` names them.
     """
-    for asset in REQUEST_ASSETS:
-        partitions = stored_partitions(store.objects, asset) if request_ids is None else request_ids
+    yield from _unrecorded(instance, store, REQUEST_ASSETS, request_ids)
+
+
+def unrecorded_model_files(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator[Manifest]:
+    """As :func:`unrecorded_artifacts`, for the variants that no run is busy with."""
+    busy = {run.tags.get(PARTITION_NAME_TAG) for run in all_runs(instance, dg.RunsFilter(statuses=UNFINISHED))}
+    stored = {variant for asset in MODEL_ASSETS for variant in stored_partitions(store.objects, asset)}
+    yield from _unrecorded(instance, store, MODEL_ASSETS, sorted(stored - busy))
+
+
+def _unrecorded(
+    instance: dg.DagsterInstance, store: ArtifactStore, assets: Sequence[str], partitions: Collection[str]
+) -> Iterator[Manifest]:
+    for asset in assets:
         for partition in partitions:
             try:
                 manifest = store.manifest(asset, partition)
@@ -69,7 +82,7 @@ def adopt(instance: dg.DagsterInstance, store: ArtifactStore, manifests: Iterabl
     """
     adopted = []
     for manifest in manifests:
-        assert manifest.partition is not None, "request assets are partitioned"
+        assert manifest.partition is not None, "all assets are partitioned"
         stored_by = manifest.attributes.get("run_id")
         note = f"stored by run {stored_by} at {manifest.created:%Y-%m-%d %H:%M:%S} UTC; its event was lost"
         instance.report_runless_asset_event(
@@ -80,8 +93,31 @@ def adopt(instance: dg.DagsterInstance, store: ArtifactStore, manifests: Iterabl
                 tags=lineage_tags(instance, manifest) or {"dagster/data_version": manifest.digest},
             )
         )
+        if manifest.asset == "model_verification":
+            _observe_verified_models(instance, store, manifest.partition)
         adopted.append(StoredArtifact(manifest.asset, manifest.partition))
     return adopted
+
+
+def _observe_verified_models(instance: dg.DagsterInstance, store: ArtifactStore, variant: str) -> None:
+    """What the lost verification would have observed: that requests were made with other model files than there are.
+
+    The next verification compares with the stored one, finds nothing new, and would never say it. Requests of which
+    nothing was observed yet are made with whatever is there then.
+    """
+    try:
+        verified = stored_verification(store, variant)
+    except StorageUnavailableError:
+        raise
+    except StorageError:  # damaged: named by `storage check`
+        return
+    if verified is None or verified.report.state != "complete":
+        return
+    known = {asset: observed_versions(instance, asset) for asset in verified.versions}
+    for found in observe_models_of_variant(instance, variant, verified.versions, {}):
+        before = known[found.asset_key.to_user_string()].get(str(found.partition))
+        if before not in {None, (found.tags or {})[DATA_VERSION_TAG]}:
+            instance.report_runless_asset_event(found)
 
 
 def lacks_review(store: ArtifactStore, request_id: str) -> bool:

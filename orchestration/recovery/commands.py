@@ -48,7 +48,8 @@ def stop_batch(batch: Annotated[str, typer.Argument(help="Tag of its runs, e.g. 
 
     with _instance() as instance:
         stopped = stop(instance, _store().objects, batch)
-    console.print(f"{batch}: {len(stopped.requests)} runs canceled; what is still to be launched ends at once")
+    not_launched = f"{len(stopped.not_launched)} requests that had none yet count as canceled"
+    console.print(f"{batch}: {len(stopped.requests)} runs canceled; {not_launched}", soft_wrap=True)
     for request_id in stopped.not_canceled:
         console.print(f"{request_id}: its run could not be canceled; cancel it in the UI", soft_wrap=True)
     if stopped.not_canceled:
@@ -77,7 +78,7 @@ def _lines(result: "Restoration") -> list[str]:
     rows = {
         "requests that get their partition back": result.registered,
         "stored artifacts that are recorded": [f"{entry.partition} ({entry.asset})" for entry in result.adopted],
-        "clips that get a review": result.without_review,
+        "clips that get a review, by the sensor unrecorded_clips": result.without_review,
         "requests pending again: their clip is gone": result.reopened,
         "runs dropped: their clip is stored": [request_id for _, request_id in result.dropped],
         "requests that cannot be read": result.damaged,

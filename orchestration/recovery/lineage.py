@@ -20,6 +20,7 @@ from dagster._core.definitions.data_version import (
 from dagster._core.execution.plan.execute_step import _get_code_version, _get_input_provenance_data
 
 from libs.requests.archive import REQUEST_ASSETS
+from orchestration.policies import MODEL_ASSETS
 
 if TYPE_CHECKING:
     from libs.storage.manifest import Manifest
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 DATA_VERSION_ATTRIBUTE = "data_version"
 _CODE_VERSION_ATTRIBUTE = "code_version"
 _INPUTS_ATTRIBUTE = "input_data_versions"
+
+_MADE_HERE = frozenset({*REQUEST_ASSETS, *MODEL_ASSETS})
+"""Assets with materializations; the others are observed."""
 
 _EVENTS_LOOKED_AT = 100
 
@@ -93,7 +97,7 @@ def _event_pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: st
     if version is None:
         return NULL_EVENT_POINTER
     records = _events(instance, key, partition)
-    if not records and key.to_user_string() not in REQUEST_ASSETS:
+    if not records and key.to_user_string() not in _MADE_HERE:
         observed = dg.AssetObservation(key, partition=partition, tags={DATA_VERSION_TAG: version})
         instance.report_runless_asset_event(observed)
         records = _events(instance, key, partition)
@@ -107,6 +111,6 @@ def _event_pointer(instance: dg.DagsterInstance, key: dg.AssetKey, partition: st
 def _events(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | None) -> list[dg.EventLogRecord]:
     """The newest events that tell the data version of an asset, the newest first."""
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
-    is_made_here = key.to_user_string() in REQUEST_ASSETS
+    is_made_here = key.to_user_string() in _MADE_HERE
     fetch = instance.fetch_materializations if is_made_here else instance.fetch_observations
     return list(fetch(wanted, limit=_EVENTS_LOOKED_AT).records)

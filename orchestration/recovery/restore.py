@@ -17,7 +17,13 @@ from libs.requests.states import CLIP_ASSET, stored_partitions
 from libs.storage.artifacts import ArtifactStore
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
 from orchestration.policies import CONTENT_TAG, DROPPED_TAG
-from orchestration.recovery.adoption import StoredArtifact, adopt, lacks_review, unrecorded_artifacts
+from orchestration.recovery.adoption import (
+    StoredArtifact,
+    adopt,
+    lacks_review,
+    unrecorded_artifacts,
+    unrecorded_model_files,
+)
 from orchestration.request_runs import UNFINISHED, RunsInProgress, all_runs, makes_a_clip
 
 
@@ -59,6 +65,7 @@ def mend(instance: dg.DagsterInstance, store: ArtifactStore) -> Mended:
     registered = set(instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name)))
     idle = [request_id for request_id in registered if not busy.cover(request_id, None)]
     mended = Mended(adopt(instance, store, unrecorded_artifacts(instance, store, idle)))
+    mended.adopted += adopt(instance, store, unrecorded_model_files(instance, store))  # then what is stale is known
     mended.without_review = _ask_for_reviews(store, idle, apply=True)
     return mended
 
@@ -87,11 +94,11 @@ def restore(instance: dg.DagsterInstance, store: ArtifactStore, *, apply: bool) 
                 AcceptedRequests(store.objects).reopen(accepted)
     busy = _drop_runs_of_stored_clips(instance, store, result, apply=apply)
     idle = [request_id for request_id in ids if request_id not in busy]
-    unrecorded = unrecorded_artifacts(instance, store, idle)
-    if apply:
-        result.adopted = adopt(instance, store, unrecorded)
-    else:
-        result.adopted = [StoredArtifact(found.asset, str(found.partition)) for found in unrecorded]
+    for unrecorded in (unrecorded_artifacts(instance, store, idle), unrecorded_model_files(instance, store)):
+        if apply:
+            result.adopted += adopt(instance, store, unrecorded)
+        else:
+            result.adopted += [StoredArtifact(found.asset, str(found.partition)) for found in unrecorded]
     result.without_review = _ask_for_reviews(store, idle, apply=apply)
     return result
 

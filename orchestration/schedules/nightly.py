@@ -16,7 +16,7 @@ from libs.settings import Settings
 from orchestration.canceled_runs import canceled_requests
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
-from orchestration.recovery.batches import batch_of, stopped_at
+from orchestration.recovery.batches import batch_of, note_plan, stopped_at
 from orchestration.request_runs import RunsInProgress, clip_run
 from orchestration.resources import StorageResource
 
@@ -56,6 +56,7 @@ def build_nightly_batch(settings: Settings) -> dg.ScheduleDefinition:
             context.log.info(f"{len(canceled)} canceled requests stay so until they are submitted again")
         if not missing:
             return dg.SkipReason(f"None of the {len(registered)} registered requests lacks a clip.")
+        note_plan(storage.objects(), batch, [state.request_id for state in missing])
         return [
             clip_run(state.request_id, state.request_id, priority=state.priority, content=state.content, batch=batch)
             for state in missing

@@ -14,7 +14,9 @@ from typing import Any
 
 import boto3
 import dagster as dg
+import psycopg2.extensions
 import pytest
+import sqlalchemy
 import yaml
 from dagster._core.scheduler.instigation import InstigatorType
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG as FAILURE_TAG
@@ -24,6 +26,7 @@ from typer.testing import CliRunner
 
 from libs.command_line.storage import app as storage_commands
 from libs.settings import REPOSITORY_ROOT, get_settings
+from orchestration.fleet.postgres_storage import ANSWER_SECONDS, BoundedPostgresStorage, waiting_at_most
 from orchestration.fleet.preflight import DATABASE_VARIABLE, check_environment
 from orchestration.housekeeping.old_runs import delete_runs
 from tests.postgres_server import PostgresServer, find_postgres, postgres_server
@@ -189,6 +192,19 @@ def test_a_database_outage_fails_no_run_for_good(production: Production, seconds
     fleet.wait_until(f"{clip} is made", made, 150)
     first = fleet.run(run_id)
     print(f"{seconds} s: {len(fleet.runs_of(clip))} runs; the first: {first.status}, {first.tags.get(FAILURE_TAG)}")
+
+
+def test_a_statement_without_an_answer_ends_and_the_next_connection_works(production: Production) -> None:
+    """As for an event that is written while the database hangs."""
+    storage = production.fleet.instance.run_storage
+    assert isinstance(production.fleet.instance._storage, BoundedPostgresStorage)
+    psycopg2.extensions.set_wait_callback(waiting_at_most(0.5))
+    try:
+        with storage.connect() as connection, pytest.raises(sqlalchemy.exc.OperationalError, match="has not answered"):
+            connection.execute(sqlalchemy.text("select pg_sleep(30)"))
+        assert storage.get_runs_count() > 0
+    finally:
+        psycopg2.extensions.set_wait_callback(waiting_at_most(ANSWER_SECONDS))
 
 
 def observations(fleet: ObservedFleet, run_id: str) -> list[Any]:

@@ -63,11 +63,11 @@ class Daemon:
         observed = sorted((event.asset_key.to_user_string(), event.partition) for event in tick.asset_events)
         return [self._launch(request) for request in new], observed
 
-    def night(self) -> list[str]:
-        """One tick of the schedule; returns the requests whose runs were launched, in their order."""
+    def night(self, launched: int | None = None) -> list[str]:
+        """One tick of the schedule, interrupted after ``launched`` runs; returns their requests, in their order."""
         tick = self._evaluate_schedule()
         self.skipped = tick.skip_message
-        return [self._launch(request) for request in tick.run_requests or []]
+        return [self._launch(request) for request in (tick.run_requests or [])[:launched]]
 
     def _evaluate_schedule(self) -> Any:
         context = dg.ScheduleEvaluationContext(

@@ -9,22 +9,36 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy.exc
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+)
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from libs.errors import InputError
-from libs.requests.archive import RequestArchive
+from libs.requests.archive import REQUEST_ASSETS, RequestArchive
 from libs.requests.cancellations import Cancellations
+from libs.requests.states import RequestStates
 from libs.settings import REPOSITORY_ROOT
+from orchestration.assets.model_verification import stored_verification
+from orchestration.assets.models_in_use import observe_models_of_request
+from orchestration.canceled_runs import canceled_requests
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
-from orchestration.partitions import ANIMATION_REQUESTS
-from orchestration.policies import BATCH_TAG
+from orchestration.observed import observed_versions
+from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
+from orchestration.policies import BATCH_TAG, MODEL_ASSETS
 from orchestration.recovery.batches import batch_of, require_not_stopped, stop_batch
 from orchestration.recovery.restore import mend, restore
+from orchestration.resources import ProgressResource, SettingsResource, StorageResource
 from orchestration.sensors.recovery import finish_interrupted
+from orchestration.storage_check_job import check_storage
 from tests.integration.orchestration.conftest import instance_in
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
@@ -188,6 +202,50 @@ def test_check_storage_records_what_the_catalogue_lacks(daemon: Daemon, media: P
     assert mend(daemon.world.instance, daemon.world.store).adopted == []
 
 
+def test_check_storage_says_which_sensor_makes_missing_reviews_and_that_it_is_off(daemon: Daemon, media: Path) -> None:
+    instance = daemon.world.instance
+    accept(daemon, media, "made")
+    daemon.succeed("made")
+    settings = SettingsResource()
+    resources = {"storage": StorageResource(settings=settings), "progress": ProgressResource()}
+
+    def said() -> str:
+        run = check_storage.execute_in_process(instance=instance, resources=resources)
+        return "\n".join(entry.user_message for entry in instance.all_logs(run.run_id))
+
+    assert "1 clips lack a review: the sensor unrecorded_clips launches them" in said()
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("one_to_all"), "__repository__")
+    origin = RemoteInstigatorOrigin(repository, "unrecorded_clips")
+    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED, SensorInstigatorData())
+    instance.add_instigator_state(state)
+    assert "the sensor unrecorded_clips is off: switch it on" in said()
+
+
+def test_lost_events_of_model_files_are_written_again_and_what_they_make_stale_is_known(
+    world: Any, queued_instance: dg.DagsterInstance
+) -> None:
+    versions = stored_verification(world.store, "sandbox").versions
+    for name in ("made-before", "not-made-yet"):
+        remember_variant_of_request(queued_instance, name, "sandbox")
+    for seen in observe_models_of_request("made-before", "sandbox", dict.fromkeys(versions, "0" * 64), None):
+        queued_instance.report_runless_asset_event(seen)
+
+    adopted = mend(queued_instance, world.store).adopted
+    assert [(entry.asset, entry.partition) for entry in adopted] == [(asset, "sandbox") for asset in MODEL_ASSETS]
+    keys = [dg.AssetKey(asset) for asset in MODEL_ASSETS]
+    assert unfinished_assets(build_defs(), queued_instance, keys, "sandbox") == []
+    assert {asset: observed_versions(queued_instance, asset) for asset in versions} == {
+        asset: {"made-before": version} for asset, version in versions.items()
+    }
+    assert mend(queued_instance, world.store).adopted == []
+
+
+def test_every_stored_asset_is_one_that_can_be_recorded_again() -> None:
+    graph = build_defs().resolve_asset_graph()
+    made = {key.to_user_string() for key in graph.materializable_asset_keys}
+    assert made == {*REQUEST_ASSETS, *MODEL_ASSETS}
+
+
 class TestNightlyBatch:
     """Launched by Dagster's own scheduler, from the code location as it is loaded for it."""
 
@@ -259,6 +317,27 @@ class TestNightlyBatch:
         assert Cancellations(daemon.world.objects).find("dance-5").by == f"the stop of {batch}"
         require_not_stopped(daemon.world.objects, "nightly-2026-12-01", "dance-4")
         require_not_stopped(daemon.world.objects, None, "dance-4")
+
+
+def test_requests_of_a_stopped_batch_that_were_never_launched_stay_canceled_until_they_are_wanted_again(
+    daemon: Daemon, media: Path
+) -> None:
+    world = daemon.world
+    accept(daemon, media, "a-begun", "by-hand", "retried", "again", "left", when="nightly")
+    assert daemon.night(launched=1) == ["a-begun"]
+    daemon.start_run({"dagster/partition": "by-hand"})
+    batch = daemon.runs[0].tags[BATCH_TAG]
+    stopped = stop_batch(world.instance, world.objects, batch)
+    assert set(stopped.not_launched) == {"retried", "again", "left"}
+    note = Cancellations(world.objects).find("left")
+    assert note is not None
+    assert note.by == f"the stop of {batch}"
+    assert daemon.night() == [], "the same night does not go on"
+
+    Cancellations(world.objects).forget("retried")  # as `one-to-all retry` does
+    accept(daemon, media, "again", when="nightly")
+    missing = RequestStates(world.store).of(stopped.not_launched)
+    assert canceled_requests(world.instance, world.objects, missing) == {"left"}
 
 
 def test_a_batch_that_never_was_cannot_be_stopped(daemon: Daemon) -> None:

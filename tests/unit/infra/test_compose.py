@@ -231,7 +231,7 @@ def test_code_server_and_workspace_agree():
 def test_the_instance_is_a_production_instance():
     """Database, logs, monitoring, retries, retention and limits; and limits and workers agree."""
     instance = yaml.safe_load((INFRA / "dagster.prod.yaml").read_text())
-    assert instance["storage"] == {"postgres": {"postgres_url": {"env": DATABASE_VARIABLE}}}
+    assert instance["storage"]["custom"]["config"]["postgres_url"] == {"env": DATABASE_VARIABLE}
     for part in ("run_coordinator", "run_launcher", "compute_logs"):
         module = importlib.import_module(instance[part]["module"])
         assert hasattr(module, instance[part]["class"])
