@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
@@ -19,6 +20,11 @@ from libs.settings import Settings, load_settings
 from orchestration.fleet.code_version import announced_code, code_version
 from orchestration.fleet.run_coordinator import CPU_QUEUE, queue_of
 from orchestration.request_runs import makes_a_clip
+
+if TYPE_CHECKING:
+    from libs.model_repo.lock import RepositoryLock
+    from libs.model_repo.report import VerificationReport
+    from orchestration.assets.model_verification import StoredVerification
 
 _BYTES_PER_GB = 10**9
 
@@ -115,7 +121,7 @@ def missing_models(variant: str, settings: Settings) -> str | None:
     A variant that no host has is the request's affair: its run ends with that message.
     """
     from libs.model_repo.layout import layout_of  # noqa: PLC0415 - the main process stays light
-    from libs.model_repo.verify import verify_repository  # noqa: PLC0415
+    from libs.model_repo.verify import lock_or_problems, verify_repository  # noqa: PLC0415
     from orchestration.assets.model_verification import stored_verification  # noqa: PLC0415
     from orchestration.resources import SettingsResource, StorageResource  # noqa: PLC0415
 
@@ -128,14 +134,31 @@ def missing_models(variant: str, settings: Settings) -> str | None:
         return None
     way_out = f"run `one-to-all models prepare {variant}` on this host"
     try:
-        report = verify_repository(layout_of(variant, settings), level="fast")
+        layout = layout_of(variant, settings)
+        report = verify_repository(layout, level="fast")
         report.raise_if_not_complete()
     except (ModelFilesError, OSError) as error:
         return f"{variant} is not ready here: {error}; {way_out}"
     if verified.report.locked and not report.locked:
         return f"{variant} was never verified here, and its files are in no lock file; {way_out}"
-    known = {file.file: file.sha256 for file in verified.report.files if file.sha256}
-    different = [file.file for file in report.files if file.sha256 and known.get(file.file, file.sha256) != file.sha256]
-    if different:
-        return f"{variant} is not the verified one here: {different[0]} differs; {way_out}"
+    if different := _what_differs(report, lock_or_problems(layout)[0], verified):
+        return (
+            f"{variant} is not the verified one here: {different}; {way_out}, or the job prepare_models if it is newer"
+        )
     return None
+
+
+def _what_differs(report: "VerificationReport", lock: "RepositoryLock | None", verified: "StoredVerification") -> str:
+    """In words; empty where the files here are the verified ones.
+
+    Large files are not read for this: where their digest was never found out here, it is that of the lock file.
+    """
+    from orchestration.assets.models_in_use import versions_in_use  # noqa: PLC0415
+
+    known = {file.file: file.sha256 for file in verified.report.files if file.sha256}
+    for file in report.files:
+        if file.sha256 and known.get(file.file, file.sha256) != file.sha256:
+            return f"{file.file} differs"
+    here = versions_in_use(report, lock) if verified.report.locked else {}
+    parts = [asset for asset, version in here.items() if verified.versions.get(asset, version) != version]
+    return f"its lock file names other files for {' and '.join(parts)}" if parts else ""

@@ -12,11 +12,13 @@ from dagster._core.test_utils import create_run_for_test
 from redis.exceptions import ConnectionError as RedisAwayError
 
 from libs.errors import StorageUnavailableError
+from libs.model_repo.digests import DigestCache
 from libs.model_repo.layout import layout_of
-from libs.model_repo.lock import lock_path, lock_repository
+from libs.model_repo.lock import lock_path, lock_repository, read_lock
 from libs.model_repo.verify import verify_repository
 from libs.settings import Settings
 from orchestration.assets import model_verification
+from orchestration.assets.models_in_use import versions_in_use
 from orchestration.fleet import host_check, run_gate
 from orchestration.fleet.code_version import digest_of
 from orchestration.fleet.draining import Draining
@@ -92,6 +94,22 @@ def test_a_run_that_this_host_cannot_make_goes_back_untouched(
     assert gate.admits(run.run_id)
 
 
+def test_a_clip_goes_back_from_a_host_with_a_full_disk(
+    gated: tuple[RunGate, list[Any], dg.DagsterInstance], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate, told, instance = gated
+    monkeypatch.setattr(host_check, "announced_code", lambda _: None)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("MIN_FREE_DISK_GB", "1000000")
+    tags = {"dagster-celery/queue": "gpu"}
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTING, tags=tags)
+    assert not gate.admits(run.run_id)
+    (command, said), sent = told
+    assert command == HOST_UNFIT
+    assert f"GB are free for {tmp_path} (MIN_FREE_DISK_GB=1e+06): free some" in said["reason"]
+    assert sent == ("sent to gpu", run.run_id)
+
+
 def test_a_question_that_fails_keeps_no_run_from_its_worker(
     gated: tuple[RunGate, list[Any], dg.DagsterInstance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,8 +167,8 @@ def sandbox_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stored(monkeypatch: pytest.MonkeyPatch, report: Any) -> None:
-    verified = model_verification.StoredVerification(report, {}) if report else None
+def stored(monkeypatch: pytest.MonkeyPatch, report: Any, versions: dict[str, str] | None = None) -> None:
+    verified = model_verification.StoredVerification(report, versions or {}) if report else None
     monkeypatch.setattr(model_verification, "stored_verification", lambda *_: verified)
 
 
@@ -182,3 +200,29 @@ def test_missing_and_unlocked_files_are_the_hosts_fault(
 
     monkeypatch.setattr(model_verification, "stored_verification", away)
     assert missing_models("sandbox", here) is None, "nothing can be concluded"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_hashed_here", [True, False])
+def test_other_files_than_the_verified_ones_are_the_hosts_fault(
+    sandbox_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_hashed_here: bool
+) -> None:
+    """Also where nobody has hashed the large ones on this host: its lock file says what they are."""
+    there = layout_of("sandbox", Settings(_env_file=None, models_dir=sandbox_models))
+    report = verify_repository(there, level="fast")
+    stored(monkeypatch, report, versions_in_use(report, read_lock(there)))
+    here = Settings(_env_file=None, models_dir=tmp_path / "models", data_dir=tmp_path / "data")
+    shutil.copytree(sandbox_models, here.models_dir, dirs_exist_ok=True)
+    assert missing_models("sandbox", here) is None
+    layout = layout_of("sandbox", here)
+    weights = max(layout.root.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    lock_repository(layout, replace_entries=True)
+    if not is_hashed_here:
+        DigestCache.beside(layout).path.unlink()
+    reason = missing_models("sandbox", here)
+    assert reason is not None
+    assert "sandbox is not the verified one here" in reason
+    assert ("its lock file names other files" in reason) is not is_hashed_here
