@@ -7,7 +7,7 @@ server counts as one that is away (``lost_servers``). What does not belong here:
 
 import select
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import dagster as dg
 import psycopg2
@@ -36,7 +36,7 @@ class BoundedPostgresStorage(DagsterPostgresStorage):
     def config_type(cls) -> dict[str, Any]:
         """As in ``dagster.yaml``."""
         answer_seconds = dg.Field(dg.IntSource, is_required=False, default_value=ANSWER_SECONDS)
-        return {**pg_config(), "answer_seconds": answer_seconds}
+        return {**cast("dict[str, Any]", pg_config()), "answer_seconds": answer_seconds}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
