@@ -67,15 +67,15 @@ class DigestCache:
         self._new: dict[str, tuple[Signature, str]] = {}
 
     @classmethod
-    def beside(cls, layout: RepositoryLayout) -> Self:
+    def beside(cls, layout: RepositoryLayout, name: str = CACHE_NAME) -> Self:
         """The cache of the folder the repository lies in, shared by all variants there.
 
         Where nothing can be written there, what is learned is kept elsewhere.
         """
-        beside = layout.root.parent / CACHE_NAME
+        beside = layout.root.parent / name
         if layout.kept_elsewhere is None or can_write(layout.root.parent):
             return cls(beside)
-        return cls(layout.kept_elsewhere / CACHE_NAME, also_known=beside)
+        return cls(layout.kept_elsewhere / name, also_known=beside)
 
     def known(self, path: Path) -> str | None:
         """The digest of ``path`` if its present bytes were hashed before; a hard link to a hashed file counts."""

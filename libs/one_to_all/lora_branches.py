@@ -1,6 +1,7 @@
 """A LoRA beside weights held in FP8: y = W x + up (down x), with both factors in the dtype the network computes in.
 
-Likewise a LoKr, by its own small factors, and the whole difference of a weight.
+Likewise a LoKr, by its own small factors, a LoHa, by the two matrices whose product it is (or as a whole, where that is
+smaller), and the whole difference of a weight.
 
 Fusing would lose it: an FP8 weight has three bits of mantissa, and most of a LoRA's differences are smaller than half a
 step of them. Beside the weight it is as exact as in a network in bfloat16, whether the weight is de-quantized or
@@ -19,7 +20,6 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.fp8 import BRANCH_PARAMETERS, Fp8Linear, is_fp8
 from libs.one_to_all.lora import add_difference
 from libs.one_to_all.lora_changes import Change, read_changes, weight_and_bias
-from libs.one_to_all.lora_contents import hadamard_beside_fp8
 from libs.one_to_all.lora_file import LoraFile, LoraIdentity
 
 _logger = logging.getLogger(__name__)
@@ -54,8 +54,7 @@ class LoraBranches:
             True if anything was changed: parameters may have been added to layers, or taken from them.
 
         Raises:
-            ModelFilesError: see ``read_changes``; or the file is a LoHa for a weight held in FP8. The network is
-                untouched then.
+            ModelFilesError: see ``read_changes``. The network is untouched then.
         """
         wanted = None if lora is None else lora.identity()
         if wanted == self._used:
@@ -65,7 +64,7 @@ class LoraBranches:
             for name, parameter in self._network.named_parameters()
             if name.rpartition(".")[2] not in BRANCH_PARAMETERS
         }
-        changes = {} if lora is None else self._read(lora, parameters)
+        changes = {} if lora is None else read_changes(lora.path, parameters)
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # blocks on the host may still be on their way to the device
         self._take_away()
@@ -79,14 +78,6 @@ class LoraBranches:
             self._used = wanted
             _logger.info("LoRA %s beside the FP8 weights of %d layers", lora.name, len(self._layers))
         return True
-
-    def _read(self, lora: LoraFile, parameters: dict[str, nn.Parameter]) -> dict[str, Change]:
-        changes = read_changes(lora.path, parameters)
-        for owner, change in changes.items():
-            weight, _ = weight_and_bias(owner, parameters)
-            if weight is not None and is_fp8(weight) and change.is_hadamard:
-                raise hadamard_beside_fp8(lora.path, owner)
-        return changes
 
     def _add(self, owner: str, change: Change, strength: float, parameters: dict[str, nn.Parameter]) -> None:
         weight, bias = weight_and_bias(owner, parameters)

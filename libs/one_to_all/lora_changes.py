@@ -13,8 +13,15 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from libs.errors import ModelFilesError
+from libs.model_repo.parameters import Shape
 from libs.one_to_all.finite import is_finite
-from libs.one_to_all.lora_contents import StoredChange, read_contents, weight_and_bias_of
+from libs.one_to_all.lora_contents import (
+    HADAMARD_PARTS,
+    StoredChange,
+    hadamard_rank,
+    read_contents,
+    weight_and_bias_of,
+)
 from libs.one_to_all.lora_names import Part
 
 
@@ -51,12 +58,18 @@ class Change:
     def low_rank(
         self, strength: float, device: torch.device, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Down [rank, in] and up [out, rank] of a linear layer, whose product is the difference at this strength."""
-        down, up = self.tensors.get("down"), self.tensors.get("up")
-        if down is None or up is None:
-            return None
-        scaled = up.to(device, torch.float32).flatten(1) * (self.scale * strength)
-        return down.to(device, dtype).flatten(1), scaled.to(dtype)
+        """Down [rank, in] and up [out, rank] of a linear layer, whose product is the difference at this strength.
+
+        Of a LoHa only where that is smaller than the whole difference: its rank is the product of those of its factors.
+        """
+        if self._is_hadamard_of_low_rank:
+            down, up = self._hadamard_factors(device)
+        else:
+            found = self._get("down", device), self._get("up", device)
+            if found[0] is None or found[1] is None:
+                return None
+            down, up = found[0].flatten(1), found[1].flatten(1)
+        return down.to(dtype), (up * (self.scale * strength)).to(dtype)
 
     def kronecker(
         self, shape: torch.Size, strength: float, device: torch.device, dtype: torch.dtype
@@ -64,19 +77,40 @@ class Change:
         """What ``low_rank`` does not hold: w1 and w2 whose Kronecker product is the difference at this strength.
 
         Of a LoKr these are its own small factors. A whole difference [out, in] has no smaller factors, and is w2 beside
-        a w1 of one 1.
+        a w1 of one 1; so is a LoHa of large rank.
         """
         left, right = self._side("w1", device), self._side("w2", device)
         difference = self._get("weight difference", device)
         if left is not None and right is not None and difference is None:
             return left.to(dtype), (right * (self.scale * strength)).to(dtype)
         total = None if difference is None else difference.reshape(shape)
-        if left is not None and right is not None:
-            product = torch.kron(left, right) * self.scale
+        is_product = (left is not None and right is not None) or (
+            self.is_hadamard and not self._is_hadamard_of_low_rank
+        )
+        if is_product and (product := self._product(device)) is not None:
+            product = product.mul_(self.scale)
             total = product if total is None else total + product
         if total is None:
             return None
         return torch.ones(1, 1, device=device, dtype=dtype), (total * strength).to(dtype)
+
+    @property
+    def _is_hadamard_of_low_rank(self) -> bool:
+        if not self.is_hadamard:
+            return False
+        rows, columns = self.tensors["hada_w1_a"].shape[0], self.tensors["hada_w1_b"].shape[1]
+        shapes: dict[Part, Shape] = {part: tuple(tensor.shape) for part, tensor in self.tensors.items()}
+        return hadamard_rank(shapes, rows, columns) is not None
+
+    def _hadamard_factors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Down and up of a LoHa, without the scale: the products of each pair of rows, and of columns, of its factors.
+
+        sum_i a[n, i] b[i, m] * sum_j c[n, j] d[j, m] = sum_ij (a[n, i] c[n, j]) (b[i, m] d[j, m]).
+        """
+        a, b, c, d = (self.tensors[part].to(device, torch.float32) for part in HADAMARD_PARTS)
+        down = (b[:, None, :] * d[None, :, :]).flatten(0, 1)
+        up = (a[:, :, None] * c[:, None, :]).flatten(1)
+        return down, up
 
     def _product(self, device: torch.device) -> torch.Tensor | None:
         """Of up and down, of a LoKr, or of a LoHa, without the scale: float32, as a matrix."""
@@ -87,8 +121,7 @@ class Change:
         left, right = self._side("w1", device), self._side("w2", device)
         if left is not None and right is not None:
             return torch.kron(left, right)
-        parts: tuple[Part, ...] = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
-        factors = [factor for part in parts if (factor := self._get(part, device)) is not None]
+        factors = [factor for part in HADAMARD_PARTS if (factor := self._get(part, device)) is not None]
         return (factors[0] @ factors[1]).mul_(factors[2] @ factors[3]) if factors else None
 
     def _side(self, side: str, device: torch.device) -> torch.Tensor | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from libs.errors import ModelFilesError
 from libs.model_repo.json_file import parse_json
-from libs.model_repo.parameters import Shape, TensorInfo, expected_parameters, is_quantized
+from libs.model_repo.parameters import Shape, TensorInfo, expected_parameters
 from libs.model_repo.regular_file import open_regular
 from libs.model_repo.safetensors_header import StoredTensor, read_tensors_and_metadata
 from libs.model_repo.variants import ModelVariant
@@ -28,7 +28,7 @@ _LARGEST_SCALE = 1e6
 """Of alpha / rank; usual are 0.01 to 100. What is larger leaves no number in the network finite."""
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 _NUMBERS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
-_HADAMARD: tuple[Part, ...] = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+HADAMARD_PARTS: tuple[Part, ...] = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 
 
 @dataclass
@@ -93,22 +93,39 @@ def check_fits(path: Path, variant: ModelVariant) -> None:
     """Do nothing for a LoRA that can be used with ``variant``; read nothing but the file's header.
 
     Raises:
-        ModelFilesError: see :func:`read_contents`; or it is a LoHa, and the variant's weights are FP8.
+        ModelFilesError: see :func:`read_contents`.
+    """
+    read_contents(path, expected_parameters(variant.network))
+
+
+def bytes_beside_fp8(path: Path, variant: ModelVariant, itemsize: int) -> int:
+    """What a LoRA takes beside weights held in FP8, in a dtype of ``itemsize`` bytes; by the file's header.
+
+    Factors take what they have in the file; those of a LoHa become a product (see :func:`hadamard_rank`).
+
+    Raises:
+        ModelFilesError: see :func:`read_contents`.
     """
     parameters = expected_parameters(variant.network)
+    total = 0
     for owner, change in read_contents(path, parameters).items():
-        name = f"{owner}.weight"
-        held_in_fp8 = variant.weight_format == "fp8_scaled" and is_quantized(name, parameters.get(name, ()))
-        if held_in_fp8 and change.is_hadamard:
-            raise hadamard_beside_fp8(path, owner)
+        if change.is_hadamard:
+            weight, _ = weight_and_bias_of(owner, parameters)
+            rows, columns = weight[0], math.prod(weight[1:])
+            rank = hadamard_rank(change.shapes, rows, columns)
+            total += rows * columns if rank is None else rank * (rows + columns)
+        kept = [part for part in change.shapes if part != "alpha" and part not in HADAMARD_PARTS]
+        total += sum(math.prod(change.shapes[part]) for part in kept)
+    return total * itemsize
 
 
-def hadamard_beside_fp8(path: Path, owner: str) -> ModelFilesError:
-    """The error for a LoHa where weights are FP8: the rank of its product is the square of its factors' ranks."""
-    return ModelFilesError(
-        f"{path}: is a LoHa (hada_w1_a of {owner}), which cannot be added beside weights held in FP8; use the variant "
-        "without -fp8 (or set ONE_TO_ALL_ALLOW_FP8=false)"
-    )
+def hadamard_rank(shapes: Mapping[Part, Shape], rows: int, columns: int) -> int | None:
+    """The rank of a LoHa as the product of two matrices, if these are smaller than the whole difference; else None.
+
+    (a b) * (c d), element by element, has the rank of a b times that of c d.
+    """
+    rank = shapes["hada_w1_b"][0] * shapes["hada_w2_b"][0]
+    return rank if rank * (rows + columns) < rows * columns else None
 
 
 def weight_and_bias_of(owner: str, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -150,8 +167,8 @@ def _check_parts(path: Path, owner: str, change: StoredChange) -> None:
     pairs: list[tuple[Part, Part]] = [("down", "up"), ("lokr_w1_a", "lokr_w1_b"), ("lokr_w2_a", "lokr_w2_b")]
     for pair in pairs:
         _require_all(path, owner, change, pair)
-    if parts & {*_HADAMARD}:
-        _require_all(path, owner, change, _HADAMARD)
+    if parts & {*HADAMARD_PARTS}:
+        _require_all(path, owner, change, HADAMARD_PARTS)
     sides = [[one for one in (f"lokr_{side}", f"lokr_{side}_a") if one in parts] for side in ("w1", "w2")]
     if any(sides) and [len(one) for one in sides] != [1, 1]:
         raise ModelFilesError(
@@ -189,12 +206,12 @@ def _check_shapes(path: Path, owner: str, change: StoredChange, parameters: Mapp
         if not (fits and _fits_columns(down[1:], weight)):
             raise _wrong_shape(path, owner, ["down", "up"], [down, up], weight)
     if change.is_hadamard:
-        factors = [shapes[part] for part in _HADAMARD]
+        factors = [shapes[part] for part in HADAMARD_PARTS]
         fits = is_matrix and all(len(one) == 2 for one in factors)
         for a, b in ((factors[0], factors[1]), (factors[2], factors[3])):
             fits = fits and a == (weight[0], b[0]) and b[1] == math.prod(weight[1:])
         if not fits:
-            raise _wrong_shape(path, owner, _HADAMARD, factors, weight)
+            raise _wrong_shape(path, owner, HADAMARD_PARTS, factors, weight)
     left, right = lokr_shape(shapes, "w1"), lokr_shape(shapes, "w2")
     if left and right:
         fits = is_matrix and left[0] * right[0] == weight[0] and left[1] * right[1] == math.prod(weight[1:])
@@ -241,11 +258,11 @@ def _read_alphas(path: Path, stored: Mapping[str, StoredTensor]) -> dict[str, fl
     with open_regular(path) as (file, _):
         for owner, tensor in stored.items():
             file.seek(tensor.first)
-            alphas[owner] = _number(file.read(tensor.last - tensor.first), tensor.info.dtype)
+            alphas[owner] = number_of(file.read(tensor.last - tensor.first), tensor.info.dtype)
     return alphas
 
 
-def _number(data: bytes, dtype: str) -> float:
+def number_of(data: bytes, dtype: str) -> float:
     """Of the few bytes of one number as safetensors holds it; NaN for a dtype that is none."""
     if dtype == "BF16":  # the upper half of a float32
         data, dtype = b"\0\0" + data, "F32"

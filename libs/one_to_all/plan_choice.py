@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import torch
 
-from libs.errors import DeviceError
+from libs.errors import DeviceError, ModelFilesError
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import FP8_SUFFIX, VARIANTS, ModelVariant
 from libs.one_to_all.intermediate_bytes import ALONE, WorkShare
+from libs.one_to_all.lora_contents import bytes_beside_fp8
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory import bytes_of_file, bytes_of_folder
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions, largest_usual_clip
@@ -53,10 +54,17 @@ def choose_plan(
         vae_bytes=bytes_of_folder(layout.wan_part("vae"), dtype),
         keyword=options.keyword,
         block_cache=clip.block_cache,
-        lora_bytes=0 if lora is None else bytes_of_file(lora.path, dtype),
+        lora_bytes=0 if lora is None else _lora_bytes(lora, variant, dtype),
         share=share,
         host_free_bytes=host_free_bytes,
     )
+
+
+def _lora_bytes(lora: LoraFile, variant: ModelVariant, dtype: torch.dtype) -> int:
+    try:
+        return bytes_beside_fp8(lora.path, variant, dtype.itemsize)
+    except ModelFilesError:  # loading says what is wrong, and how to mend it
+        return bytes_of_file(lora.path, dtype)
 
 
 def check_host(plan: MemoryPlan, device: torch.device) -> None:

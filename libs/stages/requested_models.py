@@ -6,11 +6,14 @@ The run looks again before anything is computed. What does not belong here: what
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from libs.errors import InputError, ModelFilesError
+from libs.model_repo.digests import DigestCache
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import VARIANTS, variant_of_folder
 from libs.one_to_all.lora_contents import check_fits
+from libs.one_to_all.lora_values import CHECKED_VALUES_CACHE, check_values
 from libs.requests.animation_request import LORA_NAME_PATTERN, AnimationRequest
 from libs.settings import Settings
 from libs.storage.artifacts import ArtifactStore
@@ -57,6 +60,16 @@ def lora_is_absent(layout: RepositoryLayout, lora: str) -> str:
     return f"lora: {layout.lora(lora)} is missing; put the file there{others}"
 
 
+def check_lora(path: Path, layout: RepositoryLayout) -> None:
+    """Do nothing for a LoRA that can be used with the variant of ``layout``.
+
+    Raises:
+        ModelFilesError: says what is wrong with it.
+    """
+    check_fits(path, layout.variant)
+    check_values(path, DigestCache.beside(layout, CHECKED_VALUES_CACHE))
+
+
 def _problems_of_files(layout: RepositoryLayout, lora: str | None, request: str) -> Iterator[str]:
     model = layout.variant.name
     if not layout.root.is_dir():
@@ -70,7 +83,7 @@ def _problems_of_files(layout: RepositoryLayout, lora: str | None, request: str)
             yield lora_is_absent(layout, lora)
             return
         try:
-            check_fits(path, layout.variant)
+            check_lora(path, layout)
         except ModelFilesError as error:
             raise InputError(f"{request}: lora: {error}") from None
 

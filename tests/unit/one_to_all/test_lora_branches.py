@@ -15,10 +15,10 @@ from libs.one_to_all import warm
 from libs.one_to_all.block_offload import BlockOffload
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.events import FramesReady
-from libs.one_to_all.fp8 import Fp8Linear, compute_in_fp8
+from libs.one_to_all.fp8 import BRANCH_PARAMETERS, Fp8Linear, compute_in_fp8
 from libs.one_to_all.lora import fuse_lora
 from libs.one_to_all.lora_branches import LoraBranches
-from libs.one_to_all.lora_contents import check_fits
+from libs.one_to_all.lora_contents import bytes_beside_fp8
 from libs.one_to_all.lora_file import LoraFile
 from libs.one_to_all.memory_options import ClipSize, MemoryOptions
 from libs.one_to_all.options import SamplingOptions
@@ -125,6 +125,9 @@ KINDS = {
     "a whole difference": ("diff",),
     "LoRA and a whole difference": ("lora_down.weight", "lora_up.weight", "alpha", "diff"),
     "LoKr of factors": ("lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"),
+    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"),
+    "LoHa and a whole difference": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "diff"),
+    "LoHa of large rank": ("large_w1_a", "large_w1_b", "large_w2_a", "large_w2_b"),
 }
 
 
@@ -141,11 +144,14 @@ def test_other_kinds_beside_both_products(network, small_transformer, tmp_path, 
         "lora_down.weight": (3, 128),
         "lora_up.weight": (256, 3),
         "alpha": (),
+        **{"hada_w1_a": (256, 3), "hada_w1_b": (3, 128), "hada_w2_a": (256, 2), "hada_w2_b": (2, 128)},
+        **{"large_w1_a": (256, 16), "large_w1_b": (16, 128), "large_w2_a": (256, 16), "large_w2_b": (16, 128)},
     }
     generator = torch.Generator().manual_seed(5)
     tensors = {part: torch.rand(shapes[part], generator=generator) + 0.1 for part in KINDS[kind]}
     lora = LoraFile(tmp_path / "one.safetensors", strength=-0.3)
-    save_file({f"blocks.1.ffn.0.{part}": tensor for part, tensor in tensors.items()}, lora.path)
+    names = {part: f"blocks.1.ffn.0.{part.replace('large', 'hada')}" for part in tensors}
+    save_file({names[part]: tensor for part, tensor in tensors.items()}, lora.path)
     plain = small_transformer(**NETWORK)
     weight = plain.blocks[1].ffn.net[0].proj.weight
     before = weight.clone()
@@ -157,6 +163,10 @@ def test_other_kinds_beside_both_products(network, small_transformer, tmp_path, 
     without = layer(states)
     branches = LoraBranches(network, torch.float32)
     assert branches.use(lora)
+    held = sum(parameter.nbytes for name, parameter in layer.named_parameters() if name in BRANCH_PARAMETERS)
+    counted = bytes_beside_fp8(lora.path, get_variant("sandbox-fp8"), torch.float32.itemsize)
+    assert held - counted in {0, torch.float32.itemsize}, "memory plans count it"
+    assert held <= 4 * (weight.numel() + 1) or "diff" in KINDS[kind]
     found = layer(states) - without
     expected = states @ (weight - before).t()
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
@@ -247,15 +257,6 @@ def test_what_cannot_be_used_changes_nothing(network, velocity, tmp_path):
     branches.use(lora)
     before = velocity(network)
     whole = tmp_path / "whole.safetensors"
-    factors = {"w1_a": (128, 2), "w1_b": (2, 128), "w2_a": (128, 2), "w2_b": (2, 128)}
-    save_file(
-        {f"diffusion_model.blocks.1.self_attn.q.hada_{part}": torch.ones(factors[part]) for part in factors}, whole
-    )
-    with pytest.raises(ModelFilesError, match=r"whole\.safetensors: is a LoHa \(hada_w1_a of blocks\.1\.attn1\.to_q\)"):
-        branches.use(LoraFile(whole))
-    with pytest.raises(ModelFilesError, match="is a LoHa"):
-        check_fits(whole, get_variant("sandbox-fp8"))
-    check_fits(whole, get_variant("sandbox"))
     save_file({"blocks.0.attn1.to_q.lora_down.lora_A.weight": torch.zeros(2, 2)}, whole)
     with pytest.raises(ModelFilesError, match="says nothing to this network"):
         branches.use(LoraFile(whole))
@@ -357,3 +358,6 @@ def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):
     assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors")
     request = ResolvedRequest.model_construct(lora="distilled", lora_strength=0.5, model=layout.variant.name)
     assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors", 0.5)
+    save_file({"diffusion_model.blocks.0.ffn.2.diff_b": torch.full((128,), torch.nan)}, layout.lora("distilled"))
+    with pytest.raises(ModelFilesError, match=r"distilled\.safetensors: .*diff_b holds values that are not finite"):
+        requested_lora(request, layout)
