@@ -71,6 +71,7 @@ def submit(
     accepted = {request_id: AcceptedRequests(store.objects).find(request_id) for request_id in ids}
     states = {state.request_id: state for state in RequestStates(store).of(ids)}
     sent = upload(plan, inbox)
+    requests = [request for submission in plan.submissions.values() for request in submission.requests]
     for name, new in plan.renamed.items():
         other = plan.reasons.get(name)
         why = f", since {other} needs another file of that name" if other else ", as before"

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
 from libs.printable import shell_word
 from libs.requests.document import MAX_DOCUMENT_BYTES
+from libs.storage.claims import claimed
 from libs.storage.keys import check_key
 from libs.storage.objects import ObjectInfo, ObjectStore
 from libs.storage.sha256 import sha256_of_file
@@ -46,6 +47,9 @@ _ASKED_ONE_BY_ONE = 100
 """Media that are asked for by name; the answer for more of them comes from one listing."""
 
 _ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
+
+_PATIENCE_SECONDS = 10.0
+"""So long a file waits for another process that puts one under the same name."""
 
 _LAST_CHARACTER = "\U0010ffff"
 _DIGITS_BESIDE = 12
@@ -130,31 +134,43 @@ class Inbox:
         return self._objects.get_bytes(f"{INBOX_PREFIX}/{document.name}")
 
     def file_away(self, name: str, sha256: str) -> bool:
-        """Move an accepted document out of the inbox; False when it is gone, or is no longer what was accepted."""
+        """Move an accepted document out of the inbox; False when it is gone, or is no longer what was accepted.
+
+        One that was put there under the same name meanwhile stays, and waits for the next scan.
+        """
         key = f"{INBOX_PREFIX}/{name}"
+        found = self._objects.stat(key)
         try:
             content = self._objects.get_bytes(key)
         except ArtifactMissingError:
             return False
-        if hashlib.sha256(content).hexdigest() != sha256:
+        if found is None or hashlib.sha256(content).hexdigest() != sha256:
             return False
         self._put_document(f"{ACCEPTED_DOCUMENTS_PREFIX}/", name, content)
-        for outdated in (f"{_REJECTED}{name}", f"{_REJECTED}{name}{ERROR_SUFFIX}", key):
+        for outdated in (f"{_REJECTED}{name}", f"{_REJECTED}{name}{ERROR_SUFFIX}"):
             self._objects.delete(outdated)
-        return True
+        return self._objects.delete_version(found)
 
     def reject(self, document: WaitingDocument, reason: str) -> None:
-        """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it."""
+        """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it.
+
+        Raises:
+            ArtifactMissingError: it is gone, or another one lies there under its name, which stays.
+        """
+        key = f"{INBOX_PREFIX}/{document.name}"
+        found = self._objects.stat(key)
+        if found is None or (document.version is not None and found.version != document.version):
+            raise ArtifactMissingError(f"{self._objects.uri(key)} is no longer what was read")
         with TemporaryDirectory() as folder:  # by way of a file: nobody knows how large it is
             copy = Path(folder) / "document"
-            self._objects.get_file(f"{INBOX_PREFIX}/{document.name}", copy)
+            self._objects.get_file(key, copy)
             self._put_reason(
                 document.name,
                 reason,
                 f"The document is now {_for_a_shell(self._objects.uri(_rejected(document.name)))}.",
             )
             self._put_document(_REJECTED, document.name, copy)
-        self._objects.delete(f"{INBOX_PREFIX}/{document.name}")
+        self._objects.delete_version(found)
 
     def reject_link(self, name: str, reason: str) -> None:
         """Remove a link that lies where a document should, and say why; what it points to is never looked at."""
@@ -329,6 +345,24 @@ class Inbox:
             return False
         self._objects.put_file(key, file, sha256, _content_type(name))
         return True
+
+    def put_if_unchanged(self, name: str, file: Path, version: str | None) -> bool | None:
+        """As :meth:`put`, if ``inbox/<name>`` still has the ``version`` of :meth:`version_of`; None if it has not.
+
+        What is gone since then is no hindrance. Of several processes that put the same name at once, one does.
+        """
+        key = _key(name)
+        with claimed(self._objects, key, _PATIENCE_SECONDS) as alone:
+            if alone and self.version_of(name) in {version, None}:
+                return self.put(name, file)
+        stored = self._objects.head(key)
+        is_same = stored is not None and stored.size == file.stat().st_size and stored.sha256 == sha256_of_file(file)
+        return False if is_same else None
+
+    def version_of(self, name: str) -> str | None:
+        """What tells the file that is ``inbox/<name>`` now from any other; None where there is none."""
+        info = self._objects.stat(_key(name))
+        return None if info is None else info.version or info.modified.isoformat()
 
     def put_folder(self, folder: Path) -> None:
         """Store every file of ``folder`` in the inbox, media before the documents that name them."""

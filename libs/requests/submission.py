@@ -1,15 +1,19 @@
 """Handing requests in from files of this machine: what is uploaded, and in which order.
 
 Nobody's file takes the place of another that a request still needs: it is stored beside that one, under a name that
-ends with the first digits of its digest, and the document that is uploaded names it so. What does not belong here: what
-happens to a document in the inbox (``libs.requests.intake``), printing (``libs.command_line.requests``).
+ends with the first digits of its digest, and the document that is uploaded names it so. The same holds for what others
+hand in at the same moment: each name is written by one process at a time, and only while it is as the plan found it.
+What does not belong here: what happens to a document in the inbox (``libs.requests.intake``), printing
+(``libs.command_line.requests``).
 """
 
 import filecmp
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,9 +24,14 @@ from libs.requests.animation_request import AnimationRequest
 from libs.requests.batch import Submission, parse_submission
 from libs.requests.document import MAX_DOCUMENT_BYTES
 from libs.requests.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox, spellings
+from libs.storage.objects import ObjectInfo
 from libs.storage.sha256 import sha256_of_file
 
 _DIGITS_OF_NAME = 8
+_DOCUMENT_FOLLOWS_SECONDS = 600
+"""So long after a media file the document that names it may still come."""
+
+_AT_THE_SAME_TIME = "what somebody else is submitting"
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class FilesToSubmit:
     renamed: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     rewritten: dict[str, bytes] = field(default_factory=dict)
+    found: dict[str, str | None] = field(default_factory=dict)
+    """Name below ``inbox/`` -> the version of what lay there when this was planned; None where nothing did."""
 
 
 def plan_submission(files: Iterable[Path], inbox: Inbox) -> FilesToSubmit:
@@ -71,20 +82,42 @@ def plan_submission(files: Iterable[Path], inbox: Inbox) -> FilesToSubmit:
             raise InputError(
                 f"{document}: there is no file {name!r} beside it, among the files given, or in {INBOX_PREFIX}/"
             )
+    plan.found.update({name: inbox.version_of(name) for name in (*plan.media, *plan.documents)})
     _keep_files_of_others(plan, inbox)
     return plan
 
 
 def upload(plan: FilesToSubmit, inbox: Inbox) -> list[str]:
-    """Put everything into the inbox, media before documents; returns the media that were not there already."""
-    sent = [name for name, path in plan.media.items() if inbox.put(name, path)]
+    """Put everything into the inbox, media before documents; returns the media that were not there already.
+
+    A media file whose name somebody else's file has taken since the plan was made gets another name; ``plan`` says so.
+
+    Raises:
+        InputError: somebody else handed in another document of that name meanwhile; the message says what was sent.
+    """
+    sent = []
+    for name, path in list(plan.media.items()):
+        put = inbox.put_if_unchanged(name, path, plan.found.get(name))
+        if put is None:  # taken meanwhile
+            _give_another_name(plan, name, _AT_THE_SAME_TIME)
+            _rewrite_documents(plan)
+            put = inbox.put(plan.renamed[name], path)
+        if put:
+            sent.append(plan.renamed.get(name, name))
+    submitted: list[str] = []
     with TemporaryDirectory() as folder:
         for name, path in plan.documents.items():
             file = path
             if name in plan.rewritten:
                 file = Path(folder) / "document"
                 file.write_bytes(plan.rewritten[name])
-            inbox.put(name, file)
+            if inbox.put_if_unchanged(name, file, plan.found.get(name)) is None:
+                others = f"; submitted before it: {', '.join(submitted)}" if submitted else ""
+                raise InputError(
+                    f"{name}: was not submitted: another document of that name was put into the inbox at the same "
+                    f"moment. Give this request another id, or submit it again if it is to replace that one{others}"
+                )
+            submitted.append(name)
     return sent
 
 
@@ -120,17 +153,35 @@ def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
     if not in_the_way:
         return
     needed = _needed_by_others(plan, inbox)
-    for name in in_the_way:
-        path = PurePosixPath(name)
-        digest = sha256_of_file(plan.media[name])
-        own = str(path.with_name(f"{path.stem}-{digest[:_DIGITS_OF_NAME]}{path.suffix}"))
+    for name, info in in_the_way.items():
         if other := needed.get(_composed(name)):
-            plan.reasons[name] = other
-        elif not _was_named_before(own, name, plan, inbox):
-            continue
-        plan.renamed[name] = own
-    for name, new in plan.renamed.items():
-        plan.media[new] = plan.media.pop(name)
+            _give_another_name(plan, name, other)
+        elif _was_named_before(_name_by_content(plan, name), name, plan, inbox):
+            _give_another_name(plan, name, None)
+        elif other := _on_its_way(name, info, plan, inbox):
+            _give_another_name(plan, name, other)
+    _rewrite_documents(plan)
+
+
+def _name_by_content(plan: FilesToSubmit, name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{path.stem}-{sha256_of_file(plan.media[name])[:_DIGITS_OF_NAME]}{path.suffix}"))
+
+
+def _give_another_name(plan: FilesToSubmit, name: str, reason: str | None) -> None:
+    new = _name_by_content(plan, name)
+    plan.renamed[name] = new
+    if reason is not None:
+        plan.reasons[name] = reason
+    plan.media[new] = plan.media.pop(name)
+
+
+def _rewrite_documents(plan: FilesToSubmit) -> None:
+    """Let the documents name the files that got other names.
+
+    Raises:
+        InputError: no document of the plan names such a file, or its document gets too large.
+    """
     composed = {_composed(name): new for name, new in plan.renamed.items()}
     named: set[str] = set()
     for document, submission in list(plan.submissions.items()):
@@ -138,11 +189,9 @@ def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
         if requests != list(submission.requests):
             plan.rewritten[document] = _written(document, submission, requests)
             plan.submissions[document] = Submission(submission.name, tuple(requests))
-            named |= {
-                _composed(path) for request in submission.requests for path in (request.reference, request.driver)
-            }
-    for name in plan.renamed:
-        if _composed(name) not in named:
+        named |= {path for request in requests for path in (request.reference, request.driver)}
+    for name, new in plan.renamed.items():
+        if new not in named:
             raise InputError(
                 f"{name}: {plan.reasons[name]} needs another file of that name, which is in the inbox; submit yours "
                 "together with the document that names it, or rename it"
@@ -168,14 +217,33 @@ def _was_named_before(own: str, name: str, plan: FilesToSubmit, inbox: Inbox) ->
     return bool(naming)
 
 
-def _replaced_files(plan: FilesToSubmit, inbox: Inbox) -> list[str]:
-    """Media of the plan whose name another file has in the inbox."""
+def _on_its_way(name: str, info: ObjectInfo, plan: FilesToSubmit, inbox: Inbox) -> str | None:
+    """Who may need the file ``info``, which no document names yet: media are sent before their documents."""
+    if (datetime.now(UTC) - info.modified).total_seconds() > _DOCUMENT_FOLLOWS_SECONDS:
+        return None
+    accepted = AcceptedRequests(inbox.objects)
+    waiting = {document.name: document for document in inbox.documents()}
+    own: list[AnimationRequest] = []
+    for document, submission in plan.submissions.items():
+        if document in waiting:
+            with suppress(InputError, ArtifactMissingError):
+                own += parse_submission(inbox.read(waiting[document]), source=document).requests
+        for request in submission.requests:
+            with suppress(ArtifactCorruptError):
+                if found := accepted.find(request.id):
+                    own.append(found.request)
+    is_own = any(_composed(name) in {_composed(one.reference), _composed(one.driver)} for one in own)
+    return None if is_own else _AT_THE_SAME_TIME
+
+
+def _replaced_files(plan: FilesToSubmit, inbox: Inbox) -> dict[str, ObjectInfo]:
+    """Media of the plan whose name another file has in the inbox, and that file."""
     there = inbox.media(plan.media)
-    return [
-        name
+    return {
+        name: info
         for name, info in there.items()
         if info.size != plan.media[name].stat().st_size or inbox.digest_of(info) != sha256_of_file(plan.media[name])
-    ]
+    }
 
 
 def _needed_by_others(plan: FilesToSubmit, inbox: Inbox) -> dict[str, str]:

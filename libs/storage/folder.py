@@ -9,6 +9,7 @@ import hashlib
 import mimetypes
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -149,6 +150,26 @@ class FolderObjectStore:
             if folder and status and not S_ISDIR(status.st_mode):
                 with suppress(FileNotFoundError):
                     os.unlink(folder.name, dir_fd=folder.descriptor)
+
+    def delete_version(self, info: ObjectInfo) -> bool:
+        """See the protocol: the file is taken aside first, and put back where it is another one."""
+        key = check_key(info.key)
+        with disk_errors_explained(self.uri(key)), self._folder_of(key) as folder:
+            found = self.stat(key) if folder else None
+            if folder is None or found is None or found.version != info.version:
+                return False
+            aside = self.root / _INCOMING / f"deleted-{uuid.uuid4().hex}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.rename(folder.name, aside, src_dir_fd=folder.descriptor)
+            except FileNotFoundError:
+                return False
+            is_same = _described(aside.lstat(), key, None).version == info.version
+            if not is_same:
+                with suppress(FileExistsError):  # a still newer one
+                    os.link(aside, folder.name, dst_dir_fd=folder.descriptor, follow_symlinks=False)
+            aside.unlink()
+            return is_same
 
     def uri(self, key: str) -> str:
         """A ``file://`` address."""

@@ -85,5 +85,12 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
 
+    def delete_version(self, info: ObjectInfo) -> bool:
+        """Remove the object if it is still the one that ``info`` describes; False if it is gone or was replaced.
+
+        A folder never removes what came after it. A bucket is asked first, since not every server knows conditional
+        deletes: what is stored between question and deletion, some milliseconds, goes with it.
+        """
+
     def uri(self, key: str) -> str:
         """The object's address, for people and lineage."""

@@ -180,6 +180,14 @@ class S3ObjectStore:
         with suppress(ArtifactMissingError), self._explained(key):
             self.client.delete_object(Bucket=self.bucket, Key=self.full_key(key))
 
+    def delete_version(self, info: ObjectInfo) -> bool:
+        """See the protocol."""
+        found = self.head(info.key)
+        if found is None or found.version != info.version:
+            return False
+        self.delete(info.key)
+        return True
+
     def uri(self, key: str) -> str:
         """An ``s3://`` address."""
         return f"s3://{self.bucket}/{self.full_key(key)}"
