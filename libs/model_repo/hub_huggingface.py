@@ -6,6 +6,7 @@ the same library, which is what it uses itself. What does not belong here: what 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -15,10 +16,17 @@ import httpx2
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers, get_session
 
 from libs.errors import HubError, HubUnavailableError
 from libs.garbage_collection import garbage_collection_paused
+from libs.model_repo.bounded_answer import (
+    LARGEST_ANSWER,
+    LARGEST_ENCODED_ANSWER,
+    AnswerBound,
+    EndlessAnswerError,
+    endless_answer,
+)
 from libs.model_repo.hub import (
     Advance,
     Listing,
@@ -44,14 +52,18 @@ class HuggingFaceHub:
     retries_listings = False
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
-        self._api = HfApi(endpoint=endpoint, token=token, library_name=_LIBRARY)
+        # plain bytes: the size of an answer is known while it is read
+        headers = {"Accept-Encoding": "identity"}
+        self._api = HfApi(endpoint=endpoint, token=token, library_name=_LIBRARY, headers=headers)
 
     def list_files(self, repo_id: str, revision: str | None) -> Listing:
         """See :class:`libs.model_repo.hub.Hub`; small files carry git's digest, large ones their SHA-256."""
         with _errors_of(repo_id):
             try:
-                with garbage_collection_paused():
+                with garbage_collection_paused(), _answers_bounded():
                     info = self._api.model_info(repo_id, revision=revision, files_metadata=True)
+            except EndlessAnswerError as error:
+                raise endless_answer(repo_id, error) from error
             except Exception as error:
                 if is_no_answer(error) and not isinstance(error, _CLIENT_ERRORS):
                     raise no_hubs_answer(repo_id, error) from error
@@ -99,6 +111,43 @@ class HuggingFaceHub:
                 )
         partial.replace(target)
         return target
+
+
+_bounds_answers: ContextVar[bool] = ContextVar("bounds_answers", default=False)
+
+
+@contextmanager
+def _answers_bounded() -> Iterator[None]:
+    """Inside the block this thread's answers, which the client reads as a whole, may not go on for ever."""
+    hooks = get_session().event_hooks
+    if _bound_answer not in hooks["response"]:
+        get_session().event_hooks = hooks | {"response": [*hooks["response"], _bound_answer]}
+    token = _bounds_answers.set(True)
+    try:
+        yield
+    finally:
+        _bounds_answers.reset(token)
+
+
+def _bound_answer(response: httpx2.Response) -> None:
+    """A hook of the client, which it calls before it reads an answer."""
+    if _bounds_answers.get():
+        is_encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+        limit = LARGEST_ENCODED_ANSWER if is_encoded else LARGEST_ANSWER
+        response.stream = _BoundedStream(response.stream, limit)
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    """The bytes of an answer as they arrive, counted."""
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._stream, self._limit = stream, limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        return AnswerBound(self._limit).pieces(iter(self._stream))
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _OtherSizeError(Exception):

@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from libs.errors import HubError, HubUnavailableError
 from libs.garbage_collection import garbage_collection_paused
+from libs.model_repo.bounded_answer import AnswerBound, EndlessAnswerError, endless_answer
 from libs.model_repo.hub import Advance, Listing, RemoteFile, checked_file, is_no_answer, no_hubs_answer, refusal
 from libs.setting_values import HubName
 
@@ -34,6 +36,7 @@ class ModelScopeHub:
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         self._api = HubApi(endpoint=endpoint, token=token)
+        self._listings = _bounded(HubApi(endpoint=endpoint, token=token).legacy)
 
     def list_files(self, repo_id: str, revision: str | None) -> Listing:
         """See :class:`libs.model_repo.hub.Hub`.
@@ -43,7 +46,9 @@ class ModelScopeHub:
         with _errors_of(repo_id):
             try:
                 with garbage_collection_paused():
-                    entries = self._api.legacy.list_repo_files(repo_id, "model", revision=revision or _DEFAULT_REVISION)
+                    entries = self._listings.list_repo_files(repo_id, "model", revision=revision or _DEFAULT_REVISION)
+            except EndlessAnswerError as error:
+                raise endless_answer(repo_id, error) from error
             except Exception as error:
                 if _was_no_answer(error):
                     raise no_hubs_answer(repo_id, error) from error
@@ -76,6 +81,23 @@ class ModelScopeHub:
                 file_size=file.size,
                 progress_callbacks=[_reporting_callback(advance)],
             )
+
+
+def _bounded(client: Any) -> Any:
+    """``client``, whose answers may not go on for ever; files are fetched by another one."""
+    for session in (client._session, client._read_session):
+        session.hooks["response"].append(_bound_answer)
+    return client
+
+
+def _bound_answer(response: Any, **_: Any) -> None:
+    """A hook of requests, which calls it before the answer is read; what is counted is decoded already."""
+    raw = response.raw
+    for name in ("read", "read1"):
+        if hasattr(raw, name):
+            setattr(raw, name, AnswerBound().reading(getattr(raw, name)))
+    stream = raw.stream
+    raw.stream = lambda *arguments, **options: AnswerBound().pieces(stream(*arguments, **options))
 
 
 def _was_no_answer(error: BaseException) -> bool:

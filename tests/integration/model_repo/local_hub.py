@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 import time
+import zlib
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +29,7 @@ class Fault:
     many seconds between pieces of ``piece`` bytes; ``content`` is served instead of the file; ``redirect`` sends the
     client there; ``hold`` is waited for in mid-file, and ``reached`` set when it is. ``answer`` is the body whatever
     was asked; ``range_as_200`` sends the range that was asked for with the status of the whole; ``endless`` goes on for
-    so many bytes behind the file without having said how many come.
+    so many bytes behind the file, or behind ``answer``, without having said how many come.
     """
 
     status: int | None = None
@@ -247,6 +248,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(302, {"Location": fault.redirect + self.path})
         elif fault.status is not None:
             self._status(fault.status, fault.headers)
+        elif fault.answer is not None and fault.endless:
+            self._send_without_end(fault)
         elif fault.answer is not None:
             self._send(fault.answer, fault.headers.get("Content-Type", "application/json"))
         return fault.redirect is not None or fault.status is not None or fault.answer is not None
@@ -264,6 +267,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _json(self, content: object) -> None:
         self._send(json.dumps(content).encode(), "application/json")
+
+    def _send_without_end(self, fault: Fault) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        for name, value in fault.headers.items():
+            self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        assert fault.answer is not None
+        self.wfile.write(fault.answer)
+        piece = fault.answer[-1:] * fault.piece
+        if "Content-Encoding" in fault.headers:  # an answer that is encoded already
+            piece = zlib.compress(bytes(fault.piece * 100), wbits=31)
+        for _ in range(fault.endless // len(piece)):
+            self.wfile.write(piece)
+            self.hub.served(LISTING, len(piece))
 
     def _send(self, body: bytes, content_type: str) -> None:
         self.send_response(200)

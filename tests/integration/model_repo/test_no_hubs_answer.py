@@ -1,12 +1,14 @@
 """Answers that no hub gives, and bodies of another length than announced, through both real clients."""
 
 import json
+import zlib
 
 import pytest
 from download_checks import IMPATIENT, SHARD, assert_complete, assert_nothing_wrong_stands
 from local_hub import LISTING, Fault, LocalHub
 
 from libs.errors import HubError
+from libs.model_repo.bounded_answer import AnswerBound, EndlessAnswerError
 from libs.model_repo.download import download_part
 from libs.model_repo.hub import Hub
 from libs.model_repo.layout import RepositoryLayout
@@ -70,6 +72,27 @@ def test_a_body_that_never_ends_is_not_written(layout: RepositoryLayout, hub: Hu
     assert_nothing_wrong_stands(layout, hub_server)
     for path in layout.root.rglob("*"):
         assert not path.is_file() or path.stat().st_size <= SIZE, path
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}], ids=["plain", "compressed"])
+def test_a_listing_that_never_ends_is_given_up(
+    layout: RepositoryLayout, hub: Hub, hub_server: LocalHub, headers: dict[str, str]
+) -> None:
+    start = zlib.compress(b"[ ", wbits=31) if headers else b"[ "
+    hub_server.always[LISTING] = Fault(answer=start, endless=400_000_000, headers=headers)
+    with pytest.raises(HubError, match=r"1\.3b_1: the hub's listing does not end \(more than \d+ kB"):
+        hub.list_files("MochunniaN1/One-to-All-1.3b_1", None)
+    assert hub_server.total_served < 60_000_000
+    hub_server.always.pop(LISTING)
+    assert hub.list_files("MochunniaN1/One-to-All-1.3b_1", None).files, "the client works on"
+
+
+def test_an_answer_that_drips_is_given_up() -> None:
+    times = iter([0.0, 1.0, 200.0])
+    bound = AnswerBound(clock=lambda: next(times))
+    assert bound.count(b"[") == b"["
+    with pytest.raises(EndlessAnswerError, match="longer than 120 s"):
+        bound.count(b" ")
 
 
 def _interrupted(layout: RepositoryLayout, hub: Hub, hub_server: LocalHub, kept: int) -> None:
