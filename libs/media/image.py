@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from libs.atomic_write import atomic_write
 from libs.errors import MediaError
+from libs.media.avif_structure import check_avif
 from libs.media.colour_profile import Conversion, to_srgb
 from libs.media.file_kind import kind_of_file
 from libs.media.limits import MAXIMUM_PICTURE_PIXELS, check_size, maximum_pixels_of
@@ -112,6 +113,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 )
             if image.format in {"JPEG", "MPO"}:
                 check_jpeg(path)
+            if image.format == "AVIF":
+                check_avif(path, limit)
             if png and png.profile:
                 image.info["icc_profile"] = png.profile
             yield image
@@ -149,7 +152,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         # Decoders of a dozen formats raise whatever a damaged file makes them stumble over.
-        _log.info("%s: cannot be decoded", path, exc_info=True)
+        _log.info("%s: cannot be decoded", path.name, exc_info=True)
         words = str(error) if isinstance(error, OSError | SyntaxError | ValueError | RuntimeError) else "its data"
         raise MediaError(f"{path}: the picture is truncated or damaged ({words}); copy it again") from error
 
@@ -159,7 +162,7 @@ def _orientation(image: Image.Image, path: Path) -> int:
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception as error:
-        _log.warning("%s: its EXIF data are damaged and left aside: %s", path, error)
+        _log.warning("%s: its EXIF data are damaged and left aside: %s", path.name, error)
         return 1
 
 

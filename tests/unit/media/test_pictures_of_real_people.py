@@ -213,6 +213,7 @@ def test_a_jpeg_of_one_colour_is_no_lie(tmp_path, options):
         ("p.webp", {"lossless": True, "method": 0, "quality": 0}),
         ("p.heic", {"quality": 50}),
         ("p.tiff", {}),
+        ("p.avif", {"speed": 10, "quality": 30, "subsampling": "4:4:4"}),
     ],
 )
 def test_reading_keeps_to_its_memory(tmp_path, smooth, name, options):
