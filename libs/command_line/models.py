@@ -214,6 +214,7 @@ def prepare(variant: VariantArgument) -> None:
 def status() -> None:
     """What is on this machine, without looking into any file: variants, sizes, locks, leftovers, third_party."""
     settings = load_settings()
+    problems: list[str] = []
     table = PlainTable(whole("variant"), *map(folded, (*PARTS, "locked", "leftover")), collapse_padding=True)
     for name in VARIANTS:
         layout = layout_of(name, settings)
@@ -221,13 +222,21 @@ def status() -> None:
             table.add_row(name, *("—" for _ in PARTS), "—", "—")
             continue
         sizes = [_file_sizes(layout, part) for part in PARTS]
-        lock = read_lock(layout)
+        try:
+            lock = read_lock(layout)
+            locked = f"{len(lock.files)} files" if lock else "no"
+        except (ModelFilesError, OSError) as error:
+            problems.append(str(error))
+            locked = "broken"
         leftover = sum(path.stat().st_size for path in files_below(layout.wan / LEFTOVER_TRANSFORMER).values())
-        locked = f"{len(lock.files)} files" if lock else "no"
         table.add_row(name, *sizes, locked, show_bytes(leftover) if leftover else "—")
     console.print(f"models: {settings.models_dir}")
     console.print(table)
     console.print(checkout_state().message)
+    for problem in problems:
+        console.print(problem, soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command(

@@ -11,6 +11,7 @@ import pytest
 
 from libs.command_line.main import main
 from libs.model_repo.layout import layout_of
+from libs.model_repo.repository_files import LOCK_NAME
 from libs.model_repo.variants import VARIANTS
 from libs.sandbox.repository import write_sandbox_repository
 from libs.settings import Settings
@@ -81,6 +82,19 @@ def test_quantize_makes_a_variant_that_verifies(run: Run, models: Path) -> None:
     assert run("verify", "sandbox-fp8", "--level", "full").returncode == 0
     shown = run("status").stdout
     assert all(name in shown for name in VARIANTS), "names are to be copied: they are never cut"
+
+
+def test_status_shows_the_rest_beside_a_lock_that_cannot_be_read(run: Run, models: Path) -> None:
+    assert run("verify", "sandbox", "--write-lock").returncode == 0
+    (models / "One-to-All-14b").mkdir()
+    (models / "One-to-All-14b" / LOCK_NAME).write_text("{")
+    done = run("status")
+    assert done.returncode == 1
+    assert all(name in done.stdout for name in VARIANTS)
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("│ sandbox "))
+    assert "files" in row
+    assert f"One-to-All-14b/{LOCK_NAME}: is not a lock file" in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_dry_runs_change_nothing(run: Run, models: Path) -> None:
