@@ -73,7 +73,7 @@ class AudioTrack:
         if stream is not None:
             self._open_track(stream)
         else:
-            _log.info("%s has no sound that can be used; the clip gets none", source)
+            _log.info("%s has no sound that can be used; the clip gets none", source.name)
 
     def _open_track(self, stream: av.AudioStream) -> None:
         self.conversion = why_not_copied(self._path)
@@ -81,7 +81,7 @@ class AudioTrack:
             self._output = self._target.add_stream_from_template(stream)
             self._packets = self._copied(stream)
         else:
-            _log.warning("%s: %s; converted to AAC", self._path, self.conversion)
+            _log.warning("%s: %s; converted to AAC", self._path.name, self.conversion)
             layout = "mono" if stream.channels == 1 else "stereo"
             rate = stream.sample_rate if stream.sample_rate in _AAC_RATES else _OTHER_RATES_BECOME
             self._output = self._target.add_stream("aac", rate=rate, layout=layout)
@@ -166,7 +166,7 @@ class AudioTrack:
         if failed and not decoded:
             raise MediaError(f"{self._path}: its sound cannot be decoded; {_WAY_OUT}")
         if failed:
-            _log.warning("%s: %s packets of its sound are damaged; the clip is silent there", self._path, failed)
+            _log.warning("%s: %d packet(s) of its sound damaged; the clip is silent there", self._path.name, failed)
 
     def _timed(self, packets: list[av.Packet]) -> Iterator[tuple[Fraction, av.Packet]]:
         for packet in packets:

@@ -49,7 +49,7 @@ def to_srgb(image: Image.Image, path: Path) -> Conversion | None:
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        _log.warning("%s: its colour profile is damaged and left aside: %s", path, error)
+        _log.warning("%s: its colour profile is damaged and left aside: %s", path.name, error)
         return None
 
     def convert(part: Image.Image) -> Image.Image:

@@ -32,8 +32,10 @@ def claimed(objects: ObjectStore, key: str, patience_seconds: float) -> Iterator
     deadline = time.monotonic() + patience_seconds
     wait = _FIRST_WAIT_SECONDS
     try:
-        while not (alone := _is_alone(objects, prefix, mine)) and time.monotonic() < deadline:
+        while not (alone := _is_alone(objects, prefix, mine)):
             objects.delete(mine)
+            if time.monotonic() >= deadline:
+                break
             time.sleep(wait * random.uniform(0.5, 1.5))
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
         yield alone

@@ -4,12 +4,14 @@ What does not belong here: how files are judged (``libs.model_repo.verify``).
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
+from libs.errors import ModelFilesError
 from libs.model_repo.layout import layout_of
 from libs.model_repo.report import FileResult, Level, VerificationReport
 from libs.model_repo.repository_files import PARTS
@@ -65,7 +67,7 @@ def model_verification(
     variant = context.partition_key
     with failures_explained():
         layout = layout_of(variant, settings.load())
-        previous = stored_verification(storage.artifacts(), variant)
+        previous = _previous_verification(storage.artifacts(), variant)
         report = verify_repository(layout, level=checked_level(config.level), progress=progress.of_bytes(context))
         lock, _ = lock_or_problems(layout)
         versions = versions_in_use(report, lock)
@@ -110,14 +112,45 @@ class StoredVerification:
 
 
 def stored_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
-    """What the last verification of ``variant`` found, None when there never was one."""
+    """What the last verification of ``variant`` found, None when there never was one.
+
+    Raises:
+        ModelFilesError: what is stored of it cannot be read; the message says how it is made again.
+    """
     if store.manifest("model_verification", variant) is None:
         return None
     artifact = store.fetch("model_verification", variant)
-    return StoredVerification(
-        VerificationReport.from_json(artifact.path(REPORT_FILE).read_text()),
-        json.loads(artifact.path(VERSIONS_FILE).read_text()),
-    )
+    try:
+        return StoredVerification(
+            VerificationReport.from_json(artifact.path(REPORT_FILE).read_text()),
+            _versions(artifact.path(VERSIONS_FILE).read_text()),
+        )
+    except (ModelFilesError, ValueError, RecursionError) as error:
+        raise ModelFilesError(
+            f"the stored verification of {variant} cannot be read ({error}); materialize model_verification for "
+            f"partition {variant!r} again"
+        ) from None
+
+
+def _previous_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
+    """As :func:`stored_verification`; one that cannot be read is no hindrance to the next one, which replaces it."""
+    try:
+        return stored_verification(store, variant)
+    except ModelFilesError as error:
+        logging.getLogger(__name__).warning("%s", error)
+        return None
+
+
+def _versions(text: str) -> dict[str, str]:
+    """What ``versions_in_use`` gave.
+
+    Raises:
+        ModelFilesError: the text says something else.
+    """
+    versions = json.loads(text)
+    if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
+        raise ModelFilesError(f"{VERSIONS_FILE}: names and versions are expected")
+    return versions
 
 
 def report_metadata(report: VerificationReport) -> Mapping[str, dg.MetadataValue]:

@@ -5,6 +5,7 @@ not belong here: what follows from a missing answer (``run_launcher``, ``lost_la
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Collection
 
@@ -13,6 +14,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from orchestration.fleet.celery_app import ask_workers
+
+logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 2.0
 """How long workers have to answer; they do so from their event loop, within milliseconds, also while they work."""
@@ -69,11 +72,20 @@ class RollCall:
         }
 
     def waiting(self, queues: Collection[str]) -> set[str]:
-        """The run ids that wait in ``queues``, taken by no worker yet.
+        """The run ids that wait in ``queues``, taken by no worker yet; what is no message of Celery's is left aside.
 
         Raises:
             one of BROKER_ERRORS: Redis cannot be reached.
         """
         with self._app.connection_for_read() as connection, connection.channel() as channel:
             messages = [message for queue in queues for message in channel.client.lrange(queue, 0, -1)]
-        return {json.loads(message)["headers"]["id"] for message in messages}
+        return {run_id for message in messages if (run_id := _run_id(message)) is not None}
+
+
+def _run_id(message: bytes) -> str | None:
+    """Of a message that waits in Redis; None where it is none that a worker could take."""
+    try:
+        return str(json.loads(message)["headers"]["id"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        logger.warning("A message in the queue is left aside: it is none of Celery's (%r)", error)
+        return None

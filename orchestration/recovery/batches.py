@@ -6,6 +6,7 @@ writes before the first launch, says what the newest batch consists of: so those
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from libs.requests.states import CLIP_ASSET, stored_partitions
 from libs.storage.objects import ObjectStore
 from orchestration.policies import BATCH_TAG
 from orchestration.request_runs import UNFINISHED, RunsInProgress, all_runs
+
+_log = logging.getLogger(__name__)
 
 _STOPPED_PREFIX = "requests/stopped_batches"
 _NEWEST_BATCH_KEY = "requests/newest_batch.json"
@@ -121,10 +124,22 @@ def _canceled_with(batch: str, request_id: str) -> Cancellation:
 
 
 def stopped_at(objects: ObjectStore, batch: str) -> str | None:
-    """When ``batch`` was stopped, as text; None when it was not."""
+    """When ``batch`` was stopped, as text; None when it was not, or the note that says so is damaged."""
     try:
-        return str(json.loads(objects.get_bytes(_stopped_key(batch)))["stopped"])
+        note = objects.get_bytes(_stopped_key(batch))
     except ArtifactMissingError:
+        return None
+    try:
+        return str(json.loads(note)["stopped"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        _log.warning(
+            "%s is damaged (%r) and counts as none: if the batch %s is to stay stopped, run `one-to-all stop-batch %s` "
+            "again",
+            objects.uri(_stopped_key(batch)),
+            error,
+            batch,
+            batch,
+        )
         return None
 
 

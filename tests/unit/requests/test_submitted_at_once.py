@@ -20,7 +20,7 @@ from libs.storage.objects import ObjectInfo, ObjectStore
 from libs.storage.s3 import S3ObjectStore
 
 PEOPLE = 3
-ROUNDS = {"folder": 25, "s3": 5}
+ROUNDS = {"folder": 25, "s3": 3}
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
