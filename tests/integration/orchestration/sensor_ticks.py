@@ -1,18 +1,24 @@
 """Ticks of the sensors as Dagster's own daemon makes them: its handler, a real instance, runs that are queued."""
 
 import logging
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceLoadTarget
+from dagster._daemon import daemon as daemons
 from dagster._daemon import sensor as sensor_daemon
+from dagster._utils.error import SerializableErrorInfo
 
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import CONTENT_TAG
@@ -64,11 +70,36 @@ class SensorTicks:
     def queued(self) -> list[dg.DagsterRun]:
         return list(self.world.instance.get_runs())
 
+    def run_daemon(self, until: Callable[[], bool], seconds: float) -> list[SerializableErrorInfo]:
+        """Run Dagster's own sensor daemon, in threads as production sets it, until ``until``; returns its errors."""
+        production = yaml.safe_load((Path(__file__).parents[3] / "infra" / "dagster.prod.yaml").read_text())
+        assert production["sensors"]["use_threads"]
+        stop = threading.Event()
+        with daemons.SensorDaemon(production["sensors"]) as daemon:
+            loop = threading.Thread(
+                target=daemon.run_daemon_loop,
+                kwargs={
+                    "workspace_process_context": self._workspace,
+                    "daemon_uuid": "test",
+                    "daemon_shutdown_event": stop,
+                    "heartbeat_interval_seconds": 0,
+                    "error_interval_seconds": 600,
+                },
+            )
+            loop.start()
+            deadline = time.monotonic() + seconds
+            while not until() and loop.is_alive() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            stop.set()
+            loop.join()
+        return list(self.world.instance.get_daemon_heartbeats()["SENSOR"].errors or ())
+
 
 @contextmanager
 def sensor_ticks(world: Any) -> Iterator[SensorTicks]:
     """Ticks one right after the other: the interval between them is nobody's concern here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensor_daemon, "is_under_min_interval", lambda *_: False)
+        patch.setattr(sensor_daemon, "MIN_INTERVAL_LOOP_TIME", 0.2)
         with WorkspaceProcessContext(world.instance, _ThisProcess()) as workspace:
             yield SensorTicks(world, workspace)

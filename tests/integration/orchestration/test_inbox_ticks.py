@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster._core.scheduler.instigation import TickStatus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -259,3 +261,41 @@ def test_whatever_lies_in_the_inbox_no_tick_fails_and_what_is_good_is_made(
         assert runs == ticks.registered(), "one run for each"
         assert {mark.request_id for mark in world.requests.open_requests()} == set(runs)
         assert all(rejected(world).values())
+
+
+ODD_NAMES = [
+    "ta\u0308nzer [1].json",
+    'it\'s "two" words.json',
+    "\u821e/\u821e\u8e48.json",
+    "--help.json",
+    "[/red].json",
+]
+
+
+@pytest.mark.slow
+def test_the_daemon_itself_makes_one_run_of_each_good_request(ticks: SensorTicks) -> None:
+    """Dagster's threaded sensor daemon over a set of documents, the order of whose arrival is drawn by chance."""
+    chance = random.Random(14)
+    good = {f"dance-{number}": chance.randrange(1000) for number in range(16)}
+    documents: dict[str, Any] = {f"{name}.json": fields(name, seed=seed) for name, seed in good.items()}
+    same, other = chance.sample(sorted(good), 5), chance.sample(sorted(good), 5)
+    documents |= {f"copy/{name}.json": fields(name, seed=good[name]) for name in same}
+    documents |= {f"z/{name}.json": fields(name, seed=1000 + good[name]) for name in other}
+    for number, name in enumerate(ODD_NAMES):
+        pair = {f"odd-{number}-{half}": chance.randrange(1000) for half in "ab"}
+        good |= pair
+        documents[name] = [fields(request_id, seed=seed) for request_id, seed in pair.items()]
+    bad = {f"bad/{name}": content for name, content in UNFORESEEN.items()}
+    bad |= {f"bad/{number}.yaml": chance.randbytes(chance.randrange(1, 40)) for number in range(6)}
+    arrivals = [*documents.items(), *bad.items()]
+    chance.shuffle(arrivals)
+    for name, content in arrivals:
+        put(ticks.world, name, content)
+    errors = ticks.run_daemon(lambda: len(ticks.queued()) >= len(good) and not ticks.world.inbox.documents(), 60)
+    assert errors == []
+    assert {tick.status for tick in ticks.ticks()} <= {TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.STARTED}
+    assert ticks.registered() == sorted(good)
+    assert [request_id for request_id, _ in ticks.runs()] == sorted(good), "one run for each"
+    assert {name: ticks.world.requests.find(name).request.seed for name in good} == good
+    assert sorted(rejected(ticks.world)) == sorted([*bad, *(f"z/{name}.json" for name in other)])
+    assert ticks.world.inbox.documents() == []
