@@ -61,7 +61,7 @@ class ModelScopeHub:
             if entry.get("Type") != "tree"
         )
         try:
-            newest = max(entries, key=lambda entry: int(entry.get("CommittedDate") or 0), default={})
+            newest: dict[str, Any] = max(entries, key=lambda entry: int(entry.get("CommittedDate") or 0), default={})
         except (ValueError, TypeError, OverflowError) as error:
             raise no_hubs_answer(repo_id) from error
         commit = str(newest.get("Revision") or revision or _DEFAULT_REVISION)
