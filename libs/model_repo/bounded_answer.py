@@ -38,9 +38,7 @@ class AnswerBound:
         """
         self._left -= len(data)
         if self._left < 0:
-            raise EndlessAnswerError(
-                f"more than {LARGEST_ANSWER // 1024**2} MB, or {LARGEST_ENCODED_ANSWER} compressed"
-            )
+            raise EndlessAnswerError(f"more than {self._limit // 1024} kB")
         if self._clock() > self._until:
             raise EndlessAnswerError(f"longer than {LONGEST_ANSWER_SECONDS:.0f} s")
         return data
