@@ -101,7 +101,8 @@ def check_fits(path: Path, variant: ModelVariant) -> None:
 def bytes_beside_fp8(path: Path, variant: ModelVariant, itemsize: int) -> int:
     """What a LoRA takes beside weights held in FP8, in a dtype of ``itemsize`` bytes; by the file's header.
 
-    Factors take what they have in the file; those of a LoHa become a product (see :func:`hadamard_rank`).
+    Factors of a LoRA take what they have in the file; both sides of a LoKr are multiplied out, a LoHa becomes a product
+    (see :func:`hadamard_rank`), and what is no product a whole difference, one for each weight.
 
     Raises:
         ModelFilesError: see :func:`read_contents`.
@@ -109,13 +110,19 @@ def bytes_beside_fp8(path: Path, variant: ModelVariant, itemsize: int) -> int:
     parameters = expected_parameters(variant.network)
     total = 0
     for owner, change in read_contents(path, parameters).items():
+        shapes = change.shapes
+        weight, _ = weight_and_bias_of(owner, parameters)
+        is_whole = "weight difference" in shapes
         if change.is_hadamard:
-            weight, _ = weight_and_bias_of(owner, parameters)
-            rows, columns = weight[0], math.prod(weight[1:])
-            rank = hadamard_rank(change.shapes, rows, columns)
-            total += rows * columns if rank is None else rank * (rows + columns)
-        kept = [part for part in change.shapes if part != "alpha" and part not in HADAMARD_PARTS]
-        total += sum(math.prod(change.shapes[part]) for part in kept)
+            rank = hadamard_rank(shapes, weight[0], math.prod(weight[1:]))
+            is_whole |= rank is None
+            total += 0 if rank is None else rank * (weight[0] + math.prod(weight[1:]))
+        left, right = lokr_shape(shapes, "w1"), lokr_shape(shapes, "w2")
+        if left and right and not is_whole:
+            total += math.prod(left) + math.prod(right)
+        total += math.prod(weight) if is_whole else 0
+        kept: tuple[Part, ...] = ("down", "up", "bias difference", "up bias")
+        total += sum(math.prod(shapes[part]) for part in kept if part in shapes)
     return total * itemsize
 
 
