@@ -12,7 +12,6 @@ import mimetypes
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -214,9 +213,15 @@ class Inbox:
         found = []
         for info in reasons[:limit]:
             name = info.key.removeprefix(_REJECTED).removesuffix(ERROR_SUFFIX)
-            with suppress(ArtifactMissingError):  # corrected since it was listed
+            try:
                 lines = self._objects.get_bytes(info.key).decode("utf-8", "replace").split("\n\n")
-                found.append(Rejection(name, lines[1] if len(lines) > 1 else "", when=info.modified))
+            except ArtifactMissingError:  # corrected since it was listed
+                continue
+            except StorageUnavailableError:
+                raise
+            except StorageError as error:  # put there by hand, under a name that cannot be a key
+                lines = ["", str(error)]
+            found.append(Rejection(name, lines[1] if len(lines) > 1 else "", when=info.modified))
         return found, len(reasons[limit:]) if limit is not None else 0
 
     def media(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:

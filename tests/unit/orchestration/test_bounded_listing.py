@@ -153,3 +153,5 @@ def test_rejected_documents_come_newest_first_and_are_read_only_when_shown(tmp_p
     rejected, left_out = Inbox(objects).newest_rejections(2)
     assert ([entry.name for entry in rejected], left_out) == (["c.yaml", "a.yaml"], 1)
     assert objects.calls["get"] == 2
+    (tmp_path / "inbox/rejected/red\x1b[31m.yaml.error.txt").write_text("refused:\n\nwhy\n")
+    assert "cannot be a key" in Inbox(objects).rejections()[0].reason, "one odd name hides no other"
