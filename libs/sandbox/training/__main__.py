@@ -29,6 +29,8 @@ def main() -> None:
         command = commands.add_parser(name, help=f"train it: about {seconds} core seconds a step")
         command.add_argument("--steps", type=int, default=steps, help="of the whole run, with those made before")
     commands.add_parser("latents", help="encode the clips and draw their poses: 0.5 core seconds each")
+    sheet = commands.add_parser("sheet", help="sample held-back clips, measure them, and write a contact sheet")
+    sheet.add_argument("--output", type=Path, default=None, help="a PNG; sheet.png in the folder when left out")
     keep = commands.add_parser("keep", help="write a network's averaged weights to libs/sandbox/weights")
     keep.add_argument("network", choices=_NETWORKS)
     keep.add_argument("--finished", action="store_true", help="it will not be trained on")
@@ -65,6 +67,13 @@ def _run(arguments: argparse.Namespace) -> None:
                 train_pose_network(folder, PoseTraining(pose_steps=steps))
             else:
                 train_detector(folder, PoseTraining(detector_steps=steps))
+        case "sheet":
+            from libs.sandbox.training.sheet import write_sheet  # noqa: PLC0415
+            from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
+
+            output = arguments.output or folder / "sheet.png"
+            for name, value in write_sheet(data, folder, trained_autoencoder(folder), output).items():
+                print(f"{name:<28} {value:.3f}")
         case "keep":
             from libs.sandbox.training.store import keep_weights  # noqa: PLC0415
 

@@ -17,7 +17,6 @@ from libs.sandbox.training.runs import Run, Schedule
 
 _NAME = "autoencoder"
 _CROP = 64
-_SAVE_EVERY = 60
 _LATENT_NOISE = 0.03
 _LARGEST_LATENT = 4.0
 
@@ -27,6 +26,7 @@ class AutoencoderTraining:
     """Settings of the run."""
 
     steps: int = 3000
+    save_every: int = 60
     learning_rate: float = 1.5e-3
     seed: int = 5
 
@@ -45,7 +45,7 @@ def train_autoencoder(data: Path, folder: Path, settings: AutoencoderTraining) -
         if run.step % 300 == 0:
             clips = shard_frames(data, "training")  # more may have been made meanwhile
         run.start_clock()
-        for _ in range(_SAVE_EVERY):
+        for _ in range(settings.save_every):
             video = to_video(_crops(generator, clips, 9 if run.step % 5 == 4 else 5))
             latents = folded.encode(network, video)
             noisy = latents + _LATENT_NOISE * latents.detach().std() * torch.randn_like(latents)

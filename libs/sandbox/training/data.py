@@ -66,16 +66,18 @@ def shard_path(folder: Path, split: Split, size: tuple[int, int], index: int) ->
     return folder / f"{split}-{size[0]}x{size[1]}-{index:03}.npz"
 
 
-def make_shards(folder: Path, split: Split, size: tuple[int, int], shards: int, frames: int = 9) -> Iterator[Path]:
+def make_shards(
+    folder: Path, split: Split, size: tuple[int, int], shards: int, frames: int = 9, clips: int = CLIPS_PER_SHARD
+) -> Iterator[Path]:
     """Write the shards that are not there yet, yielding each."""
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(shards):
         path = shard_path(folder, split, size, index)
         if not path.exists():
-            numbers = range(index * CLIPS_PER_SHARD, (index + 1) * CLIPS_PER_SHARD)
-            clips = [make_clip(split, number, size, frames) for number in numbers]
-            Clips(*(np.stack([getattr(clip, field.name) for clip in clips]) for field in fields(Clips))).save(path)
+            numbers = range(index * clips, (index + 1) * clips)
+            made = [make_clip(split, number, size, frames) for number in numbers]
+            Clips(*(np.stack([getattr(clip, field.name) for clip in made]) for field in fields(Clips))).save(path)
         yield path
 
 
@@ -218,6 +220,12 @@ def drawable(points: np.ndarray) -> PoseRecord:
 
 
 def shard_frames(folder: Path, split: Split) -> list[np.ndarray]:
-    """The frames of all shards that are there, each [N, 1 + T, H, W, 3]."""
+    """The frames of all shards that are there, each [N, 1 + T, H, W, 3].
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
     paths = sorted(folder.glob(f"{split}-*.npz"))
+    if not paths:
+        raise FileNotFoundError(f"{folder}: holds no {split} clips; run `python -m libs.sandbox.training data` first")
     return [Clips.load(path).frames for path in paths]

@@ -22,7 +22,6 @@ from libs.sandbox.training.muon import Muon
 from libs.sandbox.training.runs import Run, Schedule
 
 _NAME = "decoder"
-_SAVE_EVERY = 40
 _WINDOW = 10  # latent cells; pictures of 80 pixels
 _MARGIN = 8  # pixels that see less than they would in the whole picture
 _LATENT_NOISE = 0.05
@@ -34,6 +33,7 @@ class DecoderTraining:
     """Settings of the run."""
 
     steps: int = 1000
+    save_every: int = 40
     learning_rate: float = 1e-3
     batch: int = 3
     energy: float = 0.5
@@ -114,7 +114,7 @@ def train_decoder(data: Path, folder: Path, autoencoder: Any, settings: DecoderT
     held_back = to_video(Clips.load(sorted(data.glob("held_back-*.npz"))[-1]).frames[:8, 1:])
     while run.step < settings.steps:
         run.start_clock()
-        for _ in range(_SAVE_EVERY):
+        for _ in range(settings.save_every):
             index = int(g.integers(len(names)))
             made, real = _window(g, network, latents[index], frames[index], settings.batch)
             loss = reconstruction_loss(made, real) + settings.energy * (_energy(made) - _energy(real)).abs().mean()

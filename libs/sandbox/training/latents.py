@@ -57,11 +57,14 @@ class Latents:
 
 @torch.no_grad()
 def pose_features(transformer: Any, drawings: torch.Tensor) -> torch.Tensor:
-    """What the frozen stages of the pose encoder give for [B, 3, T, H, W] in [-1, 1]."""
+    """What the frozen stages of the pose encoder give for [B, 3, T, H, W] in [-1, 1].
+
+    Their residual units add nothing, so that their samplers alone are run.
+    """
     encoder = transformer.input_hint_block
-    features = encoder.conv_in(drawings)
+    features: torch.Tensor = encoder.conv_in(drawings)
     for block in encoder.down_blocks[:FROZEN_POSE_STAGES]:
-        features = block(features)
+        features = block.downsamplers[0](features)
     return features
 
 

@@ -20,7 +20,6 @@ from libs.sandbox.training.transformer_start import ConstantChannels, starting_t
 from libs.sandbox.training.weights import LATENT_CHANNELS, SIGMAS
 
 _NAME = "transformer"
-_SAVE_EVERY = 40
 _LAST_STEP_WEIGHT = 3.0
 _SIGMA_SHARES = (0.18, 0.14, 0.28, 0.28)  # of SIGMAS; the rest is drawn from the whole schedule
 _SHIFT = 7.0
@@ -31,6 +30,7 @@ class TransformerTraining:
     """Settings of the run; shares are probabilities of a batch."""
 
     steps: int = 4000
+    save_every: int = 40
     learning_rate: float = 3e-3
     batch: int = 8
     seed: int = 7
@@ -80,7 +80,9 @@ class LatentSpace:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class Batch:
+    """Normalised latents of clips and all that the network sees with them."""
+
     clean: torch.Tensor
     reference: torch.Tensor
     reference_pose: torch.Tensor
@@ -97,15 +99,15 @@ def train_transformer(folder: Path, autoencoder: Any, settings: TransformerTrain
     shards = [Latents.load(path) for path in sorted((folder / "latents").glob("training-*.pt"))]
     held_back = Latents.load(next(iter(sorted((folder / "latents").glob("held_back-160x128-*.pt")))))
     space = LatentSpace.measure(autoencoder, torch.cat([one.clip for one in shards if one.clip.shape[3] == 20][:4]))
-    trainer = _Trainer(TrainingForward(network), space, settings, autoencoder)
-    judge = _Trainer(TrainingForward(run.average), space, settings, autoencoder)
+    trainer = Trainer(TrainingForward(network), space, settings, autoencoder)
+    judge = Trainer(TrainingForward(run.average), space, settings, autoencoder)
     constants = ConstantChannels(network)
     g = np.random.default_rng(run.generator_seed(settings.seed))
     torch.manual_seed(run.step + settings.seed)
     sizes = np.array([len(one.clip) for one in shards], float)
     while run.step < settings.steps:
         run.start_clock()
-        for _ in range(_SAVE_EVERY):
+        for _ in range(settings.save_every):
             shard = shards[int(g.choice(len(shards), p=sizes / sizes.sum()))]
             rows = g.choice(len(shard.clip), settings.batch, replace=False)
             sigma = _draw_sigma(g)
@@ -129,7 +131,9 @@ def _draw_sigma(g: np.random.Generator) -> float:
     return _SHIFT * u / (1 + (_SHIFT - 1) * u)
 
 
-class _Trainer:
+class Trainer:
+    """What a transformer in training is asked for: the loss of a batch, samples, and figures."""
+
     def __init__(
         self, forward: TrainingForward, space: LatentSpace, settings: TransformerTraining, autoencoder: Any
     ) -> None:
@@ -158,16 +162,16 @@ class _Trainer:
         return loss * (_LAST_STEP_WEIGHT if sigma < 0.1 else 1.0)
 
     @torch.no_grad()
-    def _own_guess(self, batch: _Batch, sigma: float, known: int) -> torch.Tensor:
+    def _own_guess(self, batch: Batch, sigma: float, known: int) -> torch.Tensor:
         noisy = (1 - sigma) * batch.clean + sigma * torch.randn_like(batch.clean)
         if known:
             noisy = torch.cat((batch.clean[:, :, :known], noisy[:, :, known:]), dim=2)
         return noisy - sigma * self._velocity(batch, noisy, sigma, bool(known))
 
-    def _velocity(self, batch: _Batch, noisy: torch.Tensor, sigma: float, token_replace: bool) -> torch.Tensor:
+    def _velocity(self, batch: Batch, noisy: torch.Tensor, sigma: float, token_replace: bool) -> torch.Tensor:
         return self.forward(noisy, sigma, batch.text, batch.reference, batch.reference_pose, batch.poses, token_replace)
 
-    def _batch(self, g: np.random.Generator, shard: Latents, rows: np.ndarray) -> _Batch:
+    def _batch(self, g: np.random.Generator, shard: Latents, rows: np.ndarray) -> Batch:
         settings = self.settings
         clean = self.space.normalise(shard.clip[rows])
         reference = self.space.normalise(shard.reference[rows])
@@ -185,19 +189,15 @@ class _Trainer:
         elif draw < settings.black_picture + settings.no_pose + settings.black_pose:
             assert poses is not None
             poses, reference_pose = self._black.pose(poses.shape), self._black.pose(reference_pose.shape)
-        return _Batch(
+        return Batch(
             clean, reference, reference_pose, poses, self.prompts.batch([random_prompt(g, one) for one in lights])
         )
 
     @torch.no_grad()
     def evaluate(self, shard: Latents, count: int = 8) -> dict[str, float]:
         """Errors on held-back clips: of the first step, of sampled latents, and of a reference that stands still."""
-        g = np.random.default_rng(0)
-        rows = np.arange(count)
-        clean, reference = self.space.normalise(shard.clip[rows]), self.space.normalise(shard.reference[rows])
-        lights = [LIGHT_NAMES[int(index)] for index in shard.light[rows]]
-        text = self.prompts.batch([random_prompt(g, light) for light in lights])
-        batch = _Batch(clean, reference, shard.reference_pose[rows].float(), shard.poses[rows].float(), text)
+        batch = held_back_batch(self, shard, count)
+        clean, reference = batch.clean, batch.reference
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
         weight = self.space.weight.view(1, -1, 1, 1, 1)
 
@@ -212,12 +212,30 @@ class _Trainer:
         }
 
     @torch.no_grad()
-    def sample(self, batch: _Batch, noise: torch.Tensor, sigmas: Sequence[float] = SIGMAS) -> torch.Tensor:
+    def sample(self, batch: Batch, noise: torch.Tensor, sigmas: Sequence[float] = SIGMAS) -> torch.Tensor:
         """Latents sampled without guidance."""
         latents = noise
         for sigma, following in zip(sigmas, (*sigmas[1:], 0.0), strict=True):
             latents = latents + (following - sigma) * self._velocity(batch, latents, sigma, token_replace=False)
         return latents
+
+
+def sampler_of(transformer: Any, space: LatentSpace, autoencoder: Any) -> Trainer:
+    """For sampling alone."""
+    return Trainer(TrainingForward(transformer), space, TransformerTraining(), autoencoder)
+
+
+def held_back_batch(trainer: Trainer, shard: Latents, count: int) -> Batch:
+    """The first clips of a shard, with prompts that are the same every time."""
+    g = np.random.default_rng(0)
+    lights = [LIGHT_NAMES[int(index)] for index in shard.light[:count]]
+    return Batch(
+        trainer.space.normalise(shard.clip[:count]),
+        trainer.space.normalise(shard.reference[:count]),
+        shard.reference_pose[:count].float(),
+        shard.poses[:count].float(),
+        trainer.prompts.batch([random_prompt(g, light) for light in lights]),
+    )
 
 
 class _Black:
