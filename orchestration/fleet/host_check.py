@@ -142,9 +142,8 @@ def missing_models(variant: str, settings: Settings) -> str | None:
     if verified.report.locked and not report.locked:
         return f"{variant} was never verified here, and its files are in no lock file; {way_out}"
     if different := _what_differs(report, lock_or_problems(layout)[0], verified):
-        return (
-            f"{variant} is not the verified one here: {different}; {way_out}, or the job prepare_models if it is newer"
-        )
+        way_out += ", or the job prepare_models if these are the right ones"
+        return f"{variant} is not the verified one here: {different}; {way_out}"
     return None
 
 
