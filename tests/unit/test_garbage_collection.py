@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,10 @@ def failed_finalizers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseExce
 def listing_of(hub: HuggingFaceHub | ModelScopeHub) -> object:
     """What the hub's client makes of an answer that is nested too deeply, which it parses by itself."""
     parse = lambda *_, **__: json.loads(DEEP)  # noqa: E731
-    hub._api = SimpleNamespace(legacy=SimpleNamespace(list_repo_files=parse), model_info=parse)  # type: ignore[assignment]
+    stand_in: Any = SimpleNamespace(list_repo_files=parse, model_info=parse)
+    hub._api = stand_in
+    if isinstance(hub, ModelScopeHub):
+        hub._listings = stand_in
     return hub.list_files("a/b", None)
 
 

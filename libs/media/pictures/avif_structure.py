@@ -2,7 +2,7 @@
 
 The size that the container claims is what Pillow reports, and what its limit is compared with; the decoder takes memory
 by the size in the data. References: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (items), the AV1 bitstream
-specification, sections 5.3 (OBU header) and 5.5 (sequence header).
+format, 5.3 (OBU header) and 5.5 (sequence header).
 """
 
 import mmap

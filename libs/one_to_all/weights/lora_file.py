@@ -155,21 +155,28 @@ def check_fits(path: Path, variant: ModelVariant) -> None:
 def bytes_beside_fp8(path: Path, variant: ModelVariant, itemsize: int) -> int:
     """Bytes of an unfused LoRA beside FP8 weights, in a dtype of ``itemsize`` bytes, by the header of the file.
 
-    Factors have the size that they have in the file; those of a LoHa become a product (see :func:`hadamard_rank`).
+    Factors of a LoRA have the size that they have in the file; both sides of a LoKr are multiplied out, a LoHa becomes
+    a product (see :func:`hadamard_rank`), and what is no product is one whole delta for each weight.
 
     Raises:
         ModelFilesError: see :func:`read_contents`.
     """
     parameters = expected_parameters(variant.network)
     total = 0
+    kept: tuple[LoraPart, ...] = ("down", "up", "bias difference", "up bias")
     for target, delta in read_contents(path, parameters).items():
+        weight, _ = weight_and_bias_of(target, parameters)
+        is_whole = "weight difference" in delta.shapes
         if delta.is_hadamard:
-            weight, _ = weight_and_bias_of(target, parameters)
             rows, columns = weight[0], math.prod(weight[1:])
             rank = hadamard_rank(delta.shapes, rows, columns)
-            total += rows * columns if rank is None else rank * (rows + columns)
-        kept = [part for part in delta.shapes if part != "alpha" and part not in HADAMARD_PARTS]
-        total += sum(math.prod(delta.shapes[part]) for part in kept)
+            is_whole |= rank is None
+            total += 0 if rank is None else rank * (rows + columns)
+        left, right = lokr_shape(delta.shapes, "w1"), lokr_shape(delta.shapes, "w2")
+        if left and right and not is_whole:
+            total += math.prod(left) + math.prod(right)
+        total += math.prod(weight) if is_whole else 0
+        total += sum(math.prod(delta.shapes[part]) for part in kept if part in delta.shapes)
     return total * itemsize
 
 

@@ -19,6 +19,11 @@ from libs.pose.fitting.weighted_rows import WEIGHT_BITS, add_weighted_rows
 _SUPPORT = 2.0
 """How far the bicubic kernel reaches, in pixels of the coarser of the two grids."""
 
+_TRIED_VALUES = 3000
+"""So many bytes of results are compared: in a result of a few pixels both orders may agree by chance."""
+
+_MOST_TRIALS = 200
+
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """``picture``, [H, W, 3] uint8, as Pillow resizes it to [height, width, 3]."""
@@ -57,12 +62,16 @@ def _pass_order(source_height: int, source_width: int, height: int, width: int) 
     From version 13 on it chooses the cheaper order, and each order rounds in its own way. That choice is Pillow's own
     business and may change, as may its arithmetic, so both are found out by trial, once for each pair of sizes.
     """
-    noise = np.random.default_rng(0).integers(0, 256, (source_height, source_width, 3), dtype=np.uint8)
-    expected = resize_by_pillow(noise, height, width)
-    for order in ((1, 0), (0, 1)):
-        if np.array_equal(_resize_in_order(noise, (height, width), order), expected):
-            return order
-    return None
+    random = np.random.default_rng(0)
+    trials = min(-(-_TRIED_VALUES // (height * width * 3)), _MOST_TRIALS)
+    orders = [(1, 0), (0, 1)]
+    for _ in range(trials):
+        noise = random.integers(0, 256, (source_height, source_width, 3), dtype=np.uint8)
+        expected = resize_by_pillow(noise, height, width)
+        orders = [
+            order for order in orders if np.array_equal(_resize_in_order(noise, (height, width), order), expected)
+        ]
+    return orders[0] if orders else None
 
 
 def _resize_in_order(picture: np.ndarray, size: tuple[int, int], order: tuple[int, int]) -> np.ndarray:

@@ -22,6 +22,7 @@ ON_GPU = REPOSITORY_ROOT / "benchmarks" / "on_gpu.py"
 _WRITE = """
 import sys, time
 sys.path.append({benchmarks!r})
+from pathlib import Path
 from measuring.record import Figure, Record
 record = Record(Path(sys.argv[sys.argv.index("--record") + 1]), {{"device": "a test"}})
 with open({log!r}, "a") as log:

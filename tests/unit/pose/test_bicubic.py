@@ -30,6 +30,7 @@ def _picture(content: str, height: int, width: int) -> np.ndarray:
 @example((1, 300, 200, 1), "extremes")
 @example((500, 2, 3, 700), "noise")
 @example((64, 48, 64, 48), "strokes")
+@example((84, 2, 2, 1), "noise")  # six bytes, in which both orders often agree
 def test_resizes_as_pillow_does(sizes, content):
     source_height, source_width, height, width = sizes
     picture = _picture(content, source_height, source_width)

@@ -328,7 +328,7 @@ BROKEN = {
     ),
     "only an alpha": (lambda lora: lora | {"blocks.2.ffn.0.alpha": torch.tensor(1.0)}, "nothing that it is for"),
     "an up bias alone": (lambda lora: lora | {"blocks.2.ffn.0.lora_up.bias": torch.ones(256)}, "not the up part"),
-    "a long name": (lambda lora: lora | {"model." * 10_000 + "x": torch.ones(2)}, "say"),
+    "a long name": (lambda lora: lora | {"model." * 10_000 + "x": torch.ones(2)}, "matches no module"),
     "alpha 0": (lambda lora: _with_first(lora, ".alpha", lambda x: x * 0), r"alpha is 0\.0; a number above 0"),
     "a negative alpha": (lambda lora: _with_first(lora, ".alpha", lambda x: -x), r"alpha is -1\.0; a number above 0"),
     "an infinite alpha": (lambda lora: _with_first(lora, ".alpha", lambda x: x / 0), "alpha is inf"),
