@@ -149,7 +149,7 @@ def _measure_vae(clock: Clock, small: bool, subject: Subject) -> None:
 
 def _measure_passes(clock: Clock, subject: Subject, ceiling: float) -> None:
     cost, activations = pass_cost(subject.network, subject.grid), ActivationCache()
-    subject.step(activations)  # what is computed once per clip and chunk
+    subject.step(activations, share_attention=False)  # what is computed once per clip, chunk and step
     for one in subject.guidance.passes:
         flops = cost.every_pass + (cost.control_branch if one.conditioning_scale else 0)
         timing = clock.timing(lambda: subject.run_pass(one, activations))  # noqa: B023 - called at once
