@@ -30,7 +30,7 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=f"train it: about {seconds} core seconds a step")
         command.add_argument("--steps", type=int, default=steps, help="of the whole run, with those made before")
-    commands.add_parser("latents", help="encode the clips and draw their poses: 0.5 core seconds each")
+    commands.add_parser("latents", help="encode the clips and draw their poses: 0.3 core seconds each")
     sheet = commands.add_parser("sheet", help="sample held-back clips, measure them, and write a contact sheet")
     sheet.add_argument("--output", type=Path, default=None, help="a PNG; sheet.png in the folder when left out")
     keep = commands.add_parser("keep", help="write a network's averaged weights to libs/sandbox/weights")
