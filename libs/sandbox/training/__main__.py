@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=_DEFAULT_FOLDER, help="for data, checkpoints and curves")
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="render the clips: 0.1 core seconds each, a minute for 6 shards")
-    data.add_argument("--shards", type=int, default=24, help="of 100 upright clips; a fourth more of other shapes")
+    data.add_argument(
+        "--shards", type=int, default=24, help="of 100 upright clips; others of other shapes and lengths besides"
+    )
     for name, steps, seconds in (
         ("autoencoder", 3000, "0.6"),
         ("transformer", 4000, "1.3"),
@@ -28,7 +30,7 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=f"train it: about {seconds} core seconds a step")
         command.add_argument("--steps", type=int, default=steps, help="of the whole run, with those made before")
-    commands.add_parser("latents", help="encode the clips and draw their poses: 0.5 core seconds each")
+    commands.add_parser("latents", help="encode the clips and draw their poses: 0.3 core seconds each")
     sheet = commands.add_parser("sheet", help="sample held-back clips, measure them, and write a contact sheet")
     sheet.add_argument("--output", type=Path, default=None, help="a PNG; sheet.png in the folder when left out")
     keep = commands.add_parser("keep", help="write a network's averaged weights to libs/sandbox/weights")
@@ -82,17 +84,19 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _data(folder: Path, shards: int) -> None:
-    from libs.sandbox.training.data import SIZES, make_shards  # noqa: PLC0415
+    from libs.sandbox.training.data import LONG, LYING, SQUARE, UPRIGHT, make_shards  # noqa: PLC0415
 
-    upright, square, lying = SIZES
-    for split, size, count in (
-        ("held_back", upright, 1),
-        ("held_back", square, 1),
-        ("training", upright, shards),
-        ("training", square, max(1, shards // 8)),
-        ("training", lying, max(1, shards // 8)),
+    fewer = max(1, shards // 8)
+    for split, shape, count in (
+        ("held_back", UPRIGHT, 1),
+        ("held_back", SQUARE, 1),
+        ("held_back", LONG, 1),
+        ("training", UPRIGHT, shards),
+        ("training", SQUARE, fewer),
+        ("training", LYING, fewer),
+        ("training", LONG, 2 * fewer),
     ):
-        for path in make_shards(folder, split, size, count):  # type: ignore[arg-type]
+        for path in make_shards(folder, split, shape, count):  # type: ignore[arg-type]
             print(path, flush=True)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the customary name
 
 from libs.sandbox.training import folded
 from libs.sandbox.training.autoencoder_start import starting_autoencoder
-from libs.sandbox.training.data import shard_frames
+from libs.sandbox.training.data import UPRIGHT, shard_frames
 from libs.sandbox.training.losses import psnr, reconstruction_loss, sharpness
 from libs.sandbox.training.muon import Muon
 from libs.sandbox.training.runs import Run, Schedule
@@ -39,7 +39,7 @@ def train_autoencoder(data: Path, folder: Path, settings: AutoencoderTraining) -
     schedule = Schedule(settings.steps, settings.learning_rate)
     generator = np.random.default_rng(run.generator_seed(settings.seed))
     torch.manual_seed(run.step + settings.seed)
-    held_back = to_video(shard_frames(data, "held_back")[0][:8, 1:])
+    held_back = to_video(shard_frames(data, "held_back", UPRIGHT)[0][:8, 1:])
     clips = shard_frames(data, "training")
     while run.step < settings.steps:
         if run.step % 300 == 0:

@@ -24,12 +24,27 @@ from libs.sandbox.puppets.skeleton import HeadView, Joints, Pose
 
 Split = Literal["training", "held_back"]
 SPLITS: dict[str, int] = {"training": 1, "held_back": 2}
-CLIPS_PER_SHARD = 100
 FRAME_RATE = 24.0
 LIGHT_NAMES = tuple(LIGHTS)
 
-SIZES: tuple[tuple[int, int], ...] = ((160, 128), (128, 128), (128, 160))
-"""Height and width of shards: upright, square, lying."""
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the clips of a shard: height and width in pixels, frames without the reference, clips."""
+
+    height: int
+    width: int
+    frames: int = 9
+    clips: int = 100
+
+    @property
+    def name(self) -> str:
+        """Part of a shard's name."""
+        return f"{self.height}x{self.width}x{self.frames}"
+
+
+UPRIGHT, SQUARE, LYING = Shape(160, 128), Shape(128, 128), Shape(128, 160)
+LONG = Shape(160, 128, frames=33, clips=25)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +76,20 @@ class Clips:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
 
-def shard_path(folder: Path, split: Split, size: tuple[int, int], index: int) -> Path:
+def shard_path(folder: Path, split: Split, shape: Shape, index: int) -> Path:
     """Where a shard lies."""
-    return folder / f"{split}-{size[0]}x{size[1]}-{index:03}.npz"
+    return folder / f"{split}-{shape.name}-{index:03}.npz"
 
 
-def make_shards(
-    folder: Path, split: Split, size: tuple[int, int], shards: int, frames: int = 9, clips: int = CLIPS_PER_SHARD
-) -> Iterator[Path]:
+def make_shards(folder: Path, split: Split, shape: Shape, shards: int) -> Iterator[Path]:
     """Write the shards that are not there yet, yielding each."""
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(shards):
-        path = shard_path(folder, split, size, index)
+        path = shard_path(folder, split, shape, index)
         if not path.exists():
-            numbers = range(index * clips, (index + 1) * clips)
-            made = [make_clip(split, number, size, frames) for number in numbers]
+            numbers = range(index * shape.clips, (index + 1) * shape.clips)
+            made = [make_clip(split, number, (shape.height, shape.width), shape.frames) for number in numbers]
             Clips(*(np.stack([getattr(clip, field.name) for clip in made]) for field in fields(Clips))).save(path)
         yield path
 
@@ -219,13 +232,13 @@ def drawable(points: np.ndarray) -> PoseRecord:
     )
 
 
-def shard_frames(folder: Path, split: Split) -> list[np.ndarray]:
-    """The frames of all shards that are there, each [N, 1 + T, H, W, 3].
+def shard_frames(folder: Path, split: Split, shape: Shape | None = None) -> list[np.ndarray]:
+    """The frames of all shards that are there (of one shape, if given), each [N, 1 + T, H, W, 3].
 
     Raises:
         FileNotFoundError: there are none.
     """
-    paths = sorted(folder.glob(f"{split}-*.npz"))
+    paths = sorted(folder.glob(f"{split}-{shape.name if shape else '*'}-*.npz"))
     if not paths:
         raise FileNotFoundError(f"{folder}: holds no {split} clips; run `python -m libs.sandbox.training data` first")
     return [Clips.load(path).frames for path in paths]

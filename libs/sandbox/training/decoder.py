@@ -15,7 +15,7 @@ from torch import nn
 
 from libs.sandbox.training import folded
 from libs.sandbox.training.autoencoder import evaluate, to_video
-from libs.sandbox.training.data import Clips
+from libs.sandbox.training.data import UPRIGHT, Clips
 from libs.sandbox.training.latents import Latents
 from libs.sandbox.training.losses import laplacian, reconstruction_loss
 from libs.sandbox.training.muon import Muon
@@ -23,6 +23,7 @@ from libs.sandbox.training.runs import Run, Schedule
 
 _NAME = "decoder"
 _WINDOW = 10  # latent cells; pictures of 80 pixels
+_LATENT_FRAMES = 3
 _MARGIN = 8  # pixels that see less than they would in the whole picture
 _LATENT_NOISE = 0.05
 _DISCRIMINATOR_FROM = 30
@@ -111,7 +112,7 @@ def train_decoder(data: Path, folder: Path, autoencoder: Any, settings: DecoderT
     names = [path.stem for path in sorted((folder / "latents").glob("training-*.pt"))]
     latents = [Latents.load(folder / "latents" / f"{name}.pt").clip for name in names]
     frames = [Clips.load(data / f"{name}.npz").frames for name in names]
-    held_back = to_video(Clips.load(sorted(data.glob("held_back-*.npz"))[-1]).frames[:8, 1:])
+    held_back = to_video(Clips.load(sorted(data.glob(f"held_back-{UPRIGHT.name}-*.npz"))[-1]).frames[:8, 1:])
     while run.step < settings.steps:
         run.start_clock()
         for _ in range(settings.save_every):
@@ -142,11 +143,12 @@ def _window(
     limits = [side - _WINDOW for side in latents.shape[3:]]
     # ends more often than a uniform draw would: they are the borders of pictures
     top, left = (int(np.clip(g.integers(-2, limit + 3), 0, limit)) for limit in limits)
-    chosen = latents[rows, :, :, top : top + _WINDOW, left : left + _WINDOW].float()
+    chosen = latents[rows, :, :_LATENT_FRAMES, top : top + _WINDOW, left : left + _WINDOW].float()
     noisy = chosen + _LATENT_NOISE * chosen.std() * torch.randn_like(chosen)
     made = folded.decode(network, noisy)
     side = 8 * _WINDOW
-    real = to_video(frames[rows, 1:, 8 * top : 8 * top + side, 8 * left : 8 * left + side])
+    last = 1 + made.shape[2]
+    real = to_video(frames[rows, 1:last, 8 * top : 8 * top + side, 8 * left : 8 * left + side])
     inner = [
         slice(0 if start == 0 else _MARGIN, side if start == limit else side - _MARGIN)
         for start, limit in zip((top, left), limits, strict=True)

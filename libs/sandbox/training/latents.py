@@ -81,7 +81,7 @@ def encode_shards(data: Path, folder: Path, autoencoder: Any, transformer: Any) 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(data.glob("*-*x*-*.npz")):
+    for path in sorted(data.glob("*.npz")):
         target = folder / f"{path.stem}.pt"
         if not target.exists():
             _encode(Clips.load(path), autoencoder, transformer).save(target)

@@ -11,7 +11,7 @@ from libs.files.atomic_write import atomic_write
 from libs.pose.draw import DrawingStyle
 from libs.sandbox.puppets.scenes import inside
 from libs.sandbox.training import folded
-from libs.sandbox.training.data import Clips
+from libs.sandbox.training.data import UPRIGHT, Clips
 from libs.sandbox.training.latents import Latents, draw_poses
 from libs.sandbox.training.losses import psnr, sharpness
 from libs.sandbox.training.store import average_of
@@ -30,9 +30,9 @@ def write_sheet(data: Path, folder: Path, autoencoder: Any, path: Path, count: i
         that stands still and of the autoencoder, and ``sharpness`` relative to the true frames.
     """
     torch.set_num_threads(1)
-    name = sorted(path.stem for path in (folder / "latents").glob("held_back-160x128-*.pt"))[0]
+    name = sorted(path.stem for path in (folder / "latents").glob(f"held_back-{UPRIGHT.name}-*.pt"))[0]
     latents, clips = Latents.load(folder / "latents" / f"{name}.pt"), Clips.load(data / f"{name}.npz")
-    training = [Latents.load(path) for path in sorted((folder / "latents").glob("training-160x128-*.pt"))[:4]]
+    training = [Latents.load(path) for path in sorted((folder / "latents").glob(f"training-{UPRIGHT.name}-*.pt"))[:4]]
     space = LatentSpace.measure(autoencoder, torch.cat([one.clip for one in training]))
     transformer = starting_transformer()
     transformer.load_state_dict(average_of(folder, "transformer"))

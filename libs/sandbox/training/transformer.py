@@ -10,7 +10,7 @@ import torch
 
 from libs.one_to_all.network.transformer import REPLACED_LATENT_FRAMES
 from libs.sandbox.training import folded
-from libs.sandbox.training.data import LIGHT_NAMES
+from libs.sandbox.training.data import LIGHT_NAMES, UPRIGHT
 from libs.sandbox.training.forward import TrainingForward
 from libs.sandbox.training.latents import Latents, pose_features, statistics
 from libs.sandbox.training.muon import Muon
@@ -54,7 +54,7 @@ class LatentSpace:
     def measure(cls, autoencoder: Any, clips: torch.Tensor) -> "LatentSpace":
         """From some clips' raw latents [N, 16, F, h, w]."""
         mean, std = statistics(clips)
-        some = clips[:4].float()
+        some = clips[:4, ..., 4:12, 4:12].float()
         plain = folded.decode(autoencoder, some)
         effects = []
         generator = torch.Generator().manual_seed(0)
@@ -97,19 +97,22 @@ def train_transformer(folder: Path, autoencoder: Any, settings: TransformerTrain
     run = Run(folder, _NAME, network, Muon(trainable(network), momentum=0.92, adam_share=0.15, betas=(0.9, 0.95)))
     schedule = Schedule(settings.steps, settings.learning_rate, warm_up=60)
     shards = [Latents.load(path) for path in sorted((folder / "latents").glob("training-*.pt"))]
-    held_back = Latents.load(next(iter(sorted((folder / "latents").glob("held_back-160x128-*.pt")))))
-    space = LatentSpace.measure(autoencoder, torch.cat([one.clip for one in shards if one.clip.shape[3] == 20][:4]))
+    held_back = Latents.load(next(iter(sorted((folder / "latents").glob(f"held_back-{UPRIGHT.name}-*.pt")))))
+    space = LatentSpace.measure(
+        autoencoder, torch.cat([one.clip for one in shards if one.clip.shape[2:4] == (3, 20)][:4])
+    )
     trainer = Trainer(TrainingForward(network), space, settings, autoencoder)
     judge = Trainer(TrainingForward(run.average), space, settings, autoencoder)
     constants = ConstantChannels(network)
     g = np.random.default_rng(run.generator_seed(settings.seed))
     torch.manual_seed(run.step + settings.seed)
-    sizes = np.array([len(one.clip) for one in shards], float)
+    sizes = np.array([one.clip.shape[0] * one.clip.shape[2] for one in shards], float)
     while run.step < settings.steps:
         run.start_clock()
         for _ in range(settings.save_every):
             shard = shards[int(g.choice(len(shards), p=sizes / sizes.sum()))]
-            rows = g.choice(len(shard.clip), settings.batch, replace=False)
+            count = max(1, settings.batch * 3 // shard.clip.shape[2])  # as many tokens in a batch of longer clips
+            rows = g.choice(len(shard.clip), count, replace=False)
             sigma = _draw_sigma(g)
             loss = trainer.loss(g, shard, rows, sigma, run.step > settings.own_guess_after * settings.steps)
             run.optimiser.zero_grad()
