@@ -291,7 +291,7 @@ def test_the_daemon_itself_makes_one_run_of_each_good_request(ticks: SensorTicks
     chance.shuffle(arrivals)
     for name, content in arrivals:
         put(ticks.world, name, content)
-    errors = ticks.run_daemon(lambda: len(ticks.queued()) >= len(good) and not ticks.world.inbox.documents(), 60)
+    errors = ticks.run_daemon(lambda: len(ticks.queued()) >= len(good) and not ticks.world.inbox.documents(), 240)
     assert errors == []
     assert {tick.status for tick in ticks.ticks()} <= {TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.STARTED}
     assert ticks.registered() == sorted(good)
