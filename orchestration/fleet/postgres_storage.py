@@ -1,25 +1,38 @@
-"""Dagster's PostgreSQL storage with a limit to how long it waits for an answer.
+"""Dagster's PostgreSQL storage, made for a server that is away or says nothing.
 
-The driver waits for ever for a server that took the connection and says nothing: a hung host, a proxy, a network that
-swallows packets. A run whose event is being written would hold its GPU until somebody notices. With a limit such a
-server counts as one that is away (``lost_servers``). What does not belong here: what is stored.
+A statement waits for its answer for a limited time. The driver itself waits for ever for a server that took the
+connection and says nothing: a hung host, a proxy, a network that swallows packets. A run whose event is being written
+would hold its GPU until somebody notices. With a limit such a server counts as one that is away (``lost_servers``).
+
+The limits of pools are asked for until they are known: without them Dagster's daemon launches every queued run.
 """
 
+import logging
 import select
-from collections.abc import Callable
-from typing import Any, Self, cast
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar, cast
 
 import dagster as dg
 import psycopg2
 import psycopg2.extensions
+from dagster._core.storage.event_log import EventLogStorage
+from dagster._core.storage.event_log.base import PoolLimit
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
+from dagster._utils.concurrency import ConcurrencyKeyInfo
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.storage import pg_config
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
+
+from orchestration.fleet.launching.lost_servers import lost_server
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120
 """For a statement; longer than any of Dagster's takes, but for migrations of large databases."""
+
+ASK_AGAIN_SECONDS = 1.0
 
 _CONNECTED = frozenset({
     psycopg2.extensions.STATUS_READY,
@@ -29,8 +42,66 @@ _CONNECTED = frozenset({
 _READY = {psycopg2.extensions.POLL_READ: select.POLLIN, psycopg2.extensions.POLL_WRITE: select.POLLOUT}
 
 
+_Answer = TypeVar("_Answer")
+
+_logger = logging.getLogger(__name__)
+
+
+def until_answered(ask: Callable[[], _Answer]) -> _Answer:
+    """Return the answer of ``ask``, repeated for as long as the server is away; other errors are raised."""
+    while True:
+        try:
+            return ask()
+        except Exception:
+            said = lost_server(serializable_error_info_from_exc_info(sys.exc_info()))
+            if said is None:
+                raise
+        _logger.warning("the limits of pools are not known, and are asked for again: %s", said)
+        time.sleep(ASK_AGAIN_SECONDS)
+
+
+class KnownLimitsEventLogStorage(PostgresEventLogStorage):
+    """Event log whose questions about pools wait for the database, however long it is away.
+
+    Dagster's daemon asks them before it launches queued runs. It takes an error for "no limits": the whole queue would
+    go to the workers at once, where neither priorities nor ``stop-batch`` reach it.
+    """
+
+    def get_concurrency_keys(self) -> set[str]:
+        """Names of the pools that have a limit."""
+        return until_answered(super().get_concurrency_keys)
+
+    def get_pool_limits(self) -> Sequence[PoolLimit]:
+        """Limits of all pools."""
+        return until_answered(super().get_pool_limits)
+
+    def get_concurrency_infos(self, concurrency_keys: Sequence[str]) -> Mapping[str, ConcurrencyKeyInfo]:
+        """Limits of these pools, and what occupies them."""
+        ask = super().get_concurrency_infos
+        return until_answered(lambda: ask(concurrency_keys))
+
+    def initialize_concurrency_limit_to_default(self, concurrency_key: str) -> bool:
+        """Give a pool the default limit; True if the database can store it."""
+        ask = super().initialize_concurrency_limit_to_default
+        return until_answered(lambda: ask(concurrency_key))
+
+
 class BoundedPostgresStorage(DagsterPostgresStorage):
     """Takes the configuration of Dagster's own, and ``answer_seconds``."""
+
+    def __init__(
+        self, *, postgres_url: str, should_autocreate_tables: bool, inst_data: Any = None, token_provider: Any = None
+    ) -> None:
+        """As Dagster's own, which makes the tables."""
+        super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
+        self._known_limits = KnownLimitsEventLogStorage(
+            postgres_url, should_autocreate_tables=False, token_provider=token_provider
+        )
+
+    @property
+    def event_log_storage(self) -> EventLogStorage:
+        """The one that knows the limits of pools."""
+        return self._known_limits
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
