@@ -3,6 +3,8 @@
 Also the index from a variant to the requests that use it. What does not belong here: reading a request.
 """
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from libs.errors import InputError
@@ -24,6 +26,17 @@ def remember_variant_of_request(instance: dg.DagsterInstance, request_id: str, v
         if other != variant and instance.has_dynamic_partition(_index_name(other), request_id):
             instance.delete_dynamic_partition(_index_name(other), request_id)
     instance.add_dynamic_partitions(_index_name(variant), [request_id])
+
+
+def remember_variants_of_requests(instance: dg.DagsterInstance, variants: Mapping[str, str]) -> None:
+    """As :func:`remember_variant_of_request`, for many requests (id -> variant), with few questions per variant."""
+    for variant in VARIANTS:
+        known = set(requests_of_variant(instance, variant))
+        named = {request_id for request_id, name in variants.items() if name == variant}
+        for request_id in sorted(known & (variants.keys() - named)):
+            instance.delete_dynamic_partition(_index_name(variant), request_id)
+        if new := sorted(named - known):
+            instance.add_dynamic_partitions(_index_name(variant), new)
 
 
 def variant_of_request(instance: dg.DagsterInstance, request_id: str) -> str:

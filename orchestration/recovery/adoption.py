@@ -23,6 +23,8 @@ from orchestration.requests.runs import UNFINISHED, all_runs
 from orchestration.storage.io_manager import DIGEST_METADATA, storage_metadata
 from orchestration.storage.observed import DATA_VERSION_TAG, observed_versions
 
+_PARTITIONS_PER_QUESTION = 500
+
 
 @dataclass(frozen=True)
 class StoredArtifact:
@@ -53,25 +55,43 @@ def _unrecorded(
     instance: dg.DagsterInstance, store: ArtifactStore, assets: Sequence[str], partitions: Collection[str]
 ) -> Iterator[Manifest]:
     for asset in assets:
-        for partition in partitions:
-            try:
-                manifest = store.manifest(asset, partition)
-            except StorageUnavailableError:
-                raise
-            except StorageError:
-                continue
-            if manifest is not None and catalogued_digest(instance, asset, partition) != manifest.digest:
-                yield manifest
+        stored = list(_readable_manifests(store, asset, partitions))
+        catalogued = catalogued_digests(instance, asset, [str(manifest.partition) for manifest in stored])
+        yield from (found for found in stored if catalogued.get(str(found.partition)) != found.digest)
 
 
-def catalogued_digest(instance: dg.DagsterInstance, asset: str, partition: str) -> str | None:
-    """The content of the latest materialization; None where there is none, or it was not stored by the IO manager."""
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition]), limit=1
-    ).records
-    event = records[0].asset_materialization if records else None
-    digest = event.metadata.get(DIGEST_METADATA) if event else None
-    return str(digest.value) if digest else None
+def _readable_manifests(store: ArtifactStore, asset: str, partitions: Iterable[str]) -> Iterator[Manifest]:
+    for partition in partitions:
+        try:
+            manifest = store.manifest(asset, partition)
+        except StorageUnavailableError:
+            raise
+        except StorageError:
+            continue
+        if manifest is not None:
+            yield manifest
+
+
+def catalogued_digests(instance: dg.DagsterInstance, asset: str, partitions: Sequence[str]) -> dict[str, str]:
+    """Partition -> the content of its latest materialization, in two questions for many partitions.
+
+    A partition is missing where there is none, or where it was not stored by the IO manager.
+    """
+    digests = {}
+    key = dg.AssetKey(asset)
+    for first in range(0, len(partitions), _PARTITIONS_PER_QUESTION):
+        latest = instance.event_log_storage.get_latest_storage_id_by_partition(
+            key, dg.DagsterEventType.ASSET_MATERIALIZATION, {*partitions[first : first + _PARTITIONS_PER_QUESTION]}
+        )
+        if not latest:
+            continue
+        wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=list(latest.values()))
+        for record in instance.fetch_materializations(wanted, limit=len(latest)).records:
+            event = record.asset_materialization
+            digest = event.metadata.get(DIGEST_METADATA) if event else None
+            if digest is not None:
+                digests[str(record.partition_key)] = str(digest.value)
+    return digests
 
 
 def adopt(instance: dg.DagsterInstance, store: ArtifactStore, manifests: Iterable[Manifest]) -> list[StoredArtifact]:

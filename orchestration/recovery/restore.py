@@ -15,7 +15,7 @@ from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest,
 from libs.requests.lifecycle.archive import ARCHIVE_PREFIX
 from libs.requests.lifecycle.states import CLIP_ASSET, stored_partitions
 from libs.storage.artifacts import ArtifactStore
-from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
+from orchestration.partitions import ANIMATION_REQUESTS, remember_variants_of_requests
 from orchestration.policies import CONTENT_TAG, DROPPED_TAG
 from orchestration.recovery.adoption import (
     StoredArtifact,
@@ -88,8 +88,9 @@ def restore(instance: dg.DagsterInstance, store: ArtifactStore, *, apply: bool) 
     ids = [accepted.request.id for accepted in at_work]
     if apply:
         instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), result.registered)
+        models = {accepted.request.id: accepted.request.model for accepted in at_work}
+        remember_variants_of_requests(instance, models)
         for accepted in at_work:
-            remember_variant_of_request(instance, accepted.request.id, accepted.request.model)
             if accepted.request.id in result.reopened:
                 AcceptedRequests(store.objects).reopen(accepted)
     busy = _drop_runs_of_stored_clips(instance, store, result, apply=apply)

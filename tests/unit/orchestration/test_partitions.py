@@ -6,7 +6,12 @@ import dagster as dg
 import pytest
 
 from libs.errors import InputError
-from orchestration.partitions import remember_variant_of_request, requests_of_variant, variant_of_request
+from orchestration.partitions import (
+    remember_variant_of_request,
+    remember_variants_of_requests,
+    requests_of_variant,
+    variant_of_request,
+)
 
 
 @pytest.fixture
@@ -23,6 +28,13 @@ def test_a_request_uses_one_variant_at_a_time(instance: dg.DagsterInstance) -> N
     assert requests_of_variant(instance, "14b") == ["walk"]
     assert requests_of_variant(instance, "1.3b_1") == ["dance"]
     assert variant_of_request(instance, "dance") == "1.3b_1"
+
+
+def test_many_requests_are_remembered_as_one_by_one(instance: dg.DagsterInstance) -> None:
+    remember_variants_of_requests(instance, {"dance": "14b", "walk": "14b", "run": "1.3b_1"})
+    remember_variants_of_requests(instance, {"dance": "1.3b_1", "run": "1.3b_1"})
+    assert requests_of_variant(instance, "14b") == ["walk"]
+    assert sorted(requests_of_variant(instance, "1.3b_1")) == ["dance", "run"]
 
 
 def test_an_unknown_request_says_what_to_materialize(instance: dg.DagsterInstance) -> None:
