@@ -1,6 +1,7 @@
 """``make ui``: webserver and daemon on this machine, bound to localhost, on the same state as ``make demo``.
 
-Dagster's UI has no login; put a proxy before it before it leaves localhost. What does not belong here: production.
+Dagster's UI has no login: put a proxy with one before it, before it leaves localhost. Ctrl-C, SIGTERM and the
+terminal's end stop it in the same way: a run in progress is interrupted and noted as failed, its finished chunks stay.
 """
 
 import os
@@ -8,9 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import BinaryIO
+from typing import IO, BinaryIO
+
+import psutil
 
 from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
@@ -20,6 +25,9 @@ from orchestration.laptop.quiet_output import quiet_lines
 HOST = "127.0.0.1"
 PORT = "3000"
 LOG_FILE = "ui.log"
+
+STOP_SECONDS = 15.0
+"""How long a run that was interrupted has to note its end, once ``dagster dev`` is gone."""
 
 
 def main() -> None:
@@ -45,28 +53,68 @@ def main() -> None:
 def _run(command: list[str], log: BinaryIO | None, claim: int) -> int:
     """Run ``command``, its output in ``log`` or, without what is idle, on this terminal; returns its exit status.
 
-    An interrupt reaches it by itself, as a member of the terminal's process group; a termination is passed on.
+    It leads a process group of its own. An interrupt, a termination or the terminal's end interrupts the whole group:
+    webserver, daemon, code server, and the process of a run in progress, which Dagster then notes as failed.
     """
-    # Dagster treats terminations as interrupts, which a program started in the background would inherit as ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process: subprocess.Popen[bytes] | None = None
+    stopping = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        stopping.set()
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+
+    # Set before the start: a program started in the background would inherit interrupts as ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY_ROOT,
         stdout=log or subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        pass_fds=[claim],  # the daemon holds the claim, even if this process is killed
+        pass_fds=[claim],  # ``dagster dev`` holds the claim, even if this process is killed
+        process_group=0,
     )
+    if stopping.is_set():
+        interrupt()
+    # In a thread: the pipe stays open as long as a run's process does.
+    printing = threading.Thread(target=_print_lines, args=(process.stdout,), daemon=True)
+    printing.start()
+    status = process.wait()
+    if going_on := _wait_for_group(process.pid):
+        print(
+            f"A run has not ended yet and goes on by itself: process {', '.join(map(str, going_on))}",
+            flush=True,
+        )
+    else:
+        printing.join(STOP_SECONDS)
+    return status
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        process.send_signal(number)
 
-    signal.signal(signal.SIGTERM, pass_on)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if process.stdout:
-        decoded = (line.decode("utf-8", "replace") for line in process.stdout)
+def _print_lines(output: IO[bytes] | None) -> None:
+    if output is not None:
+        decoded = (line.decode("utf-8", "replace") for line in output)
         for line in quiet_lines(decoded):
             print(line, end="", flush=True)
-    return process.wait()
+
+
+def _wait_for_group(group: int) -> list[int]:
+    """The processes of ``group`` that are left after ``STOP_SECONDS``; interrupted runs note their end meanwhile."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while (left := _members(group)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def _members(group: int) -> list[int]:
+    """The living processes of a group."""
+    members = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process.pid)
+    return members
 
 
 def _open_log(folder: Path) -> BinaryIO:

@@ -1,7 +1,6 @@
 """``make ui`` as a process of its own, on a test's state and a free port."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -10,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import requests
 
 from libs.settings import REPOSITORY_ROOT
 
 _STARTED_WITHIN = 240
+_STOPPED_WITHIN = 90
 
 
 @contextmanager
@@ -35,7 +36,6 @@ def running_ui(log: Path) -> Iterator[str]:
             env={**os.environ, "DAGSTER_PORT": str(port)},
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         try:
             deadline = time.monotonic() + _STARTED_WITHIN
@@ -45,11 +45,13 @@ def running_ui(log: Path) -> Iterator[str]:
                 time.sleep(0.5)
             yield address
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            process.terminate()
             try:
-                process.wait(10)  # where interrupts are ignored, as in a background job, it never comes
+                process.wait(_STOPPED_WITHIN)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+                process.kill()
                 process.wait()
 
 

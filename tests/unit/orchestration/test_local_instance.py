@@ -1,12 +1,15 @@
 """The local instance: its home lies in DATA_DIR and uses the repository's dagster.yaml; one daemon at a time."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -104,11 +107,13 @@ def test_a_data_dir_that_cannot_be_written_is_one_line(module: str) -> None:
 
 
 STAND_IN = """#!{python}
-import os, signal, sys, time
+import os, signal, subprocess, sys, time
 def end(number, frame):
     print("told to end", flush=True)
     sys.exit(7)
-signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGINT, end)
+if "RUN" in os.environ:
+    subprocess.Popen([sys.executable, "-c", os.environ["RUN"]])
 print("2026-11-30 05:48:14 +0000 - dagster.daemon.SensorDaemon - INFO - Checking for new runs for sensor: inbox_sensor")
 print("of dagster", flush=True)
 time.sleep(float(os.environ["STAND_IN_SECONDS"]))
@@ -124,12 +129,12 @@ def run_ui(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     program.chmod(0o755)
     code = (
         f"import sys; sys.executable = {str(program.with_name('python'))!r};"
-        "from orchestration.local_ui import main; main()"
+        "from orchestration import local_ui as ui; ui.STOP_SECONDS = float(sys.argv[1]); ui.main()"
     )
 
-    def run(**environment: str) -> subprocess.Popen[str]:
+    def run(stop_seconds: float = 30.0, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, str(stop_seconds)],
             cwd=REPOSITORY_ROOT,
             env={**os.environ, "DATA_DIR": str(tmp_path), "DAGSTER_HOME": "", "DAGSTER_PORT": "0", **environment},
             stdout=subprocess.PIPE,
@@ -157,3 +162,66 @@ def test_a_terminated_ui_ends_what_it_started(run_ui: Callable[..., subprocess.P
     ui.terminate()
     assert ui.communicate(timeout=30)[0] == "told to end\n"
     assert ui.returncode == 7
+
+
+INTERRUPTED_RUN = """
+import signal, sys, time
+def end(number, frame):
+    time.sleep(0.5)
+    print("the run notes that it failed", flush=True)
+    sys.exit()
+signal.signal(signal.SIGINT, end)
+print("a run goes on", flush=True)
+time.sleep(60)
+"""
+STUBBORN_RUN = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("a run goes on", os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stopped_ui_lets_a_run_note_its_end_and_frees_the_database(
+    run_ui: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: signal.Signals
+) -> None:
+    ui = run_ui(STAND_IN_SECONDS="60", RUN=INTERRUPTED_RUN)
+    assert ui.stdout is not None
+    while ui.stdout.readline() != "a run goes on\n":
+        assert ui.poll() is None
+    ui.send_signal(number)
+    output = ui.communicate(timeout=30)[0]
+    assert "told to end" in output
+    assert output.endswith("the run notes that it failed\n")
+    os.close(claim_daemon(tmp_path / "dagster_home"))
+
+
+@pytest.mark.parametrize("has_log", [False, True])
+def test_a_stopped_ui_does_not_wait_for_a_run_that_does_not_end(
+    run_ui: Callable[..., subprocess.Popen[str]], tmp_path: Path, has_log: bool
+) -> None:
+    log = {"LOG_DIR": str(tmp_path / "logs")} if has_log else {}
+    ui = run_ui(stop_seconds=0.5, STAND_IN_SECONDS="60", RUN=STUBBORN_RUN, **log)
+    assert ui.stdout is not None
+    lines = iter(ui.stdout.readline, "")
+    if has_log:
+        lines = lines_of_growing_file(tmp_path / "logs" / "ui.log")
+    run = next(int(line.split()[-1]) for line in lines if line.startswith("a run goes on"))
+    try:
+        ui.terminate()
+        assert ui.wait(30) == 7
+        os.close(claim_daemon(tmp_path / "dagster_home"))
+        assert psutil.pid_exists(run)
+        assert f"goes on by itself: process {run}\n" in "".join(ui.stdout)
+    finally:
+        os.kill(run, signal.SIGKILL)
+        ui.communicate()
+
+
+def lines_of_growing_file(path: Path) -> Iterator[str]:
+    """The lines of a file that another process writes, as they come."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        yield from path.read_text().splitlines() if path.exists() else []
+        time.sleep(0.1)
