@@ -13,6 +13,7 @@ from orchestration.animations.pose_checks import POSE_CHECKS
 from orchestration.animations.pose_conditioning import pose_conditioning
 from orchestration.animations.pose_tracks import pose_tracks
 from orchestration.animations.quality_checks import QUALITY_CHECKS
+from orchestration.executor import interruptible_executor
 from orchestration.fleet.launching.lost_launches import lost_launches
 from orchestration.housekeeping.jobs import HOUSEKEEPING_JOBS, HOUSEKEEPING_SCHEDULES
 from orchestration.inbox.input_watch import input_watch
@@ -71,8 +72,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             "progress": progress or ProgressResource(),
             "io_manager": ArtifactIOManager(storage=storage),
         },
-        # One process per run: a worker that stays alive keeps the model, and assets of a run share it.
-        executor=dg.in_process_executor,
+        executor=interruptible_executor,
     )
 
 

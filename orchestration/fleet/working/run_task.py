@@ -20,6 +20,7 @@ from dagster._core.events import DagsterEventType, JobFailureData, RunFailureRea
 from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
 from dagster._utils.interrupts import capture_interrupts
 
+from orchestration.executor import is_interruption
 from orchestration.fleet.gpus.device_loss import device_loss
 from orchestration.fleet.launching.lost_servers import lost_server
 from orchestration.fleet.working.planned_stop import note_planned_stop
@@ -87,7 +88,7 @@ def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) 
         instance.report_run_canceling(run)
     if event.event_type == DagsterEventType.STEP_FAILURE:
         _look_at_failure(instance, event.step_failure_data.error, run_id)
-    if event.event_type == DagsterEventType.STEP_UP_FOR_RETRY and _is_interruption(event.step_retry_data.error):
+    if event.event_type == DagsterEventType.STEP_UP_FOR_RETRY and is_interruption(event.step_retry_data.error):
         note_planned_stop(instance, run_id)
         raise DagsterExecutionInterruptedError()
     if event.event_type in _FAILED_STEPS and (loss := device_loss()):
@@ -97,7 +98,7 @@ def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) 
 
 
 def _look_at_failure(instance: dg.DagsterInstance, error: SerializableErrorInfo | None, run_id: str) -> None:
-    if _is_interruption(error):
+    if is_interruption(error):
         note_planned_stop(instance, run_id)
     elif said := lost_server(error):
         message = f"The run lost the connection to a server ({said}): it counts as crashed, and is made again."
@@ -108,15 +109,6 @@ def _look_at_failure(instance: dg.DagsterInstance, error: SerializableErrorInfo 
 def _was_asked_to_cancel(instance: dg.DagsterInstance, run_id: str) -> bool:
     asked = {DagsterEventType.RUN_CANCELING, DagsterEventType.RUN_CANCELED}
     return bool(instance.event_log_storage.get_logs_for_run(run_id, of_type=asked, limit=1))
-
-
-def _is_interruption(error: SerializableErrorInfo | None) -> bool:
-    """True if ``error`` or what caused it is an interrupt: a step's retry policy asks for a retry of that, too."""
-    while error is not None:
-        if error.cls_name == DagsterExecutionInterruptedError.__name__:
-            return True
-        error = error.cause
-    return False
 
 
 def _bring_to_an_end(instance: dg.DagsterInstance, run_id: str, failure: SerializableErrorInfo | None) -> None:

@@ -15,11 +15,13 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceLoadTarget
+from dagster._core.workspace.load_target import PythonFileTarget, WorkspaceLoadTarget
 from dagster._daemon import daemon as daemons
 from dagster._daemon import sensor as sensor_daemon
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._utils.error import SerializableErrorInfo
 
+from libs.settings import REPOSITORY_ROOT
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import CONTENT_TAG
 
@@ -55,6 +57,11 @@ class SensorTicks:
         tick = self.ticks()[0]
         assert tick.status is not TickStatus.FAILURE, tick.error
         return tick
+
+    def launch_queued(self) -> None:
+        """One iteration of the daemon that takes runs from the queue; for a code location in a server of its own."""
+        with QueuedRunCoordinatorDaemon(interval_seconds=1) as daemon:
+            list(daemon.run_iteration(self._workspace))
 
     def ticks(self) -> list[InstigatorTick]:
         """All ticks of the inbox, the newest first."""
@@ -95,11 +102,17 @@ class SensorTicks:
         return list(self.world.instance.get_daemon_heartbeats()["SENSOR"].errors or ())
 
 
+WAITING_RUNS = PythonFileTarget(
+    str(Path(__file__).with_name("waiting_code_location.py")), None, str(REPOSITORY_ROOT), "one_to_all"
+)
+"""The code location in a server of its own, as the daemon has it; runs that are launched go on until they are ended."""
+
+
 @contextmanager
-def sensor_ticks(world: Any) -> Iterator[SensorTicks]:
+def sensor_ticks(world: Any, location: WorkspaceLoadTarget | None = None) -> Iterator[SensorTicks]:
     """Ticks one right after the other: the interval between them is nobody's concern here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensor_daemon, "is_under_min_interval", lambda *_: False)
         patch.setattr(sensor_daemon, "MIN_INTERVAL_LOOP_TIME", 0.2)
-        with WorkspaceProcessContext(world.instance, _ThisProcess()) as workspace:
+        with WorkspaceProcessContext(world.instance, location or _ThisProcess()) as workspace:
             yield SensorTicks(world, workspace)

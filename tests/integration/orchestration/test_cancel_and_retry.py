@@ -1,19 +1,26 @@
 """What was canceled stays canceled until it is wanted again; what failed can be asked for again."""
 
 import json
+import re
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from libs.requests.lifecycle.cancellations import Cancellation, Cancellations, Retries
 from libs.requests.lifecycle.listing import RequestListing
+from libs.storage.chunks import StoredChunks
+from orchestration import command_line
 from orchestration.policies import DROPPED_TAG
 from orchestration.requests.control import InstanceRuns
 from tests.integration.orchestration.daemon import Daemon
+from tests.integration.orchestration.sensor_ticks import WAITING_RUNS, sensor_ticks
 
 
 @pytest.fixture
@@ -126,7 +133,7 @@ def test_list_shows_each_state(daemon: Daemon) -> None:
     assert shown["failed"].startswith("failed: ")
     assert shown["canceled"].startswith("canceled (20")
     assert shown["nightly"] == "tonight"
-    assert shown["first"] == "queued (0 before it)"
+    assert shown["first"] == "queued, next"
     assert shown["second"] == "queued (1 before it)"
     assert shown["busy"] == "starting"
     assert shown["late.json"] == "waiting for media: gone.png"
@@ -154,3 +161,55 @@ def test_cancel_ends_a_queued_run(daemon: Daemon) -> None:
         patch.setattr(type(instance), "run_coordinator", coordinator)
         assert InstanceRuns(instance).cancel("a").canceled == 1
     assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
+
+
+@pytest.mark.slow
+def test_a_running_request_canceled_by_the_command_stays_so_until_retry(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through Dagster's sensor daemon, code server and launcher: the run is a process of its own."""
+    world = daemon.world
+    home = tmp_path / "world" / "dagster"
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    StoredChunks(world.objects, "chunks/a/0123/81-5-81").save(0, np.zeros((1, 64, 48, 3), np.uint8))
+    chunks = [info.key for info in world.objects.list("chunks/")]
+
+    def one_to_all(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["one-to-all", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        output = capsys.readouterr()
+        assert not ended.value.code, output.err + output.out
+        return output.out
+
+    def state() -> str:
+        (line,) = json.loads(one_to_all("list", "--json"))["requests"]
+        return str(line["state"])
+
+    def wait_for(status: dg.DagsterRunStatus) -> None:
+        deadline = time.monotonic() + 120
+        while (run := world.instance.get_runs(limit=1)[0]).status != status:
+            assert not run.is_finished
+            assert time.monotonic() < deadline, run.status
+            time.sleep(0.1)
+
+    content = {"id": "a", "reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox"}
+    world.put("a.json", json.dumps(content).encode())
+    with sensor_ticks(world, WAITING_RUNS) as ticks:
+        ticks.tick()
+        ticks.launch_queued()
+        wait_for(dg.DagsterRunStatus.STARTED)
+        assert "a: canceled, 1 run ends; `one-to-all retry a` makes it after all\n" in one_to_all("cancel", "a")
+        wait_for(dg.DagsterRunStatus.CANCELED)
+        assert re.fullmatch(r"canceled \(20.* UTC, by .+\)", state())
+        ticks.tick()
+        assert daemon.night() == []
+        assert len(ticks.queued()) == 1
+        assert one_to_all("retry", "a") == "a: runs now: the next scan of the inbox launches it\n"
+        ticks.tick()
+        wait_for(dg.DagsterRunStatus.QUEUED)
+        assert state() == "queued, next"
+    assert len(ticks.runs()) == 2
+    assert len(set(ticks.runs())) == 1, "of the same content"
+    assert [info.key for info in world.objects.list("chunks/")] == chunks
