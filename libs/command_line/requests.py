@@ -57,11 +57,12 @@ def submit(
     store = store_from_settings(settings)
     inbox = Inbox(store.objects)
     plan = plan_submission(files, inbox)
-    check_local_media(plan.submissions, {**plan.media, **{old: plan.media[new] for old, new in plan.renamed.items()}})
+    local_files = {**plan.media, **{old: plan.media[new] for old, new in plan.renamed.items()}}
+    media_notes = check_local_media(plan.submissions, local_files)
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
     sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
     warnings = [*model_warnings(requests, settings, store), *prompt_warnings(requests, settings)]
-    for warning in [*warnings, *([sandbox] if sandbox else [])]:
+    for warning in [*media_notes, *warnings, *([sandbox] if sandbox else [])]:
         console.print(f"note: {warning}", soft_wrap=True)
     before = inbox.media(plan.media)
     # Asked before anything is sent: a scan that takes the documents meanwhile is what submitting them brings about.

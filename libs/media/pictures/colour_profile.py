@@ -5,9 +5,7 @@ What does not belong here: reading files (``image``), the colours of videos (``c
 """
 
 import io
-import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from PIL import Image, ImageCms
 
@@ -21,16 +19,21 @@ _MODES = {
 _PROFILE_IS_SRGB = "sRGB"
 """What the description of every common sRGB profile holds; such a picture is left as it is."""
 
-_log = logging.getLogger(__name__)
-
 Conversion = Callable[[Image.Image], Image.Image]
 
 
-def to_srgb(image: Image.Image, path: Path) -> Conversion | None:
+class DamagedProfileError(Exception):
+    """A colour profile that cannot be used; the picture can be read without it."""
+
+
+def to_srgb(image: Image.Image) -> Conversion | None:
     """What brings ``image``, or a part of it, from its profile to RGB; None for no profile, an sRGB or a useless one.
 
     Relative colorimetric with black point compensation, as browsers show pictures. Colours that sRGB cannot hold are
-    clipped; transparency is dropped. The profile of 16-bit grey is left aside. ``path`` is for the log only.
+    clipped; transparency is dropped. The profile of 16-bit grey is left aside.
+
+    Raises:
+        DamagedProfileError: the profile cannot be read.
     """
     data = image.info.get("icc_profile")
     if not data:
@@ -49,8 +52,7 @@ def to_srgb(image: Image.Image, path: Path) -> Conversion | None:
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        _log.warning("%s: its colour profile is damaged and left aside: %s", path.name, error)
-        return None
+        raise DamagedProfileError(str(error)) from error
 
     def convert(part: Image.Image) -> Image.Image:
         part = part.convert("RGBA") if part.mode == "RGBa" else part

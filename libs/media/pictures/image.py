@@ -20,7 +20,7 @@ from libs.files.atomic_write import atomic_write
 from libs.media.file_kind import kind_of_file
 from libs.media.limits import MAXIMUM_PICTURE_PIXELS, check_size, maximum_pixels_of
 from libs.media.pictures.avif_structure import check_avif
-from libs.media.pictures.colour_profile import Conversion, to_srgb
+from libs.media.pictures.colour_profile import Conversion, DamagedProfileError, to_srgb
 from libs.media.pictures.picture_structure import check_jpeg, open_png
 
 Frame = npt.NDArray[np.uint8]
@@ -48,17 +48,20 @@ class Picture:
         frame: uint8 RGB [H, W, 3].
         transparent: some of it showed the background.
         several: the file holds more than this one picture (an animation, pages, a gain map).
+        damaged_profile: the file's colour profile cannot be used, so its colours are taken for sRGB.
     """
 
     frame: Frame
     transparent: bool
     several: bool
+    damaged_profile: bool = False
 
     def notes(self) -> tuple[str, ...]:
         """What a person may want to know of how the file was read."""
         transparent = ["transparent parts are shown over neutral grey"] if self.transparent else []
         several = ["the file holds several pictures; the first (or the one it names as its main one) is used"]
-        return (*transparent, *(several if self.several else []))
+        profile = ["its colour profile is damaged and left aside: colours are taken for sRGB"]
+        return (*transparent, *(several if self.several else []), *(profile if self.damaged_profile else []))
 
 
 def read_image(path: Path | str, as_people_see_it: bool = True) -> Frame:
@@ -84,10 +87,10 @@ def read_picture(path: Path | str, as_people_see_it: bool = True) -> Picture:
         several = bool(getattr(image, "is_animated", False))
         image.load()
         orientation = _orientation(image, path) if as_people_see_it else 1
-        convert = to_srgb(image, path) if as_people_see_it else None
+        convert, damaged_profile = _conversion(image, path) if as_people_see_it else (None, False)
         frame, transparent = _to_rgb(image, convert, over_grey=as_people_see_it)
         image.close()  # frees its pixels, a third more than those of the frame, before they are turned
-    return Picture(_turned(frame, orientation), transparent, several)
+    return Picture(_turned(frame, orientation), transparent, several, damaged_profile)
 
 
 @lru_cache(maxsize=1)
@@ -155,6 +158,15 @@ def _explained(path: Path) -> Iterator[None]:
         _log.info("%s: cannot be decoded", path.name, exc_info=True)
         words = str(error) if isinstance(error, OSError | SyntaxError | ValueError | RuntimeError) else "its data"
         raise MediaError(f"{path}: the picture is truncated or damaged ({words}); copy it again") from error
+
+
+def _conversion(image: Image.Image, path: Path) -> tuple[Conversion | None, bool]:
+    """What brings the picture to sRGB, and whether its profile is damaged."""
+    try:
+        return to_srgb(image), False
+    except DamagedProfileError as error:
+        _log.info("%s: its colour profile is damaged and left aside: %s", path.name, error)
+        return None, True
 
 
 def _orientation(image: Image.Image, path: Path) -> int:

@@ -1,8 +1,8 @@
 """The sound of a driving video, carried over to a clip.
 
 Packets are copied, not encoded again, and trimmed to the clip. Sound is converted to AAC where it cannot be copied: a
-codec or rate that mp4 cannot hold or browsers cannot play from there, or time stamps that an mp4 cannot hold; the log
-says so. What does not belong here: pictures (``writer``), where converted samples lie in time (``sound_timeline``).
+codec or rate that mp4 cannot hold or browsers cannot play from there, or time stamps that an mp4 cannot hold. What does
+not belong here: pictures (``writer``), where converted samples lie in time (``sound_timeline``).
 """
 
 import logging
@@ -81,7 +81,6 @@ class AudioTrack:
             self._output = self._target.add_stream_from_template(stream)
             self._packets = self._copied(stream)
         else:
-            _log.warning("%s: %s; converted to AAC", self._path.name, self.conversion)
             layout = "mono" if stream.channels == 1 else "stereo"
             rate = stream.sample_rate if stream.sample_rate in _AAC_RATES else _OTHER_RATES_BECOME
             self._output = self._target.add_stream("aac", rate=rate, layout=layout)
@@ -233,7 +232,7 @@ def why_not_copied(path: Path) -> str | None:
         codec = stream.codec_context.codec.canonical_name
         if codec not in COPIED_CODECS:
             return f"sound in {codec} cannot be played from mp4 in browsers"
-        refusal: str | None = None
+        is_refused = False
         times: list[tuple[float | None, float]] = []
         try:
             output = target.add_stream_from_template(stream)
@@ -242,22 +241,24 @@ def why_not_copied(path: Path) -> str | None:
                     continue
                 time = None if packet.pts is None else float(packet.pts * packet.time_base)
                 times.append((time, float((packet.duration or 0) * packet.time_base)))
-                if len(times) <= _TRIED_PACKETS and refusal is None:
+                if len(times) <= _TRIED_PACKETS and not is_refused:
                     packet.dts, packet.stream = packet.pts, output
-                    refusal = _refused(target, packet)
+                    is_refused = _is_refused(target, packet)
         except ValueError as error:  # from PyAV, which knows no such stream in an mp4
-            refusal = str(error)
+            _log.info("%s: %s sound: %s", path.name, codec, error)
+            is_refused = True
     if not _is_regular(times, codec):
         return f"time stamps of its {codec} sound are doubled, missing or out of order"
-    return None if refusal is None else f"{codec} sound of {stream.sample_rate} Hz cannot be held by an mp4 ({refusal})"
+    return f"{codec} sound of {stream.sample_rate} Hz cannot be held by an mp4" if is_refused else None
 
 
-def _refused(target: av.container.OutputContainer, packet: av.Packet) -> str | None:
+def _is_refused(target: av.container.OutputContainer, packet: av.Packet) -> bool:
     try:
         target.mux(packet)
     except av.FFmpegError as error:
-        return error.strerror or "refused"
-    return None
+        _log.info("an mp4 does not take the sound: %s", error.strerror)
+        return True
+    return False
 
 
 def _is_regular(times: list[tuple[float | None, float]], codec: str) -> bool:

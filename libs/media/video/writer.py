@@ -4,6 +4,7 @@ H.264, yuv420p, BT.709 written and tagged, constant frame rate as an exact fract
 quality, the driving video's sound. What does not belong here: animated pictures and side-by-side views (``preview``).
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from fractions import Fraction
@@ -34,6 +35,8 @@ _ENCODER_THREADS = 4
 _STANDARD_TAGS = frozenset(
     {"title", "artist", "album", "comment", "description", "synopsis", "copyright", "date", "genre", "show"}
 )
+
+_log = logging.getLogger(__name__)
 
 
 class VideoWriter:
@@ -82,6 +85,8 @@ class VideoWriter:
             self._audio = None
             if self._audio_from is not None:
                 self._audio = AudioTrack(self._audio_from, self._container)
+                if self._audio.conversion:
+                    _log.warning("%s: %s; converted to AAC", self._audio_from.name, self._audio.conversion)
                 resources.callback(self._audio.close)
             self._convert = Bt709Converter()
             self._resources = resources.pop_all()

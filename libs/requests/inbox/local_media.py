@@ -11,12 +11,15 @@ from libs.errors import MediaError
 from libs.requests.documents.batch import Submission
 
 
-def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str, Path]) -> None:
+def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str, Path]) -> list[str]:
     """Refuse pictures and videos that no clip can be made of, by document, field and file.
 
     ``media``: name in the document -> file of this machine; names that are not among them lie in the inbox, and are
     looked at when the request runs. Each file is looked at once for each use. A text file with the name of a video, a
     video cut off, exchanged files, and sound that no clip can have are found; damage in the middle of a video is not.
+
+    Returns:
+        What a person may want to know of how the files are read, each once, with document, field and name.
 
     Raises:
         MediaError: names document, field and file, and says what to do.
@@ -25,6 +28,7 @@ def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str,
 
     composed = {unicodedata.normalize("NFC", name): path for name, path in media.items()}
     seen: set[tuple[str, str, bool]] = set()
+    notes: list[str] = []
     for document, field, name, keep_audio in _uses(submissions):
         path = composed.get(unicodedata.normalize("NFC", name))
         if path is None or (field, name, keep_audio) in seen:
@@ -32,11 +36,14 @@ def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str,
         seen.add((field, name, keep_audio))
         try:
             if field == "reference":
-                check_reference(path)
+                found = check_reference(path).notes()
             else:
-                check_driver(path, keep_audio=keep_audio)
+                conversion = check_driver(path, keep_audio=keep_audio)
+                found = (f"{conversion}; converted to AAC",) if conversion else ()
         except MediaError as error:
             raise MediaError(f"{document}: {field}: {str(error).removeprefix(f'{path}: ')} ({path})") from error
+        notes += [f"{document}: {field}: {name}: {note}" for note in found]
+    return list(dict.fromkeys(notes))
 
 
 def _uses(submissions: Mapping[str, Submission]) -> Iterable[tuple[str, str, str, bool]]:

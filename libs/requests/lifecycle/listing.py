@@ -4,6 +4,7 @@ A few listings answer for any number of requests; documents are read only for th
 belong here: printing (``libs.command_line.listing``), and what a run is at (``orchestration.requests.control``).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -130,7 +131,7 @@ class RequestListing:
         self, state: RequestState, report: RunReport | None, noted: Cancellation | None, now: datetime
     ) -> str:
         if report is not None and report.phase in _IN_PROGRESS:
-            return f"queued ({report.ahead} before it)" if report.phase == RunPhase.QUEUED else report.doing
+            return _place_in_queue(report.ahead) if report.phase == RunPhase.QUEUED else report.doing
         accepted = self._accepted(state.request_id)
         text = self._without_run(accepted, report, noted, now)
         if state.clip == ClipState.OUTDATED:
@@ -145,7 +146,7 @@ class RequestListing:
             return f"canceled ({noted.canceled:%Y-%m-%d %H:%M} UTC, by {noted.by})"
         if report is not None and (accepted is None or report.changed >= accepted.accepted):
             if report.phase == RunPhase.FAILED:
-                return f"failed: {report.reason}"
+                return f"failed: {reason_before_path(report.reason)}"
             if report.phase == RunPhase.CANCELED:
                 return f"canceled ({report.changed:%Y-%m-%d %H:%M} UTC)"
         if accepted is None or accepted.request.when == "nightly":
@@ -178,6 +179,18 @@ class RequestListing:
         except StorageError:  # one damaged request must not hide the others
             return None
 
+
+def _place_in_queue(ahead: int) -> str:
+    return f"queued ({ahead} before it)" if ahead else "queued, next"
+
+
+def reason_before_path(reason: str) -> str:
+    """An error that begins with the path of a file, with the path behind it: a narrow terminal shows the beginning."""
+    found = _PATH_FIRST.fullmatch(reason)
+    return f"{found['field'] or ''}{found['reason']} ({found['path']})" if found else reason
+
+
+_PATH_FIRST = re.compile(r"(?P<field>[a-z_]+: )?(?P<path>/[^\n]*?[^\s:]): (?P<reason>.+)", re.DOTALL)
 
 _IN_PROGRESS = frozenset({RunPhase.QUEUED, RunPhase.RUNNING})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from libs.command_line.main import main
 from libs.command_line.runs import RunsOrReason
@@ -86,6 +87,19 @@ def desk(tmp_path: Path) -> Path:
     return folder
 
 
+class NoRuns:
+    """Dagster without any run but those given."""
+
+    def __init__(self, reports: dict[str, RunReport] | None = None) -> None:
+        self._reports = reports or {}
+
+    def reports(self, *_: object) -> dict[str, RunReport]:
+        return self._reports
+
+    def stale(self, _: object) -> dict[str, list[str]]:
+        return {}
+
+
 def look(store: ArtifactStore, minutes: int = 1) -> Intake:
     """What the sensor does."""
     intake = InboxIntake(Inbox(store.objects), AcceptedRequests(store.objects), "sandbox")
@@ -153,6 +167,13 @@ def test_submit_says_runs_now_though_a_scan_takes_the_document_meanwhile(
     monkeypatch.setattr("libs.command_line.requests.upload", upload_and_scan)
     assert "solo: runs now" in run("submit", desk / "first-try.yaml").stdout
     assert "solo: is being made already" in run("submit", desk / "first-try.yaml").stdout
+
+
+def test_how_a_file_will_be_read_is_a_note(run: Callable[..., Done], store: ArtifactStore, desk: Path) -> None:
+    Image.new("RGBA", (32, 32), (200, 60, 40, 0)).save(desk / "puppet.png")
+    done = run("submit", desk / "first-try.yaml")
+    assert "note: solo.yaml: reference: puppet.png: transparent parts are shown over neutral grey\n" in done.stdout
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -245,9 +266,82 @@ def test_list_shows_every_state(
     monkeypatch.setenv("COLUMNS", "50")
     narrow = run("list").stdout
     assert all(entry.request.id in narrow for entry in accepted), "ids are to be copied: they are never cut"
+
+
+def test_list_as_json(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What docs/command-line.md describes, field by field."""
+    began = datetime.now(UTC) - timedelta(seconds=2)
+    (desk / "first-try.yaml").write_text(DOCUMENT + "priority: 8\n")
+    run("submit", desk / "first-try.yaml", desk / "spring.yaml")
+    for name in ("bad", "worse", "worst"):
+        store.objects.put_bytes(f"inbox/{name}.yaml", f"id: {name}\nreference: r.png\n".encode())
+    accepted = {entry.request.id: entry for entry in look(store).accepted}
+    made = next(name for name in accepted if name != "solo")
+    publish(store, accepted[made], tmp_path / "made")
+    monkeypatch.setattr("libs.requests.lifecycle.listing._REJECTIONS", 2)
+    monkeypatch.setattr("libs.command_line.listing._NEWEST", 2)
     document = json.loads(run("list", "--json").stdout)
-    assert [entry["document"] for entry in document["rejected"]] == ["bad.yaml"]
-    assert {entry["id"]: entry["state"] for entry in document["requests"]}[accepted[1].request.id] == "stored"
+    assert list(document) == ["requests", "older", "rejected", "rejected_before", "runs_not_shown"]
+    assert (document["older"], document["rejected_before"]) == (1, 1)
+    assert document["runs_not_shown"] == "this command was started without Dagster"
+    for entry in document["requests"]:
+        assert list(entry) == ["id", "state", "since", "priority"]
+    for entry in document["rejected"]:
+        assert list(entry) == ["document", "reason", "when"]
+        assert "driver: is required" in entry["reason"]
+    times = [entry["since"] for entry in document["requests"]] + [entry["when"] for entry in document["rejected"]]
+    assert all(began <= datetime.fromisoformat(time) <= datetime.now(UTC) + timedelta(seconds=2) for time in times)
+    whole = json.loads(run("list", "--json", "--all").stdout)
+    assert (whole["older"], whole["rejected_before"]) == (0, 0)
+    assert sorted(entry["document"] for entry in whole["rejected"]) == ["bad.yaml", "worse.yaml", "worst.yaml"]
+    shown = {entry["id"]: (entry["state"], entry["priority"]) for entry in whole["requests"]}
+    assert shown["solo"] == ("no clip yet", 8)
+    assert shown[made] == ("stored", None), "what is stored waits for nothing"
+    monkeypatch.setattr("libs.command_line.runs._open", lambda: RunsOrReason(NoRuns()))
+    assert json.loads(run("list", "--json").stdout)["runs_not_shown"] is None
+
+
+def test_list_watches_until_interrupted(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("submit", desk / "first-try.yaml")
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 1:
+            look(store)
+        elif len(waited) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("libs.command_line.listing.time.sleep", sleep)
+    watched = run("list", "--watch")
+    assert watched.returncode == 0
+    assert [line for line in watched.stdout.splitlines() if line.startswith("solo")] == [
+        "solo.yaml  queued: waits for the next scan",
+        *["solo  no clip yet"] * 2,
+    ]
+    assert waited == [2.0] * 3
+    waited.clear()
+    lines = run("list", "--watch", "--json").stdout.splitlines()
+    assert len(lines) == 3, "one document a line"
+    assert all(json.loads(line)["requests"][0]["id"] == "solo" for line in lines)
+
+
+def test_a_failed_request_shows_its_reason_before_a_path(
+    run: Callable[..., Done], store: ArtifactStore, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("submit", desk / "first-try.yaml")
+    look(store)
+    path = "/srv/studio/models/One-to-All-14b/loras/look of the day.safetensors"
+    failed = RunReport(RunPhase.FAILED, datetime.now(UTC) + timedelta(hours=1), reason=f"{path}: is for another model")
+    monkeypatch.setattr("libs.command_line.runs._open", lambda: RunsOrReason(NoRuns({"solo": failed})))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("list").stdout.splitlines()[0].startswith("solo  failed: is for another model (/srv/studio")
+    (entry,) = json.loads(run("list", "--json").stdout)["requests"]
+    assert entry["state"] == f"failed: is for another model ({path})"
 
 
 def test_one_line_each_at_eighty_columns(

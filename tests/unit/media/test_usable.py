@@ -1,6 +1,7 @@
 """What no clip can be made of is refused at once, in words that say what to do; a still is a driver of one frame."""
 
 import io
+import logging
 from fractions import Fraction
 
 import av
@@ -13,6 +14,9 @@ from libs.media.pictures.still import is_still
 from libs.media.usable import check_driver, check_reference, try_frame_rate
 from libs.media.video.probe import probe_video
 from libs.media.video.reader import read_frames
+from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.documents.batch import Submission
+from libs.requests.inbox.local_media import check_local_media
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "AVIF"])
@@ -51,6 +55,21 @@ def test_other_files_under_the_name_of_media_are_refused(tmp_path, content):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(MediaError, match=name):
             check(tmp_path / name)
+
+
+def test_how_files_will_be_read_is_told_before_they_are_sent_and_by_no_log(make_video, tone, tmp_path, caplog):
+    sounding = make_video("dance.mkv", 25, audio=tone(1.0, 11025, 0.5), audio_codec="libmp3lame", audio_rate=11025)
+    Image.new("RGBA", (32, 32), (200, 60, 40, 0)).save(tmp_path / "a.png", icc_profile=b"nothing")
+    request = AnimationRequest(id="a", reference="a.png", driver="dance.mkv")
+    media = {"a.png": tmp_path / "a.png", "dance.mkv": sounding}
+    silent = request.model_copy(update={"id": "b", "keep_audio": False})
+    submissions = {"a.yaml": Submission("a", (request, request, silent))}
+    assert check_local_media(submissions, media) == [
+        "a.yaml: reference: a.png: transparent parts are shown over neutral grey",
+        "a.yaml: reference: a.png: its colour profile is damaged and left aside: colours are taken for sRGB",
+        "a.yaml: driver: dance.mkv: mp3 sound of 11025 Hz cannot be held by an mp4; converted to AAC",
+    ]
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_video_cut_off_is_refused_without_decoding_it(make_video):
