@@ -125,7 +125,7 @@ def waiting_at_most(answer_seconds: float, connect_seconds: float = CONNECT_SECO
     """A wait callback of psycopg2 that gives a connection up when nothing comes for so long."""
 
     def wait(connection: Any) -> None:
-        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+        while (state := _poll(connection)) != psycopg2.extensions.POLL_OK:
             is_new = connection.status not in _CONNECTED
             seconds = connect_seconds if is_new else answer_seconds
             poller = select.poll()
@@ -135,3 +135,17 @@ def waiting_at_most(answer_seconds: float, connect_seconds: float = CONNECT_SECO
                 raise psycopg2.OperationalError(f"the database {doing} and has not answered for {seconds:g} s")
 
     return wait
+
+
+def _poll(connection: Any) -> int:
+    """Ask libpq for the connection's state; a refused connection is an error that names the server."""
+    try:
+        state: int = connection.poll()
+    except psycopg2.OperationalError as error:
+        if connection.status in _CONNECTED:
+            raise
+        # waiting this way, libpq says "Connection refused" alone
+        server = psycopg2.extensions.parse_dsn(connection.dsn)
+        address = f'"{server.get("host", "")}", port {server.get("port", "5432")}'
+        raise psycopg2.OperationalError(f"connection to server at {address} failed: {error}") from error
+    return state

@@ -254,7 +254,8 @@ def test_choosing_a_folder_never_loads_boto3(tmp_path):
 
     code = (
         "import sys; from pathlib import Path; "
-        "from libs.storage import artifacts, client, factory, folder, s3, s3_errors; "
+        "from libs.storage import artifacts; "
+        "from libs.storage.backends import client, factory, folder, s3, s3_errors; "
         f"folder.FolderObjectStore(Path({str(tmp_path)!r})).put_bytes('k', b'x'); "
         "assert 'boto3' not in sys.modules and 'botocore' not in sys.modules and 'numpy' not in sys.modules"
     )
