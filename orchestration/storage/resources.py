@@ -103,18 +103,18 @@ class StorageResource(dg.ConfigurableResource):
 def _s3_objects(settings: Settings) -> "S3ObjectStore":
     from libs.storage.backends.client import ATTEMPTS  # noqa: PLC0415
     from libs.storage.backends.s3 import S3ObjectStore  # noqa: PLC0415
-    from orchestration.storage.s3_resource import TimeLimitedS3Resource  # noqa: PLC0415 - runs load boto3, not the code location
+    from orchestration.storage.s3_resource import TimeLimitedS3Resource, shared_client  # noqa: PLC0415 - runs load boto3
 
     assert settings.s3_access_key and settings.s3_secret_key and settings.s3_bucket_name
-    client = TimeLimitedS3Resource(
+    resource = TimeLimitedS3Resource(
         endpoint_url=settings.s3_endpoint,
         region_name=settings.s3_region,
         aws_access_key_id=settings.s3_access_key.get_secret_value(),
         aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
         max_attempts=ATTEMPTS,
         checksums=settings.s3_checksums,
-    ).get_client()
-    return S3ObjectStore(client, settings.s3_bucket_name, settings.s3_prefix)
+    )
+    return S3ObjectStore(shared_client(resource), settings.s3_bucket_name, settings.s3_prefix)
 
 
 class ScratchResource(dg.ConfigurableResource):

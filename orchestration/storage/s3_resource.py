@@ -1,15 +1,36 @@
-"""``dagster_aws``'s S3 resource with time-outs, which it has no fields for.
+"""``dagster_aws``'s S3 resource with time-outs, which it has no fields for, and one client for all of a process.
 
-Without them its client waits 60 s for each of five answers of a hung server, and never notices a dead connection. What
-does not belong here: settings (``orchestration.storage.resources``). Loads boto3: import it where a run needs it.
+Without time-outs its client waits 60 s for each of five answers of a hung server, and never notices a dead connection.
+What does not belong here: settings (``orchestration.storage.resources``). Loads boto3: import it where a run needs it.
 """
 
+import os
+import time
+from collections.abc import Hashable
 from typing import Any
 
 import boto3
 from dagster_aws.s3 import S3Resource
 
 from libs.storage.backends.client import client_config
+
+IDLE_SECONDS = 300.0
+"""A client that was not asked for since is made anew: firewalls forget idle connections without saying so."""
+
+_clients: dict[Hashable, tuple[Any, float]] = {}
+"""Process and fields of the resource -> its client, and when it was last asked for."""
+
+
+def shared_client(resource: "TimeLimitedS3Resource") -> Any:
+    """The client of this process for the fields of ``resource``; making one takes a tenth of a second of computing."""
+    key = os.getpid(), resource.model_dump_json()  # a forked process must not share connections
+    now = time.monotonic()
+    client, asked = _clients.get(key, (None, now))
+    if client is None or now - asked > IDLE_SECONDS:
+        _clients.clear()  # what other settings left
+        client = resource.get_client()
+    _clients[key] = client, now
+    return client
 
 
 class TimeLimitedS3Resource(S3Resource):
