@@ -3,7 +3,7 @@
 A clip is stale where, anywhere on the way from the inputs to it, something was made of another version of its input
 than is there now, or by an earlier version of the software. That is Dagster's own rule (``orchestration.freshness``),
 which asks the database dozens of times for each partition; here a few questions for each asset answer for all of them.
-What does not belong here: seeing that a file was replaced (``orchestration.sensors``).
+See ``orchestration.inbox.input_watch`` and ``orchestration.models.lora_watch`` for noticing that a file was replaced.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """What a person looks at to judge a clip: contact sheet, comparison video, measurements.
 
 The pose networks look at the clip once more, to see whether it shows what it was asked to. What does not belong here:
-the checks that a program can decide (``orchestration.checks``).
+the checks that a program can decide (``clip_checks``, ``quality_checks``).
 """
 
 import time

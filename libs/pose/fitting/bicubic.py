@@ -22,7 +22,8 @@ _SUPPORT = 2.0
 _TRIED_VALUES = 3000
 """So many bytes of results are compared: in a result of a few pixels both orders may agree by chance."""
 
-_MOST_TRIALS = 200
+_MOST_TRIED_PIXELS = 4_000_000
+"""So many pixels of pictures are tried at most, but always one picture."""
 
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -63,7 +64,8 @@ def _pass_order(source_height: int, source_width: int, height: int, width: int) 
     business and may change, as may its arithmetic, so both are found out by trial, once for each pair of sizes.
     """
     random = np.random.default_rng(0)
-    trials = min(-(-_TRIED_VALUES // (height * width * 3)), _MOST_TRIALS)
+    affordable = max(1, _MOST_TRIED_PIXELS // (source_height * source_width))
+    trials = min(-(-_TRIED_VALUES // (height * width * 3)), affordable)
     orders = [(1, 0), (0, 1)]
     for _ in range(trials):
         noise = random.integers(0, 256, (source_height, source_width, 3), dtype=np.uint8)
