@@ -1,8 +1,7 @@
-"""A tiny UMT5 text encoder and a T5 tokenizer whose vocabulary is counted from a few prompts.
+"""A tiny UMT5 text encoder and a T5 tokenizer whose vocabulary is counted from a few phrases.
 
 Both are transformers' own classes; the encoder's weights are random. The vocabulary keeps the original's special ids
-(padding 0, end 1, unknown 2). What does not belong here: cleaning prompts and encoding them
-(``libs.one_to_all.sampling.prompts``).
+(padding 0, end 1, unknown 2). See ``libs.one_to_all.sampling.prompts`` for cleaning and encoding prompts.
 """
 
 import math
@@ -12,24 +11,16 @@ from collections import Counter
 import torch
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
+from libs.sandbox.phrases import CORPUS
+
 _SPACE = "▁"  # how SentencePiece writes the space before a word
 _SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 _MAXIMUM_LENGTH = 512
-_CORPUS = """
-a clown in a vibrant red suit, dancing joyfully on a street
-a person in a grey suit with coloured markers dancing in a bright studio, soft light, full body
-a woman in a long dress walks along a beach at sunset, slow motion, cinematic, high quality
-a man plays the guitar on a stage, warm colours, realistic, detailed face, natural movement
-a child with headphones waves both hands, cartoon style, cream pullover, smiling, looking at the camera
-the camera is still, the background stays the same, the character keeps its clothes and its face
-black background, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, bad teeth,
-bad eyes, bad limbs, distortion
-"""
 
 
 def build_tokenizer() -> T5Tokenizer:
     """A Unigram tokenizer: characters, frequent word beginnings and whole words, scored by their logarithmic counts."""
-    words = [_SPACE + word for word in _CORPUS.replace(",", " ,").split()]
+    words = [_SPACE + word for word in CORPUS.replace(",", " ,").split()]
     pieces: Counter[str] = Counter()
     for word in words:
         for start in range(len(word)):

@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _data(folder: Path, shards: int) -> None:
-    from libs.sandbox.training.data import LONG, LYING, SQUARE, UPRIGHT, make_shards  # noqa: PLC0415
+    from libs.sandbox.training.data import LONG, LYING, SQUARE, UPRIGHT, WHOLE, make_shards  # noqa: PLC0415
 
     fewer = max(1, shards // 8)
     for split, shape, count in (
@@ -95,6 +95,7 @@ def _data(folder: Path, shards: int) -> None:
         ("training", SQUARE, fewer),
         ("training", LYING, fewer),
         ("training", LONG, 2 * fewer),
+        ("training", WHOLE, 2 * fewer),
     ):
         for path in make_shards(folder, split, shape, count):  # type: ignore[arg-type]
             print(path, flush=True)

@@ -45,6 +45,8 @@ class Shape:
 
 UPRIGHT, SQUARE, LYING = Shape(160, 128), Shape(128, 128), Shape(128, 160)
 LONG = Shape(160, 128, frames=33, clips=25)
+WHOLE = Shape(160, 128, frames=81, clips=10)
+"""A chunk of the usual length."""
 
 
 @dataclass(frozen=True, eq=False)

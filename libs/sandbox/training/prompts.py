@@ -5,27 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from libs.sandbox.phrases import ACTIONS, LIGHTS, OTHER_WORDS, PLACES, SUBJECTS
 from libs.sandbox.prompt_encoder import build_text_encoder, build_tokenizer
 from libs.sandbox.training.weights import NETWORK
 
-_SUBJECTS = ("a puppet", "a girl", "a robot", "a child", "a person", "someone in a pullover", "a cat", "a boy")
-_ACTIONS = ("dances", "is dancing", "waves both hands", "moves to the music", "turns around")
-_PLACES = ("", " in a room", " on a stage", " on a street", " on a beach", " in the park", ", full body")
-_LIGHTS: dict[str, tuple[str, ...]] = {
-    "neutral": ("", "", ", high quality", ", detailed face", ", natural movement"),
-    "warm": (", warm light", " in warm light"),
-    "cold": (", cold light", " in cold light"),
-    "red": (", red light", " in red light"),
-    "green": (", green light", " in green light"),
-    "purple": (", purple light", " in purple light"),
-    "dark": (" at night", ", dark", " in the dark at night"),
-}
-
-CORPUS = "\n".join(
-    [*_SUBJECTS, *_ACTIONS, *(place.strip(", ") for place in _PLACES)]
-    + [phrase.strip(", ") for phrases in _LIGHTS.values() for phrase in phrases]
-)
-"""Words the tokenizer should know whole."""
+_EMPTY_SHARE = 0.1
+_OTHER_WORDS_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,9 +58,14 @@ class TrainingPrompts:
 
 
 def random_prompt(g: np.random.Generator, light: str) -> str:
-    """A sentence that names the light, if it is not neutral."""
+    """A sentence that names the light, if it is not neutral; half of them with words that do not matter."""
 
     def one_of(choices: tuple[str, ...]) -> str:
         return choices[int(g.integers(len(choices)))]
 
-    return one_of(_SUBJECTS) + " " + one_of(_ACTIONS) + one_of(_PLACES) + one_of(_LIGHTS[light])
+    if light == "neutral" and g.random() < _EMPTY_SHARE:
+        return ""
+    sentence = one_of(SUBJECTS) + " " + one_of(ACTIONS) + one_of(PLACES)
+    if g.random() < _OTHER_WORDS_SHARE:
+        sentence += ", " + " ".join(g.choice(OTHER_WORDS, int(g.integers(1, 7))))
+    return sentence + one_of(LIGHTS[light])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from libs.one_to_all.network.transformer import REPLACED_LATENT_FRAMES
+from libs.requests.documents.animation_request import DEFAULT_NEGATIVE_PROMPT
 from libs.sandbox.training import folded
 from libs.sandbox.training.data import LIGHT_NAMES, UPRIGHT
 from libs.sandbox.training.forward import TrainingForward
@@ -180,21 +181,18 @@ class Trainer:
         reference = self.space.normalise(shard.reference[rows])
         poses: torch.Tensor | None = shard.poses[rows].float()
         reference_pose = shard.reference_pose[rows].float()
-        lights = [LIGHT_NAMES[int(index)] for index in shard.light[rows]]
+        prompts = [random_prompt(g, LIGHT_NAMES[int(index)]) for index in shard.light[rows]]
         draw = g.random()
         if draw < settings.black_picture:
             reference = self.space.normalise(self._black.picture(reference.shape))
-            lights = ["neutral" if g.random() < 0.5 else light for light in lights]
-            if g.random() < 0.5:
-                poses = None
+            if g.random() < 0.5:  # the unconditional pass of guidance, with its negative prompt
+                poses, prompts = None, [DEFAULT_NEGATIVE_PROMPT] * len(prompts)
         elif draw < settings.black_picture + settings.no_pose:
             poses = None
         elif draw < settings.black_picture + settings.no_pose + settings.black_pose:
             assert poses is not None
             poses, reference_pose = self._black.pose(poses.shape), self._black.pose(reference_pose.shape)
-        return Batch(
-            clean, reference, reference_pose, poses, self.prompts.batch([random_prompt(g, one) for one in lights])
-        )
+        return Batch(clean, reference, reference_pose, poses, self.prompts.batch(prompts))
 
     @torch.no_grad()
     def evaluate(self, shard: Latents, count: int = 8) -> dict[str, float]:

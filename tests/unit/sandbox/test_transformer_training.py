@@ -1,11 +1,16 @@
 """Training calls the product's forward pass: what it feeds by other ways must give the same velocity."""
 
+import numpy as np
 import pytest
 import torch
 
+from libs.requests.documents.animation_request import DEFAULT_NEGATIVE_PROMPT
+from libs.sandbox.phrases import CORPUS
+from libs.sandbox.prompt_encoder import build_tokenizer
+from libs.sandbox.training.data import LIGHT_NAMES
 from libs.sandbox.training.forward import TrainingForward
 from libs.sandbox.training.latents import pose_features
-from libs.sandbox.training.prompts import TrainingPrompts
+from libs.sandbox.training.prompts import TrainingPrompts, random_prompt
 from libs.sandbox.training.transformer_start import ConstantChannels, starting_transformer, trainable
 
 PROMPTS = ["a puppet dances in red light", "a cat waves both hands at night"]
@@ -67,3 +72,22 @@ def test_constants_stay_constant():
     assert not model.blocks[2].attn1.to_q.weight.grad[:, stream].any()
     assert model.blocks[2].attn1.to_q.weight.grad.any()
     assert not any(name.startswith("input_hint_block.down_blocks.1") for name, _ in trainable(model))
+
+
+def test_the_tokenizer_knows_every_word_of_the_light_whole():
+    tokenizer = build_tokenizer()
+    words = set(CORPUS.replace(",", " ").split())
+    assert {"warm", "cold", "red", "green", "purple", "night", "dark", "light"} <= words
+    assert [word for word in words if len(tokenizer.tokenize(word)) != 1] == []
+    assert tokenizer.tokenize("a puppet dances, warm light") == ["▁a", "▁puppet", "▁dances", ",", "▁warm", "▁light"]
+
+
+def test_prompts_name_the_light_and_no_other():
+    g = np.random.default_rng(0)
+    named = {"warm", "cold", "red", "green", "purple", "night", "dark"}
+    for light in LIGHT_NAMES:
+        for prompt in (random_prompt(g, light) for _ in range(40)):
+            found = named & set(prompt.replace(",", " ").split())
+            assert found <= ({"night", "dark"} if light == "dark" else {light})
+            assert bool(found) == (light != "neutral")
+    assert not named & set(DEFAULT_NEGATIVE_PROMPT.split())
