@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from libs.command_line import main as command_line
-from libs.command_line.runs import RunsOrReason, provide_runs
+from libs.command_line.runs import RunsOrReason, provided_runs
 from libs.settings import load_settings
 from orchestration.recovery import commands as recovery
 
@@ -18,8 +18,8 @@ recovery.add_to(app)
 
 def main() -> None:
     """Entry point; commands that ask for runs ask the instance of ``DAGSTER_HOME``, or that of this machine."""
-    provide_runs(_instance_runs)
-    command_line.main()
+    with provided_runs(_instance_runs):
+        command_line.main()
 
 
 def _instance_runs() -> RunsOrReason:

@@ -4,7 +4,8 @@
 belong here: Dagster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from libs.requests.lifecycle.run_reports import RequestRuns
@@ -24,10 +25,15 @@ def _nobody() -> RunsOrReason:
 _open: Callable[[], RunsOrReason] = _nobody
 
 
-def provide_runs(opener: Callable[[], RunsOrReason]) -> None:
-    """Have commands find runs by ``opener``, which is called when one is needed."""
+@contextmanager
+def provided_runs(opener: Callable[[], RunsOrReason]) -> Iterator[None]:
+    """Within it, commands find runs by ``opener``, which is called when one is needed."""
     global _open  # noqa: PLW0603 - one command line, one process
-    _open = opener
+    before, _open = _open, opener
+    try:
+        yield
+    finally:
+        _open = before
 
 
 def open_runs() -> RunsOrReason:
