@@ -148,7 +148,7 @@ class Inbox:
         self._put_document(f"{ACCEPTED_DOCUMENTS_PREFIX}/", name, content)
         for outdated in (f"{_REJECTED}{name}", f"{_REJECTED}{name}{ERROR_SUFFIX}"):
             self._objects.delete(outdated)
-        return self._objects.delete_version(found)
+        return self._remove(found)
 
     def reject(self, document: WaitingDocument, reason: str) -> None:
         """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it.
@@ -169,7 +169,15 @@ class Inbox:
                 f"The document is now {_for_a_shell(self._objects.uri(_rejected(document.name)))}.",
             )
             self._put_document(_REJECTED, document.name, copy)
-        self._objects.delete_version(found)
+        self._remove(found)
+
+    def _remove(self, info: ObjectInfo) -> bool:
+        """Remove a document; False where another one lies there by now, or is being put there.
+
+        It stays then, and the next scan reads what lies there.
+        """
+        with claimed(self._objects, info.key, 0) as alone:
+            return alone and self._objects.delete_version(info)
 
     def reject_link(self, name: str, reason: str) -> None:
         """Remove a link that lies where a document should, and say why; what it points to is never looked at."""

@@ -27,7 +27,10 @@ _PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 4
 """Memory of one transfer: parts at once times part size, 32 MiB."""
 
-_OTHER_VERSION_CODES = frozenset({"PreconditionFailed", "412"})
+_OTHER_VERSION_CODES = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_CONDITION_UNKNOWN_CODES = frozenset({"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400"})
+"""Answers of servers that do not know a condition; most of those take the request as if there were none."""
+
 _DIGEST_METADATA = "sha256"
 _PLACE_DIGITS = 8
 
@@ -46,6 +49,7 @@ class S3ObjectStore:
         self.bucket = bucket
         self.prefix = prefix.strip("/")
         self._bucket_seen = False
+        self._knows_conditional_deletes = True
 
     def put_file(
         self, key: str, path: Path, sha256: str, content_type: str, cache_control: str | None = None
@@ -181,11 +185,26 @@ class S3ObjectStore:
             self.client.delete_object(Bucket=self.bucket, Key=self.full_key(key))
 
     def delete_version(self, info: ObjectInfo) -> bool:
-        """See the protocol."""
+        """See the protocol; the server is told which version is meant, and asked before, as not every one cares."""
+        from botocore.exceptions import ClientError  # noqa: PLC0415
+
         found = self.head(info.key)
         if found is None or found.version != info.version:
             return False
-        self.delete(info.key)
+        same = {"IfMatch": info.version} if info.version and self._knows_conditional_deletes else {}
+        try:
+            with self._explained(info.key):
+                try:
+                    self.client.delete_object(Bucket=self.bucket, Key=self.full_key(info.key), **same)
+                except ClientError as error:
+                    if error_code(error) in _OTHER_VERSION_CODES:
+                        return False
+                    if not same or error_code(error) not in _CONDITION_UNKNOWN_CODES:
+                        raise
+                    self._knows_conditional_deletes = False
+                    self.client.delete_object(Bucket=self.bucket, Key=self.full_key(info.key))
+        except ArtifactMissingError:
+            return False
         return True
 
     def uri(self, key: str) -> str:

@@ -88,8 +88,9 @@ class ObjectStore(Protocol):
     def delete_version(self, info: ObjectInfo) -> bool:
         """Remove the object if it is still the one that ``info`` describes; False if it is gone or was replaced.
 
-        A folder never removes what came after it. A bucket is asked first, since not every server knows conditional
-        deletes: what is stored between question and deletion, some milliseconds, goes with it.
+        A folder never removes what came after it, nor does a bucket whose server knows conditional deletes. Others are
+        asked first: what is stored between question and deletion, some milliseconds, goes with it. Whoever writes there
+        as well can be kept out by a claim (``libs.storage.claims``).
         """
 
     def uri(self, key: str) -> str:

@@ -1,12 +1,21 @@
 """Several people hand in files of one name at the same moment: nobody's file becomes another's clip."""
 
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from libs.errors import InputError
 from libs.requests.documents.batch import parse_submission
@@ -14,6 +23,8 @@ from libs.requests.inbox.inbox import Inbox
 from libs.requests.inbox.intake import InboxIntake, IntakeState
 from libs.requests.inbox.submission import plan_submission, upload
 from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.settings import REPOSITORY_ROOT, load_settings
+from libs.storage.backends.factory import objects_from_settings
 from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.backends.store import ObjectInfo, ObjectStore
@@ -100,6 +111,67 @@ def test_of_documents_of_one_name_one_is_submitted_and_the_others_hear_of_it(
             assert outcome.startswith("dance.yaml: was not submitted: another document of that name")
 
 
+@contextmanager
+def _submitting_process(folder: Path, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """``submitting_process.py`` on a store of its own environment, ready for the first folder."""
+    program = Path(__file__).with_name("submitting_process.py")
+    with subprocess.Popen(
+        [sys.executable, str(program), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY_ROOT), **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _answers(processes: "list[subprocess.Popen[str]]", tasks: list[str]) -> list[str]:
+    """What the processes say to tasks that they are given at the same moment."""
+    for process, task in zip(processes, tasks, strict=True):
+        assert process.stdin is not None
+        process.stdin.write(f"{task}\n")
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.flush()
+    return [process.stdout.readline().strip() for process in processes if process.stdout is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def test_of_two_processes_each_request_gets_its_own_media(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"DATA_DIR": str(tmp_path / "data")}
+    if place == "s3":
+        server, bucket = request.getfixturevalue("s3_server"), request.getfixturevalue("s3_bucket")
+        environment |= server.environment(bucket)
+    rounds = {"folder": 25, "s3": 5}[place]
+    for number in range(rounds):
+        for person in range(2):  # the picture has everybody's name, too
+            (document,) = _files(tmp_path / "desk", person, f"dance-{number}")
+            document.write_text(document.read_text().replace(f"id: dance-{number}", f"id: dance-{number}-{person}"))
+            (document.parent / "r.png").write_bytes(f"picture {number} of {person}".encode())
+            (document.parent / "d.mp4").write_bytes(f"video {number} of {person}".encode())
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_submitting_process(tmp_path / "desk", environment)) for _ in range(2)]
+        assert [process.stdout.readline().strip() for process in processes if process.stdout] == ["ready"] * 2
+        for number in range(rounds):
+            tasks = [f"dance-{number}-{person}" for person in range(2)]
+            assert _answers(processes, tasks) == ["submitted"] * 2
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    objects = objects_from_settings(load_settings())
+    for number in range(rounds):
+        for person in range(2):
+            name = f"dance-{number}-{person}.yaml"
+            (found,) = parse_submission(objects.get_bytes(f"inbox/{name}"), source=name).requests
+            assert objects.get_bytes(f"inbox/{found.reference}") == f"picture {number} of {person}".encode()
+            assert objects.get_bytes(f"inbox/{found.driver}") == f"video {number} of {person}".encode()
+
+
 def test_the_same_documents_at_once_are_one(tmp_path: Path) -> None:
     inbox = Inbox(FolderObjectStore(tmp_path / "store"))
     plans = [plan_submission(_files(tmp_path / str(person), 1, "dance"), inbox) for person in range(2)]
@@ -168,3 +240,106 @@ def test_a_document_put_again_before_the_first_is_moved_away_is_read(objects: Ob
     accepted = AcceptedRequests(objects).find("dance")
     assert accepted is not None
     assert accepted.request.seed == 2
+
+
+@pytest.mark.s3
+def test_a_document_submitted_between_question_and_deletion_is_read(s3_client: Any, s3_bucket: str) -> None:
+    """On a server that does not know conditional deletes: ``submit`` waits for the moment to pass."""
+    objects = S3ObjectStore(s3_client, s3_bucket)
+    text = b"id: dance\nreference: r.png\ndriver: d.mp4\nseed: "
+    for name, content in (("r.png", b"picture"), ("d.mp4", b"video"), ("dance.yaml", text + b"1\n")):
+        objects.put_bytes(f"inbox/{name}", content)
+    own = S3ObjectStore(_another_client(s3_client), s3_bucket)
+    with ThreadPoolExecutor(1) as somebody, TemporaryDirectory() as folder:
+        corrected = Path(folder) / "dance.yaml"
+        corrected.write_bytes(text + b"2\n")
+        submitted: list[Future[bool | None]] = []
+
+        def submit_the_corrected_one(params: dict[str, str], **_: object) -> None:
+            if params["Key"] == "inbox/dance.yaml":
+                inbox = Inbox(own)
+                version = inbox.version_of("dance.yaml")
+                submitted.append(somebody.submit(inbox.put_if_unchanged, "dance.yaml", corrected, version))
+                wait(submitted, 0.3)
+
+        s3_client.meta.events.register("provide-client-params.s3.DeleteObject", submit_the_corrected_one)
+        later = datetime.now(UTC) + timedelta(minutes=1)
+        state = IntakeState()
+        for _ in range(2):
+            state = InboxIntake(Inbox(objects), AcceptedRequests(objects), "sandbox").look(state, later).state
+        assert [each.result(20) for each in submitted] == [True]
+    assert objects.get_bytes("inbox/dance.yaml") == text + b"2\n"
+
+
+def _another_client(client: Any) -> Any:
+    import boto3
+
+    credentials = client._request_signer._credentials
+    return boto3.client(
+        "s3",
+        endpoint_url=client.meta.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=credentials.access_key,
+        aws_secret_access_key=credentials.secret_key,
+    )
+
+
+class ConditionalServer:
+    """What a server that knows conditional deletes answers, or one that refuses them: the one here ignores them."""
+
+    def __init__(self, client: Any, answer: tuple[int, str]) -> None:
+        self._client, self._answer = _another_client(client), answer
+        self.asked: list[str] = []
+        client.meta.events.register("before-send.s3.DeleteObject", self._before_send)
+
+    def _before_send(self, request: Any, **_: object) -> AWSResponse | None:
+        condition = request.headers.get("If-Match")
+        if condition is None:
+            return None
+        condition = condition.decode() if isinstance(condition, bytes) else condition
+        self.asked.append(condition)
+        _, bucket, key = urlsplit(request.url).path.split("/", 2)
+        status, code = self._answer
+        stored = self._client.head_object(Bucket=bucket, Key=key)["ETag"]
+        if status == HTTPStatus.PRECONDITION_FAILED and stored == condition:
+            return None
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        answer = AWSResponse(request.url, status, {"Content-Type": "application/xml"}, None)
+        answer._content = body
+        return answer
+
+
+@pytest.mark.s3
+def test_a_server_that_knows_conditional_deletes_keeps_what_came_after(s3_client: Any, s3_bucket: str) -> None:
+    objects = S3ObjectStore(s3_client, s3_bucket)
+    server = ConditionalServer(s3_client, (412, "PreconditionFailed"))
+    objects.put_bytes("k", b"first")
+    first = objects.stat("k")
+    assert first is not None
+    uploaded = _another_client(s3_client)
+
+    def upload_meanwhile(params: dict[str, str], **_: object) -> None:
+        uploaded.put_object(Bucket=s3_bucket, Key=params["Key"], Body=b"second")
+
+    s3_client.meta.events.register("provide-client-params.s3.DeleteObject", upload_meanwhile, unique_id="meanwhile")
+    assert not objects.delete_version(first)
+    assert objects.get_bytes("k") == b"second"
+    assert server.asked == [first.version]
+    s3_client.meta.events.unregister("provide-client-params.s3.DeleteObject", unique_id="meanwhile")
+    second = objects.stat("k")
+    assert second is not None
+    assert objects.delete_version(second)
+    assert not objects.exists("k")
+
+
+@pytest.mark.s3
+def test_a_server_that_refuses_the_condition_deletes_without(s3_client: Any, s3_bucket: str) -> None:
+    objects = S3ObjectStore(s3_client, s3_bucket)
+    server = ConditionalServer(s3_client, (501, "NotImplemented"))
+    for _ in range(2):
+        objects.put_bytes("k", b"first")
+        found = objects.stat("k")
+        assert found is not None
+        assert objects.delete_version(found)
+        assert not objects.exists("k")
+    assert len(server.asked) == 1, "it is not asked again"
