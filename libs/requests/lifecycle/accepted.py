@@ -12,14 +12,15 @@ that is owed is never forgotten. What does not belong here: the clips (``libs.re
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from libs.errors import ArtifactCorruptError, ArtifactMissingError
+from libs.errors import ArtifactCorruptError, ArtifactMissingError, StorageError, StorageUnavailableError
 from libs.messages.validation import what_was_expected
 from libs.requests.documents.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
 from libs.requests.inbox.kept_media import AcceptedMedium
@@ -32,6 +33,9 @@ CONTENT_ATTRIBUTE = "content"
 """In the manifest of a clip (and of what it is made from): the content of the request it was made for."""
 
 _CONTENT_DIGITS = 32
+
+_ASKED_AT_ONCE = 8
+"""Documents on their way from a bucket together."""
 
 _MARK = re.compile(
     rf"{OPEN_PREFIX}/(?P<request_id>[^./]+)\.(?P<priority>-?[0-9]{{1,9}})\.(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}})"
@@ -107,6 +111,26 @@ class AcceptedRequests:
             raise ArtifactCorruptError(
                 f"{self._objects.uri(key)}: not a readable request ({reason}); delete it and submit the request again"
             ) from None
+
+    def find_many(self, request_ids: Iterable[str]) -> dict[str, AcceptedRequest]:
+        """Those of ``request_ids`` that were accepted and can be read, several asked for at once; others are left out.
+
+        Raises:
+            StorageUnavailableError: the store did not answer.
+        """
+
+        def find(request_id: str) -> AcceptedRequest | None:
+            try:
+                return self.find(request_id)
+            except StorageUnavailableError:
+                raise
+            except StorageError:  # one damaged request must not hide the others
+                return None
+
+        wanted = list(dict.fromkeys(request_ids))
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:
+            found = asking.map(find, wanted)
+            return {request_id: accepted for request_id, accepted in zip(wanted, found, strict=True) if accepted}
 
     def accept(
         self,
@@ -203,15 +227,8 @@ class AcceptedRequests:
 
     def media_in_use(self) -> set[str]:
         """Keys of the media that the clips which are owed are made of; damaged requests are left out."""
-        keys: set[str] = set()
-        for mark in self.open_requests():
-            try:
-                accepted = self.find(mark.request_id)
-            except ArtifactCorruptError:
-                continue
-            if accepted is not None:
-                keys.update(medium.key for medium in accepted.media.values())
-        return keys
+        accepted = self.find_many(mark.request_id for mark in self.open_requests())
+        return {medium.key for request in accepted.values() for medium in request.media.values()}
 
     def ids(self) -> Iterator[str]:
         """The ids of all accepted requests, by listing alone."""

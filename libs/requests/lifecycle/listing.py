@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from libs.errors import OneToAllError, StorageError, StorageUnavailableError
+from libs.errors import OneToAllError, StorageUnavailableError
 from libs.provenance.record import ClipOrigin, parse_provenance
 from libs.provenance.run_record import PROVENANCE_FILE
 from libs.requests.documents.animation_request import AnimationRequest
@@ -60,6 +60,7 @@ class RequestListing:
         self._runs = runs
         self._inbox = Inbox(store.objects)
         self._requests = AcceptedRequests(store.objects)
+        self._read: dict[str, AcceptedRequest] = {}
 
     def take(self, limit: int | None, now: datetime | None = None) -> Listing:
         """The ``limit`` newest requests as they are at this moment; all of them for None."""
@@ -72,13 +73,14 @@ class RequestListing:
         stored = [state.request_id for state in states if state.clip == ClipState.STORED]
         reports = self._runs.reports(missing, shown) if self._runs else {}
         stale = self._runs.stale(stored) if self._runs else {}
+        busy = {name for name, report in reports.items() if report.phase in _IN_PROGRESS}
+        self._read = self._requests.find_many(name for name in missing if name not in busy)
         canceled = Cancellations(self._store.objects).among(missing)
         retried = set(Retries(self._store.objects).ids(len(newest) + 1)) if missing else set()
         lines = waiting
         for state in states:
             name = state.request_id
-            report = reports.get(name)
-            is_busy = report is not None and report.phase in _IN_PROGRESS
+            report, is_busy = reports.get(name), name in busy
             if name in retried and not is_busy:
                 text = "queued: tried again at the next scan of the inbox"
             elif state.clip == ClipState.STORED and not is_busy:
@@ -132,7 +134,7 @@ class RequestListing:
     ) -> str:
         if report is not None and report.phase in _IN_PROGRESS:
             return _place_in_queue(report.ahead) if report.phase == RunPhase.QUEUED else report.doing
-        accepted = self._accepted(state.request_id)
+        accepted = self._read.get(state.request_id)
         text = self._without_run(accepted, report, noted, now)
         if state.clip == ClipState.OUTDATED:
             return f"stored, stale ({self._what_was_changed(state.request_id, accepted)}): {text}"
@@ -169,14 +171,6 @@ class RequestListing:
         except StorageUnavailableError:
             raise
         except OneToAllError:
-            return None
-
-    def _accepted(self, request_id: str) -> AcceptedRequest | None:
-        try:
-            return self._requests.find(request_id)
-        except StorageUnavailableError:
-            raise
-        except StorageError:  # one damaged request must not hide the others
             return None
 
 
