@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-MOST_WORKERS = 4
+MOST_WORKERS = 5
 NICENESS = 5
 """Of everything but the fleet: a third of its share of a busy CPU."""
 GAVE_WAY = pytest.StashKey[bool]()
@@ -45,8 +45,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one worker per CPU that this process may use; more than four have too little to share out."""
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    """``-n auto``: one worker per CPU that this process may use, and one more, as the fleet's tests mostly wait.
+
+    More than five have too little to share out.
+    """
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
