@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="for all files, kept afterwards; a temporary one when left out")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in good order: no server is left
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with _folder(options.folder) as folder, s3_server(folder / "s3") as s3, postgres_server() as postgres:
         environment = _environment(folder, s3, postgres)

@@ -7,6 +7,7 @@ the same input may succeed later (a server that was away, a disk that was full).
 What does not belong here: errors that no caller can tell apart from their base class.
 """
 
+import re
 from typing import ClassVar
 
 
@@ -48,6 +49,26 @@ class DeviceError(OneToAllError):
 
 class DeviceOutOfMemoryError(DeviceError):
     """The accelerator's memory did not suffice; a smaller chunk plan may fit."""
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|_ALLOC_FAILED|ALLOCATION_FAILED|can.t allocate memory|failed to allocate memory"
+    r"|is smaller than requested bytes",
+    re.IGNORECASE,
+)
+"""Words of CUDA and NCCL, cuBLAS and cuDNN, torch on the CPU, and onnxruntime, in this order."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library's error says that a device, or this machine, has too little memory for what was asked.
+
+    Only the allocator of torch has a class for that. The driver, cuBLAS, cuDNN, Triton and onnxruntime raise general
+    errors and say it in their text. Errors of this project are never meant: they say by their class what they are.
+    """
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    from_a_library = isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] == "onnxruntime"
+    return from_a_library and _NO_MEMORY.search(str(error)) is not None
 
 
 class RankError(DeviceError):

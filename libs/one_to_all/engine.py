@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
-from libs.errors import DeviceError, DeviceOutOfMemoryError
+from libs.errors import DeviceError, DeviceOutOfMemoryError, is_out_of_memory
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.compilation import apply_speed
 from libs.one_to_all.device import HOST, default_dtype, resolve_device
@@ -125,7 +125,9 @@ def animate_clip(
     make_chunk = engine.chunk_maker(inputs, options)
     try:
         yield from animate_chunks(inputs, plan, make_chunk, chunks)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceOutOfMemoryError(
             f"a chunk of {plan[0].frame_count} frames of {inputs.width}x{inputs.height} pixels does not fit into "
             f"the memory of {engine.device}: ask for a smaller size or shorter chunks"
@@ -269,7 +271,9 @@ class AnimationEngine:
 def _weights_fit(device: torch.device) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise DeviceOutOfMemoryError(
             f"the weights do not fit into the memory of {device}: use a smaller model variant, or a device with more "
             "memory"

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
-from libs.errors import DeviceError
+from libs.errors import DeviceError, is_out_of_memory
 from libs.one_to_all.speed_options import ATTENTION_BACKENDS, ATTENTION_SETTING
 
 _NAMES = {
@@ -71,7 +71,8 @@ def probe_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atte
     """Run back-end ``name`` (of ``ATTENTION_BACKENDS``) once and compare it with float64.
 
     Raises:
-        torch.OutOfMemoryError: the device is full, which says nothing about the back-end and is not remembered.
+        an error that ``is_out_of_memory`` knows: the device is full, which says nothing about the back-end and is not
+        remembered.
     """
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
@@ -83,9 +84,9 @@ def probe_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atte
             found = dispatch_attention_fn(query, key, value)
         if found.shape != query.shape:
             raise RuntimeError(f"gave shape {list(found.shape)}")
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # each library has errors of its own
+        if is_out_of_memory(error):
+            raise
         return AttentionProbe(name, None, " ".join(str(error).split())[:200] or type(error).__name__)
     q, k, v = (one.double().transpose(1, 2) for one in (query, key, value))
     expected = ((q @ k.transpose(2, 3) / math.sqrt(_HEAD_DIM)).softmax(dim=-1) @ v).transpose(1, 2)

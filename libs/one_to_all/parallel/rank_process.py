@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from libs.errors import is_out_of_memory
 from libs.one_to_all.parallel.context_parallel import attention_for_context_parallel
 from libs.one_to_all.parallel.messages import (
     LEADER,
@@ -144,7 +145,7 @@ def main() -> NoReturn:
     try:
         serve(connection, folder)
     except BaseException as error:
-        kind = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
+        kind = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
         try:
             connection.send(Failed(kind, str(error), traceback.format_exc()))
             worker_is_gone = os.getppid() != worker

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from libs.errors import DeviceError, DeviceOutOfMemoryError, ModelFilesError
+from libs.errors import DeviceError, DeviceOutOfMemoryError, ModelFilesError, is_out_of_memory
 from libs.pose.networks.io_binding import BoundNetwork
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class NetworkSession:
                 _log.warning("%s cannot take a batch of %d (%s); frames go one by one", self.path.name, step, error)
                 self.fixed_batch = 1
                 return self.run(images)
-            if "memory" in str(error).lower():
+            if is_out_of_memory(error):
                 raise DeviceOutOfMemoryError(f"{self.path.name}: no memory is left to run it ({error})") from None
             raise ModelFilesError(f"{self.path}: cannot be run ({error}); fetch it again") from None
         return np.concatenate(parts) if len(parts) > 1 else parts[0]

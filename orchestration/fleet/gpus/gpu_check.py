@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from libs.errors import is_out_of_memory
+
 ANSWER_SECONDS = 60.0
 """For loading torch and opening the devices; a card that hangs does not answer at all."""
 
@@ -80,9 +82,9 @@ def ask_gpus(gpus: UsedGpus) -> str | None:
         try:
             total = torch.ones(_NUMBERS, device=f"cuda:{index}").sum().item()
         except Exception as error:  # torch raises RuntimeError, AssertionError and their subclasses here
-            lines = str(error).splitlines() or [type(error).__name__]
-            if "out of memory" in lines[0]:
+            if is_out_of_memory(error):
                 continue
+            lines = str(error).splitlines() or [type(error).__name__]
             return f"cuda:{index}: {lines[0]}"
         if total != _NUMBERS:
             return f"cuda:{index} computes wrong sums: {total} for {_NUMBERS}"

@@ -151,9 +151,16 @@ def test_a_clip_of_nan_is_an_error_and_not_black(engine, make_inputs, monkeypatc
     assert made[-1] == step
 
 
-def test_out_of_memory_says_what_to_change(engine, make_inputs, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_out_of_memory_says_what_to_change(engine, make_inputs, monkeypatch, error):
     def too_large(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(engine_module, "decode_latents", too_large)
     with pytest.raises(DeviceOutOfMemoryError, match=r"13 frames of 32x32 pixels.*shorter chunks"):

@@ -93,14 +93,17 @@ def test_unknown_names_are_refused() -> None:
     assert "sage" not in ATTENTION_BACKENDS
 
 
-def test_a_full_device_is_not_taken_for_a_broken_back_end(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_a_full_device_is_not_taken_for_a_broken_back_end(monkeypatch, error) -> None:
     dispatch = attention_backends.dispatch_attention_fn
 
     def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(attention_backends, "dispatch_attention_fn", full)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error)):
         choose_attention("auto", CPU, torch.float32)
     monkeypatch.setattr(attention_backends, "dispatch_attention_fn", dispatch)
     assert choose_attention("auto", CPU, torch.float32)[0] == "native"
