@@ -1,8 +1,7 @@
 """Writes a complete model repository of the sandbox variant: real layout, real classes, a few megabytes, in seconds.
 
 Everything that can be done to a real repository (verify, lock, slim, load, quantize, animate) can be done to it. The
-same seed and code give the same bytes. What does not belong here: how networks are built (``network``,
-``autoencoder``, ``prompt_encoder``, ``pose_graphs``).
+same seed, code and kept weights give the same bytes. See ``networks`` for where the networks come from.
 """
 
 import hashlib
@@ -26,9 +25,8 @@ from libs.files.atomic_write import atomic_write
 from libs.model_repo.files.write_access import require_write_access
 from libs.model_repo.layout import DETECTOR_PATH, POSE_ESTIMATOR_PATH, RepositoryLayout
 from libs.model_repo.verification.lock import hold_repository, lock_path
-from libs.sandbox.autoencoder import build_autoencoder
-from libs.sandbox.network import build_transformer
-from libs.sandbox.pose_graphs import detection_network, pass_through_network, pose_network
+from libs.sandbox.networks import CONSTRUCTED, SandboxNetworks
+from libs.sandbox.pose_graphs import pass_through_network
 from libs.sandbox.prompt_encoder import build_text_encoder, build_tokenizer
 
 MARKER_NAME = ".sandbox.json"
@@ -40,7 +38,10 @@ _TEXT_ENCODER_SHARD = "120KB"
 
 @dataclass(frozen=True)
 class _Marker:
-    """Content of the marker file; ``files`` maps paths below the repository's folders to SHA-256."""
+    """Content of the marker file.
+
+    ``code`` stands for the sources and kept weights, ``files`` maps paths below the repository's folders to SHA-256.
+    """
 
     seed: int
     code: str
@@ -48,8 +49,8 @@ class _Marker:
     files: Mapping[str, str]
 
 
-def write_sandbox_repository(layout: RepositoryLayout, seed: int = 0) -> None:
-    """Make sure that a complete sandbox repository of ``seed`` lies at ``layout``.
+def write_sandbox_repository(layout: RepositoryLayout, seed: int = 0, networks: SandboxNetworks = CONSTRUCTED) -> None:
+    """Make sure that a complete sandbox repository of ``seed`` and ``networks`` lies at ``layout``.
 
     Files are written to a folder of their own first and then moved into place, under the repository's lock. A
     repository that is there, whole and from the same seed and code, is left alone; one that differs is written anew,
@@ -63,7 +64,7 @@ def write_sandbox_repository(layout: RepositoryLayout, seed: int = 0) -> None:
         raise InputError(f"{layout.variant.name}: its files are not made by code; only the sandbox's are")
     with hold_repository(layout):
         known = _read_marker(layout)
-        code = _code_digest()
+        code = _code_digest(networks)
         if known and known.complete and (known.seed, known.code) == (seed, code) and _is_whole(layout, known):
             return
         require_write_access(layout, "the sandbox that lies there is not that of this version")
@@ -72,7 +73,7 @@ def write_sandbox_repository(layout: RepositoryLayout, seed: int = 0) -> None:
         staging = layout.root / ".sandbox.partial"
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            _write_all(staging, layout, seed)
+            _write_all(staging, layout, seed, networks)
             files = {
                 path.relative_to(staging).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
                 for path in sorted(staging.rglob("*"))
@@ -85,19 +86,19 @@ def write_sandbox_repository(layout: RepositoryLayout, seed: int = 0) -> None:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_all(folder: Path, layout: RepositoryLayout, seed: int) -> None:
+def _write_all(folder: Path, layout: RepositoryLayout, seed: int, networks: SandboxNetworks) -> None:
     """Write the whole repository in its standard layout below ``folder``."""
     pretrained = folder / "pretrained_models"
     wan = pretrained / layout.variant.wan_folder
-    _write_checkpoint(folder, layout, seed)
+    _write_checkpoint(folder, networks.transformer(layout.variant, seed))
     for path, network in {
-        DETECTOR_PATH: detection_network(),
-        POSE_ESTIMATOR_PATH: pose_network(),
+        DETECTOR_PATH: networks.detector(),
+        POSE_ESTIMATOR_PATH: networks.pose_network(),
         **{Path("DWPose", name): pass_through_network() for name in _DWPOSE_FILES},
     }.items():
         (pretrained / path).parent.mkdir(parents=True, exist_ok=True)
         (pretrained / path).write_bytes(network)
-    build_autoencoder().save_pretrained(wan / "vae")
+    networks.autoencoder().save_pretrained(wan / "vae")
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(wan / "tokenizer")
     generator = torch.Generator().manual_seed(seed)
@@ -133,11 +134,10 @@ def _no_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _write_checkpoint(folder: Path, layout: RepositoryLayout, seed: int) -> None:
+def _write_checkpoint(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
     """The transformer in bfloat16, as two shards with an index."""
     folder.mkdir(parents=True)
-    transformer = build_transformer(layout.variant.network, layout.variant.sampling, seed)
-    state = {name: value.to(torch.bfloat16).contiguous() for name, value in transformer.state_dict().items()}
+    state = {name: value.to(torch.bfloat16).contiguous() for name, value in weights.items()}
     size = sum(value.nbytes for value in state.values())
     split = split_torch_state_dict_into_shards(
         state, filename_pattern="model{suffix}.safetensors", max_shard_size=int(0.55 * size)
@@ -196,11 +196,12 @@ def _is_whole(layout: RepositoryLayout, marker: _Marker) -> bool:
     return True
 
 
-def _code_digest() -> str:
-    """Another version of the code writes other bytes: the digest of this package's sources."""
+def _code_digest(networks: SandboxNetworks) -> str:
+    """Another version of the code or of kept weights writes other bytes: the digest of this package and of these."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(networks.digest().encode())
     return digest.hexdigest()
 
 

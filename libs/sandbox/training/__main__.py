@@ -1,14 +1,16 @@
 """``python -m libs.sandbox.training COMMAND``: makes the training data and trains the sandbox's networks.
 
 Everything has a fixed seed and goes on from its last checkpoint when it is called again. The order: data, autoencoder,
-latents, transformer, decoder; detector and pose stand alone. ``keep`` writes what is to be committed.
+latents, transformer, decoder; detector and pose stand alone. ``keep``
+writes what is to be committed; where there is no checkpoint, training goes on from that.
 """
 
 import argparse
 from pathlib import Path
 
+from libs.sandbox.trained import WEIGHTS
+
 _DEFAULT_FOLDER = Path("build/sandbox_training")
-_KEPT = Path(__file__).parents[1] / "weights"
 _NETWORKS = ("autoencoder", "decoder", "transformer", "detector", "pose")
 
 
@@ -30,6 +32,7 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=f"train it: about {seconds} core seconds a step")
         command.add_argument("--steps", type=int, default=steps, help="of the whole run, with those made before")
+        command.add_argument("--anew", action="store_true", help="do not go on from the weights that are kept")
     commands.add_parser("latents", help="encode the clips and draw their poses: 0.3 core seconds each")
     sheet = commands.add_parser("sheet", help="sample held-back clips, measure them, and write a contact sheet")
     sheet.add_argument("--output", type=Path, default=None, help="a PNG; sheet.png in the folder when left out")
@@ -43,44 +46,45 @@ def _run(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     steps: int = getattr(arguments, "steps", 0)
     data = folder / "data"
+    kept = None if getattr(arguments, "anew", False) else WEIGHTS
     match arguments.command:
         case "data":
             _data(data, arguments.shards)
         case "autoencoder":
             from libs.sandbox.training.autoencoder import AutoencoderTraining, train_autoencoder  # noqa: PLC0415
 
-            train_autoencoder(data, folder, AutoencoderTraining(steps=steps))
+            train_autoencoder(data, folder, AutoencoderTraining(steps=steps), kept)
         case "latents":
             _latents(data, folder)
         case "transformer":
             from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
             from libs.sandbox.training.transformer import TransformerTraining, train_transformer  # noqa: PLC0415
 
-            train_transformer(folder, trained_autoencoder(folder), TransformerTraining(steps=steps))
+            train_transformer(folder, trained_autoencoder(folder, kept), TransformerTraining(steps=steps), kept)
         case "decoder":
             from libs.sandbox.training.decoder import DecoderTraining, train_decoder  # noqa: PLC0415
             from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
 
-            train_decoder(data, folder, trained_autoencoder(folder), DecoderTraining(steps=steps))
+            train_decoder(data, folder, trained_autoencoder(folder, kept), DecoderTraining(steps=steps), kept)
         case "detector" | "pose":
             from libs.sandbox.training.pose import PoseTraining, train_detector, train_pose_network  # noqa: PLC0415
 
             if arguments.command == "pose":
-                train_pose_network(folder, PoseTraining(pose_steps=steps))
+                train_pose_network(folder, PoseTraining(pose_steps=steps), kept)
             else:
-                train_detector(folder, PoseTraining(detector_steps=steps))
+                train_detector(folder, PoseTraining(detector_steps=steps), kept)
         case "sheet":
             from libs.sandbox.training.sheet import write_sheet  # noqa: PLC0415
             from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
 
             output = arguments.output or folder / "sheet.png"
-            for name, value in write_sheet(data, folder, trained_autoencoder(folder), output).items():
+            for name, value in write_sheet(data, folder, trained_autoencoder(folder, kept), output).items():
                 print(f"{name:<28} {value:.3f}")
         case "keep":
             from libs.sandbox.training.store import keep_weights  # noqa: PLC0415
 
             command = f"python -m libs.sandbox.training {arguments.network}"
-            keep_weights(folder, _KEPT, arguments.network, command, arguments.finished)
+            keep_weights(folder, WEIGHTS, arguments.network, command, arguments.finished)
 
 
 def _data(folder: Path, shards: int) -> None:
@@ -106,7 +110,7 @@ def _latents(data: Path, folder: Path) -> None:
     from libs.sandbox.training.store import trained_autoencoder  # noqa: PLC0415
     from libs.sandbox.training.transformer_start import starting_transformer  # noqa: PLC0415
 
-    for path in encode_shards(data, folder / "latents", trained_autoencoder(folder), starting_transformer()):
+    for path in encode_shards(data, folder / "latents", trained_autoencoder(folder, WEIGHTS), starting_transformer()):
         print(path, flush=True)
 
 

@@ -31,11 +31,11 @@ class AutoencoderTraining:
     seed: int = 5
 
 
-def train_autoencoder(data: Path, folder: Path, settings: AutoencoderTraining) -> None:
-    """Train, or go on; the state lies in ``folder``."""
+def train_autoencoder(data: Path, folder: Path, settings: AutoencoderTraining, kept: Path | None = None) -> None:
+    """Train, or go on; the state lies in ``folder``, or else in ``kept`` weights."""
     torch.set_num_threads(1)
     network = starting_autoencoder()
-    run = Run(folder, _NAME, network, Muon(network.named_parameters()))
+    run = Run(folder, _NAME, network, Muon(network.named_parameters()), kept=kept)
     schedule = Schedule(settings.steps, settings.learning_rate)
     generator = np.random.default_rng(run.generator_seed(settings.seed))
     torch.manual_seed(run.step + settings.seed)

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import nn
 
-from libs.sandbox.training.weights import LATENT_CHANNELS, new_autoencoder
+from libs.sandbox.sizes import LATENT_CHANNELS, new_autoencoder
 
 _COLOURS = 3
 _SHAPES = 4

@@ -96,7 +96,9 @@ class _Adversary:
         self._optimiser.step()
 
 
-def train_decoder(data: Path, folder: Path, autoencoder: Any, settings: DecoderTraining) -> None:
+def train_decoder(
+    data: Path, folder: Path, autoencoder: Any, settings: DecoderTraining, kept: Path | None = None
+) -> None:
     """Train, or go on from the autoencoder's average; latents lie in ``folder/latents``, the state in ``folder``."""
     torch.set_num_threads(1)
     network = autoencoder
@@ -105,7 +107,7 @@ def train_decoder(data: Path, folder: Path, autoencoder: Any, settings: DecoderT
     for _, parameter in named:
         parameter.requires_grad_(True)
     adversary = _Adversary()
-    run = Run(folder, _NAME, network, Muon(named), decay=0.99, others={"adversary": adversary})
+    run = Run(folder, _NAME, network, Muon(named), decay=0.99, others={"adversary": adversary}, kept=kept)
     schedule = Schedule(settings.steps, settings.learning_rate, warm_up=20, fall=0.5)
     g = np.random.default_rng(run.generator_seed(settings.seed))
     torch.manual_seed(run.step + settings.seed)

@@ -13,7 +13,7 @@ from libs.pose.draw import DrawingStyle, draw_pose
 from libs.pose.fitting.framing import resize_crop_drawing
 from libs.sandbox.training import folded
 from libs.sandbox.training.autoencoder import to_video
-from libs.sandbox.training.data import Clips, drawable
+from libs.sandbox.training.data import UPRIGHT, Clips, drawable
 from libs.sandbox.training.transformer_start import FROZEN_POSE_STAGES
 
 _BATCH = 4
@@ -125,3 +125,16 @@ def statistics(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each channel, [16] each."""
     values = latents.float().transpose(0, 1).flatten(1)
     return values.mean(dim=1), values.std(dim=1)
+
+
+def measured_statistics(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`statistics` of the first upright training clips in ``folder``: those that training normalises by."""
+    return statistics(some_latents(folder))
+
+
+def some_latents(folder: Path) -> torch.Tensor:
+    """Raw latents of the first upright training clips in ``folder``, [N, 16, F, h, w]."""
+    paths = sorted(folder.glob(f"training-{UPRIGHT.name}-*.pt"))[:4]
+    if not paths:
+        raise FileNotFoundError(f"{folder}: holds no latents; run `python -m libs.sandbox.training latents` first")
+    return torch.cat([Latents.load(path).clip for path in paths])

@@ -1,5 +1,6 @@
 """Trains the detector and the pose network on pictures rendered as they are needed."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,13 @@ from libs.pose.networks.heatmaps import HEATMAP_HEIGHT, HEATMAP_WIDTH, decode_he
 from libs.sandbox.puppets.scenes import inside
 from libs.sandbox.training.muon import Muon
 from libs.sandbox.training.pose_networks import GRID, SMALL_SIZE, Detector, PoseNetwork
-from libs.sandbox.training.pose_pictures import Picture, figure_box, random_picture
+from libs.sandbox.training.pose_pictures import (
+    Picture,
+    PicturePool,
+    drawn_picture,
+    figure_box,
+    random_picture,
+)
 from libs.sandbox.training.runs import Run, Schedule
 
 Network = TypeVar("Network", bound=torch.nn.Module)
@@ -25,6 +32,8 @@ _SAVE_EVERY = 50
 _BELL = 2.0  # cells: standard deviation of the targets' Gaussians, as in ViTPose's
 _HELD_BACK_SEED = (2, 640)
 _WRONG_PLACE_SHARE = 0.06
+_PEAK_WEIGHT = 4.0  # most of a map is empty, and its peak is what matters
+_NORM_BATCHES = 6
 
 
 @dataclass(frozen=True)
@@ -75,34 +84,55 @@ def target_heatmaps(sample: PoseSample) -> np.ndarray:
     return maps
 
 
-def train_pose_network(folder: Path, settings: PoseTraining) -> None:
-    """Train, or go on; the state lies in ``folder``."""
-    held_back = [pose_sample(g, picture) for g, picture in _held_back_pictures(64)]
+def train_pose_network(folder: Path, settings: PoseTraining, kept: Path | None = None) -> None:
+    """Train, or go on; the state lies in ``folder``, or else in ``kept`` weights."""
+    clean, degraded = (
+        [pose_sample(g, picture) for g, picture in _held_back_pictures(48, kind)]
+        for kind in (drawn_picture, random_picture)
+    )
 
-    def loss(network: PoseNetwork, g: np.random.Generator) -> torch.Tensor:
-        samples = [pose_sample(g, random_picture(g)) for _ in range(settings.batch)]
-        made = network(torch.from_numpy(np.stack([sample.crop for sample in samples])))
-        wanted = torch.from_numpy(np.stack([target_heatmaps(sample) for sample in samples]))
-        return 100 * (made - wanted).square().mean()
+    def batch(g: np.random.Generator, pool: PicturePool) -> tuple[torch.Tensor, ...]:
+        samples = [pose_sample(g, picture) for picture in pool.take(settings.batch)]
+        crops, maps = np.stack([one.crop for one in samples]), np.stack([target_heatmaps(one) for one in samples])
+        return torch.from_numpy(crops), torch.from_numpy(maps)
 
-    _train(folder, "pose", PoseNetwork(), settings, settings.pose_steps, loss, lambda n: judge_pose(n, held_back))
+    def loss(network: PoseNetwork, crops: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        weight = 1 + _PEAK_WEIGHT * wanted
+        return 100 * (weight * (network(crops) - wanted).square()).mean()
+
+    def judge(network: PoseNetwork) -> dict[str, float]:
+        figures = judge_pose(network, clean)
+        return {**figures, "pck_body_degraded": judge_pose(network, degraded)["pck_body"]}
+
+    _train(folder, "pose", PoseNetwork(), settings, settings.pose_steps, batch, loss, judge, kept)
 
 
-def train_detector(folder: Path, settings: PoseTraining) -> None:
-    """Train, or go on; the state lies in ``folder``."""
-    held_back = [picture for _, picture in _held_back_pictures(64)]
+def train_detector(folder: Path, settings: PoseTraining, kept: Path | None = None) -> None:
+    """Train, or go on; the state lies in ``folder``, or else in ``kept`` weights."""
+    held_back = [picture for _, picture in _held_back_pictures(64, random_picture)]
 
-    def loss(network: Detector, g: np.random.Generator) -> torch.Tensor:
-        pictures = [random_picture(g) for _ in range(settings.batch)]
-        made = network.grid(torch.from_numpy(np.stack([_small(picture) for picture in pictures])))
-        middles, edges = (torch.from_numpy(np.stack(part)) for part in zip(*map(_grid_targets, pictures), strict=True))
+    def batch(_: np.random.Generator, pool: PicturePool) -> tuple[torch.Tensor, ...]:
+        pictures = pool.take(settings.batch)
+        targets = zip(*map(_grid_targets, pictures), strict=True)
+        return tuple(torch.from_numpy(np.stack(part)) for part in ([_small(one) for one in pictures], *targets))
+
+    def loss(network: Detector, pictures: torch.Tensor, middles: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        made = network.grid(pictures)
         found = F.binary_cross_entropy_with_logits(made[:, 0], middles, reduction="none")
         share = middles.clamp(min=0.02)
         placed = (made[:, 1:] - edges).abs().sum(dim=1) * (middles > 0.5)
         return (found * (1 + 8 * share)).mean() * 10 + 40 * placed.sum() / (middles > 0.5).sum().clamp(min=1)
 
     _train(
-        folder, "detector", Detector(), settings, settings.detector_steps, loss, lambda n: judge_detector(n, held_back)
+        folder,
+        "detector",
+        Detector(),
+        settings,
+        settings.detector_steps,
+        batch,
+        loss,
+        lambda network: judge_detector(network, held_back),
+        kept,
     )
 
 
@@ -112,35 +142,57 @@ def _train(
     network: Network,
     settings: PoseTraining,
     steps: int,
-    loss_of: Callable[[Network, np.random.Generator], torch.Tensor],
+    batch_of: Callable[[np.random.Generator, PicturePool], tuple[torch.Tensor, ...]],
+    loss_of: Callable[..., torch.Tensor],
     judge: Callable[[Network], dict[str, float]],
+    kept: Path | None,
 ) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    run = Run(folder, name, network, Muon(network.named_parameters(), adam_share=0.5))
+    run = Run(folder, name, network, Muon(network.named_parameters(), adam_share=0.5), kept=kept)
     schedule = Schedule(steps, settings.learning_rate)
     g = np.random.default_rng([1, *run.generator_seed(settings.seed)])
+    pool = PicturePool(g)
+    latest: deque[tuple[torch.Tensor, ...]] = deque(maxlen=_NORM_BATCHES)
     while run.step < steps:
         run.start_clock()
         network.train()
         for _ in range(_SAVE_EVERY):
-            loss = loss_of(network, g)
+            latest.append(batch_of(g, pool))
+            loss = loss_of(network, *latest[-1])
             run.optimiser.zero_grad()
             loss.backward()
             run.optimiser.step(schedule.rate(run.step))
             run.advance(loss=float(loss.detach()))
+        measure_norms(run.average, lambda: [loss_of(run.average, *batch) for batch in latest])
         run.stop_clock()
-        for average, buffer in zip(run.average.buffers(), network.buffers(), strict=True):
-            average.copy_(buffer)  # running means of the batch norms
-        run.average.eval()
         run.save(**judge(run.average))  # type: ignore[arg-type]
 
 
-def _held_back_pictures(count: int) -> list[tuple[np.random.Generator, Picture]]:
+@torch.no_grad()
+def measure_norms(network: torch.nn.Module, forward: Callable[[], object]) -> None:
+    """Measure the batch norms' means and variances anew: those of a network whose weights are averaged.
+
+    Args:
+        network: is in evaluation mode afterwards.
+        forward: calls it with some batches.
+    """
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+    network.train()
+    forward()
+    network.eval()
+
+
+def _held_back_pictures(
+    count: int, kind: Callable[[np.random.Generator], Picture]
+) -> list[tuple[np.random.Generator, Picture]]:
     pictures = []
     for number in range(count):
         g = np.random.default_rng([*_HELD_BACK_SEED, number])
-        pictures.append((g, random_picture(g)))
+        pictures.append((g, kind(g)))
     return pictures
 
 

@@ -26,10 +26,18 @@ SMALL_SIZE = 128
 """The detector looks at its input reduced to this many pixels along each side."""
 
 _OPSET = 17
+_MIXED = 64  # key-points lie too close for fewer: a map is a mixture of these
+_SELDOM = -3.0  # logit: one cell in twenty
+_QUARTER = -1.26  # softplus of it is 0.25
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+def _bias(layer: nn.Conv2d) -> nn.Parameter:
+    assert layer.bias is not None
+    return layer.bias
 
 
 class _Residual(nn.Module):
@@ -70,23 +78,31 @@ class _UShape(nn.Module):
 class PoseNetwork(nn.Module):
     """Crops [B, 3, 256, 192] as the pose stage normalises them -> heat maps [B, 133, 64, 48]."""
 
-    def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 128)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 80, 112)) -> None:
         super().__init__()
         self.body = _UShape(widths)
-        self.head = nn.Conv2d(widths[0], WHOLEBODY_COUNT, 1)
+        self.mix = nn.Conv2d(widths[0], _MIXED, 1)
+        self.head = nn.Conv2d(_MIXED, WHOLEBODY_COUNT, 1)
+        with torch.no_grad():  # silent at first: most of a map is zero
+            self.head.weight.mul_(0.05)
+            _bias(self.head).zero_()
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Heat maps: about 1 where a key-point is, 0 where it cannot be."""
-        return self.head(self.body(crops))
+        maps: torch.Tensor = self.head(F.relu(self.mix(self.body(crops))))
+        return maps
 
 
 class Detector(nn.Module):
     """Pictures [B, 3, 640, 640] in 0..1 -> rows x1, y1, x2, y2, score, class [B, 300, 6]."""
 
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 96)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 80)) -> None:
         super().__init__()
         self.body = _UShape(widths)
         self.head = nn.Conv2d(widths[0], 5, 1)
+        with torch.no_grad():  # at first nobody is anywhere, and a box has half the picture's size
+            self.head.weight.mul_(0.1)
+            _bias(self.head).copy_(torch.tensor([_SELDOM, *[_QUARTER] * 4]))
 
     def grid(self, small: torch.Tensor) -> torch.Tensor:
         """Small pictures [B, 3, 128, 128] -> [B, 5, 32, 32]: logit of a middle, then its distances to the box's
@@ -123,6 +139,9 @@ def export(network: nn.Module, path: Path) -> None:
             dynamic_axes={name: {0: "batch"}, output: {0: "batch"}},
             opset_version=_OPSET,
             dynamo=False,
+            # batch norms stay apart, so that training can go on from the file; onnxruntime joins them when it loads
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
         )
         model = onnx.load(temporary)
         _halve_weights(model.graph)

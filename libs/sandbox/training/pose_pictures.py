@@ -1,5 +1,6 @@
 """Pictures of puppets for the detector and the pose network: any size, blurred, noisy, cut off, crowded, empty."""
 
+from collections import deque
 from dataclasses import dataclass
 
 import cv2
@@ -23,7 +24,39 @@ class Picture:
     figures: tuple[np.ndarray, ...]
 
 
+class PicturePool:
+    """Pictures to learn from: each is drawn once, and degraded anew each time it is used, four times on average.
+
+    Args:
+        g: draws them.
+        size: pictures to remember; the oldest go first.
+    """
+
+    _USES = 4
+
+    def __init__(self, g: np.random.Generator, size: int = 384) -> None:
+        self._g = g
+        self._drawn: deque[Picture] = deque(maxlen=size)
+
+    def take(self, count: int) -> list[Picture]:
+        """Some new ones, some that were used before."""
+        new = count if len(self._drawn) < 4 * count else max(1, count // self._USES)
+        self._drawn.extend(drawn_picture(self._g) for _ in range(new))
+        chosen = self._g.choice(len(self._drawn), min(count, len(self._drawn)), replace=False)
+        return [degraded_picture(self._g, self._drawn[index]) for index in chosen]
+
+
 def random_picture(g: np.random.Generator) -> Picture:
+    """A picture nobody has seen before, degraded."""
+    return degraded_picture(g, drawn_picture(g))
+
+
+def degraded_picture(g: np.random.Generator, picture: Picture) -> Picture:
+    """The same scene as a camera or a decoder might show it."""
+    return Picture(degraded(g, picture.pixels), picture.figures)
+
+
+def drawn_picture(g: np.random.Generator) -> Picture:
     """A picture nobody has seen before."""
     height, width = _SIZES[int(g.integers(len(_SIZES)))]
     scene = Scene(random_character(g), random_room(g), _camera(g, width, height), width, height)
@@ -36,9 +69,9 @@ def random_picture(g: np.random.Generator) -> Picture:
     other_poses = tuple(random_dance(g).pose(g.uniform(0, 8)) for _ in others)
     joints = scene.joints(pose)
     if g.random() < _EMPTY_SHARE:
-        return Picture(degraded(g, scene.render(None)), ())
+        return Picture(scene.render(None), ())
     figures = [scene.other_keypoints(index, one) for index, one in enumerate(other_poses)]
-    return Picture(degraded(g, scene.render(joints, other_poses)), (*figures, scene.keypoints(joints)))
+    return Picture(scene.render(joints, other_poses), (*figures, scene.keypoints(joints)))
 
 
 def _camera(g: np.random.Generator, width: int, height: int) -> Camera:

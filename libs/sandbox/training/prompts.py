@@ -7,7 +7,7 @@ import torch
 
 from libs.sandbox.phrases import ACTIONS, LIGHTS, OTHER_WORDS, PLACES, SUBJECTS
 from libs.sandbox.prompt_encoder import build_text_encoder, build_tokenizer
-from libs.sandbox.training.weights import NETWORK
+from libs.sandbox.sizes import NETWORK
 
 _EMPTY_SHARE = 0.1
 _OTHER_WORDS_SHARE = 0.5

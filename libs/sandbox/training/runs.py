@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from libs.errors import ModelFilesError
 from libs.files.atomic_write import atomic_write
+from libs.sandbox.trained import kept_networks, kept_weights
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Run:
         optimiser: with ``state_dict`` and ``load_state_dict``.
         decay: of the moving average of the weights, which is what is judged and kept.
         others: more objects with a state, e.g. a discriminator.
+        kept: weights that ``keep`` wrote; where there is no checkpoint, the run goes on from them.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Run:
         optimiser: Any,
         decay: float = 0.995,
         others: Mapping[str, Any] | None = None,
+        kept: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.state_path, self.curve_path = folder / f"{name}.pt", folder / f"{name}.jsonl"
@@ -71,6 +75,18 @@ class Run:
         self._started = time.process_time()
         if self.state_path.exists():
             self._resume()
+        elif kept is not None and name in kept_networks(kept):
+            self._start_from(kept, name)
+
+    def _start_from(self, kept: Path, name: str) -> None:
+        """Go on from kept weights, with a fresh optimiser."""
+        weights, entry = kept_weights(kept, name), kept_networks(kept)[name]
+        for network in (self.network, self.average):
+            network.load_state_dict(weights, strict=False)  # ONNX does not hold how many batches a norm has seen
+            missing = {key for key in set(network.state_dict()) - set(weights) if not key.endswith("batches_tracked")}
+            if missing:
+                raise ModelFilesError(f"{kept}: the kept weights of {name} lack {', '.join(sorted(missing)[:3])}")
+        self.step, self.seconds = entry["steps"], entry["core_seconds"]
 
     def _resume(self) -> None:
         state = torch.load(self.state_path, weights_only=True)

@@ -12,7 +12,7 @@ from libs.pose.draw import DrawingStyle
 from libs.sandbox.puppets.scenes import inside
 from libs.sandbox.training import folded
 from libs.sandbox.training.data import UPRIGHT, Clips
-from libs.sandbox.training.latents import Latents, draw_poses
+from libs.sandbox.training.latents import Latents, draw_poses, some_latents
 from libs.sandbox.training.losses import psnr, sharpness
 from libs.sandbox.training.store import average_of
 from libs.sandbox.training.transformer import LatentSpace, held_back_batch, sampler_of
@@ -32,8 +32,7 @@ def write_sheet(data: Path, folder: Path, autoencoder: Any, path: Path, count: i
     torch.set_num_threads(1)
     name = sorted(path.stem for path in (folder / "latents").glob(f"held_back-{UPRIGHT.name}-*.pt"))[0]
     latents, clips = Latents.load(folder / "latents" / f"{name}.pt"), Clips.load(data / f"{name}.npz")
-    training = [Latents.load(path) for path in sorted((folder / "latents").glob(f"training-{UPRIGHT.name}-*.pt"))[:4]]
-    space = LatentSpace.measure(autoencoder, torch.cat([one.clip for one in training]))
+    space = LatentSpace.measure(autoencoder, some_latents(folder / "latents"))
     transformer = starting_transformer()
     transformer.load_state_dict(average_of(folder, "transformer"))
     sampler = sampler_of(transformer, space, autoencoder)

@@ -1,4 +1,8 @@
-"""Keeps trained weights: from a run's moving average to small files with a lock that says what they are."""
+"""Keeps trained weights: from a run's moving average to small files with a lock that says what they are.
+
+The autoencoder and the transformer are kept as safetensors in bfloat16, the pose networks as ONNX in half precision.
+Training goes on from kept weights where a run has no checkpoint; see ``libs.sandbox.trained`` for what uses them.
+"""
 
 import hashlib
 import json
@@ -6,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from libs.files.atomic_write import atomic_write
-from libs.sandbox.training.weights import new_autoencoder
+from libs.sandbox.sizes import new_autoencoder
+from libs.sandbox.trained import LOCK_NAME, kept_networks, kept_weights
+from libs.sandbox.training.latents import measured_statistics
 
-LOCK_NAME = "lock.json"
+POSE_NETWORKS = ("detector", "pose")
+_SAME_NETWORK = {"decoder": "autoencoder", "autoencoder": "decoder"}
 
 
 def average_of(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -27,16 +34,30 @@ def average_of(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return average
 
 
-def trained_autoencoder(folder: Path) -> Any:
-    """The autoencoder as far as it is trained: with the decoder's own training, where there was one."""
+def trained_autoencoder(folder: Path, kept: Path | None = None) -> Any:
+    """The autoencoder as far as it is trained: with the decoder's own training, where there was one.
+
+    Args:
+        folder: of the runs.
+        kept: weights to take where ``folder`` has no run of it.
+    """
     autoencoder = new_autoencoder()
-    name = "decoder" if (folder / "decoder.pt").exists() else "autoencoder"
-    autoencoder.load_state_dict(average_of(folder, name))
+    autoencoder.load_state_dict(_autoencoder_state(folder, kept))
     return autoencoder.eval().requires_grad_(False)
 
 
+def _autoencoder_state(folder: Path, kept: Path | None) -> dict[str, torch.Tensor]:
+    for name in ("decoder", "autoencoder"):
+        if (folder / f"{name}.pt").exists():
+            return average_of(folder, name)
+    for name in ("decoder", "autoencoder"):
+        if kept is not None and name in kept_networks(kept):
+            return kept_weights(kept, name)
+    return average_of(folder, "autoencoder")  # says what is missing
+
+
 def keep_weights(folder: Path, target: Path, name: str, command: str, finished: bool) -> None:
-    """Write the average of run ``name`` in bfloat16 to ``target`` and note it in the lock there.
+    """Write the average of run ``name`` to ``target`` and note it in the lock there.
 
     Args:
         folder: of the run.
@@ -46,13 +67,17 @@ def keep_weights(folder: Path, target: Path, name: str, command: str, finished: 
         finished: False marks weights that are still to be trained on.
     """
     target.mkdir(parents=True, exist_ok=True)
-    path = target / f"{name}.safetensors"
     average = average_of(folder, name)
-    with atomic_write(path) as temporary:
-        save_file({key: value.to(torch.bfloat16).contiguous() for key, value in average.items()}, temporary)
+    path = target / f"{name}.{'onnx' if name in POSE_NETWORKS else 'safetensors'}"
+    if name in POSE_NETWORKS:
+        _export(name, average, path)
+    else:
+        with atomic_write(path) as temporary:
+            save_file({key: value.to(torch.bfloat16).contiguous() for key, value in average.items()}, temporary)
     curve = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-    lock = read_lock(target)
+    lock = kept_networks(target)
     lock[name] = {
+        "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "command": command,
         "finished": finished,
@@ -60,23 +85,19 @@ def keep_weights(folder: Path, target: Path, name: str, command: str, finished: 
         "core_seconds": curve[-1]["seconds"],
         "figures": {key: value for key, value in curve[-1].items() if key not in {"step", "seconds"}},
     }
+    if name == "transformer":  # means nothing without the space of latents in which it was trained
+        mean, std = measured_statistics(folder / "latents")
+        lock[name]["latents"] = {"mean": mean.tolist(), "std": std.tolist()}
+    superseded = _SAME_NETWORK.get(name)
+    if superseded in lock:
+        (target / lock.pop(superseded)["file"]).unlink(missing_ok=True)
     with atomic_write(target / LOCK_NAME) as temporary:
         temporary.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_lock(target: Path) -> dict[str, Any]:
-    """The lock of kept weights; empty where there are none."""
-    path = target / LOCK_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _export(name: str, average: dict[str, torch.Tensor], path: Path) -> None:
+    from libs.sandbox.training.pose_networks import Detector, PoseNetwork, export  # noqa: PLC0415 - loads onnx
 
-
-def kept_weights(target: Path, name: str) -> dict[str, torch.Tensor]:
-    """Kept weights in float32.
-
-    Raises:
-        ValueError: the file is not the one that the lock names.
-    """
-    path = target / f"{name}.safetensors"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != read_lock(target)[name]["sha256"]:
-        raise ValueError(f"{path}: differs from what {target / LOCK_NAME} names; take both from the same commit")
-    return {key: value.float() for key, value in load_file(path).items()}
+    network = PoseNetwork() if name == "pose" else Detector()
+    network.load_state_dict(average)
+    export(network, path)

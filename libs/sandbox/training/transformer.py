@@ -10,15 +10,15 @@ import torch
 
 from libs.one_to_all.network.transformer import REPLACED_LATENT_FRAMES
 from libs.requests.documents.animation_request import DEFAULT_NEGATIVE_PROMPT
+from libs.sandbox.sizes import LATENT_CHANNELS, SIGMAS
 from libs.sandbox.training import folded
 from libs.sandbox.training.data import LIGHT_NAMES, UPRIGHT
 from libs.sandbox.training.forward import TrainingForward
-from libs.sandbox.training.latents import Latents, pose_features, statistics
+from libs.sandbox.training.latents import Latents, pose_features, some_latents, statistics
 from libs.sandbox.training.muon import Muon
 from libs.sandbox.training.prompts import TrainingPrompts, random_prompt
 from libs.sandbox.training.runs import Run, Schedule
 from libs.sandbox.training.transformer_start import ConstantChannels, starting_transformer, trainable
-from libs.sandbox.training.weights import LATENT_CHANNELS, SIGMAS
 
 _NAME = "transformer"
 _LAST_STEP_WEIGHT = 3.0
@@ -91,17 +91,16 @@ class Batch:
     text: tuple[torch.Tensor, torch.Tensor]
 
 
-def train_transformer(folder: Path, autoencoder: Any, settings: TransformerTraining) -> None:
-    """Train, or go on; latents lie in ``folder/latents``, the state in ``folder``."""
+def train_transformer(folder: Path, autoencoder: Any, settings: TransformerTraining, kept: Path | None = None) -> None:
+    """Train, or go on; latents lie in ``folder/latents``, the state in ``folder``, or else in ``kept``."""
     torch.set_num_threads(1)
     network = starting_transformer()
-    run = Run(folder, _NAME, network, Muon(trainable(network), momentum=0.92, adam_share=0.15, betas=(0.9, 0.95)))
+    optimiser = Muon(trainable(network), momentum=0.92, adam_share=0.15, betas=(0.9, 0.95))
+    run = Run(folder, _NAME, network, optimiser, kept=kept)
     schedule = Schedule(settings.steps, settings.learning_rate, warm_up=60)
     shards = [Latents.load(path) for path in sorted((folder / "latents").glob("training-*.pt"))]
     held_back = Latents.load(next(iter(sorted((folder / "latents").glob(f"held_back-{UPRIGHT.name}-*.pt")))))
-    space = LatentSpace.measure(
-        autoencoder, torch.cat([one.clip for one in shards if one.clip.shape[2:4] == (3, 20)][:4])
-    )
+    space = LatentSpace.measure(autoencoder, some_latents(folder / "latents"))
     trainer = Trainer(TrainingForward(network), space, settings, autoencoder)
     judge = Trainer(TrainingForward(run.average), space, settings, autoencoder)
     constants = ConstantChannels(network)

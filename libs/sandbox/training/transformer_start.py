@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from libs.one_to_all.network.transformer import OneToAllTransformer3DModel
-from libs.sandbox.training.weights import LATENT_CHANNELS, NETWORK
+from libs.sandbox.sizes import LATENT_CHANNELS, NETWORK
 
 _CELLS = 4
 _VALUES = _CELLS * LATENT_CHANNELS  # channels 0..63 of the stream: the latents of a patch

@@ -1,6 +1,5 @@
 """All training commands in their order, on two clips and with two steps each."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from libs.errors import ModelFilesError
+from libs.sandbox.trained import kept_networks, kept_weights
 from libs.sandbox.training import store
 from libs.sandbox.training.autoencoder import AutoencoderTraining, train_autoencoder
 from libs.sandbox.training.data import UPRIGHT, Clips, Shape, make_shards
 from libs.sandbox.training.decoder import DecoderTraining, train_decoder
-from libs.sandbox.training.latents import Latents, encode_shards
+from libs.sandbox.training.latents import Latents, encode_shards, statistics
 from libs.sandbox.training.sheet import write_sheet
 from libs.sandbox.training.transformer import TransformerTraining, train_transformer
 from libs.sandbox.training.transformer_start import starting_transformer
@@ -43,18 +44,22 @@ def test_from_data_to_a_contact_sheet_and_kept_weights(tmp_path):
         assert sheet.size == (11 * 128 * 3 // 2, 2 * 160 * 3 // 2)
 
     kept = tmp_path / "weights"
-    store.keep_weights(tmp_path, kept, "decoder", "python -m libs.sandbox.training decoder", finished=False)
-    lock = json.loads((kept / store.LOCK_NAME).read_text())["decoder"]
-    assert lock["steps"] == 2 and not lock["finished"]
-    weights = store.kept_weights(kept, "decoder")
+    for name in ("autoencoder", "decoder", "transformer"):
+        store.keep_weights(tmp_path, kept, name, f"python -m libs.sandbox.training {name}", finished=False)
+    lock = kept_networks(kept)
+    assert set(lock) == {"decoder", "transformer"} == {path.stem for path in kept.glob("*.safetensors")}
+    assert lock["decoder"]["steps"] == 2 and not lock["decoder"]["finished"]
+    weights = kept_weights(kept, "decoder")
     average = store.average_of(tmp_path, "decoder")
     assert all(torch.equal(weights[name], value.bfloat16().float()) for name, value in average.items())
     encoder = [name for name in average if name.startswith("encoder")]
     before = store.average_of(tmp_path, "autoencoder")
     assert all(torch.equal(average[name], before[name]) for name in encoder)
+    _, std = statistics(latents.clip)
+    assert np.allclose(lock["transformer"]["latents"]["std"], std, rtol=0.3)
     (kept / "decoder.safetensors").write_bytes(b"else")
-    with pytest.raises(ValueError, match="differs from what"):
-        store.kept_weights(kept, "decoder")
+    with pytest.raises(ModelFilesError, match="differs from what"):
+        kept_weights(kept, "decoder")
 
 
 def test_clips_that_are_missing_are_named(tmp_path):

@@ -1,5 +1,7 @@
 """Sizes of the trained networks, and the sampling they are trained for."""
 
+from collections.abc import Sequence
+
 from diffusers import AutoencoderKLWan
 
 from libs.model_repo.variants import NetworkConfig
@@ -21,8 +23,13 @@ SIGMAS = (1.0, 0.9339809417724609, 0.7813525795936584, 0.046755723655223846)
 """Noise levels of the product's schedule at 4 steps; training looks at these above all."""
 
 
-def new_autoencoder() -> AutoencoderKLWan:
-    """The sandbox's autoencoder, untrained: Wan2.1's class, 8 pixels and 4 frames a latent, with few channels."""
+def new_autoencoder(mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> AutoencoderKLWan:
+    """The sandbox's autoencoder, untrained: Wan2.1's class, 8 pixels and 4 frames a latent, with few channels.
+
+    Args:
+        mean: of its latents, by channel; for the pipeline that normalises them.
+        std: their standard deviation.
+    """
     return AutoencoderKLWan(
         base_dim=24,
         dim_mult=[1, 2, 3],
@@ -32,6 +39,6 @@ def new_autoencoder() -> AutoencoderKLWan:
         in_channels=12,
         out_channels=12,
         patch_size=2,
-        latents_mean=[0.0] * LATENT_CHANNELS,
-        latents_std=[1.0] * LATENT_CHANNELS,
+        latents_mean=list(mean or [0.0] * LATENT_CHANNELS),
+        latents_std=list(std or [1.0] * LATENT_CHANNELS),
     )
