@@ -5,6 +5,7 @@ happens to this one. What does not belong here: drawing (``puppet``), motion (``
 (``libs.media``; its writer copies sound from another clip, this one makes the first).
 """
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -72,8 +73,32 @@ def write_puppet_clip(
         Where the key-points are in each frame: float64 [frame_count, 133, 2], pixels.
     """
     framing = framing or full_figure(puppet, width, height)
-    dance = Dance(seed)
-    keypoints = []
+    poses = [Dance(seed).pose(index / float(frame_rate)) for index in range(frame_count)]
+    pictures = (draw_puppet(puppet, pose, width, height, framing) for pose in poses)
+    write_clip(path, pictures, width, height, frame_rate, float(frame_count / frame_rate) if audio else None, seed)
+    return np.array([puppet_keypoints(puppet, pose, framing) for pose in poses])
+
+
+def write_clip(
+    path: Path,
+    pictures: Iterable[np.ndarray],
+    width: int,
+    height: int,
+    frame_rate: Fraction,
+    seconds_of_sound: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Encode drawn pictures as an mp4, with a beat if ``seconds_of_sound`` says how long.
+
+    Args:
+        path: the file to write; replaced in one step.
+        pictures: uint8 RGB [height, width, 3]; one is held at a time.
+        width: in pixels, even.
+        height: in pixels, even.
+        frame_rate: exact, frames per second.
+        seconds_of_sound: None leaves the sound track out.
+        seed: of the sound.
+    """
     with (
         atomic_write(path) as temporary,
         av.open(temporary, mode="w", format="mp4", container_options={"movflags": "+faststart"}) as container,
@@ -89,18 +114,16 @@ def write_puppet_clip(
         video.codec_context.time_base = 1 / frame_rate
         video.codec_context.thread_count = _ENCODER_THREADS
         tag_bt709(video.codec_context)
+        audio = seconds_of_sound is not None
         sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="stereo") if audio else None
         convert = Bt709Converter()
-        for index in range(frame_count):
-            pose = dance.pose(index / float(frame_rate))
-            picture = convert(draw_puppet(puppet, pose, width, height, framing))
+        for index, drawn in enumerate(pictures):
+            picture = convert(drawn)
             picture.pts, picture.time_base = index, 1 / frame_rate
             container.mux(video.encode(picture))
-            keypoints.append(puppet_keypoints(puppet, pose, framing))
         container.mux(video.encode(None))
-        if sound is not None:
-            _write_sound(container, sound, float(frame_count / frame_rate), seed)
-    return np.array(keypoints)
+        if sound is not None and seconds_of_sound is not None:
+            _write_sound(container, sound, seconds_of_sound, seed)
 
 
 def _write_sound(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float, seed: int) -> None:

@@ -27,8 +27,8 @@ def main() -> None:
         ("autoencoder", 3000, "0.6"),
         ("transformer", 4000, "1.3"),
         ("decoder", 1000, "0.9"),
-        ("detector", 1200, "1"),
-        ("pose", 3000, "1.2"),
+        ("detector", 1200, "0.35"),
+        ("pose", 6000, "0.6"),
     ):
         command = commands.add_parser(name, help=f"train it: about {seconds} core seconds a step")
         command.add_argument("--steps", type=int, default=steps, help="of the whole run, with those made before")

@@ -40,9 +40,10 @@ _NORM_BATCHES = 6
 class PoseTraining:
     """Settings of both runs."""
 
-    pose_steps: int = 3000
+    pose_steps: int = 6000
     detector_steps: int = 1200
-    batch: int = 16
+    pose_batch: int = 8
+    detector_batch: int = 16
     learning_rate: float = 3e-3
     seed: int = 11
 
@@ -92,7 +93,7 @@ def train_pose_network(folder: Path, settings: PoseTraining, kept: Path | None =
     )
 
     def batch(g: np.random.Generator, pool: PicturePool) -> tuple[torch.Tensor, ...]:
-        samples = [pose_sample(g, picture) for picture in pool.take(settings.batch)]
+        samples = [pose_sample(g, picture) for picture in pool.take(settings.pose_batch)]
         crops, maps = np.stack([one.crop for one in samples]), np.stack([target_heatmaps(one) for one in samples])
         return torch.from_numpy(crops), torch.from_numpy(maps)
 
@@ -112,7 +113,7 @@ def train_detector(folder: Path, settings: PoseTraining, kept: Path | None = Non
     held_back = [picture for _, picture in _held_back_pictures(64, random_picture)]
 
     def batch(_: np.random.Generator, pool: PicturePool) -> tuple[torch.Tensor, ...]:
-        pictures = pool.take(settings.batch)
+        pictures = pool.take(settings.detector_batch)
         targets = zip(*map(_grid_targets, pictures), strict=True)
         return tuple(torch.from_numpy(np.stack(part)) for part in ([_small(one) for one in pictures], *targets))
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from libs.media.video.reader import read_frames
 from libs.pose.keypoints import BODY_FIRST_SOURCE, BODY_SECOND_SOURCE
 from libs.sandbox.puppets.characters import KINDS, NAMED, random_character
 from libs.sandbox.puppets.dances import STYLES, Dance
+from libs.sandbox.puppets.media import REFERENCE, default_dance, sized, write_scene_clip, write_scene_picture
 from libs.sandbox.puppets.rooms import ROOM_KINDS, Room, random_room
 from libs.sandbox.puppets.scenes import LIGHTS, Scene, close_up, full_figure, inside
 from libs.sandbox.puppets.skeleton import Pose
@@ -119,3 +121,15 @@ def test_a_close_up_cuts_the_legs_off():
     scene = scene_of(NAMED["mina"], random_room(np.random.default_rng(0)), close_up(128, 160, 1.6))
     visible = inside(scene.keypoints(scene.joints(Pose())), 128, 160)
     assert visible[:11].all() and not visible[15:23].any()
+
+
+def test_a_clip_of_a_scene_lies_where_its_keypoints_are(tmp_path):
+    scene = sized(REFERENCE, 96, 128)
+    picture_points = write_scene_picture(tmp_path / "puppet.png", scene)
+    keypoints = write_scene_clip(tmp_path / "dance.mp4", scene, frame_count=5, audio=False)
+    frames = list(read_frames(tmp_path / "dance.mp4"))
+    assert keypoints.shape == (5, 133, 2) and picture_points.shape == (133, 2)
+    assert np.ptp(keypoints, axis=0).max() > 1
+    drawn = scene.render(scene.joints(default_dance().pose(4 / 24)))
+    assert np.abs(frames[4].astype(float) - drawn).mean() < 4
+    assert inside(keypoints, 96, 128).all()
