@@ -35,7 +35,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
 
 
-def _bias(layer: nn.Conv2d) -> nn.Parameter:
+def _bias(layer: nn.Conv2d) -> torch.Tensor:
     assert layer.bias is not None
     return layer.bias
 
