@@ -17,6 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from libs.one_to_all.network import REPLACED_LATENT_FRAMES, ActivationCache, OneToAllTransformer3DModel, cached_blocks
 from libs.one_to_all.sampling.approximation import EXACT, Approximation
 from libs.one_to_all.sampling.guidance import Guidance, GuidancePass, PassName
+from libs.one_to_all.sampling.schedule import euler_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,17 +135,16 @@ def denoise(
     activations.start_chunk()
     passes = ChunkPasses(transformer, task.clip, task.chunk, activations)
     scheduler.set_timesteps(task.num_inference_steps)
-    scheduler.set_begin_index(0)
     timesteps = scheduler.timesteps.to(task.noise.device)  # once: a copy waits for all that the device has been given
     latents = task.first_latents
 
     # The block cache ends with the chunk: decoding needs its memory.
     with cached_blocks(transformer, task.approximation.block_cache_threshold):
-        for index, time in enumerate(scheduler.timesteps):
+        for index, sigma_change in enumerate(scheduler.sigmas.diff()):
             guidance = task.guidance_of_step(index)
             timestep = timesteps[index].expand(latents.shape[0])
             velocities = _velocities(passes, guidance.passes, latents, timestep, group)
-            latents = _euler_step(scheduler, guidance.combine(velocities), time, latents, task.chunk.previous_latents)
+            latents = _step(latents, guidance.combine(velocities), sigma_change, task.chunk.previous_latents)
             yield DenoisingStep(index + 1, task.num_inference_steps, latents)
     activations.start_chunk()
 
@@ -223,17 +223,12 @@ def _velocities(
     return velocities
 
 
-def _euler_step(
-    scheduler: FlowMatchEulerDiscreteScheduler,
-    velocity: torch.Tensor,
-    time: torch.Tensor,
-    latents: torch.Tensor,
-    known: torch.Tensor | None,
+def _step(
+    latents: torch.Tensor, velocity: torch.Tensor, sigma_change: torch.Tensor, known: torch.Tensor | None
 ) -> torch.Tensor:
     """The latents after one step; ``known`` latents of the previous chunk stay as they are."""
     if known is None:
-        stepped: torch.Tensor = scheduler.step(velocity, time, latents, return_dict=False)[0]
-        return stepped
+        return euler_step(latents, velocity, sigma_change)
     unknown = slice(REPLACED_LATENT_FRAMES, None)
-    stepped = scheduler.step(velocity[:, :, unknown], time, latents[:, :, unknown], return_dict=False)[0]
+    stepped = euler_step(latents[:, :, unknown], velocity[:, :, unknown], sigma_change)
     return torch.cat((known, stepped), dim=2)

@@ -1,4 +1,4 @@
-"""The noise schedule: diffusers' flow-matching Euler scheduler with the shift this network was trained for.
+"""The noise schedule, diffusers' flow-matching one with the shift this network was trained for, and the Euler step.
 
 Light to import: diffusers is loaded when a scheduler is built.
 
@@ -9,6 +9,7 @@ that is how the network was used.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import FlowMatchEulerDiscreteScheduler
 
 SHIFT = 7.0
@@ -23,3 +24,19 @@ def build_scheduler() -> "FlowMatchEulerDiscreteScheduler":
     from diffusers import FlowMatchEulerDiscreteScheduler  # noqa: PLC0415
 
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=SHIFT, use_dynamic_shifting=False)
+
+
+def euler_step(latents: "torch.Tensor", velocity: "torch.Tensor", sigma_change: "torch.Tensor") -> "torch.Tensor":
+    """The latents after one Euler step, in the velocity's dtype.
+
+    The change of sigma is rounded to that dtype, and so is its product with the velocity; the sum is formed in float32
+    (docs/specification.md#precision). It is rounded here because kernels of CUDA would take a scalar of the
+    CPU as it is: the same latents would step to others there.
+
+    Args:
+        latents: of any shape.
+        velocity: of the same shape, on the same device.
+        sigma_change: float32, one number on the CPU.
+    """
+    change = velocity * float(sigma_change.to(velocity.dtype))
+    return (latents.float() + change).to(velocity.dtype)
