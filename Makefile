@@ -13,7 +13,7 @@ SCREENSHOTS_DIR ?= assets
 SCREENSHOTS_WORLD ?= /srv/one-to-all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui fleet test test-fast explore lint format golden benchmark gpu pictures screenshots clean clean-data
+.PHONY: help install demo ui fleet test test-fast explore lint format docs golden benchmark gpu pictures screenshots diagrams clean clean-data
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,12 +58,16 @@ explore: $(TEST_INSTALLED) ## property tests with new random examples, many of t
 golden: $(TEST_INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
 	$(BIN)/python -m pytest tests/golden
 
-lint: $(TEST_INSTALLED) ## ruff, mypy, the import rules and the declared dependencies
+lint: $(TEST_INSTALLED) docs ## ruff, mypy, import rules, declared dependencies, and the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+
+# The variable silences a notice of the theme.
+docs: $(TEST_INSTALLED) ## the documentation as a site in build/site; a broken link or a page outside the navigation fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(TEST_INSTALLED) ## let ruff put things right
 	$(BIN)/ruff check --fix .
@@ -82,6 +86,9 @@ pictures: $(TEST_INSTALLED) ## the pictures of docs/requests.md: what each field
 screenshots: $(TEST_INSTALLED) ## the pictures of README and docs: the browser test, with a larger request
 	SCREENSHOTS_DIR=$(SCREENSHOTS_DIR) SCREENSHOTS_WORLD=$(SCREENSHOTS_WORLD) \
 		$(BIN)/python -m pytest tests/integration/orchestration/test_browser.py
+
+diagrams: $(TEST_INSTALLED) ## the diagrams of README and docs
+	$(BIN)/python assets/make_diagrams.py
 
 clean: ## remove the caches of Python and of the checking tools; clips, weights and .venv stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

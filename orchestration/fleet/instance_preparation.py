@@ -33,7 +33,7 @@ def prepare_instance(instance: dg.DagsterInstance, gpu_workers: int) -> None:
         if found != expected:
             raise DatabaseNotReadyError(
                 f"Dagster's database has the tables of another version ({found}, expected {expected}): stop the fleet, "
-                "back the database up and run `dagster instance migrate` (docs/operations.md, Upgrading)"
+                "back the database up and run `dagster instance migrate` (docs/operations.md, Upgrade)"
             )
     instance.event_log_storage.set_concurrency_slots(GPU_POOL, gpu_workers)
 

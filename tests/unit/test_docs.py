@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from libs.storage.manifest import Manifest, StoredFile
 from orchestration.command_line import app
 from orchestration.policies import ANIMATIONS_GROUP
 
-PAGES = [REPOSITORY_ROOT / "README.md", *sorted((REPOSITORY_ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(REPOSITORY_ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((REPOSITORY_ROOT / "docs").glob("*.md")),
+]
 FOLDERS = ("libs", "orchestration", "tests", "docs", "infra", "assets", "benchmarks", "third_party", ".ci")
 
 WRITTEN_BY_PEOPLE = {"infra/.env"}
@@ -34,6 +38,8 @@ _INLINE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./*-]*")
 _PYTHON_FILE = re.compile(r"(?<![\w./*-])\w+\.py\b")
 _MODULE = re.compile(r"(?<![\w./-])(?:libs|orchestration)(?:\.\w+)+")
+_LIST = re.compile(r" *(?:[-*]|\d+\.) ")
+_TABLE = re.compile(r" *\|")
 _END_OF_COMMAND = re.compile(r"\s(?:#|\||&&|;)|$")
 
 
@@ -90,6 +96,16 @@ def test_files_that_are_named_exist(page: Path) -> None:
             assert is_there or is_example or path in WRITTEN_BY_PEOPLE, f"{path} does not exist"
         for name in _PYTHON_FILE.findall(code):
             assert name in python_files(), f"no file is called {name}"
+
+
+@parameters(PAGES)
+def test_lists_and_tables_follow_an_empty_line(page: Path) -> None:
+    """GitHub needs none before a list; the site's Markdown does."""
+    lines = _FENCED.sub("```", page.read_text()).splitlines()
+    for before, line in pairwise(lines):
+        starts = next((start for start in (_LIST, _TABLE) if start.match(line)), None)
+        if starts and before.strip() and not starts.match(before) and not (starts is _LIST and before.startswith(" ")):
+            raise AssertionError(f"put an empty line before: {line}")
 
 
 @parameters(PAGES)
@@ -152,10 +168,10 @@ def test_every_asset_is_described_with_its_files() -> None:
 
     graph = defs.resolve_asset_graph()
     of_requests = [key for key in graph.materializable_asset_keys if graph.get(key).group_name == ANIMATIONS_GROUP]
-    contracts = (REPOSITORY_ROOT / "docs/engineering.md").read_text()
+    contracts = (REPOSITORY_ROOT / "docs/data-contracts.md").read_text()
     readme = (REPOSITORY_ROOT / "README.md").read_text()
     for key in of_requests:
-        assert f"\n| `{key.to_user_string()}` |" in contracts, f"docs/engineering.md: which files has {key}?"
+        assert f"\n| `{key.to_user_string()}` |" in contracts, f"docs/data-contracts.md: which files has {key}?"
     for key in graph.materializable_asset_keys:
         assert f"`{key.to_user_string()}`" in readme, f"README.md does not say what {key} holds"
 
@@ -185,7 +201,7 @@ NOT_A_KEY = {"width", "height"}
 
 @pytest.mark.parametrize(("section", "contract"), [(name, kind) for name, kinds in CONTRACTS.items() for kind in kinds])
 def test_data_contracts_list_every_key(section: str, contract: type) -> None:
-    page = (REPOSITORY_ROOT / "docs/engineering.md").read_text()
+    page = (REPOSITORY_ROOT / "docs/data-contracts.md").read_text()
     text = page.partition(f"\n### {section}\n")[2].partition("\n### ")[0]
     if is_dataclass(contract):
         keys = [field.name for field in fields(contract)]
@@ -193,4 +209,4 @@ def test_data_contracts_list_every_key(section: str, contract: type) -> None:
         assert issubclass(contract, BaseModel)
         keys = list(contract.model_fields)
     missing = [key for key in keys if f"`{key}`" not in text and not (contract is PoseTrack and key in NOT_A_KEY)]
-    assert missing == [], f"{contract.__name__}: add to docs/engineering.md, {section}"
+    assert missing == [], f"{contract.__name__}: add to docs/data-contracts.md, {section}"
