@@ -19,6 +19,7 @@ import psutil
 
 from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
+from orchestration.fleet.gpus.gpu_environment import prepare_gpu_environment
 from orchestration.laptop.instance import claim_daemon, prepare_dagster_home, require_checkout
 from orchestration.laptop.quiet_output import quiet_lines
 
@@ -41,6 +42,7 @@ def main() -> None:
         log = _open_log(settings.log_dir) if settings.log_dir else None
     except OneToAllError as error:
         sys.exit(f"error: {error}")
+    prepare_gpu_environment(os.environ, settings.data_dir)
     dagster = Path(sys.executable).with_name("dagster")
     workspace = REPOSITORY_ROOT / "workspace.yaml"
     print(f"Dagster UI: http://{HOST}:{port}  (Ctrl-C stops it)", flush=True)

@@ -25,6 +25,7 @@ from celery.signals import worker_shutting_down
 
 from libs.settings import load_settings
 from orchestration.fleet.gpus.gpu_check import GpuCheck, UsedGpus
+from orchestration.fleet.gpus.gpu_environment import prepare_gpu_environment
 from orchestration.fleet.gpus.gpu_requirement import DEVICE_VARIABLE, required_gpus
 from orchestration.fleet.gpus.gpu_watch import GpuWatch
 from orchestration.fleet.launching.active_runs import BROKER_ERRORS
@@ -174,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if gpus:
         # What `auto` means is settled: a clip that finds no GPU later fails, rather than going to the CPU.
         os.environ[DEVICE_VARIABLE] = settings.one_to_all_device.replace("auto", "cuda")
+    prepare_gpu_environment(os.environ, settings.data_dir)
     guards = guard(gpus, redis_url, node, options.queue, draining)
     open_panel(options.queue, guards.gpu_watch, draining, guards.host_watch, guards.lacking)
     app = make_worker_app(redis_url, guards.gate)

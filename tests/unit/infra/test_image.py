@@ -29,6 +29,12 @@ def test_the_image_installs_what_production_needs():
         assert f"\n{plain}==" in f"\n{pinned}", name
 
 
+def test_the_image_has_the_compiler_that_triton_needs():
+    packages = re.search(r"apt-get install (.*?) &&", (INFRA / "Dockerfile").read_text())
+    assert packages
+    assert {"gcc", "libc6-dev"} <= set(packages.group(1).split())
+
+
 def test_the_image_copies_what_there_is_and_makes_the_folders_that_are_mounted():
     dockerfile = (INFRA / "Dockerfile").read_text()
     assert COMPOSE["x-process"]["build"]["dockerfile"] == "infra/Dockerfile"
