@@ -1,15 +1,16 @@
 """How far a clip is, and how long it will still take: preparing and decoding chunks count, too.
 
 Sampling reports its steps. Before the first step of a chunk prompts and pictures are encoded, after its last one the
-chunk is decoded; both take a few steps' time on a GPU and many on a CPU. What they take is measured chunk by chunk;
-until a chunk has shown it, what the last clip of this process took is assumed, or else the numbers below. What does not
-belong here: showing it (``libs.progress``).
+chunk is decoded; both take less than a step's time on a GPU and many on a CPU. What they take is measured chunk by
+chunk; until a chunk has shown it, it is assumed (``libs.stages.clip_costs``). What does not belong here: showing it
+(``libs.progress``).
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import fmean
+
+from libs.stages.clip_costs import RelativeCosts
 
 DECODING = "decoding"
 ENCODING = "encoding"
@@ -18,54 +19,31 @@ Report = Callable[[int, int, str, float | None], None]
 """Called with (steps' worth done, in all, a phrase, seconds left or None where nothing was measured)."""
 
 
-@dataclass(frozen=True)
-class RelativeCosts:
-    """What the parts of a chunk take, in denoising steps.
-
-    Args:
-        decoding: of a chunk.
-        first: before the first step of the clip: prompts and pictures are encoded.
-        later: before the first step of each later chunk, which encodes the end of the one before.
-    """
-
-    decoding: float
-    first: float
-    later: float
-
-
-ASSUMED = RelativeCosts(decoding=3.0, first=1.0, later=0.5)
-"""Where nothing is known yet, of a real model."""
-
-ASSUMED_OF_SANDBOX = RelativeCosts(decoding=12.6, first=2.1, later=1.3)
-"""The same for the sandbox, whose steps are tiny; measured on two CPU cores, in processor time."""
-
-_measured: dict[str, RelativeCosts] = {}
-
-
 class ClipProgress:
     """Stands between sampling, which counts steps, and ``report``.
 
     Args:
         report: who is told.
         steps: of each chunk.
-        model: whose speed is remembered for the next clip.
-        assumed: what the parts take, where this process has made no clip with ``model`` yet.
+        assumed: what the parts of a chunk take, until they were measured.
         clock: seconds.
+        on_measured: told what the parts of the finished clip took; not where each chunk had a single step, which tells
+            nothing of what comes before it.
     """
 
     def __init__(
         self,
         report: Report,
         steps: int,
-        model: str,
-        assumed: RelativeCosts = ASSUMED,
+        assumed: RelativeCosts,
         clock: Callable[[], float] = time.monotonic,
+        on_measured: Callable[[RelativeCosts], None] = lambda _: None,
     ) -> None:
         self._report = report
         self._steps = steps
-        self._model = model
         self._clock = clock
-        self._assumed = _measured.get(model, assumed)
+        self._on_measured = on_measured
+        self._assumed = assumed
         self._resumed = self._sampled = 0
         self._plain: list[float] = []
         """Seconds of each step that was not the first of its chunk."""
@@ -145,7 +123,7 @@ class ClipProgress:
         if self._last is not None and self._sampled > len(self._decoding) * self._steps:
             self._decoding.append(now - self._last[0])
         costs = self._costs()
-        if self._sampled:
-            _measured[self._model] = costs
         total = round(max(1, self._sampled) + len(self._decoding) * costs.decoding)
         self._report(total, total, ENCODING, None)
+        if self._plain and self._decoding:
+            self._on_measured(costs)

@@ -19,6 +19,7 @@ from libs.model_repo.verification.lock import read_lock
 from libs.one_to_all.memory import memory_options
 from libs.one_to_all.parallel import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import speed_options
+from libs.progress import Progress
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE, SUMMARY_FILE
@@ -38,6 +39,8 @@ from orchestration.storage.outputs import SECONDS_ATTRIBUTE, folder_output
 from orchestration.storage.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 
 if TYPE_CHECKING:
+    from libs.one_to_all.memory.options import ClipSize
+    from libs.stages.clip_progress import ClipProgress
     from libs.storage.chunks import StoredChunks as Chunks
 
 
@@ -71,11 +74,6 @@ def animation(
     from libs.provenance.record import Device  # noqa: PLC0415
     from libs.provenance.run_record import write_provenance  # noqa: PLC0415
     from libs.stages.chunk_prefix import chunk_prefix  # noqa: PLC0415
-    from libs.stages.clip_progress import (  # noqa: PLC0415
-        ASSUMED,
-        ASSUMED_OF_SANDBOX,
-        ClipProgress,
-    )
     from libs.stages.found_poses import require_found_poses  # noqa: PLC0415
     from libs.stages.memory_retry import animate_within_memory, clip_size  # noqa: PLC0415
     from libs.stages.pose_pictures import draw_clip_beside_driver  # noqa: PLC0415
@@ -104,7 +102,8 @@ def animation(
             parallel=parallel,
             memory=memory_options(loaded),
         )
-        engine, load = ENGINES.get_or_load(spec, clip_size(request, media, conditioning))
+        size = clip_size(request, media, conditioning)
+        engine, load = ENGINES.get_or_load(spec, size)
         if engine.memory_plan:
             context.log.info(f"memory plan, calculated: {engine.memory_plan.describe()}")
         context.log.info(f"{request.model}: {'cold' if load.cold else 'warm'}, {load.seconds:.1f} s")
@@ -140,12 +139,7 @@ def animation(
             engine,
             folder,
             lambda lengths: StoredChunks(objects, f"{prefix}/{lengths.name}"),
-            ClipProgress(
-                lambda done, all_, phrase, left: report("sampling", done, all_, phrase, left),
-                request.steps,
-                request.model,
-                ASSUMED_OF_SANDBOX if layout.variant.made_by_code else ASSUMED,
-            ),
+            _progress_of(context, report, request, size, objects, device_name(engine.device)),
             lambda options: clip_tags(facts.origin(options)),
         )
         if summary.out_of_memory:
@@ -187,6 +181,34 @@ def animation(
     # Dagster comes back here once the clip is stored and its event is written. Whatever dies before leaves the pending
     # marker, and the sensor ``unrecorded_clips`` finishes the rest.
     _close_request(context, objects, request.id, content, StoredChunks(objects, prefix))
+
+
+def _progress_of(
+    context: dg.AssetExecutionContext,
+    report: Progress,
+    request: ResolvedRequest,
+    size: "ClipSize",
+    objects: ObjectStore,
+    device: str,
+) -> "ClipProgress":
+    """Tells how far the clip is, and remembers for the next one like it what its parts took."""
+    from libs.stages.clip_costs import CostHistory, RelativeCosts, assumed_costs  # noqa: PLC0415 - like a stage
+    from libs.stages.clip_progress import ClipProgress  # noqa: PLC0415
+
+    history = CostHistory(objects, request.model, device, size.width, size.height)
+
+    def remember(costs: RelativeCosts) -> None:
+        try:
+            history.save(costs)
+        except StorageError as error:  # only the time left that is shown depends on it
+            context.log.warning(f"what the parts of this clip took is not remembered: {error}")
+
+    return ClipProgress(
+        lambda done, all_, phrase, left: report("sampling", done, all_, phrase, left),
+        request.steps,
+        history.load() or assumed_costs(request, size),
+        on_measured=remember,
+    )
 
 
 def _close_request(

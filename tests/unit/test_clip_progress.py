@@ -3,15 +3,14 @@
 import pytest
 
 from libs.progress import progress_lines
-from libs.stages import clip_progress
-from libs.stages.clip_progress import ASSUMED, ASSUMED_OF_SANDBOX, ENCODING, ClipProgress, RelativeCosts
+from libs.stages.clip_costs import SANDBOX_COSTS, RelativeCosts
+from libs.stages.clip_progress import ENCODING, ClipProgress
 
 STEPS = 6
 
 
-@pytest.fixture(autouse=True)
-def _nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_progress, "_measured", {})
+REAL = RelativeCosts(decoding=1.1, first=0.4, later=0.04)
+"""About what is calculated for a real model (``libs.stages.clip_costs``)."""
 
 
 def told(
@@ -20,7 +19,7 @@ def told(
     *,
     step: float = 2.0,
     steps: int = STEPS,
-    assumed: RelativeCosts = ASSUMED_OF_SANDBOX,
+    assumed: RelativeCosts = SANDBOX_COSTS,
     encoding: float = 0.0,
 ) -> list[tuple[float, str]]:
     """(time, line) of a clip whose parts take so many steps' time; the last one when all is written."""
@@ -30,7 +29,6 @@ def told(
     progress = ClipProgress(
         lambda done, all_, phrase, left: report("sampling", done, all_, phrase, left),
         steps,
-        "sandbox",
         assumed,
         lambda: now[0],
     )
@@ -58,7 +56,7 @@ def half_way(lines: list[tuple[float, str]]) -> tuple[float, float]:
     return left_in(line) - (end / 2 - at), end / 2
 
 
-@pytest.mark.parametrize("assumed", [ASSUMED, ASSUMED_OF_SANDBOX])
+@pytest.mark.parametrize("assumed", [REAL, SANDBOX_COSTS])
 @pytest.mark.parametrize("chunks", [3, 4, 9])
 @pytest.mark.parametrize(
     "costs",
@@ -78,12 +76,12 @@ def test_half_way_the_first_chunk_has_shown_what_the_others_take(
 @pytest.mark.parametrize("steps", [4, 30])
 @pytest.mark.parametrize("chunks", [1, 2])
 @pytest.mark.parametrize("share", [0.8, 1.0, 1.2])
-@pytest.mark.parametrize("assumed", [ASSUMED, ASSUMED_OF_SANDBOX])
+@pytest.mark.parametrize("assumed", [REAL, SANDBOX_COSTS])
 def test_half_way_through_a_short_clip_the_assumption_does(
     chunks: int, steps: int, share: float, assumed: RelativeCosts
 ) -> None:
     costs = RelativeCosts(assumed.decoding * share, assumed.first * share, assumed.later * share)
-    shown, really = half_way(told(chunks, costs, assumed=assumed, steps=steps))
+    shown, really = half_way(told(chunks, costs, assumed=assumed, steps=steps, step=20.0))
     assert really / 1.5 <= shown <= really * 1.5
 
 
@@ -102,11 +100,35 @@ def test_the_last_line_is_the_only_one_at_the_end() -> None:
     assert not any("100 %" in line for line in lines[:-1])
 
 
-def test_the_next_clip_knows_what_the_parts_take_from_its_first_step_on() -> None:
-    told(1, RelativeCosts(5, 8, 0))
-    lines = told(1, RelativeCosts(5, 8, 0))
+def test_what_a_clip_measured_is_right_for_the_next_one_from_its_first_step_on() -> None:
+    costs = RelativeCosts(5, 8, 0.5)
+    now = [0.0]
+    told_of: list[RelativeCosts] = []
+    progress = ClipProgress(lambda *_: None, STEPS, REAL, lambda: now[0], told_of.append)
+    for chunk in range(2):
+        progress(chunk * STEPS, 2 * STEPS, "chunk")
+        now[0] += 2 * (costs.later if chunk else costs.first)
+        for done in range(1, STEPS + 1):
+            now[0] += 2
+            progress(chunk * STEPS + done, 2 * STEPS, "chunk")
+        now[0] += 2 * costs.decoding
+    progress(2 * STEPS, 2 * STEPS, ENCODING)
+    (measured,) = told_of
+    for name in ("decoding", "first", "later"):
+        assert getattr(measured, name) == pytest.approx(getattr(costs, name))
+    lines = told(1, costs, steps=1, assumed=measured)
     at, line = lines[1]
-    assert left_in(line) == pytest.approx(lines[-1][0] - at, rel=0.2)
+    assert left_in(line) == pytest.approx(lines[-1][0] - at, rel=0.1), "of a single step, too"
+
+
+def test_a_clip_of_single_steps_measures_nothing_that_another_could_use() -> None:
+    now = [0.0]
+    told_of: list[RelativeCosts] = []
+    progress = ClipProgress(lambda *_: None, 1, REAL, lambda: now[0], told_of.append)
+    for done, phrase in ((0, "chunk"), (1, "chunk"), (1, ENCODING)):
+        progress(done, 1, phrase)
+        now[0] += 5
+    assert told_of == []
 
 
 def test_chunks_that_were_stored_before_count_on_neither_side() -> None:
@@ -114,8 +136,7 @@ def test_chunks_that_were_stored_before_count_on_neither_side() -> None:
     progress = ClipProgress(
         lambda done, all_, phrase, _: seen.append((done, all_, phrase)),
         STEPS,
-        "m",
-        ASSUMED,
+        RelativeCosts(decoding=3, first=1, later=0.5),
         lambda: float(len(seen)),
     )
     progress(6, 12, "chunk 1 of 2, resumed")
@@ -127,7 +148,7 @@ def test_chunks_that_were_stored_before_count_on_neither_side() -> None:
 def test_a_second_attempt_in_smaller_chunks_begins_anew() -> None:
     left: list[float | None] = []
     now = [0.0]
-    progress = ClipProgress(lambda *report: left.append(report[3]), STEPS, "m", ASSUMED, lambda: now[0])
+    progress = ClipProgress(lambda *report: left.append(report[3]), STEPS, REAL, lambda: now[0])
     progress(0, 6, "chunk 1 of 1")
     now[0] = 500.0
     progress(1, 6, "chunk 1 of 1")
