@@ -15,6 +15,7 @@ import yaml
 
 from libs.errors import SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
+from orchestration import demo, local_ui
 from orchestration.laptop.instance import claim_daemon, prepare_dagster_home
 
 
@@ -225,3 +226,18 @@ def lines_of_growing_file(path: Path) -> Iterator[str]:
     while time.monotonic() < deadline:
         yield from path.read_text().splitlines() if path.exists() else []
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("main", [local_ui.main, demo.main], ids=["make ui", "make demo"])
+def test_an_installed_package_says_what_to_do(
+    main: Callable[[], int | None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both programs that need files of the repository ask for them before they do anything."""
+    monkeypatch.setattr("orchestration.laptop.instance.is_checkout", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["make"])
+    try:
+        said = f"status {main()}"
+    except SystemExit as error:
+        said = str(error.code)
+    assert "clone the repository and run `make demo` there" in said + capsys.readouterr().err
+    assert said != "status 0"
