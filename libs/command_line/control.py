@@ -22,11 +22,13 @@ from libs.settings import load_settings
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.factory import store_from_settings
 
-IdsArgument = Annotated[list[str], typer.Argument(metavar="ID...", help="Requests, as `one-to-all list` shows them.")]
+IdsArgument = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Ids of requests, as `one-to-all list` shows them.")
+]
 
 
 def cancel(request_ids: IdsArgument) -> None:
-    """Cancel requests: their runs end, and the nightly batch leaves them alone until they are submitted again."""
+    """Cancel requests: end their runs, and make no clip of them until they are submitted or retried."""
     store = store_from_settings(load_settings())
     for request_id in request_ids:
         require_request(store, request_id)
@@ -45,8 +47,8 @@ def cancel(request_ids: IdsArgument) -> None:
         if found.runs is None:
             is_complete = False
             console.print(
-                f"{request_id}: canceled for the nightly batch; a run that goes on was not stopped, since Dagster "
-                f"cannot be asked: {found.reason}",
+                f"{request_id}: canceled, so that no later run makes it; a run in progress was not stopped, because "
+                f"Dagster cannot be asked: {found.reason}",
                 soft_wrap=True,
             )
             continue
@@ -55,7 +57,7 @@ def cancel(request_ids: IdsArgument) -> None:
             is_complete = False
         runs = f", {ended.canceled} {'run ends' if ended.canceled == 1 else 'runs end'}" if ended.canceled else ""
         refused = f"; could not be stopped: run {', '.join(ended.refused)}" if ended.refused else ""
-        again = f"; `one-to-all retry {request_id}` makes it after all"
+        again = f"; `one-to-all retry {request_id}` makes it again"
         console.print(f"{request_id}: canceled{runs}{refused}{again}", soft_wrap=True)
     if not is_complete:
         raise typer.Exit(1)
@@ -63,9 +65,9 @@ def cancel(request_ids: IdsArgument) -> None:
 
 def retry(
     request_ids: IdsArgument,
-    tonight: Annotated[bool, typer.Option("--tonight", help="With the next nightly batch, not now.")] = False,
+    tonight: Annotated[bool, typer.Option("--tonight", help="With the next nightly batch instead of now.")] = False,
 ) -> None:
-    """Make the clips of requests that failed or were canceled after all."""
+    """Make the clips of requests that failed or were canceled."""
     store = store_from_settings(load_settings())
     for request_id in request_ids:
         require_request(store, request_id)

@@ -30,10 +30,10 @@ _LEAST_ROOM = 14
 
 def list_requests(
     every: Annotated[bool, typer.Option("--all", help=f"All requests, not only the {_NEWEST} newest.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update every two seconds until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """How far each request is, the newest first; then the documents that were rejected, and why."""
+    """Show the state of each request, newest first, then rejected documents with their reasons."""
     found = open_runs()
     listing = RequestListing(store_from_settings(load_settings()), found.runs)
     while True:
@@ -64,7 +64,7 @@ def _show(listing: Listing, reason: str) -> None:
     if not listing.requests and not listing.rejected:
         console.print("no requests: hand one in with `one-to-all submit`")
     if reason:
-        console.print(f"Runs are not shown, since Dagster cannot be asked: {reason}", soft_wrap=True)
+        console.print(f"Runs are not shown, because Dagster cannot be asked: {reason}", soft_wrap=True)
 
 
 def _show_lines(lines: list[tuple[str, str]]) -> None:

@@ -17,7 +17,7 @@ from libs.errors import OneToAllError
 
 app = typer.Typer(
     name="one-to-all",
-    help="Requests, clips and model repositories of the One-to-All Animation pipeline. "
+    help="Submit requests, fetch clips, and manage weights and storage of the One-to-All Animation pipeline. "
     "Settings come from the environment and `.env`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,7 +34,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     _: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """What may stand before every command."""

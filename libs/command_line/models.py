@@ -32,7 +32,7 @@ from libs.progress import show_bytes
 from libs.settings import load_settings
 from libs.settings.values import HubName
 
-app = typer.Typer(help="Weights: fetch, migrate, slim, verify, quantize.", no_args_is_help=True)
+app = typer.Typer(help="Download, verify, migrate, slim and quantize weights.", no_args_is_help=True)
 
 
 @app.command(
@@ -51,11 +51,13 @@ def download(
     update: Annotated[bool, typer.Option("--update", help="Accept another revision than the locked one.")] = False,
     with_base_transformer: Annotated[
         bool,
-        typer.Option("--with-base-transformer", help="Also Wan's own transformer/, which animating does not need."),
+        typer.Option(
+            "--with-base-transformer", help="Also download Wan's own transformer/, which animation does not need."
+        ),
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Files fetched at the same time.")] = 4,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Files downloaded at the same time.")] = 4,
 ) -> None:
-    """Fetch what a variant needs; carry on where an earlier run stopped; fetch nothing twice."""
+    """Download what a variant needs; resume an interrupted download, and skip what is complete."""
     from libs.model_repo.files.shared_files import sibling_layouts  # noqa: PLC0415
     from libs.model_repo.hubs.download import download_part  # noqa: PLC0415 - hub clients take a second to load
     from libs.model_repo.hubs.hub import open_hub  # noqa: PLC0415
@@ -96,10 +98,10 @@ def download(
 def migrate(
     variant: VariantArgument,
     stash: StashOption = None,
-    mode: Annotated[Mode, typer.Option("--mode", help="hardlink copies where the disk differs.")] = "hardlink",
+    mode: Annotated[Mode, typer.Option("--mode", help="hardlink copies if the stash is on another disk.")] = "hardlink",
     apply: ApplyOption = False,
 ) -> None:
-    """Bring the files of an old stash into the repository, without storing them twice."""
+    """Take the files of an older installation (stash) over into the repository, without storing them twice."""
     settings = load_settings()
     layout = layout_of(variant, settings)
     with shown_progress() as progress:
@@ -125,7 +127,7 @@ def migrate(
     )
 )
 def slim(variant: VariantArgument, apply: ApplyOption = False) -> None:
-    """Remove from the Wan folder what animating does not need, above all the base transformer."""
+    """Remove from the Wan folder what animation does not need, above all the base transformer."""
     report = slim_wan_resources(layout_of(variant, load_settings()), apply=apply)
     for removal in report.removals:
         verb = "removed" if apply else "would remove"
@@ -143,16 +145,18 @@ def slim(variant: VariantArgument, apply: ApplyOption = False) -> None:
 )
 def verify(
     variant: VariantArgument,
-    level: Annotated[Level, typer.Option("--level", help="full also compares every byte.")] = "fast",
+    level: Annotated[
+        Level, typer.Option("--level", help="fast checks structure and sizes; full also compares every byte.")
+    ] = "fast",
     read_everything: Annotated[
-        bool, typer.Option("--read-everything", help="With --level full: do not trust remembered digests.")
+        bool, typer.Option("--read-everything", help="With --level full: ignore cached digests.")
     ] = False,
     write_lock: Annotated[
-        bool, typer.Option("--write-lock", help="First declare the files as they are to be right, where no lock says.")
+        bool, typer.Option("--write-lock", help="Declare files without a lock entry to be right, then verify.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say whether a repository is complete and unchanged; exit status 1 if not."""
+    """Check whether a repository is complete and unchanged; exit status 1 if not."""
     layout = layout_of(variant, load_settings())
     with shown_progress() as progress:
         if write_lock:
@@ -196,7 +200,7 @@ def quantize(variant: VariantArgument) -> None:
     )
 )
 def prepare(variant: VariantArgument) -> None:
-    """Make this host ready for a variant: fetch or make what is missing, then verify."""
+    """Make this host ready for a variant: download or make what is missing, then verify."""
     layout = layout_of(variant, load_settings())
     if layout.variant.base is None:
         download(variant, None, None, None, None)
@@ -212,7 +216,7 @@ def prepare(variant: VariantArgument) -> None:
     )
 )
 def status() -> None:
-    """What is on this machine, without looking into any file: variants, sizes, locks, leftovers, third_party."""
+    """List what is on this machine without reading files: variants, sizes, locks, leftovers, third_party."""
     settings = load_settings()
     problems: list[str] = []
     table = PlainTable(whole("variant"), *map(folded, (*PARTS, "locked", "leftover")), collapse_padding=True)
@@ -246,7 +250,7 @@ def status() -> None:
     )
 )
 def delete_stash(variant: VariantArgument, stash: StashOption = None, apply: ApplyOption = False) -> None:
-    """Delete an old stash, after a full verification of the repository that took over."""
+    """Delete an old stash, after a full verification of the repository that replaced it."""
     settings = load_settings()
     layout = layout_of(variant, settings)
     with shown_progress() as progress:

@@ -29,7 +29,9 @@ class PartChoice(StrEnum):
 
 
 VariantArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(VARIANTS)}.")]
-ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")]
+ApplyOption = Annotated[
+    bool, typer.Option("--apply", help="Do it; without this option, only report what would be done.")
+]
 StashOption = Annotated[
     Path | None, typer.Option("--stash", help=f"The old pretrained_models folder. [default: MODELS_DIR/{STASH_FOLDER}]")
 ]

@@ -29,12 +29,12 @@ def prune(
         typer.Option(
             parser=parse_duration,
             metavar="AGE",
-            help="What was replaced this long ago, such as 90d; 2d or more. [default: PRUNE_ARTIFACTS_AFTER_DAYS]",
+            help="Minimum age of the replacement, such as 90d; at least 2d. [default: PRUNE_ARTIFACTS_AFTER_DAYS]",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Remove older contents that were replaced long ago, and files that no manifest names; the newest always stay.
+    """Remove contents that were replaced long ago, and files that no manifest names; the newest contents stay.
 
     What a clip that stays was made from stays as well, and what the record of an archived request names.
     Without --apply it only shows what would go.

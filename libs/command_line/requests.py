@@ -49,10 +49,10 @@ _NAMES_SHOWN = 3
 def submit(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Request documents (YAML, JSON), and media that lie elsewhere than beside them."),
+        typer.Argument(help="Request documents (YAML, JSON), and media that are not in the same folder."),
     ],
 ) -> None:
-    """Put requests and their media into the inbox: media first, and nothing that is there already."""
+    """Put request documents and their media into the inbox; what is there already is not sent again."""
     settings = load_settings()
     store = store_from_settings(settings)
     inbox = Inbox(store.objects)
@@ -105,14 +105,16 @@ def _media_paths(requests: Iterable[AnimationRequest]) -> set[str]:
 
 
 def fetch(
-    request_id: Annotated[str, typer.Argument(metavar="ID", help="A request, as `one-to-all list` shows it.")],
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a request, as `one-to-all list` shows it.")],
     to: Annotated[Path, typer.Option("--to", help="The folder to put the files in.")] = Path(),
     digest: Annotated[
-        str | None, typer.Option("--digest", help="An older clip of this request, as --versions shows it.")
+        str | None, typer.Option("--digest", help="Fetch an older clip, by its digest from --versions.")
     ] = None,
-    versions: Annotated[bool, typer.Option("--versions", help="Only show all clips this request has had.")] = False,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="List all clips of the request instead of downloading.")
+    ] = False,
 ) -> None:
-    """Download what a request has by now (clip, pose preview, contact sheet), and verify what arrived."""
+    """Download what exists of a request (clip, pose preview, contact sheet) and verify it."""
     store = store_from_settings(load_settings())
     if versions:
         _show_versions(store, request_id)

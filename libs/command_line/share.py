@@ -20,14 +20,14 @@ from libs.storage.sharing import share as address_of
 
 
 def share(
-    request_id: Annotated[str, typer.Argument(metavar="ID", help="The request's id.")],
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a request, as `one-to-all list` shows it.")],
     expires: Annotated[
-        timedelta, typer.Option(parser=parse_duration, metavar="TIME", help="How long the address works; 7d at most.")
+        timedelta, typer.Option(parser=parse_duration, metavar="TIME", help="How long the address works, at most 7d.")
     ] = "24h",  # type: ignore[assignment]  # parsed like what is typed
     asset: Annotated[str, typer.Option(help="Another asset of the request.")] = "animation",
-    file: Annotated[str, typer.Option(help="Another file of it.")] = CLIP_FILE,
+    file: Annotated[str, typer.Option(help="Another file of that asset.")] = CLIP_FILE,
 ) -> None:
-    """Print an address where anybody can see the clip until it expires; the file's path without a bucket."""
+    """Print an address at which anybody can see the clip until it expires; without a bucket, the file's path."""
     settings = load_settings()
     store = store_from_settings(settings)
     if asset in REQUEST_ASSETS:

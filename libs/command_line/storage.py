@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SHOWN = 20
 """Lines per kind; --json has them all."""
 
-app = typer.Typer(help="The bucket, or the folder in its place.", no_args_is_help=True)
+app = typer.Typer(help="Check, prepare and prune the bucket, or the folder used instead.", no_args_is_help=True)
 
 
 @app.command(
@@ -46,7 +46,7 @@ def check(
     ] = False,
     older_than: Annotated[
         timedelta | None,
-        typer.Option(parser=parse_duration, metavar="AGE", help="Only orphans of this age, such as 7d; 2d or more."),
+        typer.Option(parser=parse_duration, metavar="AGE", help="Minimum age of the orphans, such as 7d; at least 2d."),
     ] = None,
 ) -> None:
     """Compare what is stored with the manifests: missing, corrupt and orphaned files.
@@ -75,7 +75,7 @@ def check(
 
 @app.command(epilog=examples("one-to-all storage prepare", "one-to-all storage prepare --apply"))
 def prepare(apply: ApplyOption = False) -> None:
-    """Make bucket and user ready: the bucket, its policy for previews, its rule for old chunks, and the user's rights.
+    """Set up a bucket: its policy for previews, its lifecycle rule for old chunks, and the user's rights.
 
     With MINIO_ROOT_USER and MINIO_ROOT_PASSWORD set it works as MinIO's administrator and also creates the user of
     S3_ACCESS_KEY. Without --apply it prints the documents. May be run again at any time.
@@ -111,7 +111,7 @@ def prepare(apply: ApplyOption = False) -> None:
 
 @app.command("allow-previews", epilog=examples("one-to-all storage allow-previews --apply"))
 def allow_previews(apply: ApplyOption = False) -> None:
-    """Let everybody read (not list) what is below `previews/` of the bucket, by bucket policy."""
+    """Let everybody read, but not list, what is below `previews/` in the bucket."""
     settings = get_settings()
     if not settings.uses_s3:
         raise InputError("previews are published from a bucket: set S3_ENDPOINT, or open the files of the folder")

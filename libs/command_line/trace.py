@@ -25,13 +25,16 @@ _DIGITS = 16
 
 
 def trace(
-    clip: Annotated[str, typer.Argument(metavar="ID|FILE.mp4", help="A request's id, or a clip wherever it lies.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Everything that is known, for machines.")] = False,
+    clip: Annotated[str, typer.Argument(metavar="ID|FILE.mp4", help="Id of a request, or path of a clip.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     request: Annotated[
-        Path | None, typer.Option("--request", metavar="FILE", help="Write the clip's request as a document.")
+        Path | None,
+        typer.Option(
+            "--request", metavar="FILE", help="Write the clip's request to FILE, as a document for the inbox."
+        ),
     ] = None,
 ) -> None:
-    """Show what made a clip, and what of it is still there and still the same."""
+    """Show what made a clip, and which of it is unchanged, changed or missing today."""
     from libs.provenance.trace import trace_file, trace_request  # noqa: PLC0415 - loads the media libraries
 
     settings = load_settings()

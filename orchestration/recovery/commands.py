@@ -30,9 +30,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def restore(
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this it only says what it would do.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it; without this option, only report what would be done.")
+    ] = False,
 ) -> None:
-    """Bring Dagster's database and the store together, after either was restored from a backup. No worker may run."""
+    """Reconcile Dagster's database and the store after a restored backup. Stop all workers before."""
     from orchestration.recovery.restore import restore as bring_together  # noqa: PLC0415
 
     with _instance() as instance:
@@ -42,8 +44,8 @@ def restore(
     console.print("done" if apply else "nothing was changed: add --apply to do it")
 
 
-def stop_batch(batch: Annotated[str, typer.Argument(help="Tag of its runs, e.g. nightly-2026-11-30.")]) -> None:
-    """Cancel the queued and running runs of a nightly batch, and those that are yet to be launched."""
+def stop_batch(batch: Annotated[str, typer.Argument(help="The batch's tag, such as nightly-2026-11-30.")]) -> None:
+    """Stop a nightly batch: cancel its queued and running runs, and launch no more of them."""
     from orchestration.recovery.batches import stop_batch as stop  # noqa: PLC0415
 
     with _instance() as instance:

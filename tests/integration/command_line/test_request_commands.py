@@ -366,7 +366,7 @@ def test_what_was_canceled_and_tried_again_is_said(
     accepted = look(store).accepted[0]
     canceled = run("cancel", "solo")
     assert canceled.returncode == 1, "without Dagster no run was stopped"
-    assert "solo: canceled for the nightly batch" in canceled.stdout
+    assert "solo: canceled, so that no later run makes it" in canceled.stdout
     assert run("list").stdout.splitlines()[0].startswith("solo  canceled (20")
     assert "solo: tonight" in run("retry", "solo", "--tonight").stdout
     assert run("list").stdout.splitlines()[0] == "solo  no clip yet"

@@ -200,7 +200,7 @@ def test_a_running_request_canceled_by_the_command_stays_so_until_retry(
         ticks.tick()
         ticks.launch_queued()
         wait_for(dg.DagsterRunStatus.STARTED)
-        assert "a: canceled, 1 run ends; `one-to-all retry a` makes it after all\n" in one_to_all("cancel", "a")
+        assert "a: canceled, 1 run ends; `one-to-all retry a` makes it again\n" in one_to_all("cancel", "a")
         wait_for(dg.DagsterRunStatus.CANCELED)
         assert re.fullmatch(r"canceled \(20.* UTC, by .+\)", state())
         ticks.tick()
