@@ -144,7 +144,7 @@ def _require_free(port: str) -> None:
         try:
             listener.bind((HOST, int(port)))
         except (ValueError, OverflowError):
-            raise SettingsError(f"DAGSTER_PORT={port} is no port: a number from 1 to 65535") from None
+            raise SettingsError(f"DAGSTER_PORT={port} is not a port: expected a number from 1 to 65535") from None
         except OSError as error:
             raise SettingsError(
                 f"port {port} cannot be used ({error.strerror}): try `DAGSTER_PORT=3001 make ui`"

@@ -22,7 +22,7 @@ def require_request_id(request_id: str) -> str:
         InputError: no request can be called that.
     """
     if re.fullmatch(REQUEST_ID_PATTERN, request_id) is None:
-        raise InputError(f"{request_id!r} is no request's id; {LIST_HINT}")
+        raise InputError(f"{request_id!r} is not a request id; {LIST_HINT}")
     return request_id
 
 

@@ -25,7 +25,7 @@ def require_readable(dotenv: Path) -> None:
         with dotenv.open(encoding="utf-8-sig") as text:
             wrong = [binding.original.line for binding in parse_stream(text) if binding.error]
     except UnicodeDecodeError:
-        raise SettingsError(f"{dotenv} is not a text in UTF-8: save it as one") from None
+        raise SettingsError(f"{dotenv} is not UTF-8 text: save it as UTF-8") from None
     except OSError as error:
         raise SettingsError(f"{dotenv} cannot be read: {error.strerror}") from None
     if wrong:

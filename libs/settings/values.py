@@ -33,7 +33,7 @@ def _require(holds: bool, value: str, info: ValidationInfo, expected: str) -> st
 def _folder(value: Path) -> Path:
     existing = next((path for path in (value, *value.parents) if os.path.lexists(path)), value)
     if not existing.is_dir():
-        raise ValueError(f"{value} cannot be a folder: {existing} is none")
+        raise ValueError(f"{value} cannot be a folder: {existing} is not a folder")
     return value
 
 
@@ -62,7 +62,7 @@ def _parallel_plan(value: str, info: ValidationInfo) -> str:
 def _header_word(value: SecretStr) -> SecretStr:
     """What cannot be sent in a header would be shown in the client's complaint about it."""
     if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
-        raise ValueError("must be one word of ASCII letters, digits and signs; it holds a blank or something else")
+        raise ValueError("must be one word of ASCII letters, digits and punctuation, without blanks")
     return value
 
 

@@ -65,7 +65,7 @@ class RequestedPoseOptions:
             size = fields.pop("size")
             return cls(**fields, size=OutputSize.model_validate(size) if size else None)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: holds no options of poses; materialize animation_request again") from None
+            raise InputError(f"{path}: holds no pose options; materialize animation_request again") from None
 
 
 def condition_poses(

@@ -129,7 +129,7 @@ def _load(file: Path) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower for a file it cannot read
-        raise ModelFilesError(f"{file}: is no tokenizer ({str(error)[:200]}); verify the model's files") from None
+        raise ModelFilesError(f"{file}: is not a tokenizer ({str(error)[:200]}); verify the model's files") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -51,9 +51,16 @@ def wait_until_drained(redis_url: str, worker: str, wait: Callable[[float], None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if the worker is drained (or was asked to, with ``--no-wait``), 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m orchestration.fleet.drain", description=__doc__)
-    parser.add_argument("name", help="as worker_list shows it; the host may be left out where the name is one worker's")
-    parser.add_argument("--stay", action="store_true", help="do not end: for an engine that would restart it")
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.fleet.drain",
+        description="Have one worker finish its run, take no other, and end. Returns when it has ended.",
+    )
+    parser.add_argument(
+        "name", help="the worker's name, as worker_list shows it; the host may be left out if the name is unique"
+    )
+    parser.add_argument(
+        "--stay", action="store_true", help="stay idle instead of ending, for container engines that would restart it"
+    )
     parser.add_argument("--no-wait", action="store_true", help="return at once")
     options = parser.parse_args(arguments)
     redis_url = require_redis_url(load_settings())

@@ -63,8 +63,14 @@ def _database_error(error: BaseException | None) -> DatabaseError | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if the instance is ready, 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m orchestration.fleet.instance_preparation", description=__doc__)
-    parser.add_argument("--gpu-workers", type=int, required=True, help="of all hosts together")
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.fleet.instance_preparation",
+        description=(
+            "Prepare Dagster's database for a fleet: create the tables of an empty database, refuse those of another "
+            "version, and set the limit of the pool gpu."
+        ),
+    )
+    parser.add_argument("--gpu-workers", type=int, required=True, help="number of GPU workers of all hosts together")
     options = parser.parse_args(arguments)
     try:
         with database_errors_explained(), dg.DagsterInstance.get() as instance:

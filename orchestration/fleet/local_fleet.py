@@ -267,9 +267,9 @@ def _storage_of_this_machine(folder: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a fleet until Ctrl-C or SIGTERM; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="make fleet", description="A whole fleet on this machine.")
-    parser.add_argument("--workers", type=int, help="GPU-queue workers (default: one per GPU, at least one)")
-    parser.add_argument("--port", type=int, default=3000, help="of the UI (default: %(default)s)")
+    parser = argparse.ArgumentParser(prog="make fleet", description="Run a whole fleet on this machine.")
+    parser.add_argument("--workers", type=int, help="number of GPU workers (default: one per GPU, at least one)")
+    parser.add_argument("--port", type=int, default=3000, help="port of the UI (default: %(default)s)")
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt_once)

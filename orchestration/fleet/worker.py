@@ -200,12 +200,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m orchestration.fleet.worker", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.fleet.worker",
+        description=(
+            "Run a fleet worker: one per GPU, or one for CPU work. On SIGTERM it takes no new run; a run in progress "
+            "has --grace seconds, is then interrupted, and runs again on another worker."
+        ),
+    )
     parser.add_argument("--queue", default=GPU_QUEUE, help="the queue to listen to (default: %(default)s)")
-    parser.add_argument("--gpu", help="CUDA_VISIBLE_DEVICES of this worker; CPU work sees none")
-    parser.add_argument("--name", help="its name in logs and health checks; default: queue and GPU")
+    parser.add_argument("--gpu", help="value of CUDA_VISIBLE_DEVICES for this worker; CPU workers see no GPU")
+    parser.add_argument("--name", help="its name in logs and health checks (default: queue and GPU)")
     parser.add_argument("--concurrency", type=int, default=1, help="runs at once; 1 for a GPU (default: %(default)s)")
-    parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help="seconds a run has left after SIGTERM")
+    parser.add_argument(
+        "--grace", type=float, default=GRACE_SECONDS, help="seconds a run has left after SIGTERM (default: %(default)s)"
+    )
     return parser
 
 

@@ -30,9 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SettingsError: ``REDIS_URL`` is not set.
     """
-    parser = argparse.ArgumentParser(prog="python -m orchestration.fleet.worker_health", description=__doc__)
-    parser.add_argument("name", help="as given to the worker by --name")
-    parser.add_argument("--seconds", type=float, default=5.0, help="to wait for the answer (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.fleet.worker_health",
+        description="Check whether the worker NAME of this host answers, also while it executes a run.",
+    )
+    parser.add_argument("name", help="the --name of the worker")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="seconds to wait for the answer (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     return 0 if worker_answers(require_redis_url(load_settings()), options.name, options.seconds) else 1
 

@@ -74,10 +74,20 @@ def limit_of_gpu_pool() -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if all workers that there should be answer and take runs, 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m orchestration.fleet.worker_list", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0, help="to wait for answers (default: %(default)s)")
-    parser.add_argument("--gpu-workers", type=int, help="that there should be (default: the limit of pool gpu)")
-    parser.add_argument("--cpu-workers", type=int, default=1, help="that there should be (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestration.fleet.worker_list",
+        description=(
+            "List the workers that answer, what each does, and why one takes no runs. The exit status is 1 if one "
+            "takes no runs, or if fewer answer than expected."
+        ),
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds to wait for answers (default: %(default)s)")
+    parser.add_argument(
+        "--gpu-workers", type=int, help="how many GPU workers to expect (default: the limit of pool gpu)"
+    )
+    parser.add_argument(
+        "--cpu-workers", type=int, default=1, help="how many CPU workers to expect (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     redis_url = load_settings().redis_url
     if redis_url is None:

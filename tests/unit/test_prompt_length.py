@@ -78,5 +78,5 @@ def test_the_metadata_say_how_much_is_used(layout: RepositoryLayout) -> None:
 def test_a_damaged_tokenizer_is_named_and_stops_nothing(layout: RepositoryLayout, settings: Settings) -> None:
     (layout.wan_part("tokenizer") / "tokenizer.json").write_text("[]")
     (warning,) = prompt_warnings([request(prompt=SENTENCE * 55)], settings)
-    assert "tokenizer.json: is no tokenizer" in warning
+    assert "tokenizer.json: is not a tokenizer" in warning
     assert prompt_metadata(request(prompt="a"), layout) == {}

@@ -264,7 +264,7 @@ def test_what_no_header_can_hold_is_refused_without_showing_it(monkeypatch: pyte
     [
         (b"DATA_DIR=/a\nS3_ENDPOINT='http://minio:9000\nMODELS_DIR=/b\n", "line 2: expected NAME=value"),
         (b"DATA_DIR=/a\nsecret words here\n", "line 2: expected NAME=value"),
-        ("DATA_DIR=/a".encode("utf-16"), "not a text in UTF-8"),
+        ("DATA_DIR=/a".encode("utf-16"), "is not UTF-8 text"),
     ],
 )
 def test_a_dotenv_file_that_cannot_be_read_is_named_with_its_line(

@@ -40,7 +40,7 @@ def assign_checkpoint(
         sources = [_source(path, name, tensor, dtype) for path, name, tensor in _checked_tensors(folder, shapes)]
         model.load_state_dict(read_weights(sources, device), assign=True)
     except ModelFilesError as error:
-        raise ModelFilesError(f"{error}; to mend it: `{mending_command}`") from error.__cause__
+        raise ModelFilesError(f"{error}; to repair it: `{mending_command}`") from error.__cause__
     model.requires_grad_(False)
 
 

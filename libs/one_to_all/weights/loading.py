@@ -82,7 +82,7 @@ def load_transformer(
         try:
             hold_weights_in_fp8(transformer, _fp8_tensors(layout))
         except ModelFilesError as error:
-            raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
+            raise ModelFilesError(f"{error}; to repair it: `{command}`") from None
     assign_checkpoint(transformer, layout.root, device, dtype, command)
     dequantize_other_layers(transformer, dtype)
     if lora is not None:
@@ -183,11 +183,11 @@ def _errors_name(layout: RepositoryLayout, folder: Path) -> Iterator[None]:
     """Turn the many errors of the libraries about one folder into one that names the command that mends it."""
     command = mending_command(layout.variant, "wan_resources", [])
     if not folder.is_dir():
-        raise ModelFilesError(f"{folder}: the folder is missing; to mend it: `{command}`")
+        raise ModelFilesError(f"{folder}: the folder is missing; to repair it: `{command}`")
     try:
         yield
     except OneToAllError as error:
-        raise ModelFilesError(f"{error}; to mend it: `{command}`") from None
+        raise ModelFilesError(f"{error}; to repair it: `{command}`") from None
     except Exception as error:  # the libraries raise OSError, ValueError, KeyError, SafetensorError, ...
         reason = " ".join(str(error).split())
-        raise ModelFilesError(f"{folder}: cannot be loaded ({reason}); to mend it: `{command}`") from error
+        raise ModelFilesError(f"{folder}: cannot be loaded ({reason}); to repair it: `{command}`") from error

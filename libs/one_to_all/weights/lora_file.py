@@ -238,11 +238,15 @@ def _check_parts(path: Path, target: str, delta: StoredDelta) -> None:
         )
     products = [kind for kind in ("down", "hada_w1_a") if kind in parts] + (["lokr_w1"] if any(sides) else [])
     if len(products) > 1:
-        raise ModelFilesError(f"{path}: deltas {target} in several ways at once ({', '.join(sorted(parts))})")
+        raise ModelFilesError(
+            f"{path}: changes {target} by several kinds of parts at once ({', '.join(sorted(parts))})"
+        )
     if "up bias" in parts and "up" not in parts:
         raise ModelFilesError(f"{path}: has the up bias of {target}, but not the up part")
     if parts == {"alpha"}:
-        raise ModelFilesError(f"{path}: has the alpha of {target}, and nothing that it is for; fetch the LoRA again")
+        raise ModelFilesError(
+            f"{path}: has the alpha of {target}, but not the factors that it scales; fetch the LoRA again"
+        )
 
 
 def _require_all(path: Path, target: str, delta: StoredDelta, wanted: tuple[LoraPart, ...]) -> None:

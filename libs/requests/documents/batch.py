@@ -141,7 +141,7 @@ def _parse_list(content: list[Any], source: str) -> tuple[AnimationRequest, ...]
     if not content:
         raise InputError(f"{source}: the list of requests is empty")
     if len(content) > MAX_BATCH_REQUESTS:
-        raise InputError(f"{source}: {len(content)} requests; at most {MAX_BATCH_REQUESTS} may stand in one document")
+        raise InputError(f"{source}: {len(content)} requests; at most {MAX_BATCH_REQUESTS} are allowed in one document")
     requests = tuple(
         validate_request_fields(fields, source=f"{source}: request {number}")
         for number, fields in enumerate(content, start=1)
@@ -169,7 +169,7 @@ def _with_unique_ids(requests: tuple[AnimationRequest, ...], source: str) -> tup
     seen: set[str] = set()
     for request in requests:
         if request.id in seen:
-            raise InputError(f"{source}: id: {request.id!r} stands there more than once; each clip needs its own")
+            raise InputError(f"{source}: id: {request.id!r} appears more than once; each request needs its own id")
         seen.add(request.id)
     return requests
 

@@ -216,7 +216,7 @@ class _Builder:
             )
         anchored = self._anchors[event.anchor]
         if anchored is None:
-            raise DocumentProblemError(f"line {_line(event)}: an alias stands inside what it refers to")
+            raise DocumentProblemError(f"line {_line(event)}: an alias refers to a value that contains it")
         value, values = anchored
         if self._open and self._open[-1].awaits_key:
             if not isinstance(value, str):

@@ -89,7 +89,7 @@ def test_the_ui_says_that_it_cannot_have_its_port(port: str, tmp_path: Path) -> 
         )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert ("DAGSTER_PORT=3001 make ui" if port == "taken" else "is no port") in done.stderr
+    assert ("DAGSTER_PORT=3001 make ui" if port == "taken" else "is not a port") in done.stderr
 
 
 @pytest.mark.parametrize("module", ["orchestration.local_ui", "orchestration.demo"])

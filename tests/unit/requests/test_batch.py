@@ -101,7 +101,7 @@ def test_one_request_is_one_request() -> None:
         ("[]", "the list of requests is empty"),
         ("[1]", "request 1: expected a mapping"),
         ("- {id: a, reference: r, driver: d}\n- {id: b, reference: r}", "request 2: driver: is required"),
-        ("- &a {id: a, reference: r, driver: d}\n- *a", "'a' stands there more than once"),
+        ("- &a {id: a, reference: r, driver: d}\n- *a", "'a' appears more than once"),
         ({"batch": "x", "references": [f"{n}" for n in range(101)], "drivers": [f"{n}" for n in range(100)]}, "10100"),
     ],
 )

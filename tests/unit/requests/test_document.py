@@ -29,7 +29,7 @@ MERGES = "a: &a {k0: 0}\n" + "".join(
         ('{"a":' * 21 + "1" + "}" * 21, "nested more than"),
         (LAUGHS, "once its aliases are written out"),
         (MERGES, "once its aliases are written out"),
-        ("a: &a [*a]", "an alias stands inside"),
+        ("a: &a [*a]", "an alias refers to a value that contains it"),
         ("!!python/object/apply:os.system ['true']", "the tag !!python/object/apply:os.system has no meaning"),
         ("x" * (MAX_DOCUMENT_BYTES + 1), "at most"),
     ],

@@ -324,9 +324,12 @@ BROKEN = {
     "a part of a LoHa": (lambda lora: lora | {"blocks.0.ffn.2.hada_w1_a": torch.ones(2, 2)}, "not the hada_w1_b part"),
     "two products": (
         lambda lora: lora | {f"blocks.3.ffn.2.lokr_w{side}": torch.ones(1, 1) for side in (1, 2)},
-        "in several ways at once",
+        "by several kinds of parts at once",
     ),
-    "only an alpha": (lambda lora: lora | {"blocks.2.ffn.0.alpha": torch.tensor(1.0)}, "nothing that it is for"),
+    "only an alpha": (
+        lambda lora: lora | {"blocks.2.ffn.0.alpha": torch.tensor(1.0)},
+        "not the factors that it scales",
+    ),
     "an up bias alone": (lambda lora: lora | {"blocks.2.ffn.0.lora_up.bias": torch.ones(256)}, "not the up part"),
     "a long name": (lambda lora: lora | {"model." * 10_000 + "x": torch.ones(2)}, "matches no module"),
     "alpha 0": (lambda lora: _with_first(lora, ".alpha", lambda x: x * 0), r"alpha is 0\.0; a number above 0"),
