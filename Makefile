@@ -15,7 +15,7 @@ SCREENSHOTS_WORLD ?= /srv/one-to-all
 .DEFAULT_GOAL := help
 .PHONY: help install demo ui fleet test test-fast explore lint format docs golden benchmark gpu pictures screenshots diagrams clean clean-data
 
-help: ## this list
+help: ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # A .venv whose Python is gone (moved, upgraded away) or of another version is made anew.
@@ -34,31 +34,31 @@ $(TEST_INSTALLED): $(INSTALLED)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
-install: $(INSTALLED) ## create .venv and install the pinned dependencies; `make test` adds what tests need
+install: $(INSTALLED) ## create .venv and install the pinned packages; `make test` adds what tests need
 
-demo: $(INSTALLED) ## sandbox models, a puppet and its dance: the whole graph, in about a minute (AGAIN=1 redoes it)
+demo: $(INSTALLED) ## make a clip with tiny models: the whole pipeline, in about a minute (AGAIN=1 redoes it)
 	$(BIN)/python -m orchestration.demo $(if $(AGAIN),--again)
 
-ui: $(INSTALLED) ## the Dagster UI on http://127.0.0.1:3000, on the same state (DAGSTER_PORT=3001 for another port)
+ui: $(INSTALLED) ## start the Dagster UI on http://127.0.0.1:3000 (DAGSTER_PORT=3001 for another port)
 	$(BIN)/python -m orchestration.local_ui
 
-fleet: $(INSTALLED) ## Redis, UI, daemon, a CPU worker and one worker per GPU on this machine (WORKERS=N for another number)
+fleet: $(INSTALLED) ## start a fleet on this machine: Redis, UI, daemon, a CPU worker, one worker per GPU (WORKERS=N for another number)
 	$(BIN)/python -m orchestration.fleet.local_fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(DAGSTER_PORT),--port $(DAGSTER_PORT))
 
-test: $(TEST_INSTALLED) lint ## lint, types, import rules and all tests, on up to 4 CPUs (WORKERS=1 for one after the other)
+test: $(TEST_INSTALLED) lint ## run lint and all tests, on up to 4 CPUs (WORKERS=1: one after the other)
 	$(BIN)/python -m pytest $(ON_WORKERS)
 
-test-fast: $(TEST_INSTALLED) ## unit and golden tests that take about a minute and a half together
+test-fast: $(TEST_INSTALLED) ## run the fast unit and golden tests: about a minute and a half
 	$(BIN)/python -m pytest tests/unit tests/golden -m "not slow and not browser and not s3" $(ON_WORKERS)
 
-explore: $(TEST_INSTALLED) ## property tests with new random examples, many of them (make test repeats the same ones)
+explore: $(TEST_INSTALLED) ## run the property tests with many new random examples (make test repeats the same ones)
 	$(BIN)/python -m pytest $$(grep -rl '^from hypothesis' tests) --hypothesis-profile=explore --timeout=3600
 	OUTAGE_SWEEP=1 $(BIN)/python -m pytest tests/integration/fleet/test_production_instance.py -k outage
 
-golden: $(TEST_INSTALLED) ## the engine and the pose stage against test vectors (GOLDEN_DIR=/folder for others)
+golden: $(TEST_INSTALLED) ## compare the engine and the pose stage with test vectors (GOLDEN_DIR=/folder for others)
 	$(BIN)/python -m pytest tests/golden
 
-lint: $(TEST_INSTALLED) docs ## ruff, mypy, import rules, declared dependencies, and the documentation's links
+lint: $(TEST_INSTALLED) docs ## check style, types, import rules, declared dependencies and the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -66,28 +66,28 @@ lint: $(TEST_INSTALLED) docs ## ruff, mypy, import rules, declared dependencies,
 	$(BIN)/deptry .
 
 # The variable silences a notice of the theme.
-docs: $(TEST_INSTALLED) ## the documentation as a site in build/site; a broken link or a page outside the navigation fails
+docs: $(TEST_INSTALLED) ## build the documentation as a site in build/site; a broken link or a page outside the navigation fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-format: $(TEST_INSTALLED) ## let ruff put things right
+format: $(TEST_INSTALLED) ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: $(TEST_INSTALLED) ## all benchmarks; each prints ratios
+benchmark: $(TEST_INSTALLED) ## run all benchmarks that need no GPU; each prints ratios
 	for script in $(filter-out benchmarks/on_gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-gpu: $(TEST_INSTALLED) ## on a machine with a GPU: the tests that need one, then all its figures (OUT=/folder, MINUTES=25)
+gpu: $(TEST_INSTALLED) ## on a machine with a GPU: run the tests that need one, then measure everything (OUT=/folder, MINUTES=25)
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python benchmarks/on_gpu.py $(if $(OUT),--out $(OUT)) $(if $(MINUTES),--minutes $(MINUTES))
 
-pictures: $(TEST_INSTALLED) ## the pictures of docs/requests.md: what each field does to the puppet
+pictures: $(TEST_INSTALLED) ## draw the pictures of docs/requests.md: what each field does to the puppet
 	$(BIN)/python assets/make_request_pictures.py
 
-screenshots: $(TEST_INSTALLED) ## the pictures of README and docs: the browser test, with a larger request
+screenshots: $(TEST_INSTALLED) ## take the screenshots of README and docs in a browser, with a larger request
 	SCREENSHOTS_DIR=$(SCREENSHOTS_DIR) SCREENSHOTS_WORLD=$(SCREENSHOTS_WORLD) \
 		$(BIN)/python -m pytest tests/integration/orchestration/test_browser.py
 
-diagrams: $(TEST_INSTALLED) ## the diagrams of README and docs
+diagrams: $(TEST_INSTALLED) ## draw the diagrams of README and docs
 	$(BIN)/python assets/make_diagrams.py
 
 clean: ## remove the caches of Python and of the checking tools; clips, weights and .venv stay
