@@ -11,6 +11,7 @@ from pathlib import Path
 from libs.sandbox.trained import WEIGHTS
 
 _DEFAULT_FOLDER = Path("build/sandbox_training")
+_CURVES = Path("assets/sandbox_training.png")
 _NETWORKS = ("autoencoder", "decoder", "transformer", "detector", "pose")
 
 
@@ -39,6 +40,8 @@ def main() -> None:
     keep = commands.add_parser("keep", help="write a network's averaged weights to libs/sandbox/weights")
     keep.add_argument("network", choices=_NETWORKS)
     keep.add_argument("--finished", action="store_true", help="it will not be trained on")
+    curves = commands.add_parser("curves", help="draw the curves of what is kept")
+    curves.add_argument("--output", type=Path, default=_CURVES, help="a PNG; the documentation's when left out")
     _run(parser.parse_args())
 
 
@@ -85,6 +88,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
             command = f"python -m libs.sandbox.training {arguments.network}"
             keep_weights(folder, WEIGHTS, arguments.network, command, arguments.finished)
+        case "curves":
+            from libs.sandbox.training.curves import write_curves  # noqa: PLC0415
+
+            write_curves(WEIGHTS, arguments.output)
 
 
 def _data(folder: Path, shards: int) -> None:

@@ -18,6 +18,7 @@ from libs.sandbox.trained import LOCK_NAME, kept_networks, kept_weights
 from libs.sandbox.training.latents import measured_statistics
 
 POSE_NETWORKS = ("detector", "pose")
+_CURVE_POINTS = 30
 _SAME_NETWORK = {"decoder": "autoencoder", "autoencoder": "decoder"}
 
 
@@ -84,6 +85,7 @@ def keep_weights(folder: Path, target: Path, name: str, command: str, finished: 
         "steps": curve[-1]["step"],
         "core_seconds": curve[-1]["seconds"],
         "figures": {key: value for key, value in curve[-1].items() if key not in {"step", "seconds"}},
+        "curve": _thinned(curve),
     }
     if name == "transformer":  # means nothing without the space of latents in which it was trained
         mean, std = measured_statistics(folder / "latents")
@@ -92,7 +94,28 @@ def keep_weights(folder: Path, target: Path, name: str, command: str, finished: 
     if superseded in lock:
         (target / lock.pop(superseded)["file"]).unlink(missing_ok=True)
     with atomic_write(target / LOCK_NAME) as temporary:
-        temporary.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.write_text(_as_json(lock), encoding="utf-8")
+
+
+def _as_json(lock: dict[str, Any]) -> str:
+    """Indented, but each point of a curve on one line."""
+    points: list[str] = []
+
+    def shortened(entry: dict[str, Any]) -> dict[str, Any]:
+        points.extend(json.dumps(point) for point in entry["curve"])
+        first = len(points) - len(entry["curve"])
+        return {**entry, "curve": [f"point {number}" for number in range(first, len(points))]}
+
+    text = json.dumps({name: shortened(entry) for name, entry in lock.items()}, indent=2, sort_keys=True) + "\n"
+    for number, point in enumerate(points):
+        text = text.replace(f'"point {number}"', point)
+    return text
+
+
+def _thinned(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """At most ``_CURVE_POINTS`` lines of a curve, the last one included."""
+    every = -(-len(curve) // _CURVE_POINTS)
+    return curve[::-1][::every][::-1]
 
 
 def _export(name: str, average: dict[str, torch.Tensor], path: Path) -> None:

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from libs.errors import InputError, ModelFilesError
@@ -17,6 +18,7 @@ from libs.sandbox.repository import write_sandbox_repository
 from libs.sandbox.sizes import NETWORK
 from libs.sandbox.trained import LOCK_NAME, kept_networks, kept_weights
 from libs.sandbox.training.autoencoder_start import starting_autoencoder
+from libs.sandbox.training.curves import write_curves
 from libs.sandbox.training.muon import Muon
 from libs.sandbox.training.pose import measure_norms
 from libs.sandbox.training.pose_networks import Detector, PoseNetwork
@@ -140,3 +142,21 @@ def test_norms_of_an_averaged_network_are_measured_anew():
         network.train()
         wanted = network.grid(pictures)
     assert torch.allclose(judged, wanted, atol=0.05)
+
+
+def test_the_lock_holds_a_thinned_curve_and_it_is_drawn(tmp_path):
+    network = Detector()
+    run = run_of(tmp_path, "detector", network)
+    for step in range(1, 71):
+        run.step = step
+        with run.curve_path.open("a") as curve:
+            curve.write(json.dumps({"step": step, "seconds": step, "found": step / 70}) + "\n")
+    saved(run, step=71)
+    keep_weights(tmp_path, tmp_path / "kept", "detector", "command", finished=True)
+    points = kept_networks(tmp_path / "kept")["detector"]["curve"]
+    assert len(points) <= 30 and points[-1]["step"] == 71 and points[-2]["found"] < 1
+    assert len((tmp_path / "kept" / LOCK_NAME).read_text().splitlines()) < 60
+    write_curves(tmp_path / "kept", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (920, 300) and np.asarray(picture)[:, 460:].min() == 255
+        assert len(np.unique(np.asarray(picture)[:, :460].reshape(-1, 3), axis=0)) > 4
