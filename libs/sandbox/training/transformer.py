@@ -22,7 +22,12 @@ from libs.sandbox.training.transformer_start import ConstantChannels, starting_t
 
 _NAME = "transformer"
 _LAST_STEP_WEIGHT = 3.0
-_SIGMA_SHARES = (0.18, 0.14, 0.28, 0.28)  # of SIGMAS; the rest is drawn from the whole schedule
+_SIGMA_SHARES = (
+    0.34,
+    0.2,
+    0.2,
+    0.14,
+)  # of SIGMAS, most where only poses say what moves; the rest from the whole schedule
 _SHIFT = 7.0
 
 
@@ -39,7 +44,7 @@ class TransformerTraining:
     black_picture: float = 0.05
     no_pose: float = 0.04
     black_pose: float = 0.02
-    own_guess_after: float = 0.15
+    own_guess_after: float = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +167,7 @@ class Trainer:
         error = (noisy - sigma * velocity - clean)[:, :, known:]
         weight = self.space.weight.view(1, -1, 1, 1, 1)
         loss = (weight.sqrt() * error.abs()).mean() + 0.5 * (weight * error.square()).mean()
-        return loss * (_LAST_STEP_WEIGHT if sigma < 0.1 else 1.0)
+        return loss * (_LAST_STEP_WEIGHT if sigma < 0.1 and start is clean else 1.0)
 
     @torch.no_grad()
     def _own_guess(self, batch: Batch, sigma: float, known: int) -> torch.Tensor:
