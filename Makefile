@@ -65,9 +65,9 @@ lint: $(TEST_INSTALLED) docs ## check style, types, import rules, declared depen
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
-# The variable silences a notice of the theme.
+# A quiet build would not fail: mkdocs counts only warnings that it prints. The variable silences a notice of the theme.
 docs: $(TEST_INSTALLED) ## build the documentation as a site in build/site; a broken link or a page outside the navigation fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(TEST_INSTALLED) ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
