@@ -1,5 +1,6 @@
 """The inbox through the daemon's own handler: nothing that one person puts there stops the others."""
 
+import hashlib
 import json
 import os
 import random
@@ -299,3 +300,56 @@ def test_the_daemon_itself_makes_one_run_of_each_good_request(ticks: SensorTicks
     assert {name: ticks.world.requests.find(name).request.seed for name in good} == good
     assert sorted(rejected(ticks.world)) == sorted([*bad, *(f"z/{name}.json" for name in other)])
     assert ticks.world.inbox.documents() == []
+
+
+DOCUMENTS = 120
+
+
+@pytest.mark.slow
+def test_of_many_documents_of_two_people_each_good_one_is_owed_one_clip_of_its_own_media(
+    empty_world: Any,
+) -> None:
+    """A tenth is bad, a tenth is there twice; both people call their files by the same names."""
+    chance = random.Random(13)
+    own: dict[str, str] = {}
+    bad: set[str] = set()
+    with sensor_ticks(empty_world) as ticks:
+        for person in ("anna", "ben"):
+            content = {name: f"{name} of {person}".encode() for name in ("puppet.png", "dance.mp4")}
+            for name, data in content.items():
+                put(empty_world, name, data, age=2 * AN_HOUR_AGO)
+            for number in range(DOCUMENTS // 2):
+                request_id = f"{person}-{number:03}"
+                name = f"{person}/{request_id}.json"
+                request = fields(request_id, seed=chance.randrange(10), when="nightly")
+                if number % 10 == 0:
+                    bad.add(name)
+                    put(empty_world, name, chance.choice([*UNFORESEEN.values(), b"{", {**request, "steps": 0}]))
+                elif number % 10 == 1:  # what the document before it asks for, or somebody else's id for another clip
+                    earlier = chance.choice(sorted(own)) if own else request_id
+                    original = empty_world.requests.find(earlier)
+                    put(empty_world, name, fields(request_id, when="nightly"))
+                    own[request_id] = person
+                    if original is None:
+                        put(empty_world, f"{person}/z/{request_id}.json", fields(request_id, when="nightly"))
+                    else:
+                        copy = f"{person}/z{number:03}/{earlier}.json"
+                        put(empty_world, copy, fields(earlier, seed=99, when="nightly"))
+                        bad.add(copy)
+                else:
+                    put(empty_world, name, request)
+                    own[request_id] = person
+            deadline = time.monotonic() + 200
+            while empty_world.inbox.documents() and time.monotonic() < deadline:
+                ticks.tick()
+        assert {tick.status for tick in ticks.ticks()} <= {TickStatus.SUCCESS, TickStatus.SKIPPED}
+        assert ticks.registered() == sorted(own)
+    marks = [mark.request_id for mark in empty_world.requests.open_requests()]
+    assert sorted(marks) == sorted(own), "each is owed once"
+    for request_id, person in own.items():
+        media = empty_world.requests.find(request_id).media
+        for name in ("puppet.png", "dance.mp4"):
+            assert media[name].sha256 == hashlib.sha256(f"{name} of {person}".encode()).hexdigest()
+    reasons = rejected(empty_world)
+    assert set(reasons) == bad
+    assert all(reasons.values())
