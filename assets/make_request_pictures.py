@@ -37,11 +37,11 @@ from libs.sandbox.puppet import REFERENCE, Framing
 from libs.sandbox.repository import write_sandbox_repository
 from libs.sandbox.skeleton import Proportions
 from libs.settings import load_settings
-from libs.stages.animation import sampling_options
-from libs.stages.pose_conditioning import RequestedPoseOptions, condition_poses
-from libs.stages.pose_track_store import SharedPoseTracks
-from libs.stages.pose_tracks import load_estimator, sources_of, track_poses
-from libs.stages.request_media import RequestMedia, fetch_request_media
+from libs.stages.clip.sampling import sampling_options
+from libs.stages.poses.pose_conditioning import RequestedPoseOptions, condition_poses
+from libs.stages.poses.pose_tracks import load_estimator, sources_of, track_poses
+from libs.stages.poses.shared_pose_tracks import SharedPoseTracks
+from libs.stages.request.request_media import RequestMedia, fetch_request_media
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.backends.sha256 import sha256_of_file

@@ -44,7 +44,7 @@ from libs.requests.documents.animation_request import ResolvedRequest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.sandbox.repository import write_sandbox_repository
 from libs.settings import Settings, get_settings
-from libs.stages.animation import sampling_options
+from libs.stages.clip.sampling import sampling_options
 from libs.storage.backends.factory import store_from_settings
 
 _SETTINGS = {

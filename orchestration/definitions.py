@@ -23,14 +23,14 @@ from orchestration.models.hub_repositories import HUB_REPOSITORIES
 from orchestration.models.lora_watch import lora_watch
 from orchestration.models.migration import migrated_pretrained_models
 from orchestration.models.model_files import one_to_all_checkpoint, pose_models, slimmed_wan_resources
+from orchestration.models.model_verification import model_verification
 from orchestration.models.models_in_use import animation_model, pose_networks
 from orchestration.models.stash_job import delete_old_stash
 from orchestration.models.third_party_check import third_party_is_untouched
-from orchestration.models.verification import model_verification
 from orchestration.recovery.sensor import unrecorded_clips
 from orchestration.requests.nightly import build_nightly_batch
-from orchestration.requests.request import validate_request
 from orchestration.requests.request_inputs import REQUEST_INPUTS
+from orchestration.requests.validate_request import validate_request
 from orchestration.storage.io_manager import ArtifactIOManager
 from orchestration.storage.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 from orchestration.storage.storage_check import check_storage

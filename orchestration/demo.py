@@ -125,8 +125,7 @@ def _explain(console: Console, result: dg.ExecuteInProcessResult | dg.JobExecuti
 
 
 def _show_results(console: Console, storage: StorageResource, request_id: str, seconds: float) -> None:
-    from libs.stages.pose_conditioning import PREVIEW_FILE  # noqa: PLC0415 - loads the pose stage
-    from libs.stages.review import COMPARISON_FILE, CONTACT_SHEET_FILE  # noqa: PLC0415
+    from libs.stages.animation_files import COMPARISON_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE  # noqa: PLC0415
 
     store, objects = storage.artifacts(), storage.objects()
     console.print(f"[bold]finished in {seconds:.0f} s[/]")

@@ -29,9 +29,9 @@ from libs.requests.lifecycle.listing import what_will_happen
 from libs.requests.lifecycle.states import ClipState, RequestStates
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
-from libs.stages.found_poses import sandbox_note
-from libs.stages.prompt_length import prompt_warnings
-from libs.stages.requested_models import model_warnings
+from libs.stages.poses.found_poses import sandbox_note
+from libs.stages.request.prompt_length import prompt_warnings
+from libs.stages.request.requested_models import model_warnings
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.factory import store_from_settings
 

@@ -198,7 +198,7 @@ def _document(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]
 
 
 def _way_out(problem: Problem) -> str:
-    from libs.stages.pose_track_store import SHARED_TRACKS  # noqa: PLC0415 - loads numpy
+    from libs.stages.poses.shared_pose_tracks import SHARED_TRACKS  # noqa: PLC0415 - loads numpy
 
     if problem.asset == SHARED_TRACKS:
         return "nothing; it is made again when a request needs it"

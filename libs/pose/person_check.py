@@ -1,8 +1,8 @@
 """Was a person found? Asked of whole tracks, before time is spent on retargeting and animating.
 
 ``require_person`` refuses tracks in which nobody was found at all; ``FoundJoints`` measures how much of a person was
-found, which decides whether a clip is worth its GPU time (``libs.stages.found_poses``). The lost-frame rule for single
-frames: ``PoseTrack.from_wholebody``.
+found, which decides whether a clip is worth its GPU time (``libs.stages.poses.found_poses``). The lost-frame rule for
+single frames: ``PoseTrack.from_wholebody``.
 """
 
 from collections.abc import Iterable

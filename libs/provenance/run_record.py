@@ -1,11 +1,10 @@
-"""Puts the record of a finished clip beside it.
-
-What does not belong here: what determines the clip (``origin``).
-"""
+"""Puts the record of a finished clip beside it. See ``origin`` for what determines the clip."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from libs.media.video.stream_digest import stream_digest
 from libs.provenance.clip_tag import read_origin
@@ -15,17 +14,20 @@ from libs.provenance.record import Provenance, RunRecord
 PROVENANCE_FILE = "provenance.json"
 
 
-def write_provenance(
-    clip: Path,
-    *,
-    run_id: str,
-    device: str,
-    memory_plan: str | None,
-    cold: bool,
-    chunks: int,
-    chunks_resumed: int,
-    seconds: Mapping[str, float],
-) -> Provenance:
+@dataclass(frozen=True)
+class ClipRun:
+    """What may differ between two runs of the same work; see ``RunRecord`` for the fields."""
+
+    run_id: str
+    device: str
+    memory_plan: str | None
+    start: Literal["cold", "warm"]
+    chunks: int
+    chunks_resumed: int
+    seconds: Mapping[str, float]
+
+
+def write_provenance(clip: Path, run: ClipRun) -> Provenance:
     """Write ``provenance.json`` beside ``clip``: the origin its tag holds, and this run.
 
     Raises:
@@ -34,15 +36,15 @@ def write_provenance(
     provenance = Provenance(
         clip=read_origin(clip),
         run=RunRecord(
-            run_id=run_id,
+            run_id=run.run_id,
             finished=datetime.now(UTC),
             code=code_state(),
-            device=device,
-            memory_plan=memory_plan,
-            start="cold" if cold else "warm",
-            chunks=chunks,
-            chunks_resumed=chunks_resumed,
-            seconds=dict(seconds),
+            device=run.device,
+            memory_plan=run.memory_plan,
+            start=run.start,
+            chunks=run.chunks,
+            chunks_resumed=run.chunks_resumed,
+            seconds=dict(run.seconds),
             stream_digest=stream_digest(clip),
         ),
     )

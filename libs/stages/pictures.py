@@ -1,8 +1,7 @@
 """The small pictures by which a person follows a request on a page: reference, driver, other videos.
 
-Animated ones show the first seconds at true speed. Nothing is computed from them. What does not belong here: those that
-need the pose stage (``pose_pictures``), and how a page gets to them (``libs.storage.previews``,
-``libs.media.previews.data_uri``).
+Animated ones show the first seconds at true speed. Nothing is computed from them. See ``libs.storage.previews`` and
+``libs.media.previews.data_uri`` for how a page gets to them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from libs.media.previews.tiles import scaled_to_fit
 from libs.media.video.probe import probe_video
 from libs.media.video.reader import read_frames
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
-from libs.stages.request_media import RequestMedia
+from libs.stages.request.request_media import RequestMedia
 
 Frame = npt.NDArray[np.uint8]
 

@@ -1,7 +1,7 @@
 """Asset checks of a finished clip: what a program can decide about it.
 
 What does not belong here: quality (``animation_review``), and what must hold before the GPU is used
-(``orchestration.requests.request``).
+(``orchestration.requests.validate_request``).
 """
 
 import warnings
@@ -10,12 +10,11 @@ from fractions import Fraction
 import dagster as dg
 
 from libs.requests.documents.animation_request import ResolvedRequest
-from libs.stages.animation_files import CLIP_FILE
+from libs.stages.animation_files import CLIP_FILE, REQUEST_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.animations.shown_values import as_shown
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
-from orchestration.requests.request import REQUEST_FILE
 
 # A preview in the pinned version of Dagster; that it works on single-key runs, the only kind here, is tested.
 warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")
@@ -29,7 +28,7 @@ _WITH_REQUEST = {**_WITH_MEDIA, "animation_request": dg.AssetIn("animation_reque
 def frame_count_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifact) -> dg.AssetCheckResult:
     """The clip has exactly the driver's frames (every frame-interval-th)."""
     from libs.media.video.probe import probe_video  # noqa: PLC0415 - loads the media libraries
-    from libs.stages.request_media import RequestMedia  # noqa: PLC0415
+    from libs.stages.request.request_media import RequestMedia  # noqa: PLC0415
 
     with failures_explained():
         found = probe_video(animation.path(CLIP_FILE)).frame_count
@@ -41,7 +40,7 @@ def frame_count_is_the_drivers(animation: LocalArtifact, request_media: LocalArt
 def duration_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifact) -> dg.AssetCheckResult:
     """Rate and duration equal the driver's, as exact fractions."""
     from libs.media.video.probe import probe_video  # noqa: PLC0415
-    from libs.stages.request_media import RequestMedia  # noqa: PLC0415
+    from libs.stages.request.request_media import RequestMedia  # noqa: PLC0415
 
     with failures_explained():
         clip = probe_video(animation.path(CLIP_FILE))
@@ -71,7 +70,7 @@ def audio_is_present_when_the_driver_has_it(
 ) -> dg.AssetCheckResult:
     """The clip has sound exactly when the driver has and the request keeps it."""
     from libs.media.video.probe import probe_video  # noqa: PLC0415
-    from libs.stages.request_media import RequestMedia  # noqa: PLC0415
+    from libs.stages.request.request_media import RequestMedia  # noqa: PLC0415
 
     with failures_explained():
         request = ResolvedRequest.model_validate_json(animation_request.path(REQUEST_FILE).read_text())

@@ -1,7 +1,7 @@
 """The asset check between poses and GPU time: was enough of a person found to make a clip of?
 
 It blocks: ``animation`` does not start where it fails. What counts as enough: ``libs.pose.person_check``; words:
-``libs.stages.found_poses``.
+``libs.stages.poses.found_poses``.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import dagster as dg
 
 from libs.errors import PoseError
 from libs.requests.documents.animation_request import ResolvedRequest
+from libs.stages.animation_files import REQUEST_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.animations.shown_values import as_shown
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
-from orchestration.requests.request import REQUEST_FILE
 
 FOUND_POSES_CHECK = "enough_of_a_person_was_found"
 _INPUTS = ("pose_tracks", "animation_request")
@@ -38,7 +38,7 @@ _INPUTS = ("pose_tracks", "animation_request")
 )
 def enough_of_a_person_was_found(pose_tracks: LocalArtifact, animation_request: LocalArtifact) -> Iterator[object]:
     """Stop where too little was found, warn where a person should look."""
-    from libs.stages.found_poses import FoundPoses  # noqa: PLC0415 - reads pose tracks
+    from libs.stages.poses.found_poses import FoundPoses  # noqa: PLC0415 - reads pose tracks
 
     with failures_explained():
         request = ResolvedRequest.model_validate_json(animation_request.path(REQUEST_FILE).read_text())

@@ -21,7 +21,7 @@ _ASSET = "animation_review"
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a measure (a field of ``libs.stages.quality.ClipQuality``) should be.
+    """What a measure (a field of ``libs.stages.review.quality.ClipQuality``) should be.
 
     ``unmeasured`` says why there may be no measure. ``shown`` are further measures for the chart. Exactly one of
     ``least`` and ``most`` is set.
@@ -104,7 +104,7 @@ def _check(name: str, threshold: Threshold) -> dg.AssetChecksDefinition:
         retry_policy=RETRY_POLICY,
     )
     def check(animation_review: LocalArtifact) -> dg.AssetCheckResult:
-        from libs.stages.quality import QUALITY_FILE, ClipQuality  # noqa: PLC0415 - loads the media libraries
+        from libs.stages.review.quality import QUALITY_FILE, ClipQuality  # noqa: PLC0415 - loads the media libraries
 
         with failures_explained():
             numbers = ClipQuality.load(animation_review.path(QUALITY_FILE)).numbers()

@@ -16,9 +16,10 @@ from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.variants import VARIANTS
 from libs.model_repo.verification.digests import DigestCache, sha256_of_files
 from libs.settings import Settings
+from libs.stages.request.requested_lora import path_of_lora
 from libs.storage.backends.store import ObjectInfo
 from orchestration.inbox.watched_files import FileUse, look
-from orchestration.models.models_in_use import ModelVersion, animation_model, path_of_lora
+from orchestration.models.models_in_use import ModelVersion, animation_model
 from orchestration.storage.observed import FileVersion, observation, observed_versions
 from orchestration.storage.resources import SettingsResource
 

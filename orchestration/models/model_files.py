@@ -1,8 +1,8 @@
 """Model files as assets: the checkpoint, the pose networks and the slimmed Wan resources of each variant.
 
 The weights themselves stay below ``MODELS_DIR``, where workers map them into memory; what is stored is the inventory:
-every file with its size and digest. What does not belong here: how files are fetched or made (``libs.model_repo``,
-``libs.sandbox``) and judging them (``model_verification``).
+every file with its size and digest. See ``libs.model_repo`` and ``libs.sandbox`` for how files are
+fetched or made, ``model_verification`` for judging them.
 """
 
 import json
@@ -16,6 +16,8 @@ from libs.model_repo.files.repository import Part
 from libs.model_repo.layout import layout_of
 from libs.model_repo.operations.slim import SlimReport, slim_wan_resources
 from libs.model_repo.verification.lock import LockedFile
+from libs.settings import Settings
+from libs.stages.model_files import PartJob, provide_part
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.models.hub_repositories import (
     checkpoint_repository,
@@ -23,7 +25,6 @@ from orchestration.models.hub_repositories import (
     pose_repositories,
     wan_repository,
 )
-from orchestration.models.provision import HubConfig, provide_part
 from orchestration.partitions import MODEL_VARIANTS
 from orchestration.policies import CODE_VERSIONS, MODELS_GROUP, OWNERS
 from orchestration.storage.observed import observe_inputs
@@ -42,28 +43,34 @@ _POLICY: dict[str, Any] = {
 }
 
 
-@dg.asset(kinds={"pytorch"}, deps=[checkpoint_repository], **_POLICY)
-def one_to_all_checkpoint(
-    context: dg.AssetExecutionContext,
-    config: HubConfig,
-    settings: SettingsResource,
-    scratch: ScratchResource,
-    progress: ProgressResource,
-) -> dg.Output:
-    """The fine-tuned transformer of One-to-All Animation: its shards and their index."""
-    return _inventory(context, "checkpoint", scratch, _provided("checkpoint", context, config, settings, progress))
+class HubConfig(dg.Config):
+    """Where and how to fetch; what is left out comes from MODEL_HUB, MODEL_HUB_ENDPOINT and MODEL_HUB_REVISION."""
 
+    hub: str | None = None
+    """modelscope or huggingface"""
+    endpoint: str | None = None
+    """address of a mirror"""
+    revision: str | None = None
+    """branch, tag or commit; that of the lock file by default"""
+    update: bool = False
+    """accept another revision than the locked one"""
+    workers: int = 4
+    """files fetched at the same time"""
 
-@dg.asset(kinds={"onnx"}, deps=["migrated_pretrained_models", pose_repositories], **_POLICY)
-def pose_models(
-    context: dg.AssetExecutionContext,
-    config: HubConfig,
-    settings: SettingsResource,
-    scratch: ScratchResource,
-    progress: ProgressResource,
-) -> dg.Output:
-    """Person detector and whole-body pose network."""
-    return _inventory(context, "pose_models", scratch, _provided("pose_models", context, config, settings, progress))
+    def job(self, variant: str, part: Part, settings: Settings, *, with_base_transformer: bool = False) -> PartJob:
+        """What is wanted of the repository of ``variant``.
+
+        Raises:
+            SettingsError: no such hub, or no address.
+        """
+        return PartJob(
+            layout_of(variant, settings),
+            part,
+            settings.changed(model_hub=self.hub, model_hub_endpoint=self.endpoint, model_hub_revision=self.revision),
+            update=self.update,
+            workers=self.workers,
+            with_base_transformer=with_base_transformer,
+        )
 
 
 class WanResourcesConfig(HubConfig):
@@ -75,6 +82,36 @@ class WanResourcesConfig(HubConfig):
     """remove what is not needed; otherwise only report it"""
 
 
+@dg.asset(kinds={"pytorch"}, deps=[checkpoint_repository], **_POLICY)
+def one_to_all_checkpoint(
+    context: dg.AssetExecutionContext,
+    config: HubConfig,
+    settings: SettingsResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> dg.Output:
+    """The fine-tuned transformer of One-to-All Animation: its shards and their index."""
+    with failures_explained():
+        job = config.job(context.partition_key, "checkpoint", settings.load())
+        files = provide_part(job, progress.of_bytes(context))
+    return _inventory(context, job.part, scratch, files)
+
+
+@dg.asset(kinds={"onnx"}, deps=["migrated_pretrained_models", pose_repositories], **_POLICY)
+def pose_models(
+    context: dg.AssetExecutionContext,
+    config: HubConfig,
+    settings: SettingsResource,
+    scratch: ScratchResource,
+    progress: ProgressResource,
+) -> dg.Output:
+    """Person detector and whole-body pose network."""
+    with failures_explained():
+        job = config.job(context.partition_key, "pose_models", settings.load())
+        files = provide_part(job, progress.of_bytes(context))
+    return _inventory(context, job.part, scratch, files)
+
+
 @dg.asset(kinds={"pytorch"}, deps=["migrated_pretrained_models", wan_repository], **_POLICY)
 def slimmed_wan_resources(
     context: dg.AssetExecutionContext,
@@ -84,32 +121,12 @@ def slimmed_wan_resources(
     progress: ProgressResource,
 ) -> dg.Output:
     """VAE, text encoder, tokenizer and scheduler of Wan2.1, without the base transformer."""
+    with_base = config.with_base_transformer
     with failures_explained():
-        loaded = settings.load()
-        layout = layout_of(context.partition_key, loaded)
-        files = provide_part(
-            layout,
-            "wan_resources",
-            config,
-            loaded,
-            progress.of_bytes(context),
-            with_base_transformer=config.with_base_transformer,
-        )
-        slimmed = slim_wan_resources(layout, apply=config.apply and not config.with_base_transformer)
-    return _inventory(context, "wan_resources", scratch, files, _slimming(slimmed))
-
-
-def _provided(
-    part: Part,
-    context: dg.AssetExecutionContext,
-    config: HubConfig,
-    settings: SettingsResource,
-    progress: ProgressResource,
-) -> dict[str, LockedFile]:
-    with failures_explained():
-        loaded = settings.load()
-        layout = layout_of(context.partition_key, loaded)
-        return provide_part(layout, part, config, loaded, progress.of_bytes(context))
+        job = config.job(context.partition_key, "wan_resources", settings.load(), with_base_transformer=with_base)
+        files = provide_part(job, progress.of_bytes(context))
+        slimmed = slim_wan_resources(job.layout, apply=config.apply and not with_base)
+    return _inventory(context, job.part, scratch, files, _slimming(slimmed))
 
 
 def _inventory(

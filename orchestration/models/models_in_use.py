@@ -5,25 +5,22 @@ that this request names", and one of ours would not be known to the webserver. S
 external assets, whose observed data version is the digest of the files its variant had when they were last verified.
 A verification that finds other bytes observes the new digest for every request of that variant: exactly their clips
 become stale, in Dagster's own answers. A LoRA that a request names belongs to the files its clip is made with; people
-replace it without verifying anything, so the sensor ``lora_watch`` looks after it. What does not belong here: verifying
-(``model_verification``).
+replace it without verifying anything, so the sensor ``lora_watch`` looks after it.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from libs.model_repo.files.repository import Part
-from libs.model_repo.layout import RepositoryLayout
-from libs.model_repo.verification.lock import RepositoryLock
-from libs.model_repo.verification.report import FileResult, VerificationReport
+from libs.requests.documents.animation_request import ResolvedRequest
 from orchestration.partitions import ANIMATION_REQUESTS, requests_of_variant
 from orchestration.policies import MODELS_GROUP, OWNERS
-from orchestration.storage.observed import FileVersion, observation, observed_versions
+from orchestration.storage.observed import FileVersion, observation, observe_inputs, observed_versions
+
+if TYPE_CHECKING:
+    from libs.stages.request.requested_lora import RequestedLora
 
 _FROM_VERIFICATION = [dg.AssetDep("model_verification", partition_mapping=dg.AllPartitionMapping())]
 
@@ -50,29 +47,6 @@ animation_model = dg.AssetSpec(
 _MODEL_OF_CLIP = animation_model.key.to_user_string()
 _WITH_LORA = " with LoRA "
 
-PARTS_IN_USE: dict[str, tuple[Part, ...]] = {
-    "pose_networks": ("pose_models",),
-    "animation_model": ("checkpoint", "wan_resources"),
-}
-
-
-def versions_in_use(report: VerificationReport, lock: RepositoryLock | None) -> dict[str, str]:
-    """Asset name -> one sha256 over the names and digests of all its files; equal exactly when every byte is.
-
-    A digest that the report does not know (level fast, on a machine that never hashed the file) is taken from the lock,
-    which the report compared sizes with; a file in no lock counts with its size.
-    """
-    versions = {}
-    for asset, parts in PARTS_IN_USE.items():
-        rows = [(file.file, _digest_or_size(file, lock)) for file in report.files if file.part in parts]
-        versions[asset] = hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
-    return versions
-
-
-def _digest_or_size(file: FileResult, lock: RepositoryLock | None) -> str:
-    locked = lock.files.get(file.file) if lock else None
-    return file.sha256 or (locked.sha256 if locked else f"{file.size} bytes")
-
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -94,12 +68,15 @@ class ModelVersion:
         return cls(files, FileVersion.parse(lora) if lora else None)
 
 
-def path_of_lora(file: Path, layout: RepositoryLayout) -> str:
-    """How observed versions call a LoRA: its path below the models folder."""
-    return file.relative_to(layout.root.parent).as_posix()
-
-
 def observe_models_of_request(
+    request: ResolvedRequest, versions: Mapping[str, str], lora: "RequestedLora | None"
+) -> Iterator[dg.AssetObservation]:
+    """What the clip of ``request`` is made with: one observation per asset of ``versions``."""
+    used = FileVersion(lora.sha256, lora.name) if lora else None
+    yield from observe_models_of(request.id, request.model, versions, used)
+
+
+def observe_models_of(
     request_id: str, variant: str, versions: Mapping[str, str], lora: FileVersion | None
 ) -> Iterator[dg.AssetObservation]:
     """What ``request_id`` is made with: one observation per asset of ``versions``, which are those of ``variant``."""
@@ -112,12 +89,25 @@ def observe_models_of_request(
 
 
 def observe_replaced_lora(
-    instance: dg.DagsterInstance, request_id: str, variant: str, versions: Mapping[str, str], lora: FileVersion
-) -> Iterator[dg.AssetObservation]:
-    """What the clip is made with, where the LoRA is another one than when the request was validated."""
-    files = versions[_MODEL_OF_CLIP]
-    if observed_versions(instance, _MODEL_OF_CLIP, [request_id]).get(request_id) != str(ModelVersion(files, lora)):
-        yield from observe_models_of_request(request_id, variant, {_MODEL_OF_CLIP: files}, lora)
+    context: dg.AssetExecutionContext,
+    request: ResolvedRequest,
+    versions: Mapping[str, str] | None,
+    lora: "RequestedLora | None",
+) -> None:
+    """What the clip is made with, where the LoRA is another one than when the request was validated.
+
+    Args:
+        context: of the step that makes the clip.
+        request: the request of the clip.
+        versions: of the verified model files; None where they never were verified.
+        lora: the LoRA of the request, None if it names none.
+    """
+    if lora is None or versions is None:
+        return
+    files, now = versions[_MODEL_OF_CLIP], FileVersion(lora.sha256, lora.name)
+    seen = observed_versions(context.instance, _MODEL_OF_CLIP, [request.id]).get(request.id)
+    if seen != str(ModelVersion(files, now)):
+        observe_inputs(context, observe_models_of(request.id, request.model, {_MODEL_OF_CLIP: files}, now))
 
 
 def observe_models_of_variant(
@@ -132,4 +122,4 @@ def observe_models_of_variant(
     for request_id in requests:
         before = observed.get(request_id)
         lora = ModelVersion.parse(before).lora if before else None
-        yield from observe_models_of_request(request_id, variant, changed, lora)
+        yield from observe_models_of(request_id, variant, changed, lora)

@@ -11,8 +11,8 @@ from libs.errors import ModelFilesError
 from libs.model_repo.layout import layout_of
 from libs.model_repo.operations.migrate import STASH_FOLDER
 from libs.model_repo.operations.stash import delete_stash
+from libs.stages.model_verification import stored_verification
 from orchestration.failures import failures_explained
-from orchestration.models.verification import stored_verification
 from orchestration.storage.resources import ProgressResource, SettingsResource, StorageResource
 
 

@@ -1,9 +1,8 @@
 """What people put into the bucket, as observed external assets: the roots of every clip's lineage.
 
 Each request has a partition in all of them. A run observes what it is made from; the sensors look on afterwards
-(``sensors.inbox`` for documents, ``sensors.input_watch`` for media), so that a picture replaced under its old name
-makes exactly the clips stale that were made with it, in Dagster's own answers. What does not belong here: fetching and
-judging inputs (``request``).
+(``inbox.sensor`` for documents, ``inbox.input_watch`` for media), so that a picture replaced under its old name makes
+exactly the clips stale that were made with it, in Dagster's answers. See ``validate_request`` for fetching them.
 """
 
 import hashlib
@@ -13,14 +12,12 @@ from typing import Any
 
 import dagster as dg
 
-from libs.requests.documents.animation_request import ResolvedRequest
+from libs.requests.documents.animation_request import POSE_OPTION_FIELDS, ResolvedRequest
 from libs.requests.inbox.inbox import Inbox
 from libs.requests.lifecycle.accepted import AcceptedRequest
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, OWNERS
 from orchestration.storage.observed import FileVersion, observation, observed_versions
-
-POSE_OPTION_FIELDS = {"model", "mode", "align", "anchor", "face", "head", "size"}
 
 
 def _spec(name: str, description: str, kind: str) -> dg.AssetSpec:

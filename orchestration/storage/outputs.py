@@ -1,6 +1,6 @@
 """A filled scratch folder becomes an asset's output, with the digest of its content as data version.
 
-What does not belong here: storing it (``orchestration.storage.io_manager``).
+See ``orchestration.storage.io_manager`` for how it is stored.
 """
 
 import warnings
@@ -16,9 +16,6 @@ from orchestration.recovery.lineage import DATA_VERSION_ATTRIBUTE
 
 # In beta in the pinned version of Dagster; what it promises (staleness by content) is tested.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
-
-SECONDS_ATTRIBUTE = "seconds"
-"""In the manifest of a stage's output: how long the stage took, for the provenance of the clip."""
 
 
 def folder_output(

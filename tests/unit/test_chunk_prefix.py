@@ -10,7 +10,7 @@ import pytest
 
 from libs.housekeeping.old_chunks import remove_old_chunks
 from libs.requests.documents.animation_request import AnimationRequest
-from libs.stages.chunk_prefix import chunk_prefix
+from libs.stages.clip.chunk_prefix import chunk_prefix
 from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.chunks import StoredChunks
 

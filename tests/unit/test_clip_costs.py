@@ -10,7 +10,7 @@ from libs.one_to_all.memory.cost import TokenGrid
 from libs.one_to_all.memory.options import ClipSize
 from libs.one_to_all.sampling.guidance import plan_guidance
 from libs.requests.documents.animation_request import AnimationRequest
-from libs.stages.clip_costs import (
+from libs.stages.clip.clip_costs import (
     COSTS_PREFIX,
     SANDBOX_COSTS,
     CostHistory,

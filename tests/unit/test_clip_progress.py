@@ -3,14 +3,14 @@
 import pytest
 
 from libs.progress import progress_lines
-from libs.stages.clip_costs import SANDBOX_COSTS, RelativeCosts
-from libs.stages.clip_progress import ENCODING, ClipProgress
+from libs.stages.clip.clip_costs import SANDBOX_COSTS, RelativeCosts
+from libs.stages.clip.clip_progress import ENCODING, ClipProgress
 
 STEPS = 6
 
 
 REAL = RelativeCosts(decoding=1.1, first=0.4, later=0.04)
-"""About what is calculated for a real model (``libs.stages.clip_costs``)."""
+"""About what is calculated for a real model (``libs.stages.clip.clip_costs``)."""
 
 
 def told(

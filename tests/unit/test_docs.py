@@ -18,8 +18,8 @@ from libs.pose.track import PoseTrack
 from libs.provenance.record import ClipOrigin, CodeState, Device, InputFile, ModelFiles, RunRecord
 from libs.requests.lifecycle.accepted import AcceptedRequest
 from libs.settings import REPOSITORY_ROOT
-from libs.stages.animation import ClipSummary
-from libs.stages.quality import ClipQuality
+from libs.stages.clip.sampling import ClipSummary
+from libs.stages.review.quality import ClipQuality
 from libs.storage.manifest import Manifest, StoredFile
 from orchestration.command_line import app
 from orchestration.policies import ANIMATIONS_GROUP

@@ -17,7 +17,13 @@ from libs.sandbox.pose_graphs import detection_network, pose_network
 from libs.sandbox.puppet import DRIVER, REFERENCE, Framing, draw_puppet, full_figure
 from libs.sandbox.skeleton import Pose
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
-from libs.stages.found_poses import SANDBOX_KNOWS, FoundPoses, require_found_poses, sandbox_explained, sandbox_note
+from libs.stages.poses.found_poses import (
+    SANDBOX_KNOWS,
+    FoundPoses,
+    require_found_poses,
+    sandbox_explained,
+    sandbox_note,
+)
 
 WIDTH, HEIGHT = 144, 192
 WHOLE = full_figure(REFERENCE, WIDTH, HEIGHT)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from libs.one_to_all.events import ChunkStarted, StepFinished
-from libs.stages.animation import animate_request
+from libs.stages.clip.sampling import ClipInputs, animate_request
 
 
 class _RecordedEngine:
@@ -47,7 +47,7 @@ def test_the_engine_is_told_when_its_clip_is_interrupted(tmp_path):
 
     interruption: KeyboardInterrupt | None = None
     try:
-        animate_request(request, media, conditioning, engine, tmp_path, None, interrupt)
+        animate_request(ClipInputs(request, media, conditioning), engine, tmp_path, None, interrupt)
     except KeyboardInterrupt as raised:
         interruption = raised  # kept, and with it all frames of the call: nothing may wait for them to be collected
     assert interruption is not None

@@ -7,7 +7,7 @@ import pytest
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.settings import Settings
-from libs.stages.prompt_length import PromptRuler, prompt_metadata, prompt_warnings
+from libs.stages.request.prompt_length import PromptRuler, prompt_metadata, prompt_warnings
 
 SENTENCE = "a knight in armour dances in a candle lit hall with stone walls and warm light "
 

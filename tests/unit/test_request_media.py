@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from libs.errors import MediaError
-from libs.stages.pose_conditioning import reference_caption
-from libs.stages.pose_tracks import sources_of
-from libs.stages.request_media import MEDIA_FILE, RequestMedia
+from libs.stages.poses.pose_conditioning import reference_caption
+from libs.stages.poses.pose_tracks import sources_of
+from libs.stages.request.request_media import MEDIA_FILE, RequestMedia
 
 ORDINARY = RequestMedia(Path("folder"), "a.png", 240, 320, "b.mp4", 480, 640, Fraction(25), 6, 2, has_audio=False)
 DIGESTS = {"a.png": "a", "b.mp4": "b"}

@@ -11,7 +11,7 @@ from libs.errors import InputError
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.settings import Settings
-from libs.stages.requested_models import VERIFICATION, model_warnings
+from libs.stages.request.requested_models import VERIFICATION, model_warnings
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.backends.factory import store_from_settings
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from libs.requests.documents.animation_request import AnimationRequest
-from libs.stages.pose_conditioning import RequestedPoseOptions
-from orchestration.requests.request_inputs import POSE_OPTION_FIELDS
+from libs.requests.documents.animation_request import POSE_OPTION_FIELDS, AnimationRequest
+from libs.stages.poses.pose_conditioning import RequestedPoseOptions
 
 
 @pytest.mark.parametrize("fields", [{}, {"anchor": 0}, {"anchor": 7}, {"anchor": "auto"}])

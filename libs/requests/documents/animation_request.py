@@ -36,6 +36,9 @@ LORA_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SCHEDULING_FIELDS = frozenset({"priority", "when"})
 """Fields that say when a clip is made, not what it shows: changing them makes no clip stale."""
 
+POSE_OPTION_FIELDS = {"model", "mode", "align", "anchor", "face", "head", "size"}
+"""Fields that determine the drawn poses."""
+
 GRID_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 
 _MAX_PROBLEMS = 20

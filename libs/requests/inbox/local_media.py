@@ -1,6 +1,6 @@
 """Looks at the media of a request while they are still files of this machine, before anything is uploaded.
 
-What does not belong here: the whole measurement of a driver (``libs.stages.request_media``), which decodes each frame.
+See ``libs.stages.request.request_media`` for the whole measurement of a driver, which decodes each frame.
 """
 
 import unicodedata

@@ -2,7 +2,7 @@
 
 An illegal memory access, an uncorrectable bit, a card that fell off the bus: a worker that stayed warm would fail every
 run it takes, within seconds each. Light: looks at torch only where a run has loaded it. What does not belong here: what
-follows from a loss (``run_task``), and a full memory, which is none (``libs.stages.memory_retry``).
+follows from a loss (``run_task``), and a full memory, which is none (``libs.stages.clip.memory_retry``).
 """
 
 import os

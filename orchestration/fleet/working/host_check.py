@@ -24,7 +24,7 @@ from orchestration.requests.runs import makes_a_clip
 if TYPE_CHECKING:
     from libs.model_repo.verification.lock import RepositoryLock
     from libs.model_repo.verification.report import VerificationReport
-    from orchestration.models.verification import StoredVerification
+    from libs.stages.model_verification import StoredVerification
 
 _BYTES_PER_GB = 10**9
 
@@ -122,7 +122,7 @@ def missing_models(variant: str, settings: Settings) -> str | None:
     """
     from libs.model_repo.layout import layout_of  # noqa: PLC0415 - the main process stays light
     from libs.model_repo.verification.verify import lock_or_problems, verify_repository  # noqa: PLC0415
-    from orchestration.models.verification import stored_verification  # noqa: PLC0415
+    from libs.stages.model_verification import stored_verification  # noqa: PLC0415
     from orchestration.storage.resources import SettingsResource, StorageResource  # noqa: PLC0415
 
     try:
@@ -152,7 +152,7 @@ def _what_differs(report: "VerificationReport", lock: "RepositoryLock | None", v
 
     Large files are not read for this: where their digest was never found out here, it is that of the lock file.
     """
-    from orchestration.models.models_in_use import versions_in_use  # noqa: PLC0415
+    from libs.stages.model_verification import versions_in_use  # noqa: PLC0415
 
     known = {file.file: file.sha256 for file in verified.report.files if file.sha256}
     for file in report.files:

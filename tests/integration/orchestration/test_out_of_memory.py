@@ -16,7 +16,7 @@ from libs.one_to_all import engine as engine_module
 from libs.one_to_all.engine import AnimationEngine
 from libs.one_to_all.engine_cache import ENGINES, EngineSpec
 from libs.settings import load_settings
-from libs.stages.quality import ClipQuality
+from libs.stages.review.quality import ClipQuality
 from tests.integration.orchestration.small_requests import (
     clip_of,
     metadata_of,

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from libs.stages.quality import ClipQuality
+from libs.stages.review.quality import ClipQuality
 from orchestration.animations.quality_checks import THRESHOLDS, judge
 from orchestration.animations.shown_values import as_shown
 from tests.integration.orchestration.small_requests import metadata_of, submit_small, write_small_media

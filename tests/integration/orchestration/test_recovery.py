@@ -25,11 +25,11 @@ from libs.requests.lifecycle.archive import REQUEST_ASSETS, RequestArchive
 from libs.requests.lifecycle.cancellations import Cancellations
 from libs.requests.lifecycle.states import RequestStates
 from libs.settings import REPOSITORY_ROOT
+from libs.stages.model_verification import stored_verification
 from orchestration.definitions import build_defs
 from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
-from orchestration.models.models_in_use import observe_models_of_request
-from orchestration.models.verification import stored_verification
+from orchestration.models.models_in_use import observe_models_of
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
 from orchestration.policies import BATCH_TAG, MODEL_ASSETS
 from orchestration.recovery.batches import batch_of, require_not_stopped, stop_batch
@@ -227,7 +227,7 @@ def test_lost_events_of_model_files_are_written_again_and_what_they_make_stale_i
     versions = stored_verification(world.store, "sandbox").versions
     for name in ("made-before", "not-made-yet"):
         remember_variant_of_request(queued_instance, name, "sandbox")
-    for seen in observe_models_of_request("made-before", "sandbox", dict.fromkeys(versions, "0" * 64), None):
+    for seen in observe_models_of("made-before", "sandbox", dict.fromkeys(versions, "0" * 64), None):
         queued_instance.report_runless_asset_event(seen)
 
     adopted = mend(queued_instance, world.store).adopted

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from libs.stages import request_media
+from libs.stages.request import validate_request
 from orchestration.definitions import build_defs
 
 
@@ -13,5 +13,5 @@ def wait(*_: Any) -> None:
         time.sleep(0.05)
 
 
-request_media.fetch_request_media = wait  # type: ignore[assignment]
+validate_request.fetch_request_media = wait  # type: ignore[assignment]
 defs = build_defs()

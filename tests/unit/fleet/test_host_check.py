@@ -18,6 +18,8 @@ from libs.model_repo.verification.digests import DigestCache
 from libs.model_repo.verification.lock import lock_path, lock_repository, read_lock
 from libs.model_repo.verification.verify import verify_repository
 from libs.settings import Settings
+from libs.stages import model_verification
+from libs.stages.model_verification import versions_in_use
 from orchestration.fleet.launching.code_version import digest_of
 from orchestration.fleet.worker import guard
 from orchestration.fleet.worker_list import describe
@@ -26,8 +28,6 @@ from orchestration.fleet.working.draining import Draining
 from orchestration.fleet.working.host_check import HostCheck, Unfit, full_disk, missing_models
 from orchestration.fleet.working.run_gate import RunGate
 from orchestration.fleet.working.worker_panel import HOST_UNFIT
-from orchestration.models import verification as model_verification
-from orchestration.models.models_in_use import versions_in_use
 
 REDIS = "redis://127.0.0.1:1/0"
 

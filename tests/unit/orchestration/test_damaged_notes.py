@@ -12,12 +12,12 @@ import pytest
 from libs.errors import ModelFilesError
 from libs.model_repo.verification.report import VerificationReport
 from libs.settings import Settings
+from libs.stages.model_verification import REPORT_FILE, VERSIONS_FILE, stored_verification
 from libs.storage.artifacts import ArtifactFiles
 from libs.storage.backends.factory import store_from_settings
 from libs.storage.backends.folder import FolderObjectStore
 from orchestration.fleet.launching.active_runs import RollCall
-from orchestration.models import verification as model_verification
-from orchestration.models.verification import REPORT_FILE, VERSIONS_FILE, stored_verification
+from orchestration.models import model_verification
 from orchestration.recovery.batches import _stopped_key, require_not_stopped, stopped_at
 
 DEEP = b"[" * 100_000

@@ -11,8 +11,8 @@ from libs.media.pictures.image import write_png
 from libs.media.video.writer import VideoWriter
 from libs.pose.fitting.anchor import clear_frames
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
-from libs.stages.pose_conditioning import RequestedPoseOptions, condition_poses
-from libs.stages.request_media import RequestMedia
+from libs.stages.poses.pose_conditioning import RequestedPoseOptions, condition_poses
+from libs.stages.request.request_media import RequestMedia
 
 
 def _requested(anchor="first", mode="auto", align="auto"):

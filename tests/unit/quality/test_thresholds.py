@@ -14,7 +14,7 @@ from libs.pose.conditioning import PoseConditioning, prepare_conditioning
 from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.options import PoseOptions
 from libs.sandbox.media import FRAME_RATE, write_puppet_clip
-from libs.stages.quality import ClipQuality, measure_quality
+from libs.stages.review.quality import ClipQuality, measure_quality
 from orchestration.animations.quality_checks import THRESHOLDS, judge
 
 FRAMES, BORDER = 24, 12

@@ -21,7 +21,7 @@ from libs.one_to_all.weights.fp8 import ADAPTER_PARAMETERS, Fp8Linear, compute_i
 from libs.one_to_all.weights.lora import UnfusedLora, fuse_lora
 from libs.one_to_all.weights.lora_file import LoraFile, bytes_beside_fp8
 from libs.requests.documents.animation_request import ResolvedRequest
-from libs.stages.requested_lora import requested_lora
+from libs.stages.request.requested_lora import requested_lora
 
 CPU = torch.device("cpu")
 NETWORK = {"num_layers": 3, "num_control_layers": 2, "num_reference_layers": 2}

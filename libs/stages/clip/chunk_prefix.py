@@ -1,8 +1,8 @@
 """Where the finished chunks of a clip in the making lie: named by what determines their pixels, and by nothing else.
 
 Too little in the name would mix two clips, too much would lose finished work: a clip that is asked for with another
-priority, or by another name of its video, goes on with the chunks it has. What does not belong here: keeping chunks
-(``libs.storage.chunks``), and what a clip says of its origin (``libs.provenance``).
+priority, or by another name of its video, goes on with the chunks it has. See ``libs.storage.chunks``
+for the chunks themselves.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.requests.documents.animation_request import ResolvedRequest
-from libs.stages.animation import sampling_options
+from libs.stages.clip.sampling import sampling_options
 from libs.storage.backends.keys import CHUNKS_PREFIX
 
 _DIGITS = 32

@@ -2,7 +2,7 @@
 
 Sampling reports its steps. Before the first step of a chunk prompts and pictures are encoded, after its last one the
 chunk is decoded; both take less than a step's time on a GPU and many on a CPU. What they take is measured chunk by
-chunk; until a chunk has shown it, it is assumed (``libs.stages.clip_costs``). What does not belong here: showing it
+chunk; until a chunk has shown it, it is assumed (``libs.stages.clip.clip_costs``). What does not belong here: showing it
 (``libs.progress``).
 """
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from statistics import fmean
 
-from libs.stages.clip_costs import RelativeCosts
+from libs.stages.clip.clip_costs import RelativeCosts
 
 DECODING = "decoding"
 ENCODING = "encoding"

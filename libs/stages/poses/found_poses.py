@@ -69,7 +69,12 @@ class FoundPoses:
         Raises:
             PoseError: a track is missing or damaged.
         """
-        return cls(*(FoundJoints.of(PoseTrack.load(tracks / name)) for name in (REFERENCE_TRACK, DRIVER_TRACK)))
+        return cls.of(PoseTrack.load(tracks / REFERENCE_TRACK), PoseTrack.load(tracks / DRIVER_TRACK))
+
+    @classmethod
+    def of(cls, reference: PoseTrack, driver: PoseTrack) -> Self:
+        """Measure two tracks."""
+        return cls(FoundJoints.of(reference), FoundJoints.of(driver))
 
     @property
     def enough(self) -> bool:

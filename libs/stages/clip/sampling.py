@@ -1,7 +1,7 @@
-"""Stage: from conditioning to the clip, an mp4 written while it is sampled.
+"""From conditioning to the clip, an mp4 written while it is sampled.
 
 Memory is bounded by one chunk whatever the clip's length: poses are drawn per chunk, finished frames are encoded and
-dropped. What does not belong here: how frames are made (``libs.one_to_all``) and where the clip is stored.
+dropped.
 """
 
 import time
@@ -21,12 +21,37 @@ from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLeng
 from libs.pose.conditioning import PoseConditioning
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE
-from libs.stages.clip_progress import ENCODING
-from libs.stages.request_media import RequestMedia
+from libs.stages.clip.clip_progress import ENCODING
+from libs.stages.request.request_media import RequestMedia
 
 ProgressCallback = Callable[[int, int, str], None]
 ClipTags = Callable[[SamplingOptions], Mapping[str, str]]
 """The tags of a clip sampled with these options, e.g. what made it; equal for equal work, so that the file is, too."""
+
+
+@dataclass(frozen=True)
+class ClipInputs:
+    """What a clip is sampled from.
+
+    Attributes:
+        request: prompt, steps, guidance, seed, whether to keep the sound.
+        media: rate and frame count of the clip, and the driver for its sound.
+        conditioning: picture, mask and poses at the clip's size.
+    """
+
+    request: ResolvedRequest
+    media: RequestMedia
+    conditioning: PoseConditioning
+
+    def for_engine(self) -> AnimationInputs:
+        """The pictures, as the engine takes them."""
+        return AnimationInputs(
+            image=self.conditioning.image,
+            mask=self.conditioning.mask,
+            reference_pose=self.conditioning.reference_pose,
+            frame_count=self.media.used_frame_count,
+            poses=self.conditioning.draw,
+        )
 
 
 def no_tags(_: SamplingOptions) -> Mapping[str, str]:
@@ -60,9 +85,7 @@ class ClipSummary:
 
 
 def animate_request(
-    request: ResolvedRequest,
-    media: RequestMedia,
-    conditioning: PoseConditioning,
+    inputs: ClipInputs,
     engine: Engine,
     folder: Path,
     chunks: ChunkStore | None,
@@ -73,9 +96,7 @@ def animate_request(
     """Sample the clip and write ``clip.mp4`` into ``folder``; the file appears when it is whole.
 
     Args:
-        request: prompt, steps, guidance, seed, whether to keep the sound.
-        media: rate and frame count of the clip, and the driver for its sound.
-        conditioning: picture, mask and poses at the clip's size.
+        inputs: request, media and conditioning.
         engine: the loaded networks.
         folder: an existing folder.
         chunks: where finished chunks survive a killed process; None to keep none.
@@ -87,7 +108,8 @@ def animate_request(
         DeviceOutOfMemoryError: a chunk does not fit; no file is left.
     """
     started = time.monotonic()
-    height, width = conditioning.image.shape[:2]
+    request, media = inputs.request, inputs.media
+    height, width = inputs.conditioning.image.shape[:2]
     step_count = chunk_count = resumed = 0
     chunk_starts: list[int] = []
     options = sampling_options(request, chunk_lengths)
@@ -97,7 +119,7 @@ def animate_request(
             folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio, metadata=tags(options)
         ) as writer,
         Background("encoder") as encoding,  # while the next chunk is sampled
-        closing(engine.animate(_inputs(media, conditioning), options, chunks)) as events,
+        closing(engine.animate(inputs.for_engine(), options, chunks)) as events,
     ):
         for event in events:
             match event:
@@ -146,13 +168,3 @@ def sampling_options(request: ResolvedRequest, chunk_lengths: ChunkLengths) -> S
 def _write(writer: VideoWriter, frames: Frame) -> None:
     for frame in frames:
         writer.write(frame)
-
-
-def _inputs(media: RequestMedia, conditioning: PoseConditioning) -> AnimationInputs:
-    return AnimationInputs(
-        image=conditioning.image,
-        mask=conditioning.mask,
-        reference_pose=conditioning.reference_pose,
-        frame_count=media.used_frame_count,
-        poses=conditioning.draw,
-    )

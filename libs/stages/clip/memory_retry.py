@@ -1,6 +1,6 @@
-"""Stage: one clip, and once more with more room when the device's memory did not suffice. Never a third time.
+"""One clip, and once more with more room when the device's memory did not suffice. Never a third time.
 
-What does not belong here: making the clip (``libs.stages.animation``), and retries of a run (the orchestration).
+See ``orchestration.crashes`` for runs that are retried.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,15 @@ from libs.one_to_all.events import ChunkStore
 from libs.one_to_all.memory import ClipSize
 from libs.one_to_all.sampling.approximation import QUALITIES
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, SMALLER_CHUNK_LENGTHS, ChunkLengths, plan_chunks
-from libs.pose.conditioning import PoseConditioning
-from libs.requests.documents.animation_request import ResolvedRequest
-from libs.stages.animation import ClipSummary, ClipTags, ProgressCallback, animate_request, no_tags
-from libs.stages.request_media import RequestMedia
+from libs.stages.clip.sampling import ClipInputs, ClipSummary, ClipTags, ProgressCallback, animate_request, no_tags
+from libs.stages.request.request_media import RequestMedia
 
 ChunkStores = Callable[[ChunkLengths], ChunkStore | None]
 """The store for a clip divided by these lengths; chunks of other lengths must not be found there."""
 
 
 def animate_within_memory(
-    request: ResolvedRequest,
-    media: RequestMedia,
-    conditioning: PoseConditioning,
+    inputs: ClipInputs,
     engine: Engine,
     folder: Path,
     chunk_stores: ChunkStores,
@@ -47,7 +43,7 @@ def animate_within_memory(
 
     def attempt(lengths: ChunkLengths) -> ClipSummary:
         chunks = chunk_stores(lengths)
-        return animate_request(request, media, conditioning, engine, folder, chunks, on_step, lengths, tags)
+        return animate_request(inputs, engine, folder, chunks, on_step, lengths, tags)
 
     try:
         return attempt(DEFAULT_CHUNK_LENGTHS)
@@ -56,6 +52,7 @@ def animate_within_memory(
     # Out of the handler: the exception, whose traceback held the tensors of that attempt, is gone.
     dropped = ENGINES.evict_others(engine)
     engine.release_memory()
+    media = inputs.media
     divisible = _longest_chunk(media, SMALLER_CHUNK_LENGTHS) < _longest_chunk(media, DEFAULT_CHUNK_LENGTHS)
     if not divisible and not dropped:
         raise _does_not_fit(engine, f"({reason})")
@@ -68,11 +65,11 @@ def animate_within_memory(
         raise _does_not_fit(engine, f"{tried}({error})") from error
 
 
-def clip_size(request: ResolvedRequest, media: RequestMedia, conditioning: PoseConditioning) -> ClipSize:
+def clip_size(inputs: ClipInputs) -> ClipSize:
     """What the memory of the first attempt depends on."""
-    height, width = conditioning.image.shape[:2]
-    cached = QUALITIES[request.quality].block_cache_threshold is not None
-    return ClipSize(height, width, _longest_chunk(media, DEFAULT_CHUNK_LENGTHS), block_cache=cached)
+    height, width = inputs.conditioning.image.shape[:2]
+    cached = QUALITIES[inputs.request.quality].block_cache_threshold is not None
+    return ClipSize(height, width, _longest_chunk(inputs.media, DEFAULT_CHUNK_LENGTHS), block_cache=cached)
 
 
 def _second_attempt(lengths: ChunkLengths, dropped: list[str]) -> str:

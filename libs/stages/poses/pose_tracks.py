@@ -1,28 +1,36 @@
 """Stage: key-points of the reference picture and of every driver frame that is used, as two files.
 
 Frames are cropped and scaled to the reference's size before the networks see them, as the reference implementation does
-(docs/specification.md#pose-flow), streamed, never all held at once. Tracks that another request found are taken
-over. What does not belong here: how key-points are found (``libs.pose.networks.estimator``), where tracks are shared
-(``pose_track_store``) and what is made of them (``libs.stages.pose_conditioning``).
+(docs/specification.md#pose-flow), streamed, never all held at once. Tracks that another request found are taken over
+(``shared_pose_tracks``). See ``libs.pose.networks.estimator`` for how key-points are found.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Self
 
 from libs.errors import ModelFilesError
 from libs.media.pictures.image import read_image
 from libs.media.video.reader import read_frames
-from libs.model_repo.layout import RepositoryLayout
+from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.one_to_all.device import resolve_device
+from libs.pose.fitting.followed_person import changes_of_person
 from libs.pose.fitting.framing import resize_crop_frames
 from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.person_check import require_person
 from libs.pose.track import PoseTrack
+from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
-from libs.stages.pose_track_store import SharedPoseTracks, TrackSource
-from libs.stages.request_media import RequestMedia
+from libs.stages.model_verification import verified_versions
+from libs.stages.poses.found_poses import FoundPoses, sandbox_explained
+from libs.stages.poses.shared_pose_tracks import SharedPoseTracks, TrackSource
+from libs.stages.request.request_media import RequestMedia
+from libs.stages.run import StageRun
+from libs.storage.artifacts import ArtifactStore, LocalArtifact
+
+_FRAMES_LISTED = 20
 
 FrameCallback = Callable[[int, int], None]
 
@@ -52,6 +60,75 @@ class TrackedPoses:
         """Frames that went through the networks now."""
         frames = 0 if self.reference_reused else len(self.reference)
         return frames + (0 if self.driver_reused else len(self.driver))
+
+    def metadata(self) -> dict[str, Any]:
+        """The numbers that people are shown."""
+        return {
+            "frames": len(self.driver),
+            "frames without a detection": int((self.driver.boxes[:, 4] < 0).sum()),
+            "another person may be followed from frame": _listed(changes_of_person(self.driver)),
+            **FoundPoses.of(self.reference, self.driver).numbers(),
+            "reference reused": self.reference_reused,
+            "driver reused": self.driver_reused,
+        }
+
+
+@dataclass(frozen=True)
+class PoseTracksJob:
+    """Everything that determines the tracks of a request.
+
+    Attributes:
+        media: the picture and the video.
+        digests: name of a media file -> SHA-256.
+        layout: whose pose networks look.
+        networks: version of them, None if they never were verified: nothing can be shared then.
+        device: a value of ONE_TO_ALL_DEVICE.
+        code_version: of this stage.
+    """
+
+    media: RequestMedia
+    digests: Mapping[str, str]
+    layout: RepositoryLayout
+    networks: str | None
+    device: str
+    code_version: str
+
+    @classmethod
+    def of(
+        cls, media: LocalArtifact, variant: str, store: ArtifactStore, settings: Settings, code_version: str
+    ) -> Self:
+        """Read the artifacts that the tracks are made from.
+
+        Raises:
+            MediaError: the description of the media is damaged.
+            ModelFilesError: the stored verification cannot be read.
+        """
+        versions = verified_versions(store, variant)
+        return cls(
+            media=RequestMedia.load(media.folder),
+            digests={file.name: file.sha256 for file in media.manifest.files},
+            layout=layout_of(variant, settings),
+            networks=versions["pose_networks"] if versions else None,
+            device=settings.one_to_all_device,
+            code_version=code_version,
+        )
+
+
+def make_pose_tracks(job: PoseTracksJob, run: StageRun) -> TrackedPoses:
+    """Find the key-points, or take them over from another request, and write both tracks.
+
+    Raises:
+        PoseError: no person in the reference or in the driver.
+    """
+    with sandbox_explained(job.layout.variant.name):
+        return track_poses(
+            job.media,
+            lambda: load_estimator(job.layout, job.device),
+            run.folder,
+            lambda done, all_: run.report("poses", done, all_),
+            SharedPoseTracks(run.store),
+            sources_of(job.media, job.digests, job.networks, job.code_version) if job.networks else None,
+        )
 
 
 def sources_of(media: RequestMedia, digests: Mapping[str, str], networks: str, code: str) -> TrackSources:
@@ -118,6 +195,12 @@ def track_poses(
     reference.save(folder / REFERENCE_TRACK)
     driver.save(folder / DRIVER_TRACK)
     return TrackedPoses(reference, driver, reference_reused, driver_reused)
+
+
+def _listed(frames: list[int]) -> str:
+    """The first few, as text; an event with all its metadata stays small."""
+    shown = ", ".join(str(frame) for frame in frames[:_FRAMES_LISTED]) or "none"
+    return shown if len(frames) <= _FRAMES_LISTED else f"{shown} and {len(frames) - _FRAMES_LISTED} more"
 
 
 def _track_reference(media: RequestMedia, estimator: PoseEstimator) -> PoseTrack:

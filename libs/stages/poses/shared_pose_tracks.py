@@ -1,8 +1,7 @@
 """Pose tracks that all requests share: what one found, another with the same media and networks does not look for.
 
 A track is an artifact of its own, named by the digest of everything that determines it; so it is stored like any other,
-verified when it is read, and made again when it is damaged. What does not belong here: finding key-points
-(``libs.stages.pose_tracks``).
+verified when it is read, and made again when it is damaged.
 """
 
 import hashlib

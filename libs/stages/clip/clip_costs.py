@@ -16,7 +16,7 @@ from libs.one_to_all.memory.options import ClipSize
 from libs.one_to_all.sampling.chunk_plan import PREVIOUS_FRAMES
 from libs.one_to_all.sampling.guidance import Guidance, plan_guidance
 from libs.requests.documents.animation_request import ResolvedRequest
-from libs.stages.found_poses import made_by_sandbox
+from libs.stages.poses.found_poses import made_by_sandbox
 from libs.storage.backends.store import ObjectStore
 
 COSTS_PREFIX = "clip_costs"

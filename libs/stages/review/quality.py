@@ -1,7 +1,6 @@
-"""Stage: the quality measures of one clip, over its decoded frames, and the file that holds them.
+"""The quality measures of one clip, over its decoded frames, and the file that holds them.
 
-What does not belong here: the measures themselves (``libs.quality``), and what is good enough
-(``orchestration.animations.quality_checks``).
+See ``libs.quality`` for each measure, ``orchestration.animations.quality_checks`` for what is good enough.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Stage: from key-points to everything the network is conditioned on, and a preview for people.
 
-What does not belong here: how poses are fitted and drawn (``libs.pose``).
+See ``libs.pose`` for how poses are fitted and drawn.
 """
 
 import json
@@ -24,8 +24,18 @@ from libs.pose.networks.prefetch import prefetched
 from libs.pose.options import PoseOptions
 from libs.pose.track import PoseTrack
 from libs.requests.documents.animation_request import OutputSize
-from libs.stages.animation_files import DRIVER_TRACK, PREVIEW_FILE, REFERENCE_TRACK
-from libs.stages.request_media import RequestMedia
+from libs.stages.animation_files import (
+    DRIVER_TRACK,
+    OPTIONS_FILE,
+    POSE_PICTURE_FILE,
+    PREVIEW_FILE,
+    REFERENCE_TRACK,
+)
+from libs.stages.pictures import draw_columns
+from libs.stages.poses.found_poses import sandbox_explained
+from libs.stages.request.request_media import RequestMedia
+from libs.stages.run import StageRun
+from libs.storage.artifacts import LocalArtifact
 
 CHOICE_FILE = "choice.json"
 _FRAMES_DRAWN_AT_ONCE = 16
@@ -66,6 +76,44 @@ class RequestedPoseOptions:
             return cls(**fields, size=OutputSize.model_validate(size) if size else None)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: holds no pose options; materialize animation_request again") from None
+
+
+@dataclass(frozen=True)
+class ConditionedPoses:
+    """What the network is conditioned on, and how driver and reference were fitted to each other."""
+
+    conditioning: PoseConditioning
+    choice: ModeChoice
+
+    def metadata(self) -> dict[str, Any]:
+        """What a person wants to know at a glance."""
+        height, width = self.conditioning.size
+        return {
+            "clip size": f"{width} x {height}",
+            "frames": len(self.conditioning),
+            "mode": self.choice.mode,
+            "align": self.choice.align,
+            "why": self.choice.reason,
+        }
+
+
+def make_conditioning(
+    request_media: LocalArtifact, pose_options: LocalArtifact, pose_tracks: LocalArtifact, run: StageRun
+) -> ConditionedPoses:
+    """Fit, draw, and write the conditioning, its preview and a small picture.
+
+    Raises:
+        PoseError: the poses cannot be fitted.
+        MediaError: the size asked for cannot be reached.
+    """
+    media = RequestMedia.load(request_media.folder)
+    requested = RequestedPoseOptions.load(pose_options.folder / OPTIONS_FILE)
+    with sandbox_explained(requested.model):
+        conditioning, choice = condition_poses(
+            media, pose_tracks.folder, requested, run.folder, lambda done, all_: run.report("pose preview", done, all_)
+        )
+    _draw_pose_preview(media, conditioning, run.folder)
+    return ConditionedPoses(conditioning, choice)
 
 
 def condition_poses(
@@ -149,13 +197,11 @@ def drawn_poses(conditioning: PoseConditioning) -> Iterator[np.ndarray]:
         yield from group
 
 
-def describe_conditioning(conditioning: PoseConditioning, choice: ModeChoice) -> dict[str, Any]:
-    """What a person wants to know at a glance."""
-    height, width = conditioning.size
-    return {
-        "clip size": f"{width} x {height}",
-        "frames": len(conditioning),
-        "mode": choice.mode,
-        "align": choice.align,
-        "why": choice.reason,
+def _draw_pose_preview(media: RequestMedia, conditioning: PoseConditioning, folder: Path) -> None:
+    """The picture the clip starts from, the poses asked for, and the driver, as one small picture."""
+    columns = {
+        reference_caption(media): conditioning.image,
+        "pose": drawn_poses(conditioning),
+        "driver": framed_driver(media, conditioning),
     }
+    draw_columns(columns, media.output_frame_rate, folder / POSE_PICTURE_FILE)

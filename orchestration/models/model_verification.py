@@ -3,10 +3,8 @@
 What does not belong here: how files are judged (``libs.model_repo.verification.verify``).
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -15,18 +13,16 @@ from libs.errors import ModelFilesError
 from libs.model_repo.files.repository import PARTS
 from libs.model_repo.layout import layout_of
 from libs.model_repo.verification.report import FileResult, Level, VerificationReport
-from libs.model_repo.verification.verify import lock_or_problems, verify_repository
+from libs.stages.model_verification import StoredVerification, stored_verification, verify_models
 from libs.storage.artifacts import ArtifactStore
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.models.hub_repositories import observe_new_origins
-from orchestration.models.models_in_use import observe_models_of_variant, versions_in_use
+from orchestration.models.models_in_use import observe_models_of_variant
 from orchestration.partitions import MODEL_VARIANTS
 from orchestration.policies import CODE_VERSIONS, MODELS_GROUP, OWNERS
 from orchestration.storage.outputs import folder_output
 from orchestration.storage.resources import ProgressResource, ScratchResource, SettingsResource, StorageResource
 
-REPORT_FILE = "verification.json"
-VERSIONS_FILE = "versions.json"
 ROWS_SHOWN = 60
 """Rows of the table in the UI, wrong files first; an event stays below 50 KB."""
 
@@ -68,13 +64,12 @@ def model_verification(
     with failures_explained():
         layout = layout_of(variant, settings.load())
         previous = _previous_verification(storage.artifacts(), variant)
-        report = verify_repository(layout, level=checked_level(config.level), progress=progress.of_bytes(context))
-        lock, _ = lock_or_problems(layout)
-        versions = versions_in_use(report, lock)
         with scratch.filled_folder("model_verification") as folder:
-            (folder / REPORT_FILE).write_text(report.to_json())
-            (folder / VERSIONS_FILE).write_text(json.dumps(versions, indent=2))
-    yield folder_output(folder, report_metadata(report), data_version=" ".join([report.state, *versions.values()]))
+            found = verify_models(layout, checked_level(config.level), folder, progress.of_bytes(context))
+        report = found.report
+    yield folder_output(
+        folder, report_metadata(report), data_version=" ".join([report.state, *found.versions.values()])
+    )
     for part in report.parts:
         yield dg.AssetCheckResult(
             check_name=f"{part.part}_complete",
@@ -82,11 +77,11 @@ def model_verification(
             description=part.message,
             metadata={"files": part.file_count, "bytes": part.size, "state": part.state},
         )
-    for observation in observe_new_origins(context.instance, variant, lock):
+    for observation in observe_new_origins(context.instance, variant, found.lock):
         context.log_event(observation)
     if report.state == "complete":
         known = previous.versions if previous else {}
-        for observation in observe_models_of_variant(context.instance, variant, versions, known):
+        for observation in observe_models_of_variant(context.instance, variant, found.versions, known):
             context.log_event(observation)
 
 
@@ -103,35 +98,6 @@ def checked_level(level: str) -> Level:
     raise dg.Failure(f"level: must be fast or full (found {level!r})", allow_retries=False)
 
 
-@dataclass(frozen=True)
-class StoredVerification:
-    """The newest stored report of a variant, and the versions of what requests use (``models_in_use``)."""
-
-    report: VerificationReport
-    versions: dict[str, str]
-
-
-def stored_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
-    """What the last verification of ``variant`` found, None when there never was one.
-
-    Raises:
-        ModelFilesError: what is stored of it cannot be read; the message says how it is made again.
-    """
-    if store.manifest("model_verification", variant) is None:
-        return None
-    artifact = store.fetch("model_verification", variant)
-    try:
-        return StoredVerification(
-            VerificationReport.from_json(artifact.path(REPORT_FILE).read_text()),
-            _versions(artifact.path(VERSIONS_FILE).read_text()),
-        )
-    except (ModelFilesError, ValueError, RecursionError) as error:
-        raise ModelFilesError(
-            f"the stored verification of {variant} cannot be read ({error}); materialize model_verification for "
-            f"partition {variant!r} again"
-        ) from None
-
-
 def _previous_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
     """As :func:`stored_verification`; one that cannot be read is no hindrance to the next one, which replaces it."""
     try:
@@ -139,18 +105,6 @@ def _previous_verification(store: ArtifactStore, variant: str) -> StoredVerifica
     except ModelFilesError as error:
         logging.getLogger(__name__).warning("%s", error)
         return None
-
-
-def _versions(text: str) -> dict[str, str]:
-    """What ``versions_in_use`` gave.
-
-    Raises:
-        ModelFilesError: the text says something else.
-    """
-    versions = json.loads(text)
-    if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
-        raise ModelFilesError(f"{VERSIONS_FILE}: names and versions are expected")
-    return versions
 
 
 def report_metadata(report: VerificationReport) -> Mapping[str, dg.MetadataValue]:
