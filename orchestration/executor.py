@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.events import DagsterEventType
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode
-from dagster._core.execution.step_dependency_config import StepDependencyConfig
-from dagster._core.executor.in_process import InProcessExecutor
-from dagster._utils.error import SerializableErrorInfo
+
+from orchestration.dagster_internals import (
+    DagsterEventType,
+    DagsterExecutionInterruptedError,
+    ExecutionPlan,
+    InProcessExecutor,
+    PlanOrchestrationContext,
+    RetryMode,
+    SerializableErrorInfo,
+    StepDependencyConfig,
+)
 
 
 class InterruptibleExecutor(InProcessExecutor):

@@ -6,8 +6,8 @@ What does not belong here: an opinion of our own about staleness; data versions 
 from collections.abc import Iterable
 
 import dagster as dg
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
-from dagster._core.loader import LoadingContextForTest
+
+from orchestration.dagster_internals import CachingStaleStatusResolver, LoadingContextForTest, StaleStatus
 
 
 def unfinished_assets(

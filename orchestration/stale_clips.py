@@ -13,14 +13,10 @@ from itertools import islice
 from typing import TypeVar
 
 import dagster as dg
-from dagster._core.definitions.data_version import (
-    CODE_VERSION_TAG,
-    NULL_EVENT_POINTER,
-    get_input_event_pointer_tag,
-)
 
 from libs.errors import InputError
 from libs.requests.lifecycle.states import CLIP_ASSET
+from orchestration.dagster_internals import CODE_VERSION_TAG, NULL_EVENT_POINTER, get_input_event_pointer_tag
 from orchestration.models.models_in_use import ModelVersion
 from orchestration.partitions import variant_of_request
 from orchestration.policies import CODE_VERSIONS

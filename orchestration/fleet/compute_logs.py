@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import dagster as dg
-from dagster._core.storage.compute_log_manager import ComputeIOType
-from dagster._serdes import ConfigurableClassData
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 
 from libs.errors import SettingsError, StorageError
@@ -18,6 +16,7 @@ from libs.settings import Settings, load_settings
 from libs.storage.backends.client import create_s3_client
 from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.backends.s3_errors import explained
+from orchestration.dagster_internals import ComputeIOType, ConfigurableClassData
 
 FOLDER = "compute_logs"
 """Below ``S3_PREFIX`` in the bucket, and below ``DATA_DIR`` until it is uploaded."""

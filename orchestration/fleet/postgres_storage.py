@@ -17,15 +17,17 @@ from typing import Any, Self, TypeVar, cast
 import dagster as dg
 import psycopg2
 import psycopg2.extensions
-from dagster._core.storage.event_log import EventLogStorage
-from dagster._core.storage.event_log.base import PoolLimit
-from dagster._serdes import ConfigurableClassData
-from dagster._utils.concurrency import ConcurrencyKeyInfo
-from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.storage import pg_config
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
+from orchestration.dagster_internals import (
+    ConcurrencyKeyInfo,
+    ConfigurableClassData,
+    EventLogStorage,
+    PoolLimit,
+    serializable_error_info_from_exc_info,
+)
 from orchestration.fleet.launching.lost_servers import lost_server
 
 CONNECT_SECONDS = 10.0

@@ -5,10 +5,9 @@ run to its queue (``run_launcher``).
 """
 
 import dagster as dg
-from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
+from orchestration.dagster_internals import PARTITION_NAME_TAG, QueuedRunCoordinator, SubmitRunContext
 from orchestration.policies import CONTENT_TAG, DROPPED_TAG, GPU_POOL, GPU_QUEUE
 from orchestration.requests.runs import makes_a_clip
 

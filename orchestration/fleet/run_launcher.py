@@ -10,13 +10,17 @@ from typing import Any, Self
 
 import dagster as dg
 from celery.exceptions import WorkerLostError
-from dagster._core.events import EngineEventData
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
-from dagster._serdes import ConfigurableClassData
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
 
 from libs.settings import load_settings
+from orchestration.dagster_internals import (
+    CheckRunHealthResult,
+    ConfigurableClassData,
+    EngineEventData,
+    LaunchRunContext,
+    WorkerStatus,
+)
 from orchestration.fleet.launching.active_runs import BROKER_ERRORS, RollCall
 from orchestration.fleet.launching.celery_app import make_celery_app, require_redis_url, send_run
 from orchestration.fleet.launching.code_version import announce_code

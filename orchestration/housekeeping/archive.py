@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.requests.lifecycle.archive import RequestArchive
+from orchestration.dagster_internals import PARTITION_NAME_TAG
 from orchestration.partitions import ANIMATION_REQUESTS, forget_request
 from orchestration.requests.runs import UNFINISHED, all_runs
 

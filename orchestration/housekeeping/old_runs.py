@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from orchestration.dagster_internals import FINISHED_STATUSES
 from orchestration.partitions import ANIMATION_REQUESTS, MODEL_VARIANTS
 
 _AT_ONCE = 500
@@ -58,7 +58,7 @@ def delete_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterato
 
 def _remove_emptied_database(instance: dg.DagsterInstance, run_id: str) -> None:
     """With SQLite every run has a file of its own, which Dagster empties but leaves; a quarter of a megabyte each."""
-    from dagster._core.storage.event_log import SqliteEventLogStorage  # noqa: PLC0415 - loads sqlalchemy
+    from orchestration.dagster_internals import SqliteEventLogStorage  # noqa: PLC0415 - loads sqlalchemy
 
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
-from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster._core.storage.tags import PARTITION_NAME_TAG
-from dagster._core.workspace.load import location_origins_from_yaml_paths
 
 from libs.settings import REPOSITORY_ROOT
+from orchestration.dagster_internals import (
+    PARTITION_NAME_TAG,
+    InMemoryJob,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+    execute_run,
+    location_origins_from_yaml_paths,
+)
 
 
 def execute_here(

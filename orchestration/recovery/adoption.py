@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.errors import StorageError, StorageUnavailableError
 from libs.requests.lifecycle.archive import REQUEST_ASSETS, REVIEW_ASSET
@@ -16,6 +15,7 @@ from libs.requests.lifecycle.states import CLIP_ASSET, stored_partitions
 from libs.stages.model_verification import stored_verification
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.manifest import Manifest
+from orchestration.dagster_internals import PARTITION_NAME_TAG
 from orchestration.models.models_in_use import observe_models_of_variant
 from orchestration.policies import MODEL_ASSETS
 from orchestration.recovery.lineage import lineage_tags

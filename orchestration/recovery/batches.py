@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from libs.errors import ArtifactMissingError, InputError
@@ -22,6 +21,7 @@ from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.requests.lifecycle.cancellations import Cancellation, Cancellations
 from libs.requests.lifecycle.states import CLIP_ASSET, stored_partitions
 from libs.storage.backends.store import ObjectStore
+from orchestration.dagster_internals import PARTITION_NAME_TAG
 from orchestration.policies import BATCH_TAG
 from orchestration.requests.runs import UNFINISHED, RunsInProgress, all_runs
 

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.definitions.data_version import (
+
+from libs.requests.lifecycle.archive import REQUEST_ASSETS
+from orchestration.dagster_internals import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
     DEFAULT_DATA_VERSION,
     NULL_EVENT_POINTER,
     extract_data_version_from_entry,
+    get_code_version,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
+    get_input_provenance_data,
 )
-from dagster._core.execution.plan.execute_step import _get_code_version, _get_input_provenance_data
-
-from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from orchestration.policies import MODEL_ASSETS
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def lineage_attributes(context: dg.OutputContext) -> dict[str, Any]:
         step = context.step_context
     except dg.DagsterInvariantViolationError:  # a context made by hand
         return {}
-    inputs = _get_input_provenance_data(context.asset_key, step)
+    inputs = get_input_provenance_data(context.asset_key, step)
     partition = context.asset_partition_key if context.has_asset_partitions else None
     return {
-        _CODE_VERSION_ATTRIBUTE: _get_code_version(context.asset_key, step),
+        _CODE_VERSION_ATTRIBUTE: get_code_version(context.asset_key, step),
         _INPUTS_ATTRIBUTE: {
             key.to_user_string(): _version_of_event(step, key, partition, data["storage_id"])
             for key, data in inputs.items()

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.errors import StorageError, StorageUnavailableError
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
 from libs.requests.lifecycle.archive import ARCHIVE_PREFIX
 from libs.requests.lifecycle.states import CLIP_ASSET, stored_partitions
 from libs.storage.artifacts import ArtifactStore
+from orchestration.dagster_internals import PARTITION_NAME_TAG
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variants_of_requests
 from orchestration.policies import CONTENT_TAG, DROPPED_TAG
 from orchestration.recovery.adoption import (

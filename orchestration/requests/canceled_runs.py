@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from libs.errors import StorageError, StorageUnavailableError
 from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests
 from libs.requests.lifecycle.cancellations import Cancellation, Cancellations
 from libs.requests.lifecycle.states import RequestState
 from libs.storage.backends.store import ObjectStore
+from orchestration.dagster_internals import PARTITION_NAME_TAG
 from orchestration.policies import DROPPED_TAG
 from orchestration.requests.runs import all_runs, makes_a_clip
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG
 
 from libs.progress import parse_progress
 from libs.requests.lifecycle.run_reports import CanceledRuns, RunPhase, RunReport
 from libs.requests.lifecycle.states import CLIP_ASSET
+from orchestration.dagster_internals import PARTITION_NAME_TAG, PRIORITY_TAG
 from orchestration.policies import DROPPED_TAG
 from orchestration.requests.canceled_runs import ended_at
 from orchestration.requests.runs import UNFINISHED, makes_a_clip

@@ -8,11 +8,11 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from dagster._utils.schedules import is_valid_cron_schedule
 
 from libs.errors import SettingsError
 from libs.requests.lifecycle.states import ClipState, RequestState, RequestStates
 from libs.settings import Settings
+from orchestration.dagster_internals import is_valid_cron_schedule
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.recovery.batches import batch_of, note_plan, stopped_at

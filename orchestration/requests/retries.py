@@ -4,12 +4,12 @@ What does not belong here: who asks (``libs.command_line.control``).
 """
 
 import dagster as dg
-from dagster._core.storage.tags import RUN_KEY_TAG
 
 from libs.errors import StorageError, StorageUnavailableError
 from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests
 from libs.requests.lifecycle.cancellations import Retries
 from libs.storage.backends.store import ObjectStore
+from orchestration.dagster_internals import RUN_KEY_TAG
 
 _AT_ONCE = 100
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RETRY_TAG
 
 from libs.requests.lifecycle.states import CLIP_ASSET
+from orchestration.dagster_internals import IN_PROGRESS_RUN_STATUSES, PARTITION_NAME_TAG, PRIORITY_TAG, WILL_RETRY_TAG
 from orchestration.jobs import ANIMATE
 from orchestration.policies import BATCH_TAG, CONTENT_TAG, MAKES_TAG
 

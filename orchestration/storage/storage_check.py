@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 
 from libs.storage.artifacts import ArtifactStore, materialize_command
+from orchestration.dagster_internals import InstigatorStatus, InstigatorType
 from orchestration.failures import RETRY_POLICY, failures_explained
 from orchestration.recovery.restore import Mended, mend
 from orchestration.storage.io_manager import DIGEST_METADATA

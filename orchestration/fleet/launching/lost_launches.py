@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.events import JobFailureData, RunFailureReason
 from pydantic import TypeAdapter, ValidationError
 
 from libs.settings import load_settings
+from orchestration.dagster_internals import JobFailureData, RunFailureReason
 
 if TYPE_CHECKING:
     from orchestration.fleet.run_launcher import FleetRunLauncher

@@ -7,7 +7,7 @@ does not belong here: errors that ``libs`` explains (``StorageUnavailableError``
 
 from collections.abc import Iterator
 
-from dagster._utils.error import SerializableErrorInfo
+from orchestration.dagster_internals import SerializableErrorInfo
 
 _LOST_CONNECTIONS = {
     # sqlalchemy's DatabaseError itself is a driver that lost its connection; its subclasses DataError, IntegrityError

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from redis.exceptions import RedisError
 
 from libs.errors import ModelFilesError, OneToAllError
 from libs.settings import Settings, load_settings
+from orchestration.dagster_internals import PARTITION_NAME_TAG
 from orchestration.fleet.launching.code_version import announced_code, code_version
 from orchestration.fleet.run_coordinator import CPU_QUEUE, queue_of
 from orchestration.requests.runs import makes_a_clip

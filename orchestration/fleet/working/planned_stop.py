@@ -6,7 +6,8 @@ the run's tags, so a planned stop raises that limit by one, once per run. What d
 """
 
 import dagster as dg
-from dagster._core.storage.tags import MAX_RETRIES_TAG
+
+from orchestration.dagster_internals import MAX_RETRIES_TAG
 
 PLANNED_STOP_TAG = "one_to_all/stopped_run"
 """The id of the run for which the limit was raised last; a retry has the tags of the run it repeats."""

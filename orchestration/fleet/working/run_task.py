@@ -14,12 +14,17 @@ import sys
 from collections.abc import Callable
 
 import dagster as dg
-from dagster._cli.api import _execute_run_command_body
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.events import DagsterEventType, JobFailureData, RunFailureReason
-from dagster._utils.error import SerializableErrorInfo, serializable_error_info_from_exc_info
-from dagster._utils.interrupts import capture_interrupts
 
+from orchestration.dagster_internals import (
+    DagsterEventType,
+    DagsterExecutionInterruptedError,
+    JobFailureData,
+    RunFailureReason,
+    SerializableErrorInfo,
+    capture_interrupts,
+    execute_run_command_body,
+    serializable_error_info_from_exc_info,
+)
 from orchestration.executor import is_interruption
 from orchestration.fleet.gpus.device_loss import device_loss
 from orchestration.fleet.launching.lost_servers import lost_server
@@ -68,7 +73,7 @@ def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
     failure: SerializableErrorInfo | None = None
     with RunWatch(instance, run_id):
         try:
-            _execute_run_command_body(
+            execute_run_command_body(
                 run_id=run_id,
                 instance=instance,
                 write_stream_fn=lambda event: _look_at(instance, event, run_id),
