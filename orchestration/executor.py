@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.crashes import is_interruption
 from orchestration.dagster_internals import (
     DagsterEventType,
     DagsterExecutionInterruptedError,
@@ -15,7 +16,6 @@ from orchestration.dagster_internals import (
     InProcessExecutor,
     PlanOrchestrationContext,
     RetryMode,
-    SerializableErrorInfo,
     StepDependencyConfig,
 )
 
@@ -45,12 +45,3 @@ def interruptible_executor(context: dg.InitExecutorContext) -> InterruptibleExec
         retries=RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,
         step_dependency_config=StepDependencyConfig.from_config(config.get("step_dependency_config")),
     )
-
-
-def is_interruption(error: SerializableErrorInfo | None) -> bool:
-    """True if ``error`` or what caused it is an interrupt: a step's retry policy asks for a retry of that, too."""
-    while error is not None:
-        if error.cls_name == DagsterExecutionInterruptedError.__name__:
-            return True
-        error = error.cause
-    return False

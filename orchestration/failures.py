@@ -1,7 +1,7 @@
 """The one place where an error of ``libs`` becomes a Dagster failure.
 
-``retryable`` errors keep their retry policy; all others are final, since the same input would fail again. What does not
-belong here: deciding what is retryable (``libs.errors``).
+A step that raises a ``retryable`` error is tried again (``STEP_RETRIES``); all others are final, since the same input
+would fail again. See ``libs.errors`` for what is retryable, ``orchestration.crashes`` for runs that are made again.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import dagster as dg
 from libs.errors import OneToAllError
 from libs.storage.backends.disk_errors import disk_in_trouble
 
-RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+STEP_RETRIES = dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For steps that talk to a store or a hub: 5, 10 and 20 seconds, then the error stands."""
 
 

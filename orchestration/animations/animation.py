@@ -10,7 +10,7 @@ from libs.errors import StorageError
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.stages.animation_files import CLIP_FILE, CLIP_PICTURE_FILE
 from libs.storage.artifacts import LocalArtifact
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.fleet.working.worker_identity import process_metadata
 from orchestration.models.models_in_use import animation_model, observe_replaced_lora
 from orchestration.partitions import ANIMATION_REQUESTS
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     owners=OWNERS,
     kinds={"pytorch", "video"},
     code_version=CODE_VERSIONS["animation"],
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
     pool=GPU_POOL,
     op_tags=GPU_OP_TAGS,
 )

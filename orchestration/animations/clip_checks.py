@@ -13,7 +13,7 @@ from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE, REQUEST_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.animations.shown_values import as_shown
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
 
 # A preview in the pinned version of Dagster; that it works on single-key runs, the only kind here, is tested.
@@ -24,7 +24,7 @@ _WITH_MEDIA = {"request_media": dg.AssetIn("request_media")}
 _WITH_REQUEST = {**_WITH_MEDIA, "animation_request": dg.AssetIn("animation_request")}
 
 
-@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY)
+@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS, retry_policy=STEP_RETRIES)
 def frame_count_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifact) -> dg.AssetCheckResult:
     """The clip has exactly the driver's frames (every frame-interval-th)."""
     from libs.media.video.probe import probe_video  # noqa: PLC0415 - loads the media libraries
@@ -36,7 +36,7 @@ def frame_count_is_the_drivers(animation: LocalArtifact, request_media: LocalArt
     return _result(found == expected, f"{found} frames, expected {expected}", {"frames": found, "expected": expected})
 
 
-@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY)
+@dg.asset_check(asset=_ASSET, additional_ins=_WITH_MEDIA, partitions_def=ANIMATION_REQUESTS, retry_policy=STEP_RETRIES)
 def duration_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifact) -> dg.AssetCheckResult:
     """Rate and duration equal the driver's, as exact fractions."""
     from libs.media.video.probe import probe_video  # noqa: PLC0415
@@ -50,7 +50,7 @@ def duration_is_the_drivers(animation: LocalArtifact, request_media: LocalArtifa
     return _result(found == expected, f"{_timing(*found)}, expected {_timing(*expected)}", {"seconds": float(found[1])})
 
 
-@dg.asset_check(asset=_ASSET, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY)
+@dg.asset_check(asset=_ASSET, partitions_def=ANIMATION_REQUESTS, retry_policy=STEP_RETRIES)
 def clip_decodes_and_is_not_blank(animation: LocalArtifact) -> dg.AssetCheckResult:
     """Every frame decodes, and not every frame is one flat colour."""
     from libs.media.measurements import measure_video  # noqa: PLC0415
@@ -63,7 +63,7 @@ def clip_decodes_and_is_not_blank(animation: LocalArtifact) -> dg.AssetCheckResu
 
 
 @dg.asset_check(
-    asset=_ASSET, additional_ins=_WITH_REQUEST, partitions_def=ANIMATION_REQUESTS, retry_policy=RETRY_POLICY
+    asset=_ASSET, additional_ins=_WITH_REQUEST, partitions_def=ANIMATION_REQUESTS, retry_policy=STEP_RETRIES
 )
 def audio_is_present_when_the_driver_has_it(
     animation: LocalArtifact, request_media: LocalArtifact, animation_request: LocalArtifact

@@ -13,7 +13,7 @@ from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation_files import REQUEST_FILE
 from libs.storage.artifacts import LocalArtifact
 from orchestration.animations.shown_values import as_shown
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
 
 FOUND_POSES_CHECK = "enough_of_a_person_was_found"
@@ -34,7 +34,7 @@ _INPUTS = ("pose_tracks", "animation_request")
         )
     ],
     ins={name: dg.AssetIn(name) for name in _INPUTS},
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
 )
 def enough_of_a_person_was_found(pose_tracks: LocalArtifact, animation_request: LocalArtifact) -> Iterator[object]:
     """Stop where too little was found, warn where a person should look."""

@@ -6,7 +6,7 @@ import dagster as dg
 
 from libs.stages.animation_files import POSE_PICTURE_FILE, PREVIEW_FILE, SECONDS_ATTRIBUTE
 from libs.storage.artifacts import LocalArtifact
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, OWNERS
 from orchestration.storage.outputs import folder_output
@@ -20,7 +20,7 @@ from orchestration.storage.stage_runs import stage_run
     owners=OWNERS,
     kinds={"opencv", "numpy"},
     code_version=CODE_VERSIONS["pose_conditioning"],
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
 )
 def pose_conditioning(
     context: dg.AssetExecutionContext,

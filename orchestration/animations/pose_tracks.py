@@ -10,7 +10,7 @@ import dagster as dg
 
 from libs.stages.animation_files import SECONDS_ATTRIBUTE
 from libs.storage.artifacts import LocalArtifact
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.models.models_in_use import pose_networks
 from orchestration.partitions import ANIMATION_REQUESTS, variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, CODE_VERSIONS, GPU_OP_TAGS, GPU_POOL, OWNERS
@@ -26,7 +26,7 @@ from orchestration.storage.stage_runs import stage_run
     owners=OWNERS,
     kinds={"onnx", "numpy"},
     code_version=CODE_VERSIONS["pose_tracks"],
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
     pool=GPU_POOL,
     op_tags=GPU_OP_TAGS,
 )

@@ -13,7 +13,7 @@ import dagster as dg
 
 from libs.storage.artifacts import LocalArtifact
 from orchestration.animations.shown_values import as_shown
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
 
 _ASSET = "animation_review"
@@ -101,7 +101,7 @@ def _check(name: str, threshold: Threshold) -> dg.AssetChecksDefinition:
         description=threshold.description,
         partitions_def=ANIMATION_REQUESTS,
         blocking=False,
-        retry_policy=RETRY_POLICY,
+        retry_policy=STEP_RETRIES,
     )
     def check(animation_review: LocalArtifact) -> dg.AssetCheckResult:
         from libs.stages.review.quality import QUALITY_FILE, ClipQuality  # noqa: PLC0415 - loads the media libraries

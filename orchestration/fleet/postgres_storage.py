@@ -2,7 +2,7 @@
 
 A statement waits for its answer for a limited time. The driver itself waits for ever for a server that took the
 connection and says nothing: a hung host, a proxy, a network that swallows packets. A run whose event is being written
-would hold its GPU until somebody notices. With a limit such a server counts as one that is away (``lost_servers``).
+would hold its GPU until somebody notices. With a limit such a server counts as one that is away (``crashes``).
 
 The limits of pools are asked for until they are known: without them Dagster's daemon launches every queued run.
 """
@@ -21,6 +21,7 @@ from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
 from dagster_postgres.storage import pg_config
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
+from orchestration.crashes import lost_server
 from orchestration.dagster_internals import (
     ConcurrencyKeyInfo,
     ConfigurableClassData,
@@ -28,7 +29,6 @@ from orchestration.dagster_internals import (
     PoolLimit,
     serializable_error_info_from_exc_info,
 )
-from orchestration.fleet.launching.lost_servers import lost_server
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120

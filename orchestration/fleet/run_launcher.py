@@ -1,7 +1,7 @@
 """dagster-celery's run launcher, with a cancel that keeps the worker warm and a health check that asks the worker.
 
-A run's Celery task id is its run id. What does not belong here: the queue a run goes to (``run_coordinator``) and what
-a worker does with it (``run_task``).
+A run's Celery task id is its run id. See ``run_coordinator`` for the queue a run goes to, ``working.run_task`` for
+what a worker does with it.
 """
 
 import time
@@ -14,6 +14,7 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
 
 from libs.settings import load_settings
+from orchestration.crashes import RUN_ENDS
 from orchestration.dagster_internals import (
     CheckRunHealthResult,
     ConfigurableClassData,
@@ -132,7 +133,7 @@ class FleetRunLauncher(CeleryRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"No worker has known the run for {silent_for:.0f} s.")
         del self._silent_since[run_id]
         return CheckRunHealthResult(
-            WorkerStatus.NOT_FOUND, f"No worker has known the run for {silent_for:.0f} s: its host is lost or hung."
+            WorkerStatus.NOT_FOUND, RUN_ENDS["worker silent"].message.format(seconds=silent_for)
         )
 
     def _active_run_ids(self) -> set[str]:
@@ -161,4 +162,4 @@ def _why_lost(state: str, result: object) -> str:
     if isinstance(result, Exception) and not isinstance(result, WorkerLostError):
         lines = str(result).splitlines() or [""]
         return f"The worker gave the run up and could not report it ({type(result).__name__}: {lines[0]})."
-    return f"The worker's process died (Celery: {state})."
+    return RUN_ENDS["worker died"].message.format(state=state)

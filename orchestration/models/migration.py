@@ -12,7 +12,7 @@ import dagster as dg
 
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.operations.migrate import STASH_FOLDER, MigrationPlan, Mode, apply_migration, plan_migration
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import MODEL_VARIANTS
 from orchestration.policies import CODE_VERSIONS, MODELS_GROUP, OWNERS
 from orchestration.storage.outputs import folder_output
@@ -50,7 +50,7 @@ class MigrationConfig(dg.Config):
     owners=OWNERS,
     kinds={"python"},
     code_version=CODE_VERSIONS["model_files"],
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
 )
 def migrated_pretrained_models(
     context: dg.AssetExecutionContext,

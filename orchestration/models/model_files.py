@@ -18,7 +18,7 @@ from libs.model_repo.operations.slim import SlimReport, slim_wan_resources
 from libs.model_repo.verification.lock import LockedFile
 from libs.settings import Settings
 from libs.stages.model_files import PartJob, provide_part
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.models.hub_repositories import (
     checkpoint_repository,
     observe_repository,
@@ -39,7 +39,7 @@ _POLICY: dict[str, Any] = {
     "group_name": MODELS_GROUP,
     "owners": OWNERS,
     "code_version": CODE_VERSIONS["model_files"],
-    "retry_policy": RETRY_POLICY,
+    "retry_policy": STEP_RETRIES,
 }
 
 

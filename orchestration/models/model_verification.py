@@ -15,7 +15,7 @@ from libs.model_repo.layout import layout_of
 from libs.model_repo.verification.report import FileResult, Level, VerificationReport
 from libs.stages.model_verification import StoredVerification, stored_verification, verify_models
 from libs.storage.artifacts import ArtifactStore
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.models.hub_repositories import observe_new_origins
 from orchestration.models.models_in_use import observe_models_of_variant
 from orchestration.partitions import MODEL_VARIANTS
@@ -40,7 +40,7 @@ class VerificationConfig(dg.Config):
     owners=OWNERS,
     kinds={"python"},
     code_version=CODE_VERSIONS["model_verification"],
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
     check_specs=[
         dg.AssetCheckSpec(
             f"{part}_complete",

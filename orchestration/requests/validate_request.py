@@ -14,7 +14,7 @@ from libs.errors import ModelFilesError
 from libs.requests.inbox.inbox import Inbox
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE
 from libs.stages.animation_files import DRIVER_PICTURE_FILE, REFERENCE_PICTURE_FILE
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.models.models_in_use import observe_models_of_request
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
 from orchestration.policies import ANIMATIONS_GROUP, BATCH_TAG, CODE_VERSIONS, CONTENT_TAG, OWNERS
@@ -63,7 +63,7 @@ def _out(description: str, kinds: set[str]) -> dg.AssetOut:
             description="The model files this request needs were verified and are still there; else nothing starts.",
         )
     ],
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
 )
 def validate_request(
     context: dg.AssetExecutionContext,

@@ -11,7 +11,7 @@ import dagster as dg
 
 from libs.storage.artifacts import ArtifactStore, materialize_command
 from orchestration.dagster_internals import InstigatorStatus, InstigatorType
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.recovery.restore import Mended, mend
 from orchestration.storage.io_manager import DIGEST_METADATA
 from orchestration.storage.resources import ProgressResource, StorageResource
@@ -76,7 +76,7 @@ def _say_who_makes_reviews(context: dg.OpExecutionContext, count: int) -> None:
         context.log.info(f"{count} clips lack a review: {sensor} launches them within about a minute")
 
 
-@dg.op(retry_policy=RETRY_POLICY)
+@dg.op(retry_policy=STEP_RETRIES)
 def compare_store_with_catalogue(
     context: dg.OpExecutionContext, config: StorageCheckConfig, storage: StorageResource, progress: ProgressResource
 ) -> None:

@@ -19,7 +19,7 @@ from libs.model_repo.files.write_access import can_write, require_write_access
 from libs.model_repo.hubs.download_plan import WantedFile, check_disk, git_blob_digest, locked_listing, wanted_files
 from libs.model_repo.hubs.hub import OFFLINE_VARIABLE, Hub, Listing, is_offline, partial_path
 from libs.model_repo.hubs.sources import PartSource, sources_of
-from libs.model_repo.hubs.transfer import STAGE, Patience, RetryPolicy, Transfer
+from libs.model_repo.hubs.transfer import STAGE, HubBackoff, Patience, Transfer
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.verification.digests import DigestCache, Signature, sha256_of_files
 from libs.model_repo.verification.lock import LockedFile, RepositoryLock, hold_repository, read_lock, write_lock
@@ -50,7 +50,7 @@ def download_part(
     update: bool = False,
     with_base_transformer: bool = False,
     workers: int = 4,
-    retry: RetryPolicy | None = None,
+    retry: HubBackoff | None = None,
     progress: Progress = no_progress,
 ) -> DownloadReport:
     """Make one part of a repository complete; another process doing the same waits for this one.
@@ -74,7 +74,7 @@ def download_part(
         DiskFullError: the disk has no room; checked before the first byte.
     """
     sources = sources_of(layout.variant, part, with_base_transformer=with_base_transformer)
-    patience = retry or RetryPolicy()
+    patience = retry or HubBackoff()
     with hold_repository(layout):
         lock = read_lock(layout) or RepositoryLock(layout.variant.name)
         try:
@@ -109,7 +109,7 @@ def download_part(
     )
 
 
-def _list(hub: Hub, source: PartSource, lock: RepositoryLock, revision: str | None, retry: RetryPolicy) -> Listing:
+def _list(hub: Hub, source: PartSource, lock: RepositoryLock, revision: str | None, retry: HubBackoff) -> Listing:
     repo_id = source.repository.repo_id
     requested = revision or source.repository.revision
     if requested is None and hub.revisions_are_commits:

@@ -23,8 +23,8 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
-    """How often to try without receiving a byte, and the pause before the second try (doubled each time).
+class HubBackoff:
+    """How often to ask a hub without receiving a byte, and the pause before the second try (doubled each time).
 
     A hub that asks for a pause gets it, up to ``longest_asked_seconds``: nobody waits for hours without a word.
     """
@@ -38,7 +38,7 @@ class RetryPolicy:
 class Patience:
     """Counts fruitless tries of one thing and waits between them."""
 
-    def __init__(self, policy: RetryPolicy, cancelled: threading.Event | None = None) -> None:
+    def __init__(self, policy: HubBackoff, cancelled: threading.Event | None = None) -> None:
         self._policy, self._cancelled, self._failures = policy, cancelled or threading.Event(), 0
 
     def wait_after(self, error: HubUnavailableError, *, progressed: bool = False) -> None:
@@ -70,7 +70,7 @@ class Transfer:
         staging: Callable[[WantedFile], Path],
         finish: Callable[[WantedFile, Path, str], None],
         *,
-        retry: RetryPolicy,
+        retry: HubBackoff,
         progress: Progress,
     ) -> None:
         self._hub, self._staging, self._finish = hub, staging, finish

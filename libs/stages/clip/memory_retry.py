@@ -1,6 +1,6 @@
 """One clip, and once more with more room when the device's memory did not suffice. Never a third time.
 
-See ``orchestration.crashes`` for runs that are retried.
+See ``orchestration.crashes`` for runs that are made again.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Whether this process has lost its GPU: after some errors CUDA refuses every further call, until the process ends.
 
 An illegal memory access, an uncorrectable bit, a card that fell off the bus: a worker that stayed warm would fail every
-run it takes, within seconds each. Light: looks at torch only where a run has loaded it. What does not belong here: what
-follows from a loss (``run_task``), and a full memory, which is none (``libs.stages.clip.memory_retry``).
+run it takes, within seconds each. Light: looks at torch only where a run has loaded it. See ``orchestration.crashes``
+for what follows from a loss, ``libs.stages.clip.memory_retry`` for a full memory, which is none.
 """
 
 import os

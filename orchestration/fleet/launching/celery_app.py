@@ -23,7 +23,7 @@ SOCKET_TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
 Workers wait for messages without this limit; kombu makes such a connection anew after 51 s of silence.
 """
 
-SEND_RETRY_POLICY = {"max_retries": 40, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
+SEND_ATTEMPTS = {"max_retries": 40, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 """Sending survives more than a minute without Redis; after that the run fails, and run_retries queues it again."""
 
 
@@ -83,7 +83,7 @@ def send_run(outbox: Celery, run_id: str, queue: str) -> None:
         task_id=run_id,
         queue=queue,
         retry=True,
-        retry_policy=SEND_RETRY_POLICY,
+        retry_policy=SEND_ATTEMPTS,
     )
 
 

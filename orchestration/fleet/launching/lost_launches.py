@@ -3,7 +3,7 @@
 A message leaves Redis a moment before its worker has read it, and the daemon marks a run as STARTING a moment before it
 sends it: if either process dies in between, the run would stay STARTING until ``start_timeout_seconds``, which must be
 long, since a run may wait in its queue for hours. The sensor looks at every STARTING run and knows two good states,
-waiting in Redis and held by a worker. What does not belong here: runs that have started (``run_launcher``).
+waiting in Redis and held by a worker. See ``run_launcher`` for runs that have started.
 """
 
 import json
@@ -14,10 +14,12 @@ import dagster as dg
 from pydantic import TypeAdapter, ValidationError
 
 from libs.settings import load_settings
-from orchestration.dagster_internals import JobFailureData, RunFailureReason
+from orchestration.crashes import RUN_ENDS
 
 if TYPE_CHECKING:
     from orchestration.fleet.run_launcher import FleetRunLauncher
+
+_END = RUN_ENDS["message lost"]
 
 MISSING_SECONDS = 10.0
 """A message may be between queue and worker for a moment; one missing for longer is lost."""
@@ -66,8 +68,8 @@ def fail_lost_launches(
         lost.append(run.run_id)
         instance.report_run_failed(
             current,
-            "No worker took the run, and it no longer waits in its queue: its message was lost with a worker.",
-            JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION),
+            _END.message,
+            _END.failure(),
         )
     return still_missing, lost
 

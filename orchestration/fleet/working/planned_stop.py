@@ -1,12 +1,12 @@
 """A worker that is told to stop hands its run back: the run is made again, and spends none of its retries.
 
-Retries are for crashes (``run_retries`` in ``dagster.yaml``); Dagster counts the runs of a group against the limit in
-the run's tags, so a planned stop raises that limit by one, once per run. What does not belong here: stopping a worker
-(``worker``) and noticing that a run was interrupted (``run_task``).
+Retries are for crashes (``orchestration.crashes``); Dagster counts the runs of a group against the limit in the run's
+tags, so a planned stop raises that limit by one, once per run. See ``run_task`` for how an interruption is noticed.
 """
 
 import dagster as dg
 
+from orchestration.crashes import RUN_ENDS
 from orchestration.dagster_internals import MAX_RETRIES_TAG
 
 PLANNED_STOP_TAG = "one_to_all/stopped_run"
@@ -33,8 +33,7 @@ def note_planned_stop(instance: dg.DagsterInstance, run_id: str) -> bool:
     if run.tags.get(PLANNED_STOP_TAG) != run_id:
         limit = _limit_of(run, instance) + 1
         instance.add_run_tags(run_id, {MAX_RETRIES_TAG: str(limit), PLANNED_STOP_TAG: run_id})
-        message = "The worker of this run was told to stop: the run is made again, without spending a retry."
-        instance.report_engine_event(message, run)
+        instance.report_engine_event(RUN_ENDS["worker stopped"].message, run)
     return True
 
 

@@ -3,8 +3,7 @@
 Based on what dagster-celery's own task does, with these additions: a run can be canceled and the process survives; a
 retry policy does not keep an interrupted run alive; a run that cannot even be loaded fails instead of staying STARTING;
 a process whose GPU was lost ends; a run that lost its GPU or the connection to a server counts as crashed, not as
-wrong; one whose worker was told to stop keeps its retries. What does not belong here: Celery's settings and the start
-of workers.
+wrong (``orchestration.crashes``); one whose worker was told to stop keeps its retries.
 """
 
 import logging
@@ -15,19 +14,16 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from orchestration.crashes import RUN_ENDS, is_interruption, lost_server
 from orchestration.dagster_internals import (
     DagsterEventType,
     DagsterExecutionInterruptedError,
-    JobFailureData,
-    RunFailureReason,
     SerializableErrorInfo,
     capture_interrupts,
     execute_run_command_body,
     serializable_error_info_from_exc_info,
 )
-from orchestration.executor import is_interruption
 from orchestration.fleet.gpus.device_loss import device_loss
-from orchestration.fleet.launching.lost_servers import lost_server
 from orchestration.fleet.working.planned_stop import note_planned_stop
 from orchestration.fleet.working.run_watch import RunWatch
 
@@ -65,7 +61,7 @@ def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
         logger.warning("Run %s does not exist any more: nothing to do", run_id)
         return
     if run.status == dg.DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(run, "Canceled before its execution began.")
+        instance.report_run_canceled(run, RUN_ENDS["canceled"].message)
         return
     if run.status not in {dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED}:
         instance.report_engine_event(f"A worker ignored this run, since its status was {run.status.value}.", run)
@@ -97,7 +93,7 @@ def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) 
         note_planned_stop(instance, run_id)
         raise DagsterExecutionInterruptedError()
     if event.event_type in _FAILED_STEPS and (loss := device_loss()):
-        message = f"The worker's process lost its GPU ({loss}): it ends, and another one makes this run again."
+        message = RUN_ENDS["GPU lost"].message.format(said=loss)
         instance.report_engine_event(message, instance.get_run_by_id(run_id))
         raise DagsterExecutionInterruptedError()  # no further attempt of this process can succeed
 
@@ -106,7 +102,7 @@ def _look_at_failure(instance: dg.DagsterInstance, error: SerializableErrorInfo 
     if is_interruption(error):
         note_planned_stop(instance, run_id)
     elif said := lost_server(error):
-        message = f"The run lost the connection to a server ({said}): it counts as crashed, and is made again."
+        message = RUN_ENDS["server lost"].message.format(said=said)
         instance.report_engine_event(message, instance.get_run_by_id(run_id))
         raise DagsterExecutionInterruptedError()  # before Dagster calls it the asset's failure, which is never retried
 
@@ -124,11 +120,11 @@ def _bring_to_an_end(instance: dg.DagsterInstance, run_id: str, failure: Seriali
     if run.status == dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run)
     elif failure is not None:
-        data = JobFailureData(error=failure, failure_reason=RunFailureReason.RUN_EXCEPTION)
-        instance.report_run_failed(run, "The worker could not execute the run.", data)
+        end = RUN_ENDS["cannot be loaded"]
+        instance.report_run_failed(run, end.message, end.failure(failure))
     else:
-        data = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
-        instance.report_run_failed(run, "The run's execution was given up here: it is made again.", data)
+        end = RUN_ENDS["given up"]
+        instance.report_run_failed(run, end.message, end.failure())
 
 
 def _status(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -2,8 +2,8 @@
 
 Dagster turns SIGINT into ``DagsterExecutionInterruptedError`` at the next point where a step may be interrupted. The
 status in Dagster's database is the truth: a cancel reaches a worker that was cut off from Redis, and a worker that was
-hung, and whose run was given to another one meanwhile, drops its copy when it wakes up. What does not belong here: who
-sets the status (``run_launcher``).
+hung, and whose run was given to another one meanwhile, drops its copy when it wakes up. See ``run_launcher`` for who
+sets the status.
 """
 
 import logging
@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Self
 
 import dagster as dg
+
+from orchestration.crashes import RUN_ENDS
 
 POLL_SECONDS = 1.5
 PATIENCE_SECONDS = 30.0
@@ -81,6 +83,6 @@ class RunWatch:
         run = self._instance.get_run_by_id(self._run_id)
         if run is not None and run.status == dg.DagsterRunStatus.CANCELING:
             self._instance.report_run_canceled(
-                run, f"The step did not stop within {self._patience_seconds:.0f} s; its process was killed."
+                run, RUN_ENDS["killed for a cancel"].message.format(seconds=self._patience_seconds)
             )
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,11 +7,11 @@ from local_hub import LocalHub
 
 from libs.model_repo.files.repository import Part, files_of_part
 from libs.model_repo.hubs.sources import sources_of
-from libs.model_repo.hubs.transfer import RetryPolicy
+from libs.model_repo.hubs.transfer import HubBackoff
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.verification.lock import read_lock
 
-IMPATIENT = RetryPolicy(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.2)
+IMPATIENT = HubBackoff(attempts=3, first_pause_seconds=0.05, longest_pause_seconds=0.2)
 SHARD = "model-00001-of-00002.safetensors"
 CHECKPOINT_REPO = "MochunniaN1/One-to-All-1.3b_1"
 WAN_REPO = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"

@@ -22,7 +22,7 @@ from libs.errors import OneToAllError
 from libs.model_repo.files.repository import PARTS, Part, files_of_part, path_of
 from libs.model_repo.hubs.download import download_part
 from libs.model_repo.hubs.hub import Advance, Listing, RemoteFile, partial_path
-from libs.model_repo.hubs.transfer import RetryPolicy
+from libs.model_repo.hubs.transfer import HubBackoff
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.operations.migrate import apply_migration, plan_migration
 from libs.model_repo.operations.slim import slim_wan_resources
@@ -123,14 +123,14 @@ class Repository(RuleBasedStateMachine):
     @rule(part=st.sampled_from(PARTS), base=st.booleans())
     def download(self, part: Part, base: bool) -> None:
         self.hub.bytes_until_kill = None
-        policy = RetryPolicy(attempts=1)
+        policy = HubBackoff(attempts=1)
         download_part(self.layout, part, self.hub, with_base_transformer=base, retry=policy)
 
     @rule(part=st.sampled_from(PARTS), after=st.integers(0, 3_000_000))
     def killed_download(self, part: Part, after: int) -> None:
         self.hub.bytes_until_kill = after
         with contextlib.suppress(_Kill):
-            download_part(self.layout, part, self.hub, workers=1, retry=RetryPolicy(attempts=1))
+            download_part(self.layout, part, self.hub, workers=1, retry=HubBackoff(attempts=1))
 
     @rule(damaged=st.booleans(), data=st.data())
     def migrate(self, damaged: bool, data: st.DataObject) -> None:

@@ -19,7 +19,7 @@ from dagster._utils.error import SerializableErrorInfo, serializable_error_info_
 from dagster_postgres.utils import DagsterPostgresException
 
 from libs.errors import InputError, StorageUnavailableError
-from orchestration.fleet.launching.lost_servers import lost_server
+from orchestration.crashes import lost_server
 from orchestration.fleet.working.planned_stop import note_planned_stop
 from orchestration.fleet.working.run_task import execute_run
 

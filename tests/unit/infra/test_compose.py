@@ -22,6 +22,7 @@ from dagster._daemon.controller import DEFAULT_HEARTBEAT_INTERVAL_SECONDS as HEA
 from dagster._daemon.types import DaemonHeartbeat
 
 from libs.settings import REPOSITORY_ROOT, Settings
+from orchestration.crashes import RUN_RETRIES
 from orchestration.definitions import defs
 from orchestration.fleet import instance_preparation, worker, worker_health
 from orchestration.fleet.local.fleet_plan import CODE_LOCATION, LOCATION_NAME
@@ -237,7 +238,7 @@ def test_the_instance_is_a_production_instance():
         assert hasattr(module, instance[part]["class"])
     assert instance["compute_logs"]["config"]["upload_interval"] <= 30
     assert instance["run_monitoring"]["enabled"]
-    assert instance["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
+    assert instance["run_retries"] == RUN_RETRIES
     assert {"sensor", "schedule"} <= set(instance["retention"])
     assert instance["concurrency"]["pools"] == {"granularity": "run", "default_limit": 1}
     limits = {limit["key"]: limit for limit in instance["concurrency"]["runs"]["tag_concurrency_limits"]}

@@ -12,7 +12,7 @@ from libs.settings import load_settings
 from libs.storage.artifacts import LocalArtifact
 from libs.storage.backends.factory import store_from_settings
 from libs.storage.backends.folder import FolderObjectStore
-from orchestration.failures import RETRY_POLICY
+from orchestration.failures import STEP_RETRIES
 from orchestration.storage.io_manager import DIGEST_METADATA, ArtifactIOManager
 from orchestration.storage.outputs import folder_output
 from orchestration.storage.resources import SettingsResource, StorageResource
@@ -34,7 +34,7 @@ def written() -> dg.Output:
     return folder_output(folder)
 
 
-@dg.asset(partitions_def=PARTITIONS, retry_policy=RETRY_POLICY)
+@dg.asset(partitions_def=PARTITIONS, retry_policy=STEP_RETRIES)
 def read(written: LocalArtifact) -> dg.MaterializeResult[None]:
     assert written.path("clip.mp4").read_bytes() == b"moving pictures"
     return dg.MaterializeResult()

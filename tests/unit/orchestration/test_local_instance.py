@@ -16,6 +16,7 @@ import yaml
 from libs.errors import SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
 from orchestration import demo, local_ui
+from orchestration.crashes import RUN_RETRIES
 from orchestration.laptop.instance import claim_daemon, prepare_dagster_home
 
 
@@ -54,8 +55,7 @@ def test_killed_runs_are_retried_as_on_a_fleet_and_failed_ones_are_not() -> None
     local, fleet = (
         yaml.safe_load((REPOSITORY_ROOT / name).read_text()) for name in ("dagster.yaml", "infra/dagster.prod.yaml")
     )
-    assert local["run_retries"] == fleet["run_retries"]
-    assert local["run_retries"]["retry_on_asset_or_op_failure"] is False
+    assert local["run_retries"] == fleet["run_retries"] == RUN_RETRIES
 
 
 def test_one_daemon_works_on_a_database(tmp_path: Path) -> None:
