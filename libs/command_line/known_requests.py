@@ -7,7 +7,8 @@ import re
 
 from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
 from libs.requests.documents.animation_request import REQUEST_ID_PATTERN
-from libs.requests.inbox.inbox import ERROR_SUFFIX, INBOX_PREFIX, Inbox
+from libs.requests.inbox.inbox import INBOX_PREFIX, Inbox
+from libs.requests.inbox.rejection import ERROR_SUFFIX
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.requests.lifecycle.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactStore

@@ -97,8 +97,7 @@ def _document(listing: Listing, reason: str) -> dict[str, Any]:
         for line in listing.requests
     ]
     rejected = [
-        {"document": entry.name, "reason": entry.reason, "when": entry.when.isoformat() if entry.when else None}
-        for entry in listing.rejected
+        {"document": entry.name, "reason": entry.reason, "when": entry.since.isoformat()} for entry in listing.rejected
     ]
     return {
         "requests": requests,

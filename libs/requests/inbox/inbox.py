@@ -2,8 +2,8 @@
 
 A document is any YAML or JSON file below ``inbox/``; it leaves the inbox when it is accepted (``requests/documents/``)
 or refused (``inbox/rejected/``, with the reason beside it). Everything else is media and stays. Symbolic links are
-never followed: what lies outside the inbox is nobody's request and nobody's media. What does not belong here: what a
-document may say (``animation_request``, ``batch``), what is kept of an accepted request (``accepted``).
+never followed: what lies outside the inbox is nobody's request and nobody's media. See
+``libs.requests.documents`` for what a document may say, ``libs.requests.lifecycle.accepted`` for accepted requests.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from libs.errors import ArtifactMissingError, InputError, StorageError, StorageUnavailableError
 from libs.messages.printable import shell_word
 from libs.requests.documents.document import MAX_DOCUMENT_BYTES
+from libs.requests.inbox.rejection import ERROR_SUFFIX, RECORD_SUFFIX, Rejection, parse_record, parse_text
 from libs.storage.backends.keys import check_key
 from libs.storage.backends.sha256 import sha256_of_file
 from libs.storage.backends.store import ObjectInfo, ObjectStore
@@ -30,7 +31,6 @@ from libs.storage.claims import claimed
 INBOX_PREFIX = "inbox"
 ACCEPTED_DOCUMENTS_PREFIX = "requests/documents"
 DOCUMENT_SUFFIXES = (".yaml", ".yml", ".json")
-ERROR_SUFFIX = ".error.txt"
 
 _REJECTED = f"{INBOX_PREFIX}/rejected/"
 _LARGEST_MOVED = 50 * MAX_DOCUMENT_BYTES
@@ -70,20 +70,6 @@ class WaitingDocument:
     def arrival(self) -> str:
         """Tells this arrival of the document from a later one under the same name, with the same content or not."""
         return f"{self.name} {self.size} {self.modified.isoformat()} {self.version}"
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A refused document, by its path below ``inbox/``, and why.
-
-    ``traceback`` is for the log, where the software failed in a way that nobody foresaw. ``when`` is known of those
-    that are listed.
-    """
-
-    name: str
-    reason: str
-    traceback: str | None = None
-    when: datetime | None = None
 
 
 class Inbox:
@@ -146,11 +132,11 @@ class Inbox:
         if found is None or hashlib.sha256(content).hexdigest() != sha256:
             return False
         self._put_document(f"{ACCEPTED_DOCUMENTS_PREFIX}/", name, content)
-        for outdated in (f"{_REJECTED}{name}", f"{_REJECTED}{name}{ERROR_SUFFIX}"):
-            self._objects.delete(outdated)
+        for suffix in ("", ERROR_SUFFIX, RECORD_SUFFIX):
+            self._objects.delete(f"{_rejected(name)}{suffix}")
         return self._remove(found)
 
-    def reject(self, document: WaitingDocument, reason: str) -> None:
+    def reject(self, document: WaitingDocument, reason: str) -> Rejection:
         """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it.
 
         Raises:
@@ -163,13 +149,11 @@ class Inbox:
         with TemporaryDirectory() as folder:  # by way of a file: nobody knows how large it is
             copy = Path(folder) / "document"
             self._objects.get_file(key, copy)
-            self._put_reason(
-                document.name,
-                reason,
-                f"The document is now {_for_a_shell(self._objects.uri(_rejected(document.name)))}.",
-            )
+            file = _for_a_shell(self._objects.uri(_rejected(document.name)))
+            rejection = self._put_rejection(document.name, reason, file)
             self._put_document(_REJECTED, document.name, copy)
         self._remove(found)
+        return rejection
 
     def _remove(self, info: ObjectInfo) -> bool:
         """Remove a document; False where another one lies there by now, or is being put there.
@@ -179,18 +163,27 @@ class Inbox:
         with claimed(self._objects, info.key, 0) as alone:
             return alone and self._objects.delete_version(info)
 
-    def reject_link(self, name: str, reason: str) -> None:
+    def reject_link(self, name: str, reason: str) -> Rejection:
         """Remove a link that lies where a document should, and say why; what it points to is never looked at."""
-        self._put_reason(name, reason, "The link was removed.")
+        rejection = self._put_rejection(name, reason, None)
         self._objects.delete(f"{INBOX_PREFIX}/{name}")
+        return rejection
 
-    def _put_reason(self, name: str, reason: str, where: str) -> None:
-        what = f"{shell_word(name)} was not accepted"
-        text = f"{what}:\n\n{reason}\n\n{where}\nPut a corrected one into {INBOX_PREFIX}/ again.\n"
-        self._put_document(_REJECTED, f"{name}{ERROR_SUFFIX}", text.encode("utf-8", "backslashreplace"))
+    def _put_rejection(self, name: str, reason: str, file: str | None) -> Rejection:
+        """Store the text for people, then the record beside it."""
+        rejection = Rejection(name, reason, datetime.now(UTC), file)
+        text = rejection.text(INBOX_PREFIX).encode("utf-8", "backslashreplace")
+        place = self._put_document(_REJECTED, f"{name}{ERROR_SUFFIX}", text).removesuffix(ERROR_SUFFIX)
+        try:
+            self._objects.put_bytes(f"{place}{RECORD_SUFFIX}", rejection.to_json().encode(), "application/json")
+        except StorageUnavailableError:
+            raise
+        except StorageError as error:  # a folder of that name is in the way: the text says it all
+            _log.warning("%s", error)
+        return rejection
 
-    def _put_document(self, prefix: str, name: str, content: bytes | Path) -> None:
-        """Store a document below ``prefix``; under another name where a folder has this one.
+    def _put_document(self, prefix: str, name: str, content: bytes | Path) -> str:
+        """Store a document below ``prefix``; under another name where a folder has this one. Returns its key.
 
         A folder may have any name, also that of a document which comes after it.
         """
@@ -208,28 +201,34 @@ class Inbox:
                 if target == beside:
                     raise
             else:
-                return
+                return f"{prefix}{target}"
+        raise AssertionError("one of both is stored, or the last error is raised")
 
     def rejections(self) -> list[Rejection]:
-        """All refused documents that are still there, the newest first, with the reason's first line."""
+        """All refused documents that are still there, the newest first."""
         return self.newest_rejections(None)[0]
 
     def newest_rejections(self, limit: int | None) -> tuple[list[Rejection], int]:
         """The ``limit`` newest of :meth:`rejections`, and how many older ones there are; only these are read."""
-        reasons = [info for info in self._objects.list(_REJECTED) if info.key.endswith(ERROR_SUFFIX)]
+        listed = {info.key: info for info in self._objects.list(_REJECTED)}
+        reasons = [info for key, info in listed.items() if key.endswith(ERROR_SUFFIX)]
         reasons.sort(key=lambda info: info.modified, reverse=True)
         found = []
         for info in reasons[:limit]:
-            name = info.key.removeprefix(_REJECTED).removesuffix(ERROR_SUFFIX)
+            place = info.key.removesuffix(ERROR_SUFFIX)
+            name = place.removeprefix(_REJECTED)
+            record = listed.get(f"{place}{RECORD_SUFFIX}")
+            # An earlier version may have refused it once more since: then the text is the newer one.
+            is_current = record is not None and record.modified >= info.modified
             try:
-                lines = self._objects.get_bytes(info.key).decode("utf-8", "replace").split("\n\n")
+                rejection = parse_record(self._objects.get_bytes(record.key)) if record and is_current else None
+                found.append(rejection or parse_text(self._objects.get_bytes(info.key), name, info.modified))
             except ArtifactMissingError:  # corrected since it was listed
                 continue
             except StorageUnavailableError:
                 raise
             except StorageError as error:  # put there by hand, under a name that cannot be a key
-                lines = ["", str(error)]
-            found.append(Rejection(name, lines[1] if len(lines) > 1 else "", when=info.modified))
+                found.append(Rejection(name, str(error), info.modified))
         return found, len(reasons[limit:]) if limit is not None else 0
 
     def media(self, paths: Iterable[str]) -> dict[str, ObjectInfo]:

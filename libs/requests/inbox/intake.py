@@ -12,7 +12,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -28,8 +28,9 @@ from libs.errors import (
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.requests.documents.batch import Submission, parse_submission
 from libs.requests.documents.document_names import is_named_for
-from libs.requests.inbox.inbox import Inbox, Rejection, WaitingDocument, is_document_name, ordinary_suffix
+from libs.requests.inbox.inbox import Inbox, WaitingDocument, is_document_name, ordinary_suffix
 from libs.requests.inbox.kept_media import MediaKeeper
+from libs.requests.inbox.rejection import Rejection
 from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests, content_of
 from libs.storage.backends.store import ObjectInfo
 
@@ -261,13 +262,11 @@ class _Look:
         for name in filter(is_document_name, self._inbox.links()):
             reason = "it is a symbolic link, which is not followed; put the document itself into the inbox"
             try:
-                self._inbox.reject_link(name, reason)
+                self._found.rejected.append(self._inbox.reject_link(name, reason))
             except StorageUnavailableError:
                 raise
             except Exception as error:
                 self._found.unreadable.append(f"{name}: {error}")
-            else:
-                self._found.rejected.append(Rejection(name, reason))
 
     def _in_turn(self) -> list[WaitingDocument]:
         """The documents of this look; one that was begun comes first."""
@@ -463,7 +462,7 @@ class _Look:
 
     def _reject(self, document: WaitingDocument, reason: str, details: str | None = None) -> None:
         try:
-            self._inbox.reject(document, reason)
+            rejection = self._inbox.reject(document, reason)
         except ArtifactMissingError:  # taken back meanwhile
             return
         except StorageUnavailableError:
@@ -471,7 +470,7 @@ class _Look:
         except Exception as error:  # one document stops no other
             self._found.unreadable.append(f"{document.name}: {error}")
             return
-        self._found.rejected.append(Rejection(document.name, reason, details))
+        self._found.rejected.append(replace(rejection, traceback=details))
 
 
 def _media_of(request: AnimationRequest) -> dict[str, str]:

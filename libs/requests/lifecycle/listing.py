@@ -14,7 +14,8 @@ from libs.provenance.record import ClipOrigin, parse_provenance
 from libs.provenance.run_record import PROVENANCE_FILE
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.requests.documents.batch import parse_submission
-from libs.requests.inbox.inbox import Inbox, Rejection
+from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.rejection import Rejection
 from libs.requests.lifecycle.accepted import ACCEPTED_PREFIX, AcceptedRequest, AcceptedRequests
 from libs.requests.lifecycle.cancellations import Cancellation, Cancellations, Retries
 from libs.requests.lifecycle.changes import changes_since
