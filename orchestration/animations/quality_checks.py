@@ -2,8 +2,8 @@
 
 The measures are those of ``animation_review``. Filmed dances have flicker of 0.6 to 0.7 levels, drift of 1 to 2 units,
 no "seam" above 1 level, and 0.7 to 1 of their first frame's sharpness; the thresholds leave room above that, and are
-the one thing to adjust here. What does not belong here: measuring (``libs.quality``), and what makes a clip wrong
-(``orchestration.animations.clip_checks``).
+the one thing to adjust here. See ``libs.quality`` for measuring, ``clip_checks`` for what makes a clip wrong,
+``libs.stages.titles`` for what a chart is called.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from libs.stages.titles import titled
 from libs.storage.artifacts import LocalArtifact
 from orchestration.animations.shown_values import as_shown
 from orchestration.failures import STEP_RETRIES, failures_explained
@@ -116,7 +117,7 @@ def _check(name: str, threshold: Threshold) -> dg.AssetChecksDefinition:
 def judge(threshold: Threshold, numbers: Mapping[str, float]) -> dg.AssetCheckResult:
     """A warning where a measure is beyond its threshold, or where there is nothing to measure: that is no pass."""
     value = numbers.get(threshold.measure)
-    shown = {name: numbers[name] for name in (threshold.measure, *threshold.shown) if name in numbers}
+    shown = titled({key: numbers[key] for key in (threshold.measure, *threshold.shown) if key in numbers})
     limit = threshold.least if threshold.least is not None else threshold.most
     if value is None:
         description = f"nothing to measure, so nothing is known: {threshold.unmeasured}; look at the clip"

@@ -48,6 +48,7 @@ from libs.stages.poses.pose_conditioning import framed_driver
 from libs.stages.request.request_media import RequestMedia
 from libs.stages.request.requested_lora import RequestedLora
 from libs.stages.run import StageRun
+from libs.stages.titles import titled
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
 from libs.storage.chunks import StoredChunks
 
@@ -167,7 +168,7 @@ class ClipResult:
     def metadata(self) -> dict[str, Any]:
         """The numbers that people are shown."""
         return {
-            **self.summary.describe(),
+            **titled(self.summary.describe()),
             "seconds per frame": self.summary.sampling_seconds / self.summary.frame_count,
             "start": _start(self.load),
             "load seconds": self.load.seconds,

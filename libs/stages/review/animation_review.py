@@ -31,6 +31,7 @@ from libs.stages.poses.pose_tracks import load_estimator
 from libs.stages.request.request_media import RequestMedia
 from libs.stages.review.quality import ClipQuality, measure_quality
 from libs.stages.run import StageRun
+from libs.stages.titles import titled
 from libs.storage.artifacts import LocalArtifact
 
 MEASUREMENTS_FILE = "measurements.json"
@@ -80,8 +81,8 @@ class ReviewResult:
     def metadata(self) -> dict[str, Any]:
         """The numbers that people are shown."""
         return {
-            **self.review.describe(),
-            **self.quality.numbers(),
+            **titled(self.review.describe()),
+            **titled(self.quality.numbers()),
             "seconds of measuring": self.measuring_seconds,
         }
 

@@ -5,7 +5,7 @@ See ``libs.quality`` for each measure, ``orchestration.animations.quality_checks
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -26,11 +26,14 @@ _PASS_IN_FRAMES = 0.15
 """The measures that decode the clip once more, each in the time that the pose networks take for a frame (sandbox)."""
 
 QUALITY_FILE = "quality.json"
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ClipQuality:
     """The numbers that a chart shows over time; each is defined where it is measured. None: could not be measured.
+
+    The names are the keys of ``quality.json``; ``libs.stages.titles`` has what people see.
 
     Attributes:
         pose_correct_share: PCK at 0.1, 0 to 1 (``pose_agreement``).
@@ -51,11 +54,11 @@ class ClipQuality:
     pose_found_share: float | None
     flicker: float | None
     flicker_maximum: float | None
-    colour_drift: float
-    colour_drift_per_chunk: Sequence[float]
-    colour_from_reference_per_chunk: Sequence[float]
-    seam: float
-    seam_per_border: Sequence[float]
+    colour_drift: float | None
+    colour_drift_per_chunk: Sequence[float] | None
+    colour_from_reference_per_chunk: Sequence[float] | None
+    seam: float | None
+    seam_per_border: Sequence[float] | None
     sharpness: float | None
     sharpness_minimum: float | None
     face_share: float | None
@@ -65,20 +68,31 @@ class ClipQuality:
         return {name: float(value) for name, value in asdict(self).items() if isinstance(value, int | float)}
 
     def save(self, folder: Path) -> None:
-        """Write ``quality.json``."""
+        """Write ``quality.json``; see :meth:`load` for its version."""
         (folder / QUALITY_FILE).write_text(json.dumps(asdict(self), indent=2))
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote, in this version or an earlier one.
+
+        A file without ``schema_version`` has version 1, which all have up to now. Keys that it does not know are
+        passed over; a measure that the file lacks counts as one that could not be measured.
 
         Raises:
-            InputError: it is damaged, or was written by another version.
+            InputError: it is damaged, or was written by a later version.
         """
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            stored = json.loads(path.read_text())
+            version = stored.get("schema_version", SCHEMA_VERSION)
+            known = {field.name: stored.get(field.name) for field in fields(cls)}
+        except (OSError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: holds no quality measures ({error}); materialize animation_review") from None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: unsupported schema version {version} of quality measures (supported: {SCHEMA_VERSION}); "
+                "materialize animation_review, or use the version of the software that wrote it"
+            )
+        return cls(**known)
 
 
 def measure_quality(

@@ -235,7 +235,13 @@ def test_the_inbox_of_a_bucket(
 
     assert daemon.look_at_inbox() == ["good"]
     deadline = time.monotonic() + 15  # a document that cannot be accepted may still be written, for some seconds
-    names = {"inbox/dance.mp4", "inbox/puppet.png", "inbox/rejected/bad.json", "inbox/rejected/bad.json.error.txt", "inbox/rejected/bad.json.rejection"}
+    names = {
+        "inbox/dance.mp4",
+        "inbox/puppet.png",
+        "inbox/rejected/bad.json",
+        "inbox/rejected/bad.json.error.txt",
+        "inbox/rejected/bad.json.rejection",
+    }
     while (kept := set(keys_of(s3_client, s3_bucket, "inbox/"))) != names:
         assert time.monotonic() < deadline, kept
         time.sleep(0.5)
