@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from libs.background import Background
 from libs.media.video.writer import VideoWriter
 from libs.settings import Settings
 from libs.storage.backends.factory import objects_from_settings
 from libs.storage.chunks import StoredChunks
+from libs.worker_thread import WorkerThread
 
 _FRAMES, _NEW = 81, 76
 
@@ -60,7 +60,7 @@ def _measure(call: Callable[[], None]) -> tuple[float, float, float]:
     started, worked = time.perf_counter(), time.process_time()
     call()
     seconds, processor = time.perf_counter() - started, time.process_time() - worked
-    with Background("benchmark") as background:
+    with WorkerThread("benchmark") as background:
         started = time.perf_counter()
         background.call(call)
         waits = time.perf_counter() - started

@@ -316,6 +316,7 @@ class _Clip:
             noise,
             self.options.num_inference_steps,
             self.options.approximation,
+            self.options.shift,
         )
         steps = engine.denoise(networks.transformer, networks.scheduler, task, self.activations)
         latents = noise

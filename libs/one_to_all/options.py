@@ -4,13 +4,14 @@ See ``libs.model_repo.variants`` for the defaults of a model variant.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from libs.errors import InputError
 from libs.one_to_all.sampling.approximation import EXACT, Approximation
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS, ChunkLengths
 from libs.one_to_all.sampling.guidance import IntermediatePass
-from libs.one_to_all.sampling.schedule import TRAIN_TIMESTEPS
+from libs.one_to_all.sampling.schedule import SHIFT, TRAIN_TIMESTEPS, UNWRITTEN_SHIFT
 
 _SEED_LIMIT = 2**63
 
@@ -31,6 +32,7 @@ class SamplingOptions:
         unguided_pose: with image guidance alone, False keeps the pose in the pass that is guided away from.
         chunk_lengths: smaller ones need less memory.
         approximation: work to leave out.
+        shift: of the noise levels towards high noise, above 0.
 
     Raises:
         InputError: names the option and what is expected.
@@ -47,6 +49,7 @@ class SamplingOptions:
     unguided_pose: bool = True
     chunk_lengths: ChunkLengths = DEFAULT_CHUNK_LENGTHS
     approximation: Approximation = EXACT
+    shift: float = SHIFT
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= TRAIN_TIMESTEPS:
@@ -55,5 +58,17 @@ class SamplingOptions:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
                 raise InputError(f"{name}={value} must be a number of at least 0")
+        if not (math.isfinite(self.shift) and self.shift > 0):
+            raise InputError(f"shift={self.shift} must be a number above 0")
         if not 0 <= self.seed < _SEED_LIMIT:
             raise InputError(f"seed={self.seed} must be between 0 and 2**63 - 1")
+
+    def describe(self) -> dict[str, Any]:
+        """All options by name, as the digest of a chunk and the origin of a clip record them.
+
+        The shift is left out where it is the one that nobody used to record: so today's chunks are found again.
+        """
+        described = asdict(self)
+        if self.shift == UNWRITTEN_SHIFT:
+            del described["shift"]
+        return described

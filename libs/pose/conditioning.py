@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from libs.errors import PoseError
+from libs.errors import InputError, PoseError
 from libs.files.atomic_write import atomic_write
 from libs.pose.array_files import read_arrays, write_arrays
 from libs.pose.draw import DrawingStyle, draw_pose
@@ -24,7 +24,7 @@ from libs.pose.fitting.framing import resize_crop, resize_crop_drawing
 from libs.pose.fitting.warp import warp_reference
 from libs.pose.keypoints import DRAWN_BODY_COUNT
 from libs.pose.networks.prefetch import ordered_map, worker_count
-from libs.pose.options import PoseOptions
+from libs.pose.options import PoseOptions, checked_style
 from libs.pose.person_check import require_person
 from libs.pose.record import PoseRecord, record_of
 from libs.pose.track import PoseTrack
@@ -104,8 +104,9 @@ class PoseConditioning:
         try:
             driver = PoseRecord(**{field.name: arrays[field.name] for field in fields(PoseRecord)})
             height, width = (int(side) for side in arrays["drawing_size"])
-            style = DrawingStyle(face=str(arrays["face_style"]), head=str(arrays["head_style"]))  # type: ignore[arg-type]
-        except (KeyError, ValueError) as error:
+            face, head = (checked_style(part, str(arrays[f"{part}_style"])) for part in ("face", "head"))
+            style = DrawingStyle(face, head)
+        except (KeyError, ValueError, InputError) as error:
             raise PoseError(f"{folder / _RECORD_FILE}: is incomplete ({error}); make the conditioning again") from None
         image, reference_pose, mask = (_read_picture(folder / f"{name}.png") for name in _PICTURES)
         return cls(image, reference_pose, mask, driver, (height, width), style)

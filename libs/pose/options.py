@@ -1,16 +1,21 @@
-"""``PoseOptions``: how the driver's poses are fitted to the reference and drawn. Light: imports nothing heavy.
+"""How poses are fitted and drawn: the values that a request may ask for, and ``PoseOptions``, which follow. Light.
 
-What does not belong here: choosing options for a person who did not (``mode_choice``).
+See ``libs.pose.fitting.mode_choice`` for choosing in the place of a person who did not.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from libs.errors import InputError
 
 Mode = Literal["ref", "pose"]
 FaceStyle = Literal["full", "faded", "none"]
 HeadStyle = Literal["full", "faded", "none"]
+
+RequestedMode = Literal["auto", Mode]
+RequestedAlign = Literal["auto", "yes", "no"]
+RequestedAnchor = Literal["first", "auto"] | int
+"""A frame of the driver, counted from 0; the first one that shows the figure well enough, or the best."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,21 @@ class PoseOptions:
     anchor: int | None = 0
 
     def __post_init__(self) -> None:
-        for field, choices in (("mode", Mode), ("face", FaceStyle), ("head", HeadStyle)):
-            value = getattr(self, field)
-            if value not in get_args(choices):
-                raise InputError(f"{field}: must be one of {', '.join(get_args(choices))} (found {value!r})")
+        if self.mode not in get_args(Mode):
+            raise InputError(f"mode: must be one of {', '.join(get_args(Mode))} (found {self.mode!r})")
+        checked_style("face", self.face)
+        checked_style("head", self.head)
         if self.anchor is not None and self.anchor < 0:
             raise InputError(f"anchor: must be a frame counted from 0, or left out (found {self.anchor})")
+
+
+def checked_style(field: str, value: str) -> FaceStyle:
+    """``value`` as the style that it names, for ``face`` or ``head``.
+
+    Raises:
+        InputError: it names none.
+    """
+    for style in get_args(FaceStyle):
+        if style == value:
+            return cast(FaceStyle, style)
+    raise InputError(f"{field}: must be one of {', '.join(get_args(FaceStyle))} (found {value!r})")

@@ -1,7 +1,5 @@
 """``PoseRecord``: what is retargeted and drawn, made from a track (the specification's "dwpose" record).
 
-What does not belong here: moving points (``align_reference``, ``align_pose``) and drawing them (``draw``).
-
 Source: docs/specification.md#pose-record.
 """
 
@@ -21,8 +19,8 @@ class PoseRecord:
         body: [T, J, 2]; J = 18, or 20 after ``align_to_reference``. Only the first 18 are drawn.
         body_score: [T, J] float32.
         body_present: [T, J] bool; False where the score was not positive: the joint and its limbs are not drawn.
-        hands: [T, 2, 21, 2]; [right, left], or [left, right] after ``align_to_reference`` (upstream's quirk; both are
-            drawn alike, so it only matters where they overlap).
+        hands: [T, 2, 21, 2], in the order in which they are drawn: right, left. ``align_to_reference`` alone exchanges
+            them (``left_hand_first``).
         hands_score: [T, 2, 21] float32.
         face: [T, 68, 2].
         face_score: [T, 68] float32.
@@ -44,6 +42,14 @@ class PoseRecord:
 
     def __getitem__(self, frames: slice) -> "PoseRecord":
         return PoseRecord(**{field.name: getattr(self, field.name)[frames] for field in fields(self)})
+
+
+def left_hand_first(hands: np.ndarray) -> np.ndarray:
+    """Exchange the hands of [T, 2, ...]: upstream draws those of an aligned figure in the other order.
+
+    Both are drawn alike, so it only matters where they overlap. Everywhere else the right hand comes first.
+    """
+    return hands[:, ::-1].copy()
 
 
 def is_present(score: np.ndarray) -> np.ndarray:

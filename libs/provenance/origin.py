@@ -4,7 +4,7 @@ What does not belong here: what is recorded (``record``).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from libs.model_repo.files.repository import PARTS
@@ -60,7 +60,7 @@ class OriginFacts:
 def _described(options: SamplingOptions) -> dict[str, Any]:
     """The options that the request does not hold; an exact clip says nothing of approximations."""
     left_out = _IN_THE_REQUEST | ({"approximation"} if options.approximation == EXACT else set())
-    return {name: value for name, value in asdict(options).items() if name not in left_out}
+    return {name: value for name, value in options.describe().items() if name not in left_out}
 
 
 def lock_digests(lock: RepositoryLock | None) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from libs.one_to_all.network import REPLACED_LATENT_FRAMES, ActivationCache, OneToAllTransformer3DModel, cached_blocks
 from libs.one_to_all.sampling.approximation import EXACT, Approximation
 from libs.one_to_all.sampling.guidance import Guidance, GuidancePass, PassName
-from libs.one_to_all.sampling.schedule import euler_step
+from libs.one_to_all.sampling.schedule import SHIFT, build_scheduler, euler_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class ChunkConditions:
 
 @dataclass(frozen=True, eq=False)
 class ChunkTask:
-    """Everything that determines the latents of one chunk, beside the network and its schedule.
+    """Everything that determines the latents of one chunk, beside the network.
 
     Args:
         guidance: the passes of every step.
@@ -63,6 +63,7 @@ class ChunkTask:
         noise: [1, 16, F, h, w].
         num_inference_steps: steps to make.
         approximation: work to leave out.
+        shift: of the noise levels.
     """
 
     guidance: Guidance
@@ -71,6 +72,7 @@ class ChunkTask:
     noise: torch.Tensor
     num_inference_steps: int
     approximation: Approximation = EXACT
+    shift: float = SHIFT
 
     @property
     def first_latents(self) -> torch.Tensor:
@@ -126,7 +128,7 @@ def denoise(
 
     Args:
         transformer: in evaluation mode; its dtype is that of all tensors here.
-        scheduler: as ``build_scheduler`` makes it.
+        scheduler: as ``build_scheduler`` makes it; a task of another shift gets one of its own.
         task: the chunk.
         activations: of this clip, shared by its chunks.
         group: processes that denoise the same chunk at the same time; None computes all passes here.
@@ -134,6 +136,8 @@ def denoise(
     activations = ActivationCache() if activations is None else activations
     activations.start_chunk()
     passes = ChunkPasses(transformer, task.clip, task.chunk, activations)
+    if scheduler.config.shift != task.shift:
+        scheduler = build_scheduler(task.shift)
     scheduler.set_timesteps(task.num_inference_steps)
     timesteps = scheduler.timesteps.to(task.noise.device)  # once: a copy waits for all that the device has been given
     latents = task.first_latents

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from libs.background import Background
 from libs.errors import InputError
 from libs.one_to_all.events import (
     AnimationEvent,
@@ -23,6 +22,7 @@ from libs.one_to_all.events import (
     check_pixels,
 )
 from libs.one_to_all.sampling.chunk_plan import PREVIOUS_FRAMES, Chunk
+from libs.worker_thread import WorkerThread
 
 MakeChunk = Callable[[Chunk, np.ndarray | None], Iterator[StepFinished | np.ndarray]]
 """Chunk and previous frames (uint8 [5, H, W, 3] or None) -> steps, and at last the frames uint8 [n, H, W, 3]."""
@@ -37,7 +37,7 @@ def animate_chunks(
     stored, so a resumed clip equals an uninterrupted one bit for bit. A chunk is stored during the first step of the
     next chunk, and before that step is reported.
     """
-    with Background("chunks") as saving:
+    with WorkerThread("chunks") as saving:
         yield from _chunks(inputs, plan, make_chunk, store, saving)
 
 
@@ -46,7 +46,7 @@ def _chunks(
     plan: Sequence[Chunk],
     make_chunk: MakeChunk,
     store: ChunkStore | None,
-    saving: Background,
+    saving: WorkerThread,
 ) -> Iterator[AnimationEvent]:
     current = np.empty((0, inputs.height, inputs.width, 3), np.uint8)
     current_start = 0

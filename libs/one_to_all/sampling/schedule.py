@@ -13,17 +13,23 @@ if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
 SHIFT = 7.0
-"""Shift of the noise levels towards high noise. It determines every clip, and stands nowhere else."""
+"""Shift of the noise levels towards high noise, with which the network was trained: the default of every clip."""
+
+UNWRITTEN_SHIFT = 7.0
+"""The shift that names of chunks and origins of clips leave out: that of all clips from before it was recorded.
+
+It never changes. Another ``SHIFT`` is written, so that no chunk that was made with this one is taken over.
+"""
 
 TRAIN_TIMESTEPS = 1000
 """Noise levels the network was trained with; a clip has at most as many steps."""
 
 
-def build_scheduler() -> "FlowMatchEulerDiscreteScheduler":
+def build_scheduler(shift: float = SHIFT) -> "FlowMatchEulerDiscreteScheduler":
     """A fresh scheduler; ``set_timesteps`` is the caller's."""
     from diffusers import FlowMatchEulerDiscreteScheduler  # noqa: PLC0415
 
-    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=SHIFT, use_dynamic_shifting=False)
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=shift, use_dynamic_shifting=False)
 
 
 def euler_step(latents: "torch.Tensor", velocity: "torch.Tensor", sigma_change: "torch.Tensor") -> "torch.Tensor":

@@ -18,7 +18,7 @@ from libs.pose.faces import rescale_faces
 from libs.pose.fitting.anchor import resolve_anchor
 from libs.pose.fitting.reference_hands import place_hands
 from libs.pose.keypoints import LEFT_ANKLE, LEFT_HIP, NECK, NOSE, RETARGET_BONES, RIGHT_ANKLE, RIGHT_HIP
-from libs.pose.record import PoseRecord, is_present, record_of
+from libs.pose.record import PoseRecord, is_present, left_hand_first, record_of
 from libs.pose.track import PoseTrack
 
 _SCALE_SCORE = 0.5
@@ -72,7 +72,7 @@ def align_to_reference(
             where that changes nothing; with another anchor the figure would jump between frames 0 and 1.
 
     Returns:
-        T frames; bodies of 20 joints and hands in float64, hands in the order [left, right].
+        T frames; bodies of 20 joints and hands in float64. The left hand is drawn first (``left_hand_first``).
 
     Raises:
         PoseError: no such anchor, or a skeleton collapsed to one point.
@@ -98,8 +98,8 @@ def align_to_reference(
         body=body,
         body_score=score,
         body_present=is_present(score),
-        hands=hands / reference_size,
-        hands_score=hands_score,
+        hands=left_hand_first(hands / reference_size),
+        hands_score=left_hand_first(hands_score),
         face=rescale_faces(detected.face, reference_record.face[0], body[:, NOSE]),
         face_score=detected.face_score,
     )

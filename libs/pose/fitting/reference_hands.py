@@ -1,7 +1,7 @@
 """Hands in mode ``ref``: resized with the shoulders and carried to the wrists of the rebuilt body.
 
-What does not belong here: the body (``align_reference``). Source: docs/specification.md#hands,
-quirks included: points end on whole pixels, and hands that were mixed up are exchanged but keep each other's shift.
+Source: docs/specification.md#hands, quirks included: points end on whole pixels, and hands that were mixed up are
+exchanged but keep each other's shift.
 """
 
 import numpy as np
@@ -24,8 +24,8 @@ def place_hands(
         ratio: how much larger the hands become.
 
     Returns:
-        [T, 2, 21, 2] float64, whole pixels of the reference in the order [left, right], (0, 0) where a point scores
-        below 0.4; [T, 2, 21] float32 scores, 0 for those points.
+        [T, 2, 21, 2] float64, whole pixels of the reference, right hand first, (0, 0) where a point scores below
+        0.4; [T, 2, 21] float32 scores, 0 for those points.
     """
     size = np.array([driver.width, driver.height], dtype=np.float64)
     right, right_valid = _resized(driver.right_hand, ratio, size)
@@ -42,12 +42,12 @@ def place_hands(
     swap = mixed_up[:, None]
     to_left = np.where(swap[..., None], right, left) + left_shift[:, None]
     to_right = np.where(swap[..., None], left, right) + right_shift[:, None]
-    valid = np.stack([np.where(swap, right_valid, left_valid), np.where(swap, left_valid, right_valid)], axis=1)
-    score = np.stack([driver.left_hand[..., 2], driver.right_hand[..., 2]], axis=1)
+    valid = np.stack([np.where(swap, left_valid, right_valid), np.where(swap, right_valid, left_valid)], axis=1)
+    score = np.stack([driver.right_hand[..., 2], driver.left_hand[..., 2]], axis=1)
     score = np.where(swap[..., None], score[:, ::-1], score)
 
     # a point that is no number would end the clip in upstream; here it counts as not found
-    pixels = np.trunc(np.stack([to_left, to_right], axis=1))
+    pixels = np.trunc(np.stack([to_right, to_left], axis=1))
     valid &= np.isfinite(pixels).all(axis=-1)
     return np.where(valid[..., None], pixels, 0.0), np.where(valid, score, np.float32(0))
 

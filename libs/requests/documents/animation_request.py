@@ -20,6 +20,7 @@ from libs.messages.printable import printable
 from libs.messages.validation import place_of, shown, what_was_expected
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.sampling.approximation import Quality
+from libs.pose.options import FaceStyle, HeadStyle, RequestedAlign, RequestedAnchor, RequestedMode
 from libs.requests.documents.core_yaml import UnclearNumber
 from libs.requests.documents.document import load_document
 
@@ -76,19 +77,17 @@ class AnimationRequest(BaseModel):
     reference: str = Field(min_length=1, max_length=500, description="the character's picture, a path below inbox/")
     driver: str = Field(min_length=1, max_length=500, description="the video with the motion, a path below inbox/")
     model: str | None = Field(None, description="model variant; that of ONE_TO_ALL_MODEL_DIR when left out")
-    mode: Literal["auto", "ref", "pose"] = Field(
+    mode: RequestedMode = Field(
         "auto", description="ref: fit the motion to the character; pose: move the character into the driver's framing"
     )
-    align: Literal["auto", "yes", "no"] = Field(
-        "auto", description="retarget the motion to the character's proportions"
-    )
-    anchor: Literal["first", "auto"] | int = Field(
+    align: RequestedAlign = Field("auto", description="retarget the motion to the character's proportions")
+    anchor: RequestedAnchor = Field(
         "first",
         description="the frame of the driver that is compared with the picture, counted after the frame interval",
         exclude_if=lambda anchor: anchor == "first",  # requests from before there was a choice keep their digests
     )
-    face: Literal["full", "faded", "none"] = Field("faded", description="how strongly face key-points guide the clip")
-    head: Literal["full", "faded", "none"] = Field("faded", description="how strongly head joints guide the clip")
+    face: FaceStyle = Field("faded", description="how strongly face key-points guide the clip")
+    head: HeadStyle = Field("faded", description="how strongly head joints guide the clip")
     prompt: str = Field("", max_length=5000)
     negative_prompt: str = Field(DEFAULT_NEGATIVE_PROMPT, max_length=5000)
     steps: int | None = Field(None, ge=1, le=200, description="denoising steps")

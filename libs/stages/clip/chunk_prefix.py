@@ -8,7 +8,6 @@ for the chunks themselves.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.requests.documents.animation_request import ResolvedRequest
@@ -29,7 +28,7 @@ def chunk_prefix(
 ) -> str:
     """``chunks/<request>/<digest>``; chunks of different lengths lie in folders of their own below it.
 
-    Of the request count what the sampler is told (``sampling_options``), the model variant and the strength of its
+    Of the request count what the sampler is told (``SamplingOptions``), the model variant and the strength of its
     LoRA. Picture, video, mode, face, size and frame interval count as what became of them: the conditioning.
 
     Args:
@@ -40,7 +39,7 @@ def chunk_prefix(
         precision: ``AnimationEngine.precision``.
         code_version: of the stage that samples.
     """
-    sampling = asdict(sampling_options(request, DEFAULT_CHUNK_LENGTHS))
+    sampling = sampling_options(request, DEFAULT_CHUNK_LENGTHS).describe()
     del sampling["chunk_lengths"]  # the folder below says them
     determines = {
         "sampling": sampling,

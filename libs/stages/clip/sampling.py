@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from libs.background import Background
 from libs.media.video.writer import Frame, VideoWriter
 from libs.one_to_all.engine import Engine
 from libs.one_to_all.events import AnimationInputs, ChunkStarted, ChunkStore, FramesReady, StepFinished
@@ -23,6 +22,7 @@ from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE
 from libs.stages.clip.clip_progress import ENCODING
 from libs.stages.request.request_media import RequestMedia
+from libs.worker_thread import WorkerThread
 
 ProgressCallback = Callable[[int, int, str], None]
 ClipTags = Callable[[SamplingOptions], Mapping[str, str]]
@@ -118,7 +118,7 @@ def animate_request(
         VideoWriter(
             folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio, metadata=tags(options)
         ) as writer,
-        Background("encoder") as encoding,  # while the next chunk is sampled
+        WorkerThread("encoder") as encoding,  # while the next chunk is sampled
         closing(engine.animate(inputs.for_engine(), options, chunks)) as events,
     ):
         for event in events:

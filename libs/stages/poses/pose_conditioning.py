@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from libs.errors import InputError
 from libs.media.pictures.image import read_image
@@ -21,7 +22,7 @@ from libs.pose.fitting.anchor import choose_anchor, clear_frames
 from libs.pose.fitting.framing import resize_crop_frames, target_size
 from libs.pose.fitting.mode_choice import ModeChoice, choose_mode
 from libs.pose.networks.prefetch import prefetched
-from libs.pose.options import PoseOptions
+from libs.pose.options import FaceStyle, HeadStyle, PoseOptions, RequestedAlign, RequestedAnchor, RequestedMode
 from libs.pose.track import PoseTrack
 from libs.requests.documents.animation_request import OutputSize
 from libs.stages.animation_files import (
@@ -43,17 +44,18 @@ _FRAMES_DRAWN_AT_ONCE = 16
 FrameCallback = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class RequestedPoseOptions:
+class RequestedPoseOptions(BaseModel):
     """The fields of a request that determine the drawn poses."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
     model: str
-    mode: str
-    align: str
-    face: str
-    head: str
+    mode: RequestedMode
+    align: RequestedAlign
+    face: FaceStyle
+    head: HeadStyle
     size: OutputSize | None
-    anchor: Literal["first", "auto"] | int = "first"
+    anchor: RequestedAnchor = "first"
 
     def anchor_frame(self, reference: PoseTrack, driver: PoseTrack) -> int:
         """The frame to compare: the one named, or of those that show the figure well enough the first or the best."""
@@ -71,10 +73,8 @@ class RequestedPoseOptions:
             InputError: it is damaged, or was written by another version.
         """
         try:
-            fields = json.loads(path.read_text())
-            size = fields.pop("size")
-            return cls(**fields, size=OutputSize.model_validate(size) if size else None)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
             raise InputError(f"{path}: holds no pose options; materialize animation_request again") from None
 
 
@@ -134,8 +134,8 @@ def condition_poses(
     options = PoseOptions(
         mode=choice.mode,
         align=choice.align,
-        face=requested.face,  # type: ignore[arg-type]  # validated with the request
-        head=requested.head,  # type: ignore[arg-type]
+        face=requested.face,
+        head=requested.head,
         anchor=anchor,
     )
     height, width = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
@@ -158,7 +158,7 @@ def _choose(requested: RequestedPoseOptions, reference: PoseTrack, driver: PoseT
     reason = suggested.reason if requested.mode == requested.align == "auto" else "As the request says."
     if requested.anchor == "auto" or (requested.anchor == "first" and anchor != 0):
         reason += f" Compared in frame {anchor} of the driver."
-    return ModeChoice(mode, align, reason)  # type: ignore[arg-type]  # validated with the request
+    return ModeChoice(mode, align, reason)
 
 
 def _write_preview(media: RequestMedia, conditioning: PoseConditioning, path: Path, on_frame: FrameCallback) -> None:

@@ -16,7 +16,9 @@ from libs.stages.request.request_media import RequestMedia
 
 
 def _requested(anchor="first", mode="auto", align="auto"):
-    return RequestedPoseOptions("sandbox", mode, align, "faded", "faded", None, anchor)
+    return RequestedPoseOptions(
+        model="sandbox", mode=mode, align=align, face="faded", head="faded", size=None, anchor=anchor
+    )
 
 
 def _entering_late(figure, frames=6, empty=2, score=0.05):

@@ -1,6 +1,6 @@
-"""Calls made by a thread of their own while the caller goes on: writing what is finished, while the next is computed.
+"""Calls made by a worker thread while the caller goes on: writing what is finished, while the next is computed.
 
-What does not belong here: reading ahead (``libs.pose.networks.prefetch``), work that should use several processors.
+See ``libs.pose.networks.prefetch`` for reading ahead.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import ParamSpec, Self
 Parameters = ParamSpec("Parameters")
 
 
-class Background:
+class WorkerThread:
     """Context manager that makes calls in order, one at a time, at most one behind the caller.
 
     An error of a call is raised where it is waited for, the next one is asked for, or the block ends; it is dropped

@@ -1,6 +1,7 @@
 """The chunks of a clip are found again exactly as long as they would be made the same."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from libs.housekeeping.old_chunks import remove_old_chunks
 from libs.requests.documents.animation_request import AnimationRequest
+from libs.stages.clip import chunk_prefix as chunk_prefix_module
 from libs.stages.clip.chunk_prefix import chunk_prefix
 from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.chunks import StoredChunks
@@ -80,6 +82,18 @@ def test_what_changes_no_pixel_keeps_them(field: str, value: Any) -> None:
 )
 def test_what_the_work_is_done_with_counts(change: dict[str, Any]) -> None:
     assert prefix(**change) != prefix()
+
+
+def test_chunks_from_before_the_shift_was_recorded_are_found_again() -> None:
+    """Their names, as the version without it made them."""
+    assert prefix() == "chunks/dance/f173be3d35304e15aefbda4b29f9b03a"
+    assert prefix({"quality": "draft"}) == "chunks/dance/8646464fd9e9cac79e2f379f04a50989"
+
+
+def test_another_shift_of_the_schedule_leaves_chunks_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    today, options = prefix(), chunk_prefix_module.sampling_options
+    monkeypatch.setattr(chunk_prefix_module, "sampling_options", lambda *of: replace(options(*of), shift=5.0))
+    assert prefix() != today
 
 
 def test_a_lora_counts_with_its_content_and_not_with_its_name() -> None:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from libs.background import Background
+from libs.worker_thread import WorkerThread
 
 
 def test_the_caller_goes_on_and_the_block_waits() -> None:
@@ -14,7 +14,7 @@ def test_the_caller_goes_on_and_the_block_waits() -> None:
         assert may_go_on.wait(10)
         done.append("slow")
 
-    with Background("test") as background:
+    with WorkerThread("test") as background:
         background.call(slow)
         assert done == []  # the caller is here already
         may_go_on.set()
@@ -31,7 +31,7 @@ def test_calls_keep_their_order_and_never_pile_up() -> None:
         order.append(number)
         running -= 1
 
-    with Background("test") as background:
+    with WorkerThread("test") as background:
         for number in range(20):
             background.call(call, number)
             assert len(order) >= number  # all but the latest are done
@@ -45,7 +45,7 @@ def _fail(*_args: object) -> None:
 @pytest.mark.parametrize("where", ["next call", "wait", "end"])
 def test_an_error_is_raised_where_the_caller_is(where: str) -> None:
     later = []
-    with pytest.raises(OSError, match="disk is full"), Background("test") as background:
+    with pytest.raises(OSError, match="disk is full"), WorkerThread("test") as background:
         background.call(_fail)
         if where == "next call":
             background.call(later.append, 1)
@@ -56,6 +56,6 @@ def test_an_error_is_raised_where_the_caller_is(where: str) -> None:
 
 
 def test_the_blocks_own_error_wins() -> None:
-    with pytest.raises(KeyError), Background("test") as background:
+    with pytest.raises(KeyError), WorkerThread("test") as background:
         background.call(_fail)
         raise KeyError("of the block")

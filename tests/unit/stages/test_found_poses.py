@@ -141,7 +141,7 @@ def test_who_tries_the_sandbox_is_told_what_it_knows() -> None:
 
 @pytest.mark.slow
 def test_real_photographs_and_films_are_not_enough_for_the_sandbox(estimator: PoseEstimator, tmp_path: Path) -> None:
-    media = Path(__file__).resolve().parents[3] / "shared" / "media"
+    media = Path(__file__).resolve().parents[4] / "shared" / "media"
     if not media.is_dir():
         pytest.skip("no real media beside the repository (../shared/media)")
     for picture, video in (("img_768.png", "douyinvid5_v2_3s.mp4"), ("maodie_768.jpg", "vid_3s.mp4")):
