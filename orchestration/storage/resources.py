@@ -1,7 +1,7 @@
 """Dagster resources: thin doors to ``libs`` that runs share.
 
-Settings are read when a run starts, so neither definitions nor the UI's configuration ever hold a secret. What does not
-belong here: what the store or the engine do.
+Settings are read when a run starts, so neither definitions nor the UI's configuration ever hold a secret. See
+``libs.storage.backends`` for clients and stores.
 """
 
 import os
@@ -58,7 +58,7 @@ def _state_of(file: object) -> object:
 
 
 class StorageResource(dg.ConfigurableResource):
-    """The artifact store of the settings: S3 or MinIO through ``dagster_aws``'s S3 resource, or a folder."""
+    """The artifact store of the settings: S3 or MinIO with one client for all steps of a process, or a folder."""
 
     settings: dg.ResourceDependency[SettingsResource]
 
@@ -68,12 +68,10 @@ class StorageResource(dg.ConfigurableResource):
         Raises:
             SettingsError: S3 is half configured.
         """
-        from libs.storage.backends.folder import FolderObjectStore  # noqa: PLC0415 - loading the code location stays light
+        from libs.storage.backends.client import shared_s3_client  # noqa: PLC0415 - loading the code location stays light
+        from libs.storage.backends.factory import objects_from_settings  # noqa: PLC0415
 
-        settings = self.settings.load()
-        if not settings.uses_s3:
-            return FolderObjectStore(settings.artifacts_dir)
-        return _s3_objects(settings)
+        return objects_from_settings(self.settings.load(), shared_s3_client)
 
     def previews(self) -> "PublicPreviews | None":
         """Where previews for everybody go; None without a bucket or ``S3_PUBLIC_ENDPOINT``."""
@@ -82,14 +80,14 @@ class StorageResource(dg.ConfigurableResource):
             return None
         from libs.storage.previews import PublicPreviews  # noqa: PLC0415
 
-        return PublicPreviews(_s3_objects(settings), settings.s3_public_endpoint)
+        return PublicPreviews(_bucket(settings), settings.s3_public_endpoint)
 
     def address(self, key: str) -> dg.MetadataValue:
         """Where a person finds the object ``key``: an address without signature, or a path where there is no bucket."""
         settings = self.settings.load()
         if not settings.uses_s3:
             return dg.MetadataValue.path(settings.artifacts_dir / key)
-        objects = _s3_objects(settings)
+        objects = _bucket(settings)
         server = (settings.s3_public_endpoint or settings.s3_endpoint or "").rstrip("/")
         return dg.MetadataValue.url(f"{server}/{objects.bucket}/{quote(objects.full_key(key))}")
 
@@ -100,21 +98,11 @@ class StorageResource(dg.ConfigurableResource):
         return ArtifactStore(self.objects(), self.settings.load().artifact_cache_dir)
 
 
-def _s3_objects(settings: Settings) -> "S3ObjectStore":
-    from libs.storage.backends.client import ATTEMPTS  # noqa: PLC0415
-    from libs.storage.backends.s3 import S3ObjectStore  # noqa: PLC0415
-    from orchestration.storage.s3_resource import TimeLimitedS3Resource, shared_client  # noqa: PLC0415 - runs load boto3
+def _bucket(settings: Settings) -> "S3ObjectStore":
+    from libs.storage.backends.client import shared_s3_client  # noqa: PLC0415
+    from libs.storage.backends.factory import bucket_from_settings  # noqa: PLC0415
 
-    assert settings.s3_access_key and settings.s3_secret_key and settings.s3_bucket_name
-    resource = TimeLimitedS3Resource(
-        endpoint_url=settings.s3_endpoint,
-        region_name=settings.s3_region,
-        aws_access_key_id=settings.s3_access_key.get_secret_value(),
-        aws_secret_access_key=settings.s3_secret_key.get_secret_value(),
-        max_attempts=ATTEMPTS,
-        checksums=settings.s3_checksums,
-    )
-    return S3ObjectStore(shared_client(resource), settings.s3_bucket_name, settings.s3_prefix)
+    return bucket_from_settings(settings, shared_s3_client)
 
 
 class ScratchResource(dg.ConfigurableResource):

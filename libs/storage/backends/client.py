@@ -1,9 +1,12 @@
-"""boto3 clients: time-outs and retries for all of them, and one from the settings for use without Dagster.
+"""boto3 clients for S3 or MinIO: the time-outs and retries of all of them, a new one, and one shared by a process.
 
-Runs get theirs from ``orchestration.storage.s3_resource``. What does not belong here: what is done with the client
-(``s3``).
+Without time-outs a client waits 60 s for each of five answers of a hung server, and never notices a dead connection.
 """
 
+import os
+import threading
+import time
+from collections.abc import Hashable
 from typing import Any
 
 from libs.errors import SettingsError
@@ -15,6 +18,14 @@ READ_TIMEOUT_SECONDS = 30
 
 ATTEMPTS = 5
 """Of each request, with growing pauses (botocore's standard mode): a hung server is given up after 2 to 3 minutes."""
+
+
+IDLE_SECONDS = 300.0
+"""A shared client that was not asked for since is made anew: firewalls forget idle connections without saying so."""
+
+_shared: dict[Hashable, tuple[Any, float]] = {}
+"""Process and settings -> its client, and when it was last asked for."""
+_lock = threading.Lock()
 
 
 def client_config(attempts: int = ATTEMPTS, *, checksums: bool = True) -> Any:
@@ -46,12 +57,12 @@ def create_s3_client(settings: Settings) -> Any:
     Raises:
         SettingsError: no S3 is configured, or ``S3_ENDPOINT`` is no address.
     """
-    import boto3  # noqa: PLC0415 - takes a third of a second; only those who store need it
+    import boto3.session  # noqa: PLC0415 - takes a third of a second; only those who store need it
 
     if settings.s3_endpoint is None or settings.s3_access_key is None or settings.s3_secret_key is None:
         raise SettingsError("S3_ENDPOINT is not set: artifacts go to a folder below DATA_DIR")
     try:
-        return boto3.client(
+        return boto3.session.Session().client(  # the default session is not for several threads
             "s3",
             endpoint_url=settings.s3_endpoint,
             region_name=settings.s3_region,
@@ -63,3 +74,23 @@ def create_s3_client(settings: Settings) -> Any:
         raise SettingsError(
             f"S3_ENDPOINT={settings.s3_endpoint!r} is not an address ({error}); expected http://host:port"
         ) from error
+
+
+def shared_s3_client(settings: Settings) -> Any:
+    """The client of this process for these settings: making one takes a tenth of a second of computing.
+
+    Raises:
+        SettingsError: as :func:`create_s3_client`.
+    """
+    secret = settings.s3_secret_key.get_secret_value() if settings.s3_secret_key else None
+    access = settings.s3_access_key.get_secret_value() if settings.s3_access_key else None
+    fields = settings.s3_endpoint, settings.s3_region, access, secret, settings.s3_checksums
+    key = os.getpid(), fields  # a forked process must not share connections
+    with _lock:
+        now = time.monotonic()
+        client, asked = _shared.get(key, (None, now))
+        if client is None or now - asked > IDLE_SECONDS:
+            _shared.clear()  # what other settings left
+            client = create_s3_client(settings)
+        _shared[key] = client, now
+    return client

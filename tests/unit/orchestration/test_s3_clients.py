@@ -6,7 +6,7 @@ import boto3.session
 import pytest
 
 from libs.settings import get_settings
-from orchestration.storage import s3_resource
+from libs.storage.backends import client
 from orchestration.storage.resources import SettingsResource, StorageResource
 
 SETTINGS = {
@@ -57,6 +57,6 @@ def test_one_client_serves_all_steps_until_the_settings_change(
 def test_a_client_that_was_idle_for_long_is_made_anew(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     storage = StorageResource(settings=SettingsResource())
     storage.objects()
-    monkeypatch.setattr(s3_resource, "IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(client, "IDLE_SECONDS", -1.0)
     storage.objects()
     assert made == ["s3", "s3"]
