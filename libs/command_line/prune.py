@@ -1,6 +1,6 @@
 """``one-to-all storage prune``: older contents of artifacts that were replaced long ago, and files no manifest names.
 
-What does not belong here: what may go (``libs.housekeeping.superseded_artifacts``), and comparing the store with its
+What does not belong here: what may go (``libs.housekeeping.prunable``), and comparing the store with its
 manifests (``storage``).
 """
 
@@ -19,7 +19,7 @@ from libs.settings import load_settings
 from libs.storage.backends.factory import store_from_settings
 
 if TYPE_CHECKING:
-    from libs.housekeeping.superseded_artifacts import Pruned
+    from libs.housekeeping.prunable import Pruned
 
 
 def prune(
@@ -40,7 +40,7 @@ def prune(
     Without --apply it only shows what would go.
     """
     # loads the media libraries
-    from libs.housekeeping.superseded_artifacts import find_prunable, remove_prunable  # noqa: PLC0415
+    from libs.housekeeping.prunable import find_prunable, remove_prunable  # noqa: PLC0415
 
     settings = load_settings()
     age = timedelta(days=settings.prune_artifacts_after_days) if older_than is None else older_than

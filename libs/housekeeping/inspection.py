@@ -1,7 +1,6 @@
 """What is stored against what the manifests say: missing, corrupt and orphaned objects.
 
-Looks only, apart from the mark it leaves on what it finds corrupt. What does not belong here: removing orphans
-(``orphans``), the old chunks of given-up clips (``old_chunks``), and printing (``libs.command_line.storage``).
+Removes nothing; what it finds corrupt it notes below ``suspect/``, so that the next upload replaces it.
 """
 
 import re

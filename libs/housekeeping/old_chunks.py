@@ -1,7 +1,7 @@
 """Chunks that nobody came back for: those of clips whose run was given up are removed after a while.
 
-Works on folders and buckets alike; a bucket can do the same by itself with a lifecycle rule (docs/storage.md). What
-does not belong here: the chunks of a clip that was just published, which go at once (``StoredChunks.clear``).
+Works on folders and buckets alike; a bucket can do the same by itself with a lifecycle rule (docs/storage.md). The
+chunks of a clip that was just published go at once (``StoredChunks.clear``).
 """
 
 from collections.abc import Iterator

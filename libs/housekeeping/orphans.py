@@ -1,6 +1,6 @@
 """Removing objects that no manifest names: what killed runs left behind, and nothing a run may still want.
 
-What does not belong here: finding them (``inspection``).
+See ``inspection`` for finding them.
 """
 
 from collections.abc import Iterable

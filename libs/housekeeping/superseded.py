@@ -1,8 +1,7 @@
 """Older contents of artifacts: what newer ones replaced long ago, found and removed.
 
 A content counts as replaced when the next one was published, so whatever was the newest within the last days stays.
-What does not belong here: which of them stored clips and archive records refer to
-(``libs.housekeeping.superseded_artifacts``), and files that no manifest names (``orphans``).
+See ``prunable`` for those that stored clips and archive records refer to, which stay.
 """
 
 from collections import defaultdict

@@ -1,6 +1,6 @@
 """Finished requests leave the set of partitions, so that it stays as small as the work at hand.
 
-What does not belong here: which requests are finished, and what is kept of them (``libs.requests.lifecycle.archive``).
+See ``libs.requests.lifecycle.archive`` for which requests are finished, and what is stored of them.
 """
 
 from collections.abc import Sequence

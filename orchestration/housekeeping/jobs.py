@@ -1,6 +1,6 @@
 """The jobs that keep store, database and disks small, and their schedules, which a person switches on in the UI.
 
-What does not belong here: what is old or finished, and how it is removed (the other modules of this package).
+See ``libs.housekeeping`` for the table of all that is removed, when and by whom.
 """
 
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from datetime import timedelta
 
 import dagster as dg
 
-from libs.requests.inbox.kept_media import unneeded_copies
+from libs.housekeeping.media_copies import unneeded_copies
+from libs.housekeeping.scratch import old_scratch, remove_old_scratch
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.requests.lifecycle.archive import RequestArchive
 from orchestration.failures import failures_explained
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive
-from orchestration.housekeeping.local_files import old_scratch, remove_old_scratch
-from orchestration.housekeeping.old_artifacts import is_latest_in_catalogue
+from orchestration.housekeeping.latest_outputs import is_latest_in_catalogue
 from orchestration.housekeeping.old_runs import delete_runs, superfluous_runs
 from orchestration.storage.resources import ScratchResource, SettingsResource, StorageResource
 
@@ -128,7 +128,7 @@ def prune_superseded_artifacts(
     storage: StorageResource,
 ) -> None:
     """Contents replaced PRUNE_ARTIFACTS_AFTER_DAYS ago leave the store, and files as old that no manifest names."""
-    from libs.housekeeping.superseded_artifacts import find_prunable, remove_prunable  # noqa: PLC0415 - loads the media libraries
+    from libs.housekeeping.prunable import find_prunable, remove_prunable  # noqa: PLC0415 - loads the media libraries
 
     age, store = timedelta(days=settings.load().prune_artifacts_after_days), storage.artifacts()
     with failures_explained():

@@ -1,8 +1,7 @@
 """Old runs leave the database, but for those that Dagster's knowledge of the present rests on.
 
 Deleting a run deletes its events, and with them what it materialized and observed: a clip would count as never made. So
-a run stays while one of its events is the newest of an asset and of a partition that is still registered. What does not
-belong here: which partitions are registered (``archive``).
+a run stays while one of its events is the newest of an asset and of a partition that is still registered (``archive``).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -10,7 +10,6 @@ media in the inbox (``inbox``), reading pictures and videos (``libs.media``).
 """
 
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -165,16 +164,6 @@ class AcceptedMedia:
         if medium.sha256 is None and now.version != medium.version:
             changed = f"{now.modified:%Y-%m-%d %H:%M} UTC"
             raise InputError(_replaced(field, path, medium, f"a file of {changed} lies there now"))
-
-
-def unneeded_copies(
-    objects: ObjectStore, needed: set[str], older_than: timedelta = KEPT_AT_LEAST, now: datetime | None = None
-) -> Iterator[ObjectInfo]:
-    """Copies that are not among the keys ``needed``, and were made at least ``older_than`` ago."""
-    limit = (now or datetime.now(UTC)) - max(older_than, KEPT_AT_LEAST)
-    for info in objects.list(f"{MEDIA_PREFIX}/"):
-        if info.key not in needed and info.modified < limit:
-            yield info
 
 
 def _replaced(field: str, path: str, medium: AcceptedMedium, found: str) -> str:

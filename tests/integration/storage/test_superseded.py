@@ -9,8 +9,8 @@ import pytest
 
 from libs.errors import InputError, StorageUnavailableError
 from libs.housekeeping.inspection import inspect
+from libs.housekeeping.prunable import Pruned, find_prunable, remove_prunable
 from libs.housekeeping.superseded import find_superseded, remove_superseded
-from libs.housekeeping.superseded_artifacts import Pruned, find_prunable, remove_prunable
 from libs.provenance.record import ClipOrigin, Device, InputFile, ModelFiles, Provenance, RunRecord
 from libs.provenance.run_record import PROVENANCE_FILE
 from libs.requests.documents.animation_request import AnimationRequest

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from libs.storage.manifest import Manifest
-from orchestration.housekeeping.old_artifacts import is_latest_in_catalogue
+from orchestration.housekeeping.latest_outputs import is_latest_in_catalogue
 from orchestration.housekeeping.old_runs import runs_in_use
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.storage.io_manager import DIGEST_METADATA

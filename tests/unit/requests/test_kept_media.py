@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from libs.errors import InputError
+from libs.housekeeping.media_copies import unneeded_copies
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.requests.inbox import kept_media
-from libs.requests.inbox.kept_media import AcceptedMedia, unneeded_copies
+from libs.requests.inbox.kept_media import AcceptedMedia
 from libs.requests.lifecycle.accepted import AcceptedRequest, content_of
 from libs.storage.backends.folder import FolderObjectStore
 from tests.unit.requests.intake_desk import Desk, request_fields

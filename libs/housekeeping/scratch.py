@@ -1,6 +1,6 @@
-"""What runs leave on the disk of the machine they ran on: copies of artifacts, and scratch of runs that were killed.
+"""Scratch folders that killed runs left on the disk of the machine they ran on.
 
-What does not belong here: anything in the store.
+See ``libs.storage.cache`` for the copies of artifacts there, which have a limit of their own.
 """
 
 import time

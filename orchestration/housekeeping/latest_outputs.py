@@ -1,7 +1,7 @@
 """Older contents of artifacts that Dagster still shows as the latest output: these stay.
 
-It shows an older content where a run was killed between publishing and saying so. What does not belong here: age, and
-what stored clips refer to (``libs.housekeeping.superseded_artifacts``).
+It shows an older content where a run was killed between publishing and saying so. See ``libs.housekeeping.prunable``
+for age, and what stored clips refer to.
 """
 
 from typing import TYPE_CHECKING

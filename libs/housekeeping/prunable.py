@@ -1,7 +1,7 @@
 """Older contents that nothing refers to any more: not a clip that stays, and no record of an archived request.
 
 What a clip that stays was made from stays with it, however old: the poses, and the copies of its picture and video, so
-that tracing it finds them. What does not belong here: ages, files and removal (``libs.housekeeping.superseded``).
+that tracing it finds them. See ``superseded`` for ages, files and removal.
 """
 
 import logging
