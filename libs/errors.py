@@ -3,8 +3,6 @@
 Every error a person may see derives from :class:`OneToAllError`. ``retryable`` is True only where the same call with
 the same input may succeed later (a server that was away, a disk that was full). ``orchestration`` turns the others into
 ``dg.Failure(allow_retries=False)``. Messages name the file or field, what was expected, and the way out.
-
-What does not belong here: errors that no caller can tell apart from their base class.
 """
 
 import re

@@ -1,7 +1,6 @@
 """How far a long operation is: the function that callers hand in, and one that writes lines.
 
-What does not belong here: drawing bars in a terminal (``libs.command_line``,
-``orchestration.laptop.terminal_progress``).
+See ``libs.command_line`` and ``orchestration.laptop.terminal_progress`` for drawing bars in a terminal.
 """
 
 import re

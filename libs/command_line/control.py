@@ -1,7 +1,6 @@
 """``one-to-all cancel`` and ``retry``: what a person wants of a request that was handed in.
 
-What does not belong here: ending runs (``libs.requests.lifecycle.run_reports``), launching them
-(``orchestration.requests.retries``).
+See ``libs.requests.lifecycle.run_reports`` for ending runs, ``orchestration.requests.retries`` for launching them.
 """
 
 import getpass

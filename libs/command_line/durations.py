@@ -1,7 +1,4 @@
-"""Lengths of time as people type them: ``90s``, ``30m``, ``24h``, ``7d``.
-
-What does not belong here: which lengths a command accepts.
-"""
+"""Lengths of time as people type them: ``90s``, ``30m``, ``24h``, ``7d``."""
 
 import re
 from datetime import timedelta

@@ -1,6 +1,6 @@
 """Is there such a request, and does it have what is asked for: said before a command goes on.
 
-What does not belong here: how far a request is (``libs.requests.lifecycle.listing``).
+See ``libs.requests.lifecycle.listing`` for how far a request is.
 """
 
 import re

@@ -1,6 +1,6 @@
 """``one-to-all list``: how far each request is, newest first.
 
-What does not belong here: what a state means (``libs.requests.lifecycle.listing``).
+See ``libs.requests.lifecycle.listing`` for what a state means.
 """
 
 import json

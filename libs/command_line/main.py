@@ -1,7 +1,4 @@
-"""The ``one-to-all`` command: its commands and groups of commands, and errors as one line for a person.
-
-What does not belong here: any command (one module for each group of them).
-"""
+"""The ``one-to-all`` command: its commands and groups of commands, and errors as one line for a person."""
 
 import os
 import sys

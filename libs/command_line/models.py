@@ -1,7 +1,7 @@
 """``one-to-all models``: download, migrate, slim, verify, quantize, status, and deleting an old stash.
 
 Each command reads its arguments, calls ``libs.model_repo``, and prints what it returned; the assets call the same
-functions. What does not belong here: doing anything itself.
+functions.
 """
 
 from typing import Annotated

@@ -1,6 +1,6 @@
 """Arguments and options that commands share, and how help texts show examples.
 
-What does not belong here: what commands do with them (``models``).
+See ``models`` for the commands that take them.
 """
 
 from enum import StrEnum

@@ -1,7 +1,6 @@
 """``one-to-all storage prune``: older contents of artifacts that were replaced long ago, and files no manifest names.
 
-What does not belong here: what may go (``libs.housekeeping.prunable``), and comparing the store with its
-manifests (``storage``).
+See ``libs.housekeeping.prunable`` for what may go, ``storage`` for comparing the store with its manifests.
 """
 
 import json

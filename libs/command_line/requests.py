@@ -1,7 +1,7 @@
 """``one-to-all submit`` and ``fetch``: requests and their results; and the commands beside them.
 
-Each command reads its arguments, asks the store, and prints what it found. What does not belong here: what is uploaded
-in which order (``libs.requests.inbox.submission``), and what a state means (``libs.requests.lifecycle.states``).
+Each command reads its arguments, asks the store, and prints what it found. See ``libs.requests.inbox.submission`` for
+what is uploaded in which order, ``libs.requests.lifecycle.states`` for what a state means.
 """
 
 from collections.abc import Iterable

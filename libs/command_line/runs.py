@@ -1,7 +1,6 @@
 """The way from a command to the runs of requests, where there is one: set by who starts the command line.
 
-``orchestration.command_line`` hands in Dagster's instance; without it commands tell what the store knows. What does not
-belong here: Dagster.
+``orchestration.command_line`` hands in Dagster's instance; without it commands tell what the store knows.
 """
 
 from collections.abc import Callable, Iterator

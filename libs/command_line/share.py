@@ -1,6 +1,6 @@
 """``one-to-all share``: an address for a clip, to be given to a person.
 
-What does not belong here: how addresses are made (``libs.storage.sharing``).
+See ``libs.storage.sharing`` for how addresses are made.
 """
 
 from datetime import timedelta

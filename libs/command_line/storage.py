@@ -1,7 +1,6 @@
 """``one-to-all storage ...``: make a bucket ready, let previews be seen, and is everything there that manifests name.
 
-What does not belong here: how it is done (``libs.storage.admin.preparation``, ``minio_user``, ``previews``), found out
-(``inspection``) and removed (``orphans``).
+See ``libs.storage.admin`` for preparing a bucket, ``libs.housekeeping`` for what is found and removed.
 """
 
 import json

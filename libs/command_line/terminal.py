@@ -1,7 +1,7 @@
 """Progress, tables and lines in a terminal; plain lines where the output is not one.
 
 Whatever is printed may come from others: names of files, ids, messages. It is shown as it is written, never taken for
-markup, and what a terminal would obey is escaped. What does not belong here: what is shown (``models``).
+markup, and what a terminal would obey is escaped.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """``one-to-all trace``: what made a clip, and what of it is still there and the same.
 
-What does not belong here: finding out (``libs.provenance.trace``).
+See ``libs.provenance.trace`` for how it is found out.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Write a file under a temporary name and put it in place in one step.
 
-Readers see the old file or the whole new one, never a part. What does not belong here: atomic writes of whole folders,
-locks between processes, and anything about what the bytes mean.
+Readers see the old file or the whole new one, never a part.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Which of many files are new or changed since the last look, from listings alone.
 
-What does not belong here: who uses a file, and what follows from its change (``orchestration.inbox.watched_files``).
+See ``orchestration.inbox.watched_files`` for what follows when a file changes.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """The sizes, lengths and rates that a picture or a video may have.
 
 Beyond these something is wrong with the file (or with the wish), and the memory it would take hurts everybody on the
-machine. What does not belong here: limits of the model (``libs.model_repo.variants``) or of a request.
+machine. See ``libs.model_repo.variants`` for the limits of a model.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""Simple numbers about a clip, for asset checks: does it decode, is it empty, does it move.
-
-What does not belong here: what counts as good (the checks decide), and anything that needs a network.
-"""
+"""Simple numbers about a clip, for asset checks: does it decode, is it empty, does it move."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """May a file be the reference or the driver of a clip? Quick looks, before anything is uploaded or computed.
 
-What does not belong here: measuring (``probe``).
+See ``libs.media.video.probe`` for measuring.
 """
 
 from fractions import Fraction

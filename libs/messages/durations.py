@@ -1,6 +1,6 @@
 """Lengths of time in words for people: ``3 min``, ``30 days``.
 
-What does not belong here: reading them (``libs.command_line.durations``).
+See ``libs.command_line.durations`` for reading them.
 """
 
 from datetime import timedelta

@@ -1,7 +1,4 @@
-"""What pydantic found wrong with a value, in words for people who know no Python.
-
-What does not belong here: which field it was, and where the value came from.
-"""
+"""What pydantic found wrong with a value, in words for people who know no Python."""
 
 import json
 import math

@@ -1,8 +1,7 @@
 """The model variants: one frozen row each, holding everything that differs between them.
 
 Repositories, folders, network size, default guidance and size limits. The sandbox is one more row, so that every line
-of code runs the same path for it. What does not belong here: anything that reads a disk (``layout``, ``verify``) or
-imports torch.
+of code runs the same path for it. Reads no disk and imports no torch.
 
 Sources of the numbers: network sizes and default guidance from the reference implementation's configuration files and
 inference scripts (upstream commit c6014ff, recorded in docs/specification.md#configurations).

@@ -1,7 +1,4 @@
-"""Named arrays in one ``.npz``: no pickles, written atomically, byte for byte reproducible.
-
-What does not belong here: what the arrays mean.
-"""
+"""Named arrays in one ``.npz``: no pickles, written atomically, byte for byte reproducible."""
 
 import zipfile
 import zlib

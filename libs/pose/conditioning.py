@@ -1,7 +1,7 @@
 """``PoseConditioning``: the pictures the network is conditioned on; the driver's poses as data, drawn on demand.
 
-What does not belong here: how tracks are made (``estimator``), how poses are moved (``align_reference``,
-``align_pose``, ``warp``) and drawn (``draw``). Source: docs/specification.md#pose-flow.
+See ``libs.pose.networks.estimator`` for how tracks are made, ``libs.pose.fitting`` for how poses are moved, ``draw``
+for how they are drawn. Source: docs/specification.md#pose-flow.
 """
 
 import math

@@ -4,8 +4,7 @@ A large canvas (short side 2160) is drawn on with OpenCV and reduced without ant
 than upstream, with the same result pixel for pixel: limbs are drawn in their darkened colours instead of darkening the
 whole canvas (limbs are opaque and come first), and the canvas is kept and only cleared where it was drawn on.
 
-What does not belong here: bringing drawings to the clip's size (``conditioning``).
-Source: docs/specification.md#drawing.
+See ``conditioning`` for bringing drawings to the clip's size. Source: docs/specification.md#drawing.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Face rescaling: the driver's face points brought to the reference face's size and put on the moved nose.
 
-Used by both modes. What does not belong here: eyes and ears of the body skeleton.
-Source: docs/specification.md#face-rescaling.
+Used by both modes. Source: docs/specification.md#face-rescaling.
 """
 
 import numpy as np

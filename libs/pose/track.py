@@ -1,7 +1,7 @@
 """``PoseTrack``: the key-points of one clip (or one picture) as data, and its file format.
 
-Light on purpose (numpy only), so that anything may read a track without a pose stack. What does not belong here:
-finding key-points (``estimator``) and making drawable records from them (``record``).
+Light on purpose (numpy only), so that anything may read a track without a pose stack. See
+``libs.pose.networks.estimator`` for finding key-points, ``record`` for making drawable records of them.
 
 Source: docs/specification.md#key-points.
 """

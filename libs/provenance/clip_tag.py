@@ -1,6 +1,6 @@
 """The origin inside an mp4: one standard tag that every player ignores and every tool shows.
 
-What does not belong here: what it says (``record``).
+See ``record`` for what it says.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What computes here: versions of the libraries, and the commit of the code.
 
-What does not belong here: devices (``libs.one_to_all.device``), which need torch.
+See ``libs.one_to_all.device`` for devices, which need torch.
 """
 
 import platform

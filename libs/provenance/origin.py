@@ -1,6 +1,6 @@
 """Collects what determines a clip from what a run has in its hands.
 
-What does not belong here: what is recorded (``record``).
+See ``record`` for what is recorded.
 """
 
 from collections.abc import Mapping

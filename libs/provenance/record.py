@@ -2,8 +2,8 @@
 
 ``ClipOrigin`` holds what determines the clip and nothing else, so two runs of the same work write the same mp4; it is
 the tag inside the file. ``RunRecord`` holds what differs between such runs (times, cold or warm, the commit); both
-together are the JSON file beside the clip. What does not belong here: collecting (``origin``, ``environment``), reading
-and writing files (``clip_tag``), and looking what is still current (``trace``).
+together are the JSON file beside the clip. See ``origin`` and ``environment`` for collecting, ``clip_tag`` and
+``run_record`` for files, ``trace`` for what is still current.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Seams: jumps where a later chunk of a long clip takes over from the one before.
 
-What does not belong here: what a chunk looks like as a whole (``colour_drift``).
+See ``colour_drift`` for what a chunk looks like as a whole.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """``ClipPoses``: body and face points of a clip in its own pixels, as asked for or as found in it again.
 
-What does not belong here: comparing them (``pose_agreement``, ``face_share``).
+See ``pose_agreement`` and ``face_share`` for comparing them.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,6 +1,6 @@
 """Colour drift: chunks of a long clip that grow brighter, darker or more colourful than the first.
 
-What does not belong here: changes from frame to frame (``flicker``) and at the borders (``chunk_seams``).
+See ``flicker`` for changes from frame to frame, ``chunk_seams`` for those at borders.
 """
 
 from bisect import bisect_right

@@ -1,7 +1,4 @@
-"""Face share: does the clip show a face where the driver does?
-
-What does not belong here: whose face it is, and whether it is a good one.
-"""
+"""Face share: does the clip show a face where the driver does?"""
 
 from dataclasses import dataclass
 

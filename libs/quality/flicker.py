@@ -1,6 +1,6 @@
 """Flicker: how much a clip's pixels pulse although nothing moves there.
 
-What does not belong here: jumps where chunks meet (``chunk_seams``) and slow changes of colour (``colour_drift``).
+See ``chunk_seams`` for jumps where chunks meet, ``colour_drift`` for slow changes of colour.
 """
 
 from collections.abc import Iterable

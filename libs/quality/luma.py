@@ -1,4 +1,4 @@
-"""Brightness as the measures see it. What does not belong here: any measure."""
+"""Brightness as the measures see it."""
 
 import cv2
 import numpy as np

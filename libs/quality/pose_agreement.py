@@ -1,6 +1,6 @@
 """Pose agreement: does the figure in the clip stand as it was asked to?
 
-What does not belong here: finding poses (``clip_poses``) and faces (``face_share``).
+See ``clip_poses`` for finding poses, ``face_share`` for faces.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Sharpness: how much fine detail the clip shows, compared with the picture it was made from.
 
-What does not belong here: noise, which this measure takes for detail (``flicker`` sees it).
+Takes noise for detail; ``flicker`` sees noise.
 """
 
 from collections.abc import Iterable

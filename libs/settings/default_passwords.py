@@ -1,6 +1,6 @@
 """Passwords that everybody knows, and the machines where they do no harm.
 
-What does not belong here: which setting holds a password (``libs.settings``, ``orchestration.fleet.preflight``).
+See ``libs.settings`` and ``orchestration.fleet.preflight`` for which setting holds a password.
 """
 
 from ipaddress import ip_address

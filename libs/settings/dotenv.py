@@ -1,6 +1,6 @@
 """Is ``.env`` a file that can be read, every line of it?
 
-What does not belong here: what its values mean (``settings``).
+See ``settings`` for what its values mean.
 """
 
 from pathlib import Path

@@ -1,8 +1,7 @@
 """What GPU ops ask a Kubernetes cluster for, from environment and ``.env``.
 
 Apart from ``libs.settings``, because these are read when ``orchestration.policies`` is imported, which every process of
-Dagster does: a mistake in any other setting must not keep them from starting. What does not belong here: the tags made
-of them.
+Dagster does: a mistake in any other setting must not keep them from starting.
 """
 
 from pydantic import Field, ValidationError

@@ -1,8 +1,7 @@
 """Environment and ``.env`` -> one typed, frozen object.
 
 Relative paths resolve against the repository root, never against the working directory. Secrets are ``SecretStr``: they
-never appear in ``repr``, logs or Dagster configuration. What does not belong here: reading or creating any of these
-folders, what a single value may be (``setting_values``), and settings of a single request (``animation_request``).
+never appear in ``repr``, logs or Dagster configuration. See ``values`` for what a single value may be.
 """
 
 from functools import lru_cache

@@ -1,7 +1,7 @@
 """What the value of one setting may be: types that check it, and say what was expected.
 
-Each message names the variable and shows the value, but never one that may hold a secret. What does not belong here:
-which settings there are, and how they depend on each other (``settings``).
+Each message names the variable and shows the value, but never one that may hold a secret. See ``settings`` for which
+settings there are, and how they depend on each other.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Every file is stored under a key that contains its digest and is never changed afterwards; the manifest that names the
 files is written last. So a reader sees the artifact before or the artifact after, whole, whatever happens to writers.
-What does not belong here: Dagster (``orchestration.storage.io_manager``), buckets and folders (``objects``).
+See ``orchestration.storage.io_manager`` for Dagster's side, ``libs.storage.backends`` for buckets and folders.
 """
 
 import logging

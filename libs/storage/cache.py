@@ -4,7 +4,7 @@
     <folder>/artifacts/<digest>/<name>           hard links to them, as an artifact's folder
 
 Every copy is hashed each time it is handed out: what a process reads is what was published. The folder may be deleted
-at any time when no run is going on. What does not belong here: where the bytes come from.
+at any time when no run is going on.
 """
 
 import errno

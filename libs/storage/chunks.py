@@ -1,9 +1,9 @@
 """Finished chunks of a long clip, kept in the store until the clip is whole: a killed run goes on where it was.
 
-A chunk is stored without loss: each frame as its difference to the one before (modulo 256), compressed with zlib at
-its fastest setting. On a real clip that takes a quarter of the raw size; an ``npz`` takes a third, and twice the time.
-A small document with the digest is written after the data. What does not belong here: when chunks are made and used
-(``libs.one_to_all.engine``, whose ``ChunkStore`` protocol this fulfils).
+A chunk is stored without loss: each frame as its difference to the one before (modulo 256), compressed with zlib at its
+fastest setting. On a real clip that takes a quarter of the raw size; an ``npz`` takes a third, and twice the time. A
+small document with the digest is written after the data. Fulfils the protocol ``ChunkStore`` of the engine
+(``libs.one_to_all.events``).
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """The small document that says what an artifact consists of; written last, so what it names is there.
 
-What does not belong here: storing it (``artifacts``), where things are (``keys``).
+See ``artifacts`` for storing it, ``libs.storage.backends.keys`` for where things are.
 """
 
 import hashlib

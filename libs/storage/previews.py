@@ -1,7 +1,7 @@
 """Previews at addresses that do not expire: copies of small files below ``previews/``, which everybody may read.
 
 A preview's address holds the digest of its content and cannot be listed or guessed, only passed on; its content never
-changes. What does not belong here: which files are previews (assets say so), and clips (``sharing``).
+changes. See ``sharing`` for clips.
 """
 
 import json

@@ -1,7 +1,7 @@
 """An address for one stored file, to be given to a person: signed and short-lived in a bucket, a path in a folder.
 
-The address is a key to the file: it is returned to who asked, and never logged or stored. What does not belong here:
-addresses that do not expire (``previews``).
+The address is a key to the file: it is returned to who asked, and never logged or stored. See ``previews`` for
+addresses that do not expire.
 """
 
 from datetime import timedelta

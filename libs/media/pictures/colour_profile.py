@@ -1,7 +1,7 @@
 """Pictures whose file names its own colours (an ICC profile) -> sRGB, which everything behind takes them for.
 
 Phones save in Display P3, cameras in Adobe RGB, print files in CMYK: without this such a picture looks pale or wrong.
-What does not belong here: reading files (``image``), the colours of videos (``colour``).
+See ``image`` for reading files, ``libs.media.video.colour`` for the colours of videos.
 """
 
 import io

@@ -1,6 +1,6 @@
 """Tells a still picture from a video by the first bytes of the file: a still is a driver of one frame.
 
-What does not belong here: reading pictures (``image``), animated pictures, which are videos.
+See ``image`` for reading pictures. Animated pictures are videos.
 """
 
 from pathlib import Path

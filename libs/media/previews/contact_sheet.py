@@ -1,6 +1,6 @@
 """Contact sheets: a whole clip on one picture, rows of evenly spaced frames (driver, pose, clip) one below another.
 
-What does not belong here: moving previews (``preview``).
+See ``preview`` for moving previews.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """Small pictures as ``data:`` addresses, for Markdown in Dagster's metadata.
 
-Addresses of stored objects expire or need a login; metadata stays. What does not belong here: choosing what to show.
+Addresses of stored objects expire or need a login; metadata stays.
 """
 
 import base64

@@ -1,7 +1,4 @@
-"""Choose some frames out of a stream without holding the stream in memory: pure functions.
-
-What does not belong here: reading or drawing frames.
-"""
+"""Choose some frames out of a stream without holding the stream in memory: pure functions."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar

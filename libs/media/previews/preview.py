@@ -1,6 +1,6 @@
 """Moving previews: several videos side by side as mp4, and a small animated WebP for a page.
 
-What does not belong here: still sheets (``contact_sheet``), how a picture gets into Dagster's metadata (``data_uri``).
+See ``contact_sheet`` for still sheets, ``data_uri`` for how a picture gets into Dagster's metadata.
 """
 
 import io

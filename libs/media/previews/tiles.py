@@ -1,6 +1,6 @@
 """Put frames beside and below each other, with captions: shared by previews and contact sheets.
 
-What does not belong here: files and formats. All arrays are uint8 RGB [H, W, 3].
+All arrays are uint8 RGB [H, W, 3].
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The sound of a driving video, carried over to a clip.
 
 Packets are copied, not encoded again, and trimmed to the clip. Sound is converted to AAC where it cannot be copied: a
-codec or rate that mp4 cannot hold or browsers cannot play from there, or time stamps that an mp4 cannot hold. What does
-not belong here: pictures (``writer``), where converted samples lie in time (``sound_timeline``).
+codec or rate that mp4 cannot hold or browsers cannot play from there, or time stamps that an mp4 cannot hold. See
+``writer`` for pictures, ``sound_timeline`` for where converted samples lie in time.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """Between the Y'CbCr of video files and RGB.
 
 Which matrix a file was written with decides whether red is red: BT.601 and BT.709 differ by up to 30 levels. High
-dynamic range video (PQ, HLG) is brought to BT.709 by FFmpeg's swscale: 203 cd/m2 (the white of paper, ITU-R BT.2408)
-is white, brighter lights are cut off, and colours near the edge of the gamut come out a little paler. What does not
-belong here: colours of still pictures (``colour_profile``).
+dynamic range video (PQ, HLG) is brought to BT.709 by FFmpeg's swscale: 203 cd/m2 (the white of paper, ITU-R BT.2408) is
+white, brighter lights are cut off, and colours near the edge of the gamut come out a little paler. See
+``colour_profile`` for colours of still pictures.
 """
 
 import av

@@ -1,7 +1,7 @@
 """Interlaced frames -> progressive ones, one for each.
 
 A camera of the television age stores two fields in a frame, the odd and the even rows, half a frame period apart; what
-moves has combs. What does not belong here: telecine (films on 60 fields a second), which mixes whole frames.
+moves has combs.
 """
 
 from collections import deque

@@ -3,7 +3,7 @@
 A model clip has one constant rate. A camera's clip often has not: phones drop frames in the dark, screen recorders only
 write a frame when something changed. Here it is decided whether a video counts as constant (every decoded frame is used
 once) or variable (frames are repeated or dropped on a constant grid, so that the motion keeps its timing), and at which
-exact rate. What does not belong here: opening files.
+exact rate.
 
 Times are in seconds, as exact fractions.
 """

@@ -1,7 +1,7 @@
 """The one thing read from Matroska and WebM files directly: how long the file says it is.
 
-FFmpeg reads a cut-off Matroska file to its end without a word. What does not belong here: everything FFmpeg does well.
-Source of the layout: RFC 8794 (EBML), sections 4 and 11; RFC 9559 (Matroska), section 5.1.
+FFmpeg reads a cut-off Matroska file to its end without a word. Source of the layout: RFC 8794 (EBML), sections 4 and
+11; RFC 9559 (Matroska), section 5.1.
 """
 
 from pathlib import Path

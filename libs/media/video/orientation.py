@@ -1,7 +1,7 @@
 """The display matrix of a video (how a phone was held) applied to frames.
 
-A phone stores the picture as its sensor sees it, plus a 3x3 matrix that tells how to show it. What does not belong
-here: the EXIF orientation of still pictures (``image``).
+A phone stores the picture as its sensor sees it, plus a 3x3 matrix that tells how to show it. See
+``libs.media.pictures.image`` for the EXIF orientation of still pictures.
 """
 
 import struct

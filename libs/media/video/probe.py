@@ -1,7 +1,6 @@
 """What a video file is: size, exact rate, exact number of frames, sound, tags.
 
-What does not belong here: whether a video suits a request (``libs.requests.documents.animation_request``), frames
-themselves (``reader``).
+See ``libs.requests.documents.animation_request`` for whether a video suits a request, ``reader`` for frames themselves.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """Videos -> upright RGB frames, streamed.
 
-What does not belong here: describing files (``probe``), cropping and scaling to a model's size
-(``libs.pose.fitting.framing``).
+See ``probe`` for describing files, ``libs.pose.fitting.framing`` for cropping and scaling to a model's size.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The digest of what a video shows and plays, whatever its file is called and tagged.
 
-What does not belong here: digests of files (``libs.storage.backends.sha256``).
+See ``libs.storage.backends.sha256`` for digests of files.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Which of a file's pictures and sounds are meant: the film, not its thumbnail; the default sound.
 
-What does not belong here: opening files (``video_file``), reading what was chosen.
+See ``video_file`` for opening files.
 """
 
 from collections.abc import Mapping, Sequence

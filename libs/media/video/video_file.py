@@ -1,7 +1,7 @@
 """Open a video file, find out how its frames lie in time, and decode them: what probe and reader share.
 
-Both count on the same generator, so the number of frames a probe reports is the number a reader yields. What does not
-belong here: RGB and orientation (``reader``), what people want to know about a file (``probe``).
+Both count on the same generator, so the number of frames a probe reports is the number a reader yields. See ``reader``
+for RGB and orientation, ``probe`` for what people want to know about a file.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """RGB frames -> an mp4 that browsers play.
 
 H.264, yuv420p, BT.709 written and tagged, constant frame rate as an exact fraction, index before the data, constant
-quality, the driving video's sound. What does not belong here: animated pictures and side-by-side views (``preview``).
+quality, the driving video's sound. See ``libs.media.previews.preview`` for animated pictures and side-by-side views.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Options of the H.264 encoder with which the same frames give the same bytes, run after run and machine after machine.
 
-What does not belong here: sizes, rates, colour tags (``writer``).
+See ``writer`` for sizes, rates and colour tags.
 """
 
 from functools import lru_cache

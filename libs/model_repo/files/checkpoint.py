@@ -1,6 +1,6 @@
 """Is the checkpoint of a repository the one its variant needs? Headers and index only; no tensor is read.
 
-What does not belong here: digests (``verify``), NaN in the weights (the engine's loader), other parts of a repository.
+See ``libs.model_repo.verification.verify`` for digests.
 """
 
 from collections import Counter

@@ -4,7 +4,7 @@ An ONNX file is a protobuf message; its weights are the initializers of its grap
 (over a gigabyte for the pose network), so the outer message is walked here, weights are skipped, and only the small
 parts go through the ``onnx`` package. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 
-What does not belong here: running a graph (``libs.pose``).
+See ``libs.pose.networks.sessions`` for running a graph.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Which tensors a checkpoint of a variant holds: every name, shape and permitted dtype, computed from its network size.
 
 Pure arithmetic over :class:`NetworkConfig`, so that a checkpoint of 50 GB is checked against it in milliseconds and
-without torch. What does not belong here: the network itself (``libs.one_to_all.network.transformer``) and reading files
-(``safetensors_header``).
+without torch. See ``libs.one_to_all.network.transformer`` for the network itself, ``safetensors_header`` for reading
+files.
 
 Source of names and shapes: docs/specification.md#module-tree; equal to ``state_dict_14b.json.gz`` and
 ``state_dict_1.3b.json.gz``.

@@ -1,6 +1,6 @@
 """Are the pose networks of a repository there, and do their graphs have the interfaces the pose stage uses?
 
-What does not belong here: running them (``libs.pose``).
+See ``libs.pose.networks`` for running them.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """The names by which the files of one repository are known, and what is on the disk under them.
 
 A *file name* here is a POSIX path relative to the repository as :mod:`libs.model_repo.layout` draws it
-(``pretrained_models/DWPose/dw.onnx``), even where settings put the pretrained files elsewhere. What does not belong
-here: judging the files (``verify``).
+(``pretrained_models/DWPose/dw.onnx``), even where settings put the pretrained files elsewhere. See
+``libs.model_repo.verification.verify`` for judging the files.
 """
 
 import os

@@ -4,7 +4,7 @@ The format (https://huggingface.co/docs/safetensors): 8 bytes little-endian leng
 (``{name: {dtype, shape, data_offsets}}``, maybe padded with blanks), then the data. A header fixes the size of its
 file to the byte, so truncation shows without reading any data; a flipped bit in the data does not.
 
-What does not belong here: what a particular checkpoint should hold (``parameters``).
+See ``parameters`` for what a particular checkpoint should hold.
 """
 
 import math

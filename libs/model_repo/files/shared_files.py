@@ -1,6 +1,6 @@
 """The same bytes in another variant's repository: found by digest, given as a hard link.
 
-Pose networks are the same for all variants, Wan resources for both 1.3b ones. What does not belong here: fetching.
+Pose networks are the same for all variants, Wan resources for both 1.3b ones.
 """
 
 import errno

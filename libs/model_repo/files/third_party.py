@@ -1,6 +1,6 @@
 """The state of the upstream checkout below ``third_party/``, which nothing here needs: absent, at the pin, or changed.
 
-What does not belong here: fetching it (``git submodule update --init third_party/One-to-All-Animation``).
+`git submodule update --init third_party/One-to-All-Animation` fetches it.
 """
 
 import subprocess

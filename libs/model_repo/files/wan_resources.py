@@ -3,7 +3,7 @@
 Weights are compared by their headers with what the real classes of diffusers and transformers hold on the meta device,
 so no weight is read. Those libraries are imported when a check runs, never when this module is.
 
-What does not belong here: loading for use (``libs.one_to_all``).
+See ``libs.one_to_all.weights.loading`` for loading them.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Fetching one part of a repository from a hub, so that whatever stands under a final name is complete and proven.
 
 Each file is received in a staging folder on the same disk, proven, renamed into place, and entered in the lock, in this
-order; a kill at any point costs at most the bytes in flight. What does not belong here: what to fetch (``sources``),
-deciding (``download_plan``), receiving (``transfer``), talking to hubs (``hub_*``).
+order; a kill at any point costs at most the bytes in flight. See ``sources`` for what to fetch, ``download_plan`` for
+deciding, ``transfer`` for receiving, ``modelscope`` and ``huggingface`` for talking to hubs.
 """
 
 import contextlib

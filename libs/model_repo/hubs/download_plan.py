@@ -1,7 +1,6 @@
 """From what a hub lists, what the lock says and what is on the disk: what is to be done for each file.
 
-Nothing is fetched or written here, and everything that could be refused is refused here, before the first byte. What
-does not belong here: doing it (``download``).
+Nothing is fetched or written here, and everything that could be refused is refused here, before the first byte.
 """
 
 import hashlib

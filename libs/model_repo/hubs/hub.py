@@ -1,6 +1,6 @@
 """What a model hub must be able to do for us, and choosing one by the settings.
 
-What does not belong here: any particular hub (``hub_modelscope``, ``hub_huggingface``).
+See ``modelscope`` and ``huggingface`` for the two hubs.
 """
 
 import json

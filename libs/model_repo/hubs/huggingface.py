@@ -1,7 +1,7 @@
 """Hugging Face (or a mirror of it) through ``huggingface_hub``.
 
 ``hf_hub_download`` starts a killed download from the first byte, so files are fetched with the ranged ``http_get`` of
-the same library, which is what it uses itself. What does not belong here: what to fetch, retries over minutes, digests.
+the same library, which is what it uses itself.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """ModelScope through its own client (``modelscope_hub``, the library under ``modelscope``).
 
 The client resumes from ``<file>.incomplete``, compares size and SHA-256, and gives a file up after an hour; the caller
-asks again, and it carries on. What does not belong here: what to fetch, retries over minutes.
+asks again, and it carries on.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Which files of which hub repositories make up each part of a model repository.
 
-Patterns are matched against listings by this project (``fnmatch``), so the two hubs' own dialects do not matter.
-What does not belong here: fetching (``download``) and hub addresses (``hub``).
+Patterns are matched against listings by this project (``fnmatch``), so the two hubs' own dialects do not matter. See
+``download`` for fetching, ``hub`` for hub addresses.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Bringing single files from a hub into a staging folder, several at a time, with patience and proof.
 
-A file comes out of here whole, with the digest it should have, and flushed to disk. What does not belong here: where it
-goes then, and the lock (``download``).
+A file comes out of here whole, with the digest it should have, and flushed to disk. See ``download`` for where files go
+then, and for the lock.
 """
 
 import errno

@@ -1,7 +1,6 @@
 """Moving an old stash of pretrained files into a variant's repository, without storing them twice.
 
-A plan is made and shown first; applying it again does nothing. What does not belong here: deleting the stash
-(``stash``), fetching what it lacks (``download``).
+A plan is made and shown first; applying it again does nothing. See ``stash`` for deleting the stash.
 """
 
 import os

@@ -4,8 +4,7 @@ Tensors are read from memory-mapped shards one at a time and written at once, so
 shard stands under its final name only when it is whole; a run that was killed carries on behind the last one. The
 format is the common one (``<layer>.scale_weight`` beside ``<layer>.weight``, weight = stored * scale).
 
-What does not belong here: computing with such weights (``libs.one_to_all.weights.fp8``) and which weights to quantize
-(``parameters``). Torch is imported when quantizing starts.
+See ``libs.one_to_all.weights.fp8`` for computing with such weights. Torch is imported when quantizing starts.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Taking from a Wan folder what animating does not need: above all the base transformer.
 
 What is needed is looked at first, and what goes is moved aside before it is deleted, so that a kill at any moment loses
-nothing that is needed. What does not belong here: fetching only what is needed in the first place (``download``).
+nothing that is needed.
 """
 
 import os

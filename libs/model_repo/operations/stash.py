@@ -1,6 +1,6 @@
 """Deleting an old stash once a verified repository holds everything worth keeping from it.
 
-What does not belong here: bringing files over (``migrate``).
+See ``migrate`` for bringing files over.
 """
 
 import os

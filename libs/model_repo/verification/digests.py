@@ -4,7 +4,7 @@ A digest is remembered under the file's signature (size, modification time in na
 within the clock's granularity of being hashed could change without its signature changing, so hashing waits until the
 last write is older than that. Bytes that rot without a write keep their signature: ``trust_cache=False`` reads all.
 
-What does not belong here: what a digest should be (``lock``).
+See ``lock`` for what a digest should be.
 """
 
 import hashlib

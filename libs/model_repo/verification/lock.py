@@ -1,8 +1,8 @@
 """The lock file of a repository: every file with size, SHA-256, and where it came from.
 
-Written when files arrive, checked by every later download and verification. It is the answer to "are these the bytes
-we proved?", so nothing rewrites an entry silently. What does not belong here: fetching (``download``) and judging
-(``verify``).
+Written when files arrive, checked by every later download and verification. It is the answer to "are these the bytes we
+proved?", so nothing rewrites an entry silently. See ``libs.model_repo.hubs.download`` for fetching, ``verify`` for
+judging.
 """
 
 import json

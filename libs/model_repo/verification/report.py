@@ -1,6 +1,6 @@
 """The result of a verification as data: what is stored, shown in a table and asked by the asset checks.
 
-What does not belong here: looking at any file (``verify``).
+See ``verify`` for looking at files.
 """
 
 import hashlib

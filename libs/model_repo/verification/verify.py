@@ -4,8 +4,7 @@
 digests; *full* also hashes every byte that is not in the digest cache. Either level calls a file complete only as far
 as it looked, and never when a known digest differs from the lock or a file was written to since it was hashed.
 
-What does not belong here: mending anything, and the rules of each part (``checkpoint_files``, ``pose_model_files``,
-``wan_resources``).
+Mends nothing. See ``libs.model_repo.files`` for the rules of each part.
 """
 
 import logging

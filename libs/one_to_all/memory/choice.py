@@ -1,6 +1,7 @@
 """The memory plan of a model repository: what its files take, what is free, and what is asked for.
 
-See ``plan`` for how a plan is found, and ``engine_cache`` for evicting other engines to make room for it.
+See ``plan`` for how a plan is found, and ``libs.one_to_all.engine_cache`` for evicting other engines to make room for
+it.
 """
 
 import math

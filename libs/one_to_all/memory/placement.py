@@ -1,7 +1,7 @@
 """Carries out a memory plan: moves loaded networks to where its placement wants them, wherever they were before.
 
-See ``plan`` for the placements, ``offload`` for moving blocks while they compute, and ``engine`` for dropping the text
-encoder after the prompt.
+See ``plan`` for the placements, ``offload`` for moving blocks while they compute, and ``libs.one_to_all.engine`` for
+dropping the text encoder after the prompt.
 """
 
 import torch

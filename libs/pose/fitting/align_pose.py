@@ -1,7 +1,7 @@
 """Mode ``pose``: how much the reference must grow to fit the driver, and the driver's limbs scaled to the reference.
 
 Everything here is in normalised coordinates (x and y scaled differently in frames that are not square) and in float32,
-as upstream has it. What does not belong here: warping the reference picture (``warp``).
+as upstream has it. See ``warp`` for warping the reference picture.
 
 Source: docs/specification.md#figure-scale and #limb-scaling. Scores are compared with 0.9 in double precision.
 """

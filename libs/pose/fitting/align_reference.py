@@ -1,7 +1,7 @@
 """Mode ``ref``: the driver's motion retargeted onto the reference's proportions and position.
 
-Proportions, scale and offset come from the anchor frame alone; every frame is then rebuilt bone by bone. What does not
-belong here: hands (``reference_hands``) and faces (``faces``), which follow the rebuilt body.
+Proportions, scale and offset come from the anchor frame alone; every frame is then rebuilt bone by bone. Hands
+(``reference_hands``) and faces (``libs.pose.faces``) follow the rebuilt body.
 
 Source: docs/specification.md#retargeting-to-the-reference. Points are pixels in double precision unless said otherwise.
 Where upstream divides by zero (no height, a bone without length) the next sensible quantity is used instead; each

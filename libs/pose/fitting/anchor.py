@@ -1,6 +1,6 @@
 """The anchor frame: the driver's frame that is compared with the reference to find proportions and position.
 
-What does not belong here: what is derived from it. Source: docs/specification.md#anchor-frame.
+Source: docs/specification.md#anchor-frame.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ The weights are computed here as Pillow computes them, and the sums are compiled
 Pillow's pictures is tried out on noise for each pair of sizes: where it does not, as might be with a later Pillow,
 Pillow itself is used. So one single picture is better left to Pillow.
 
-What does not belong here: cropping, and what pictures are brought to which size (``framing``).
+See ``framing`` for cropping, and for what is brought to which size.
 """
 
 from functools import lru_cache

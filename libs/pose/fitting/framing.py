@@ -1,6 +1,6 @@
 """Sizes and framing: the target size of a clip, and the centre crop that brings a picture to a size.
 
-What does not belong here: reading pictures (``libs.media``), and moving a person inside a picture (``warp``).
+See ``libs.media`` for reading pictures, ``warp`` for moving a person inside a picture.
 
 Source: docs/specification.md#frames-and-sizes and #preparing-inputs.
 """

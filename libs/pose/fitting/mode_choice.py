@@ -1,7 +1,7 @@
 """Choosing mode and alignment for a person who asked for ``auto``, as the method's authors advise.
 
 Same framing: mode ``ref`` with align. Different framing: mode ``pose`` without align. Another kind of skeleton (a
-child, a chibi figure): mode ``ref`` with align, whatever the framing. What does not belong here: doing any of it.
+child, a chibi figure): mode ``ref`` with align, whatever the framing.
 
 Measured on the reference and the driver's anchor frame, on joints scoring at least 0.4 inside the picture's lower edge:
 

@@ -1,7 +1,7 @@
 """Mode ``pose``: the reference picture, its pose drawing and a mask moved into the driver's framing.
 
-What does not belong here: how far to move and scale comes from ``align_pose``; bringing the result to the target size
-from ``framing``. Source: docs/specification.md#warp-of-the-reference.
+See ``align_pose`` for how far to move and scale, ``framing`` for bringing the result to the target size. Source:
+docs/specification.md#warp-of-the-reference.
 """
 
 from dataclasses import dataclass

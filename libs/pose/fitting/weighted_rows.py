@@ -2,8 +2,8 @@
 
 numba compiles it for this processor when it is first called, and keeps the machine code on the disk: beside this file,
 or in the user's cache folder (``NUMBA_CACHE_DIR`` names another) where this one cannot be written to. Processes that
-start at the same time may each compile it once; files are replaced as a whole. What does not belong here: which rows
-and weights (``bicubic``).
+start at the same time may each compile it once; files are replaced as a whole. See ``bicubic`` for the rows and
+weights.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """From a person's box to the pose network's input.
 
-What does not belong here: finding the box (``detector``) and reading the network's answer (``heatmaps``).
+See ``detector`` for finding the box, ``heatmaps`` for reading the network's answer.
 
 Source: docs/specification.md#crop. The network was used with blue, green, red channels normalised by the
 statistics of red, green, blue; that is kept.

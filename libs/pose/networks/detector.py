@@ -1,6 +1,6 @@
 """The person detector (YOLOv10): frame -> network input, network output -> boxes -> the one person.
 
-What does not belong here: running the network (``sessions``) and what follows from a box (``crop``).
+See ``sessions`` for running the network, ``crop`` for what follows from a box.
 
 Source: docs/specification.md#detector. Upstream misreads detectors with the output layout [B, 84, A]; here both
 layouts are read as they are meant.

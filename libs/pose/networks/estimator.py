@@ -2,8 +2,8 @@
 
 Holds the two networks. Three steps overlap, each with a thread of its own: frames are decoded and sized, people are
 detected, key-points are found. Memory is bounded by five batches of frames (640 MiB, or five frames) and the networks'
-inputs, which are kept from batch to batch; a track holds key-points only. What does not belong here: reading or
-resizing frames (``libs.media``, ``framing``), and judging what was found (``person_check``).
+inputs, which are kept from batch to batch; a track holds key-points only. See ``libs.pose.person_check`` for judging
+what was found.
 
 Source: docs/specification.md#detector to #key-points.
 """

@@ -1,6 +1,6 @@
 """Heatmaps -> key-points: "unbiased" (DARK) decoding, vectorised over key-points and frames.
 
-What does not belong here: making heatmaps. Source: docs/specification.md#heatmap-decoding.
+Source: docs/specification.md#heatmap-decoding.
 """
 
 import cv2

@@ -1,6 +1,6 @@
 """Memory for a network's input, kept from batch to batch: a batch of new memory each time leaves gaps that add up.
 
-What does not belong here: what an input is made of (``detector``, ``crop``).
+See ``detector`` and ``crop`` for what an input is made of.
 """
 
 from collections.abc import Callable, Iterable

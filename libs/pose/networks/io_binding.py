@@ -1,7 +1,7 @@
 """One ONNX graph whose input and output stay on the device: one copy in, one copy out, and no other output fetched.
 
-The input's memory on the device is kept from run to run while the batch size stays the same. What does not belong here:
-opening graphs, batches that a graph does not take (``sessions``).
+The input's memory on the device is kept from run to run while the batch size stays the same. See ``sessions`` for
+opening graphs, and for batches that a graph does not take.
 """
 
 from typing import Any

@@ -1,7 +1,4 @@
-"""Bounded streams over threads: for work that releases the interpreter's lock (OpenCV, Pillow, decoders, networks).
-
-What does not belong here: what is computed.
-"""
+"""Bounded streams over threads: for work that releases the interpreter's lock (OpenCV, Pillow, decoders, networks)."""
 
 import os
 import threading

@@ -1,7 +1,7 @@
 """ONNX Runtime sessions: opened on the device that was asked for, run in the batch size the graph allows.
 
-onnxruntime falls back to the CPU without a word when CUDA cannot be used; here that is an error. What does not belong
-here: what the networks' inputs and outputs mean (``detector``, ``estimator``), copies to a device (``io_binding``).
+onnxruntime falls back to the CPU without a word when CUDA cannot be used; here that is an error. See ``detector`` and
+``estimator`` for what the networks' inputs and outputs mean, ``io_binding`` for copies to a device.
 """
 
 import logging

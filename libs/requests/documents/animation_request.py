@@ -2,9 +2,8 @@
 
 A request is a YAML or JSON document. Parsing is strict: unknown fields, wrong types and values out of range are errors
 that name the field. What a request leaves out is filled in from its variant (``resolve``), so that a stored request
-says everything that determines its clip. What does not belong here: reading the document's text
-(``libs.requests.documents.document``), several requests in one document (``libs.requests.documents.batch``), finding
-documents or media (``libs.requests.inbox.inbox``).
+says everything that determines its clip. See ``document`` for reading the text of a document, ``batch`` for several
+requests in one, ``libs.requests.inbox.inbox`` for finding documents and media.
 """
 
 import re

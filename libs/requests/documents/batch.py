@@ -1,8 +1,8 @@
 """Several requests in one document: a list of requests, or a grid of references, drivers and settings.
 
 A grid names what varies; each combination is one request, whose id follows from the names alone. So submitting a batch
-again gives the same ids, and adding, removing or moving a line changes no other line's id. What does not belong here:
-the fields of one request (``libs.requests.documents.animation_request``).
+again gives the same ids, and adding, removing or moving a line changes no other line's id. See ``animation_request``
+for the fields of one request.
 """
 
 import hashlib

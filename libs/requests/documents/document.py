@@ -1,8 +1,8 @@
 """The text of a request document, YAML or JSON, as plain data: mappings, lists, text, numbers.
 
 Documents come from anybody who can write to the inbox, so reading one is bounded: in bytes, in depth, and in size once
-YAML's aliases and merges are written out. YAML is read by ``core_yaml``. What does not belong here: what the data must
-say (``animation_request``, ``batch``).
+YAML's aliases and merges are written out. YAML is read by ``core_yaml``. See ``animation_request`` and ``batch`` for
+what the data must say.
 """
 
 import codecs

@@ -4,8 +4,7 @@ The look is bounded in documents, requests and seconds, and carries on where the
 documents may wait. A document leaves the inbox one look *after* it was accepted: by then its runs are launched, and
 whatever died in between, the next look finds the document again and comes to the same result. Nothing that one person
 puts there stops the requests of another: each document is read in a guard of its own, and of two that want one id for
-different things the second is refused. What does not belong here: launching anything
-(``orchestration.inbox.sensor``).
+different things the second is refused. See ``orchestration.inbox.sensor`` for launching runs.
 """
 
 import hashlib

@@ -5,8 +5,8 @@
 
 Names in the inbox belong to nobody: another person's ``character.png`` may take the place of the one that a request was
 accepted with. So a request is made of the copy. A file too large to be copied while the inbox is read stays where it
-is; what it was is written down, and a run that finds anything else there stops. What does not belong here: finding
-media in the inbox (``inbox``), reading pictures and videos (``libs.media``).
+is; what it was is written down, and a run that finds anything else there stops. See ``inbox`` for finding media in the
+inbox, ``libs.housekeeping.media_copies`` for removing copies.
 """
 
 import hashlib

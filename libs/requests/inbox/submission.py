@@ -3,8 +3,8 @@
 Nobody's file takes the place of another that a request still needs: it is stored beside that one, under a name that
 ends with the first digits of its digest, and the document that is uploaded names it so. The same holds for what others
 hand in at the same moment: each name is written by one process at a time, and only while it is as the plan found it.
-What does not belong here: what happens to a document in the inbox (``libs.requests.inbox.intake``), printing
-(``libs.command_line.requests``).
+See ``libs.requests.inbox.intake`` for what happens to a document in the inbox, ``libs.command_line.requests`` for
+printing.
 """
 
 import filecmp

@@ -6,7 +6,7 @@
 
 Everything a schedule needs stands in the names below ``open/``, so that looking at 10,000 of them is a matter of
 listing. The mark is written before the request and removed after its clip is stored: whatever dies in between, a clip
-that is owed is never forgotten. What does not belong here: the clips (``libs.requests.lifecycle.states``).
+that is owed is never forgotten. See ``libs.requests.lifecycle.states`` for the clips.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
     archive/<id>/<digest of the clip, 16 digits>.json      the request, and the manifests of everything made for it
 
-The artifacts themselves stay where they are, so ``one-to-all fetch`` still finds an archived clip. What does not belong
-here: the list of registered requests, which is Dagster's (``orchestration.housekeeping.archive``).
+The artifacts themselves stay where they are, so ``one-to-all fetch`` still finds an archived clip. See
+``orchestration.housekeeping.archive`` for the list of registered requests, which is Dagster's.
 """
 
 from collections.abc import Iterable

@@ -3,7 +3,7 @@
     requests/canceled/<id>.json      who canceled the request and when; it holds until the request is submitted again
     requests/retries/<id>            `one-to-all retry` was called: the next scan of the inbox asks for a run
 
-What does not belong here: ending runs (``orchestration.requests.control``).
+See ``orchestration.requests.control`` for ending runs.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,4 @@
-"""What the command line wants to know of runs: a protocol, which ``orchestration.requests.control`` implements.
-
-What does not belong here: Dagster.
-"""
+"""What the command line wants to know of runs: a protocol, which ``orchestration.requests.control`` implements."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """How far each request is, from the store alone: is there a clip, and is it of what was asked for last?
 
 Two listings answer for any number of requests; documents are read only where a mark says that a clip is owed although
-there is one. What does not belong here: runs, which only Dagster knows (``orchestration.requests.nightly``).
+there is one. See ``orchestration.requests.runs`` for runs, which only Dagster knows.
 """
 
 import logging

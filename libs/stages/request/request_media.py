@@ -1,6 +1,6 @@
 """The media of one request as a folder: the reference picture, the driving video, and what was measured of them.
 
-What does not belong here: where media come from (``libs.requests.inbox.inbox``) and what is done with them.
+See ``libs.requests.inbox.inbox`` for where media come from.
 """
 
 import json

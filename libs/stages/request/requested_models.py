@@ -1,7 +1,7 @@
 """Whether the model files that requests need are there, as far as this machine can know: for ``submit``.
 
-The run looks again before anything is computed. What does not belong here: what a LoRA file holds
-(``libs.one_to_all.weights.lora_file``), verifying (``libs.model_repo.verification.verify``).
+The run looks again before anything is computed. See ``libs.one_to_all.weights.lora_file`` for what a LoRA file holds,
+``libs.model_repo.verification.verify`` for verifying.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The user as whom runs work with the bucket: created on MinIO, with the rights that runs need and no others.
 
 S3 has no calls for users: this speaks MinIO's own interface, as its administrator. On other servers create the user by
-their own means, with :func:`least_rights`. What does not belong here: the bucket (``preparation``).
+their own means, with :func:`least_rights`. See ``preparation`` for the bucket.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Makes a bucket ready: the bucket itself, its policy for previews, and the rule that removes old chunks.
 
-Everything may be done again at any time, and what others have set up in the bucket stays. What does not belong here:
-the user that works with the bucket (``minio_user``).
+Everything may be done again at any time, and what others have set up in the bucket stays. See ``minio_user`` for the
+user that works with the bucket.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """What the local disk answers when something is wrong, in words that say what to do.
 
-What does not belong here: answers of a bucket's server (``s3_errors``).
+See ``s3_errors`` for answers of a bucket's server.
 """
 
 import errno

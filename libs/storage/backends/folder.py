@@ -1,7 +1,6 @@
 """A folder as an object store: each key is a path below the root.
 
-For a laptop, tests, or a shared disk. Written atomically and flushed to disk. What does not belong here: buckets
-(``s3``).
+For a laptop, tests, or a shared disk. Written atomically and flushed to disk. See ``s3`` for buckets.
 """
 
 import errno

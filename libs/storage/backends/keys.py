@@ -7,7 +7,7 @@
     chunks/<request>/<digest of the inputs>/<lengths>/...     finished chunks of a clip in the making (``chunks``)
 
 Assets without partitions have ``_unpartitioned`` in the place of the partition; no partition key starts with an
-underscore. What does not belong here: a bucket's prefix, which the object stores add.
+underscore. The object stores add a bucket's prefix.
 """
 
 import re

@@ -1,6 +1,6 @@
 """A bucket of S3 or MinIO as an object store, through a boto3 client made elsewhere.
 
-What does not belong here: credentials and time-outs (``client``), what errors mean (``s3_errors``).
+See ``client`` for credentials and time-outs, ``s3_errors`` for what errors mean.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """What S3 and MinIO answer when something is wrong, in words that name the setting to change.
 
-What does not belong here: retrying; the client has done that before an error arrives here.
+The client has tried again before an error arrives here.
 """
 
 import re

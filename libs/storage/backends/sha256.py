@@ -1,6 +1,6 @@
 """SHA-256 of files, streamed.
 
-What does not belong here: digests of model repositories with their cache (``libs.model_repo.verification.digests``).
+See ``libs.model_repo.verification.digests`` for digests of model repositories with their cache.
 """
 
 import hashlib

@@ -1,7 +1,6 @@
 """The interface of an object store: what a bucket and a folder have in common.
 
-An object appears whole or not at all. What does not belong here: artifacts, manifests and caches, which are built on
-it.
+An object appears whole or not at all.
 """
 
 from collections.abc import Iterator
