@@ -1,7 +1,4 @@
-"""The console script ``one-to-all``: the commands of ``libs.command_line``, with Dagster's instance behind them.
-
-What does not belong here: any command.
-"""
+"""The console script ``one-to-all``: the commands of ``libs.command_line``, with Dagster's instance behind them."""
 
 import os
 import warnings

@@ -1,7 +1,4 @@
-"""The code location: everything Dagster may know of, built by one function.
-
-What does not belong here: any definition itself.
-"""
+"""The code location: everything Dagster may know of, built by one function."""
 
 import dagster as dg
 

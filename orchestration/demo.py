@@ -1,7 +1,7 @@
 """``make demo``: the whole graph on the sandbox models, with progress in the terminal.
 
 Puts a sample request into the inbox, materializes what is missing or stale, and says where the results are. The state
-is the one ``make ui`` shows. What does not belong here: anything a real animation would not do.
+is the one ``make ui`` shows.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What of a partition is missing or stale, asked of Dagster itself.
 
-What does not belong here: an opinion of our own about staleness; data versions and code versions decide.
+Data versions and code versions decide.
 """
 
 from collections.abc import Iterable

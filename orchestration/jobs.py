@@ -1,7 +1,4 @@
-"""The jobs a person or a schedule launches; one partition per run.
-
-What does not belong here: what the assets do.
-"""
+"""The jobs a person or a schedule launches; one partition per run."""
 
 import dagster as dg
 

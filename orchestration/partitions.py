@@ -1,6 +1,6 @@
 """The two partition sets of the graph: model variants (static) and animation requests (dynamic).
 
-Also the index from a variant to the requests that use it. What does not belong here: reading a request.
+Also the index from a variant to the requests that use it.
 """
 
 from collections.abc import Mapping

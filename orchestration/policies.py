@@ -1,7 +1,6 @@
 """What all assets of a kind share: owners, groups, GPU tags. Applied once, so that no asset decides for itself.
 
-Tags are fixed when definitions load, so what they depend on is read then. What does not belong here: the assets, and
-anything else read from a disk.
+Tags are fixed when definitions load, so what they depend on is read then.
 """
 
 from collections.abc import Mapping

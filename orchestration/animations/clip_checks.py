@@ -1,7 +1,7 @@
 """Asset checks of a finished clip: what a program can decide about it.
 
-What does not belong here: quality (``animation_review``), and what must hold before the GPU is used
-(``orchestration.requests.validate_request``).
+See ``animation_review`` for quality, ``orchestration.requests.validate_request`` for what must hold before the GPU is
+used.
 """
 
 import warnings

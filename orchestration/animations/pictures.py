@@ -1,7 +1,7 @@
 """Small pictures inside Dagster's metadata, as Markdown: by their address, or as ``data:`` where there is none.
 
-Either way they are shown inline and valid for ever. What does not belong here: making the pictures
-(``libs.stages.pictures``) and publishing them (``libs.storage.previews``).
+Either way they are shown inline and valid for ever. See ``libs.stages.pictures`` for making the pictures,
+``libs.storage.previews`` for publishing them.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """Values as the UI shows them: numbers that a person reads, nothing where there is nothing.
 
-What does not belong here: what is stored. Files keep every digit.
+Files keep every digit. Files keep every digit.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What runs print, kept in the bucket: ``dagster_aws``'s log manager, with this project's settings and time-outs.
 
-It uploads while a step runs, so that the UI shows the output of a run on any host. What does not belong here: Dagster's
-events, which are in its database, and how long logs are kept (``orchestration.housekeeping``).
+It uploads while a step runs, so that the UI shows the output of a run on any host. See ``orchestration.housekeeping``
+for how long logs stay.
 """
 
 import logging

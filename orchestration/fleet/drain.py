@@ -1,7 +1,6 @@
 """``python -m orchestration.fleet.drain NAME``: have one worker finish its run, take no other, and end.
 
-Returns when it has ended. The rest of the fleet goes on. What does not belong here: what the worker does
-(``draining``).
+Returns when it has ended. The rest of the fleet goes on. See ``working.draining`` for what the worker does.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """``python -m orchestration.fleet.instance_preparation --gpu-workers N``: Dagster's database, made ready for a fleet.
 
 A one-shot of ``infra/compose.yaml``, which all processes of Dagster wait for: it creates the tables of an empty
-database, refuses those of another version, and sets the limit of pool ``gpu``. What does not belong here: the bucket
-(``one-to-all storage prepare``).
+database, refuses those of another version, and sets the limit of pool ``gpu``. `one-to-all storage prepare` prepares
+the bucket.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """``make fleet``: Redis, code server, webserver, daemon, a CPU worker and N GPU-queue workers on this machine.
 
 It shares the database of ``make ui`` (either runs, not both) and ``make demo``, starts again what dies, and stops
-everything on Ctrl-C or SIGTERM. What does not belong here: several hosts (docs/run-fleet.md).
+everything on Ctrl-C or SIGTERM.
 """
 
 import argparse

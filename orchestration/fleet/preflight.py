@@ -1,7 +1,7 @@
 """``python -m orchestration.fleet.preflight``: is a production process's environment complete, without known passwords?
 
 The first container of ``infra/compose.yaml``; all others wait for it. It looks at variables only and reaches no server.
-What does not belong here: the rules of single settings (``libs.settings``).
+See ``libs.settings`` for the rules of single settings.
 """
 
 import os

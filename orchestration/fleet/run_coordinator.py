@@ -1,7 +1,7 @@
 """Which Celery queue a run goes to, and whether it is wanted at all, decided when the run is queued.
 
-The webserver, backfills, sensors, schedules and retries all submit runs here. What does not belong here: sending the
-run to its queue (``run_launcher``).
+The webserver, backfills, sensors, schedules and retries all submit runs here. See ``run_launcher`` for sending the run
+to its queue.
 """
 
 import dagster as dg

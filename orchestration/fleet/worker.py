@@ -3,7 +3,7 @@
 The main process talks to Redis and never imports the engine; its one child per slot executes runs and keeps the model
 loaded. While its GPU does not answer it takes no runs (``gpu_watch``). SIGTERM stops it: no new run is taken, a run in
 progress has ``--grace`` seconds, then it is interrupted, and made again by another worker without spending a retry.
-``drain`` lets it finish its run first. What does not belong here: starting several workers.
+``drain`` lets it finish its run first. See ``local_fleet`` for starting several.
 """
 
 import argparse

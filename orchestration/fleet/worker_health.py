@@ -1,7 +1,7 @@
 """``python -m orchestration.fleet.worker_health NAME``: does the worker of that name on this host answer?
 
-The health check of a container. The worker's main process answers, also while a run is being executed. What does not
-belong here: whether a single run is alive (``roll_call``).
+The health check of a container. The worker's main process answers, also while a run is being executed. See
+``orchestration.fleet.launching.active_runs`` for whether a single run is alive.
 """
 
 import argparse

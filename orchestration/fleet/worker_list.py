@@ -1,8 +1,8 @@
 """``python -m orchestration.fleet.worker_list``: the workers that answer, what each does, and why one takes no runs.
 
 It knows how many there should be: ``--gpu-workers``, or the limit of pool ``gpu``, and ``--cpu-workers``. A health
-check of the whole fleet. What does not belong here: whether a single run is alive (``roll_call``), and a container's
-health (``worker_health``).
+check of the whole fleet. See ``orchestration.fleet.launching.active_runs`` for whether a single run is alive,
+``worker_health`` for a container's health.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The sensor that sees when a picture or video that clips were made from is replaced in the inbox.
 
-What does not belong here: what follows from it (``watched_files``), new requests (``inbox``).
+See ``watched_files`` for what follows from it, ``sensor`` for new requests.
 """
 
 from collections import defaultdict

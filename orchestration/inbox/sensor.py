@@ -1,6 +1,6 @@
 """The sensor that turns documents in the inbox into registered partitions and runs.
 
-What does not belong here: what is accepted and what is not (``libs.requests.inbox.intake``).
+See ``libs.requests.inbox.intake`` for what is accepted and what is not.
 """
 
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
 """One look at files that clips were made from: what was replaced is observed for every request that used it.
 
 Dagster then shows what is out of date. No run is launched: whether a clip is to be made again is a person's decision.
-What does not belong here: which files, and who uses them (``input_watch``, ``lora_watch``).
+See ``input_watch`` and ``orchestration.models.lora_watch`` for which files, and who uses them.
 """
 
 import time

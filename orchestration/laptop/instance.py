@@ -1,7 +1,6 @@
 """The Dagster instance of one machine: its home is ``DATA_DIR/dagster_home``, with the repository's dagster.yaml.
 
-``python -m orchestration.laptop.instance`` prepares it and prints its path. What does not belong here: production
-instances, which bring their own ``DAGSTER_HOME``.
+``python -m orchestration.laptop.instance`` prepares it and prints its path.
 """
 
 import errno

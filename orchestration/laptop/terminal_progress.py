@@ -1,6 +1,6 @@
 """Progress bars in a terminal: one line per stage, with rate and time left.
 
-What does not belong here: what the stages are. Used by ``make demo``; runs in the UI write log lines instead.
+Used by ``make demo``; runs in the UI write log lines instead.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Where model files came from, as observed external assets: the other roots of every clip's lineage.
 
 What is observed is what the lock file says: repository and revision per part, as they were resolved when the files were
-fetched. No hub is asked. What does not belong here: fetching (``libs.model_repo.hubs.download``).
+fetched. No hub is asked. See ``libs.model_repo.hubs.download`` for fetching.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The sensor that sees when a LoRA that clips were made with is replaced in a model's folder ``loras/``.
 
-It looks at the models folder of the process that serves the code location, where workers must have the same files.
-What does not belong here: what follows from it (``watched_files``), model files, which are verified on request.
+It looks at the models folder of the process that serves the code location, where workers must have the same files. See
+``orchestration.inbox.watched_files`` for what follows from it. Model files are verified on request.
 """
 
 from collections import defaultdict

@@ -1,7 +1,6 @@
 """An old stash of pretrained files, brought into a variant's repository without storing them twice.
 
-Only reports what it would do unless told to ``apply``. What does not belong here: deleting the stash
-(``orchestration.models.stash_job``).
+Only reports what it would do unless told to ``apply``. See ``orchestration.models.stash_job`` for deleting the stash.
 """
 
 import json

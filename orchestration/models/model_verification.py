@@ -1,6 +1,6 @@
 """The verification of one variant's repository as an asset: a report to store, a table to look at, a check per part.
 
-What does not belong here: how files are judged (``libs.model_repo.verification.verify``).
+See ``libs.model_repo.verification.verify`` for how files are judged.
 """
 
 import logging

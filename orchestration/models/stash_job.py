@@ -1,6 +1,6 @@
 """The job that deletes an old stash, after a verified repository has taken over.
 
-What does not belong here: bringing the files over (``orchestration.models.migration``).
+See ``orchestration.models.migration`` for bringing the files over.
 """
 
 from pathlib import Path

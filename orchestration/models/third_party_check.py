@@ -1,6 +1,6 @@
 """Asset check of the upstream checkout: nothing here needs it, and nothing here may write to it.
 
-What does not belong here: looking at it (``libs.model_repo.files.third_party``).
+See ``libs.model_repo.files.third_party`` for how it is looked at.
 """
 
 import warnings

@@ -1,7 +1,7 @@
 """Requests that were canceled, by the command or in Dagster's UI: the runs' own records tell, the store remembers.
 
 The records survive a daemon that was away when somebody pressed the button; the store survives the pruning of old runs.
-What does not belong here: canceling (``orchestration.requests.control``).
+See ``orchestration.requests.control`` for canceling.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,6 @@
 """The runs of requests for the command line: how far they are, and how they are ended.
 
-Implements ``libs.requests.lifecycle.run_reports.RequestRuns`` on Dagster's instance. What does not belong here:
-printing.
+Implements ``libs.requests.lifecycle.run_reports.RequestRuns`` on Dagster's instance.
 """
 
 import time

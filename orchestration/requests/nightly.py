@@ -1,7 +1,7 @@
 """The schedule that makes, off-peak, every clip that is owed; what a person canceled stays canceled.
 
-What does not belong here: how a clip's state is known (``libs.requests.lifecycle.states``), and what counts as a run in
-progress (``orchestration.requests.runs``).
+See ``libs.requests.lifecycle.states`` for how a clip's state is known, ``orchestration.requests.runs`` for what counts
+as a run in progress.
 """
 
 from datetime import datetime

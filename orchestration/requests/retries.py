@@ -1,6 +1,6 @@
 """Requests that ``one-to-all retry`` asked for: taken up by the next scan of the inbox.
 
-What does not belong here: who asks (``libs.command_line.control``).
+See ``libs.command_line.control`` for who asks for one.
 """
 
 import dagster as dg

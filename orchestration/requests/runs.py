@@ -1,6 +1,6 @@
 """Runs that make the clip of a request: how one is asked for, and which are on their way.
 
-What does not belong here: deciding which requests get one (``sensors.inbox``, ``schedules.nightly``).
+See ``orchestration.inbox.sensor`` and ``nightly`` for which requests get one.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """Every asset's output goes to the artifact store, and every input comes from it.
 
 Outputs are folders of files (``ArtifactFiles``), never pickles; inputs are verified local copies (``LocalArtifact``).
-What does not belong here: how the store keeps its promises (``libs.storage``), and what an asset writes.
+See ``libs.storage`` for how the store keeps its promises.
 """
 
 from shutil import rmtree

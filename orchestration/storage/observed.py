@@ -1,7 +1,7 @@
 """What a run observes of external assets, in the step that uses them.
 
-What does not belong here: which external assets there are (``assets.request_inputs``, ``assets.hub_repositories``,
-``assets.models_in_use``).
+See ``orchestration.requests.request_inputs``, ``orchestration.models.hub_repositories`` and
+``orchestration.models.models_in_use`` for which external assets there are.
 """
 
 from collections.abc import Iterable

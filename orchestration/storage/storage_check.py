@@ -1,7 +1,7 @@
 """The job that compares the store with its manifests and with the asset catalogue, from the UI.
 
-``one-to-all storage check`` does the first half in a terminal. What does not belong here: removing anything, which the
-command line does (``--delete-orphans``).
+``one-to-all storage check`` does the first half in a terminal. Removes nothing: `one-to-all storage check
+--delete-orphans` does.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Do the GPUs of a worker answer? Asked in a fresh process, since CUDA may stay broken in one that lost its GPU.
 
 ``python -m orchestration.fleet.gpus.gpu_check FIRST COUNT`` is that process: each device computes a small sum. Light
-for whoever asks: torch is loaded by the process only. What does not belong here: what follows from the answer
-(``gpu_watch``), and whether a process that used a GPU has lost it (``device_loss``).
+for whoever asks: torch is loaded by the process only. See ``gpu_watch`` for what follows from the answer,
+``device_loss`` for whether a process that used a GPU has lost it.
 """
 
 import subprocess

@@ -1,8 +1,8 @@
 """A worker whose GPU does not answer takes no runs, so that they go to other GPUs, until its GPU answers again.
 
 This is the main process's part, which reads the queue: it stops reading when one of its processes says so, asks the GPU
-in fresh processes at growing intervals (``gpu_check``), and reads on. What does not belong here: noticing a loss
-(``device_loss``), and what a process does with the run it holds (``run_gate``).
+in fresh processes at growing intervals (``gpu_check``), and reads on. See ``device_loss`` for noticing a loss,
+``orchestration.fleet.working.run_gate`` for what a process does with the run it holds.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Which worker holds which run, asked of the workers themselves, and which runs still wait in Redis.
 
-A worker that is killed, hung or cut off does not answer; that is the only trustworthy sign of a lost host. What does
-not belong here: what follows from a missing answer (``run_launcher``, ``lost_launches``).
+A worker that is killed, hung or cut off does not answer; that is the only trustworthy sign of a lost host. See
+``orchestration.fleet.run_launcher`` and ``lost_launches`` for what follows from a missing answer.
 """
 
 import json

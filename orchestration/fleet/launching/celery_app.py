@@ -1,6 +1,7 @@
 """How Celery carries runs: the settings that launcher and workers must agree on, for Redis as broker and result store.
 
-What does not belong here: what a worker does with a run (``run_task``) and how a worker is started (``worker``).
+See ``orchestration.fleet.working.run_task`` for what a worker does with a run, ``orchestration.fleet.worker`` for how a
+worker is started.
 """
 
 from collections.abc import Mapping

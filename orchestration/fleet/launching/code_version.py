@@ -1,7 +1,7 @@
 """Which code a process runs: one digest over the source files, the same in a checkout and in an image without git.
 
-The code location says its own in Redis; a worker with another one would make runs that were planned by other code. What
-does not belong here: the code versions of assets (``orchestration.policies``).
+The code location says its own in Redis; a worker with another one would make runs that were planned by other code. See
+``orchestration.policies`` for the code versions of assets.
 """
 
 import hashlib

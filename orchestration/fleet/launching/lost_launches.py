@@ -3,7 +3,7 @@
 A message leaves Redis a moment before its worker has read it, and the daemon marks a run as STARTING a moment before it
 sends it: if either process dies in between, the run would stay STARTING until ``start_timeout_seconds``, which must be
 long, since a run may wait in its queue for hours. The sensor looks at every STARTING run and knows two good states,
-waiting in Redis and held by a worker. See ``run_launcher`` for runs that have started.
+waiting in Redis and held by a worker. See ``orchestration.fleet.run_launcher`` for runs that have started.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What a fleet on one machine consists of: how many workers on which GPUs, which folders and addresses.
 
-What does not belong here: starting any of it (``local_fleet``).
+See ``orchestration.fleet.local_fleet`` for starting it.
 """
 
 import shutil

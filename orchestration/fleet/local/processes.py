@@ -1,7 +1,7 @@
 """The processes of a local fleet: start, log, restart and stop, so that none is left behind.
 
 Each process leads a session of its own: Ctrl-C in the terminal reaches only the fleet, which stops the others in order.
-What does not belong here: which processes there are (``local_fleet``).
+See ``orchestration.fleet.local_fleet`` for which processes there are.
 """
 
 import os

@@ -1,6 +1,6 @@
 """A worker that is drained takes no more runs, finishes what it executes, and ends.
 
-What does not belong here: asking for it (``drain``).
+See ``orchestration.fleet.drain`` for asking for it.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Can this host make a run? Not without its model files, with a full disk, or with other code than the code location's.
 
-What is wrong with a host says nothing about the run, which another host can make. What does not belong here: what
-follows from the answer (``run_gate``, ``gpu_watch``), and the GPU (``gpu_check``).
+What is wrong with a host says nothing about the run, which another host can make. See ``run_gate`` for what follows
+from the answer, ``orchestration.fleet.gpus.gpu_check`` for the GPU.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """What is left of runs' output on this host: removed by its workers, since no other process runs on every host.
 
-A finished capture removes its local files itself; a killed run's stay, and so does what the UI has fetched to show.
-What does not belong here: the output in the bucket (``compute_logs``).
+A finished capture removes its local files itself; a killed run's stay, and so does what the UI has fetched to show. See
+``orchestration.fleet.compute_logs`` for the output in the bucket.
 """
 
 import logging

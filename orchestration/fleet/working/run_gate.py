@@ -1,8 +1,8 @@
 """Before a worker's process executes a run: can this host make it, and does the GPU answer? If not, the run goes back.
 
 A process that replaced one which lost its GPU would otherwise fail every clip of the queue, one after the other. This
-is the part of the process that executes runs; ``gpu_watch`` is the main process's. What does not belong here: executing
-a run (``run_task``), and which GPUs a worker needs (``gpu_requirement``).
+is the part of the process that executes runs; ``gpu_watch`` is the main process's. See ``run_task`` for executing a
+run, ``orchestration.fleet.gpus.gpu_requirement`` for which GPUs a worker needs.
 """
 
 import logging

@@ -2,8 +2,8 @@
 
 Dagster turns SIGINT into ``DagsterExecutionInterruptedError`` at the next point where a step may be interrupted. The
 status in Dagster's database is the truth: a cancel reaches a worker that was cut off from Redis, and a worker that was
-hung, and whose run was given to another one meanwhile, drops its copy when it wakes up. See ``run_launcher`` for who
-sets the status.
+hung, and whose run was given to another one meanwhile, drops its copy when it wakes up. See
+``orchestration.fleet.run_launcher`` for who sets the status.
 """
 
 import logging

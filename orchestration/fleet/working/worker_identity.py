@@ -1,6 +1,6 @@
 """Which process executes a run, for its metadata: host, process id, and the fleet's worker where there is one.
 
-Light: assets import it. What does not belong here: anything of Celery.
+Light: assets import it.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What a worker's main process can be told and asked by way of Redis, beside Celery's own commands.
 
-It answers from its event loop, also while a run is being executed. What does not belong here: showing the answers
-(``worker_list``).
+It answers from its event loop, also while a run is being executed. See ``orchestration.fleet.worker_list`` for showing
+the answers.
 """
 
 from typing import Any
