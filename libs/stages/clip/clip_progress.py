@@ -2,8 +2,8 @@
 
 Sampling reports its steps. Before the first step of a chunk prompts and pictures are encoded, after its last one the
 chunk is decoded; both take less than a step's time on a GPU and many on a CPU. What they take is measured chunk by
-chunk; until a chunk has shown it, it is assumed (``libs.stages.clip.clip_costs``). What does not belong here: showing it
-(``libs.progress``).
+chunk; until a chunk has shown it, it is assumed (``libs.stages.clip.clip_costs``). See ``libs.progress`` for showing
+it.
 """
 
 import time
