@@ -26,7 +26,7 @@ def _first_latents(transformer, scheduler, **changes) -> torch.Tensor:
 
 
 def test_a_chunk_is_denoised_with_the_shift_it_asks_for(small_transformer):
-    transformer = small_transformer(num_layers=1, num_control_layers=1, num_reference_layers=1)
+    transformer = small_transformer(num_layers=2, num_control_layers=1, num_reference_layers=1)
     default = _first_latents(transformer, build_scheduler())
     assert torch.equal(_first_latents(transformer, build_scheduler(), shift=SHIFT), default)
     other = _first_latents(transformer, build_scheduler(), shift=3.0)
