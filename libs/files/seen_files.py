@@ -1,4 +1,4 @@
-"""Which of many files are new or changed since the last look, from listings alone.
+"""Which of many files are new or changed since the last scan, from listings alone.
 
 See ``orchestration.inbox.watched_files`` for what follows when a file changes.
 """

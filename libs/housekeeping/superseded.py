@@ -90,7 +90,7 @@ def remove_superseded(
 ) -> list[Superseded]:
     """Remove them, and say which went, each with the objects that really did.
 
-    The manifest goes first: a process that is killed leaves orphans, which the next look finds, and never a manifest
+    The manifest goes first: a process that is killed leaves orphans, which the next run finds, and never a manifest
     that names what is gone. A content that was published again since it was found stays, and so does a file that
     another manifest names by now, or that was stored anew.
 

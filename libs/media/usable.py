@@ -1,4 +1,4 @@
-"""May a file be the reference or the driver of a clip? Quick looks, before anything is uploaded or computed.
+"""May a file be the reference or the driver of a clip? Quick checks, before anything is uploaded or computed.
 
 See ``libs.media.video.probe`` for measuring.
 """

@@ -19,7 +19,7 @@ from orchestration.fleet.working.worker_panel import DRAIN
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 2.0
 QUIET_LOOKS = 3
-"""A busy machine may miss one look; a worker that answers none of so many has ended."""
+"""A busy machine may miss one question; a worker that answers none of so many has ended."""
 
 
 def full_name(name: str, workers: Sequence[str]) -> str | None:

@@ -27,7 +27,7 @@ version that a request was accepted with stands for its content."""
     description="Observes pictures and videos that were replaced in the inbox after a clip was made from them.",
 )
 def input_watch(context: dg.SensorEvaluationContext, storage: StorageResource) -> dg.SensorResult:
-    """One look at the inbox."""
+    """Scan the inbox once."""
     objects = storage.objects()
     return look(context.instance, _Media(Inbox(objects), AcceptedRequests(objects)), context.cursor)
 

@@ -30,9 +30,9 @@ _NAMES_SHOWN = 5
 def inbox_sensor(
     context: dg.SensorEvaluationContext, settings: SettingsResource, storage: StorageResource
 ) -> dg.SensorResult:
-    """One look at the inbox; the cursor makes the next look go on where this one stopped.
+    """Scan the inbox once; the cursor makes the next scan go on where this one stopped.
 
-    A run is asked for each time an accepted request whose clip is owed is seen; its run key makes Dagster launch one.
+    A run is asked for each time a pending request is seen; its run key makes Dagster launch one.
     An id is registered once, however often it was accepted: Dagster's database refuses to take it twice, and would
     refuse this answer for ever.
     """
@@ -51,13 +51,13 @@ def inbox_sensor(
     accepted = {entry.request.id: entry for entry in intake.accepted}
     again = requests_to_try_again(context.instance, objects, requests)
     accepted |= again
-    owed = [
+    pending = [
         entry
         for entry in accepted.values()
         if (_runs_now(entry) or entry.request.id in again) and requests.is_open(entry)
     ]
-    progress = RunsInProgress(context.instance) if owed else None
-    runs = [_run_of(entry) for entry in owed if progress and not progress.cover(entry.request.id, entry.content)]
+    progress = RunsInProgress(context.instance) if pending else None
+    runs = [_run_of(entry) for entry in pending if progress and not progress.cover(entry.request.id, entry.content)]
     asked = observe_changed_documents(context.instance, list(accepted.values()))
     registered = list(accepted)
     return dg.SensorResult(

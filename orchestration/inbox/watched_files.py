@@ -53,12 +53,12 @@ class WatchedFiles(Protocol):
 
 
 def look(instance: dg.DagsterInstance, watched: WatchedFiles, cursor: str | None) -> dg.SensorResult:
-    """One look; the cursor holds what was looked at, so that files left alone cost one listing.
+    """One scan; the cursor holds what was looked at, so that files left alone cost one listing.
 
     A file that cannot be read is named, and looked at again the next time.
 
     Raises:
-        StorageUnavailableError: the store did not answer; the next look starts where this one did.
+        StorageUnavailableError: the store did not answer; the next scan starts where this one did.
     """
     seen = SeenFiles.load(cursor)
     unseen = seen.unseen(watched.listing())
@@ -82,10 +82,10 @@ def look(instance: dg.DagsterInstance, watched: WatchedFiles, cursor: str | None
                 continue
             observations.extend(replaced[:room])
             if len(replaced) > room:
-                break  # the next look finds the others: what was observed by then counts as seen
+                break  # the next scan finds the others: what was observed by then counts as seen
         seen.add(path, info)
         looked_at += 1
-    left = f", {len(unseen) - looked_at} wait for the next look" if looked_at < len(unseen) else ""
+    left = f", {len(unseen) - looked_at} wait for the next scan" if looked_at < len(unseen) else ""
     left += f"; not readable: {'; '.join(unreadable[:_SHOWN])}" if unreadable else ""
     found = f"{len(observations)} replaced inputs" if observations else "nothing replaced"
     return dg.SensorResult(

@@ -108,7 +108,7 @@ def _look_at_requests(instance: dg.DagsterInstance, store: ArtifactStore, result
     """The accepted requests that are not archived; notes in ``result`` what they lack."""
     requests = AcceptedRequests(store.objects)
     clips = stored_partitions(store.objects, CLIP_ASSET)
-    pending = {mark.request_id for mark in requests.open_requests()}
+    pending = {marker.request_id for marker in requests.open_requests()}
     registered = set(instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name)))
     archived = _archived(store) - pending - registered
     at_work = []

@@ -27,7 +27,7 @@ _SECONDS_PER_TICK = 20.0
 
 @dataclass
 class Recovery:
-    """What one look mended. ``after``: the request looked at last; the next look begins behind it."""
+    """What one tick mended. ``after``: the request looked at last; the next tick begins behind it."""
 
     after: str = ""
     adopted: list[StoredArtifact] = field(default_factory=list)
@@ -41,42 +41,42 @@ def finish_interrupted(instance: dg.DagsterInstance, store: ArtifactStore, after
     Args:
         instance: whose catalogue is completed.
         store: where clips and markers are.
-        after: the request at which the last look ended.
+        after: the request at which the last tick ended.
     """
     requests = AcceptedRequests(store.objects)
     recovery = Recovery(after)
     deadline = time.monotonic() + _SECONDS_PER_TICK
     progress: RunsInProgress | None = None
-    for mark in _in_turn(list(requests.open_requests()), after):
+    for marker in _in_turn(list(requests.open_requests()), after):
         if time.monotonic() > deadline:
             break
-        recovery.after = mark.request_id
+        recovery.after = marker.request_id
         try:
-            accepted = requests.find(mark.request_id)
-            clip = store.manifest(CLIP_ASSET, mark.request_id)
+            accepted = requests.find(marker.request_id)
+            clip = store.manifest(CLIP_ASSET, marker.request_id)
         except StorageUnavailableError:
             raise
         except StorageError:  # damaged: the nightly batch makes it again
             continue
-        if accepted is None or clip is None or clip.attributes.get(CONTENT_ATTRIBUTE) != mark.content:
+        if accepted is None or clip is None or clip.attributes.get(CONTENT_ATTRIBUTE) != marker.content:
             continue
         progress = progress or RunsInProgress(instance)
-        if requests.mark_of(accepted) != mark or progress.cover(mark.request_id, None):
+        if requests.mark_of(accepted) != marker or progress.cover(marker.request_id, None):
             continue
-        instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), [mark.request_id])
-        remember_variant_of_request(instance, mark.request_id, accepted.request.model)
-        recovery.adopted += adopt(instance, store, unrecorded_artifacts(instance, store, [mark.request_id]))
-        if lacks_review(store, mark.request_id):
-            key = f"review-{mark.request_id}-{clip.digest[:16]}"
-            recovery.reviews.append(asset_run(mark.request_id, REVIEW_ASSET, key, priority=mark.priority))
-        requests.close(mark.request_id, mark.content)
-        recovery.finished.append(mark.request_id)
+        instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), [marker.request_id])
+        remember_variant_of_request(instance, marker.request_id, accepted.request.model)
+        recovery.adopted += adopt(instance, store, unrecorded_artifacts(instance, store, [marker.request_id]))
+        if lacks_review(store, marker.request_id):
+            key = f"review-{marker.request_id}-{clip.digest[:16]}"
+            recovery.reviews.append(asset_run(marker.request_id, REVIEW_ASSET, key, priority=marker.priority))
+        requests.close(marker.request_id, marker.content)
+        recovery.finished.append(marker.request_id)
     return recovery
 
 
-def _in_turn(marks: Sequence[OpenRequest], after: str) -> Iterator[OpenRequest]:
+def _in_turn(markers: Sequence[OpenRequest], after: str) -> Iterator[OpenRequest]:
     """Those behind ``after`` first, going round; a bounded number."""
-    in_order = sorted(marks, key=lambda mark: (mark.request_id <= after, mark.request_id))
+    in_order = sorted(markers, key=lambda marker: (marker.request_id <= after, marker.request_id))
     yield from in_order[:MARKERS_PER_TICK]
 
 

@@ -1,4 +1,4 @@
-"""The schedule that makes, off-peak, every clip that is owed; what a person canceled stays canceled.
+"""The schedule that makes, off-peak, every clip that is pending; what a person canceled stays canceled.
 
 See ``libs.requests.lifecycle.states`` for how a clip's state is known, ``orchestration.requests.runs`` for what counts
 as a run in progress.

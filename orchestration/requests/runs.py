@@ -72,7 +72,7 @@ class RunsInProgress:
             tags={WILL_RETRY_TAG: "true"},
             updated_after=datetime.now(UTC) - RETRY_IS_DUE,
         )
-        # The crashed first: a retry that is launched meanwhile is found by the second look.
+        # The crashed first: a retry that is launched meanwhile is found by the second question.
         for run in all_runs(instance, crashed):
             if run.is_complete_and_waiting_to_retry:
                 self._note(run)

@@ -270,7 +270,7 @@ class Inbox:
         return {key.removeprefix(f"{INBOX_PREFIX}/"): info for key, info in found.items() if info}
 
     def all_media(self) -> Iterator[tuple[str, ObjectInfo]]:
-        """Path below ``inbox/`` and description of every media file, from one look at all of it."""
+        """Path below ``inbox/`` and description of every media file, from one listing of all of it."""
         for info in self._objects.list(f"{INBOX_PREFIX}/"):
             path = info.key.removeprefix(f"{INBOX_PREFIX}/")
             if not info.key.startswith(_REJECTED) and PurePosixPath(path).suffix.lower() not in DOCUMENT_SUFFIXES:

@@ -1,8 +1,8 @@
-"""One look at the inbox: which documents are accepted, refused, or not complete yet.
+"""One scan of the inbox: which documents are accepted, refused, or not complete yet.
 
 The look is bounded in documents, requests and seconds, and carries on where the last one stopped, so that any number of
-documents may wait. A document leaves the inbox one look *after* it was accepted: by then its runs are launched, and
-whatever died in between, the next look finds the document again and comes to the same result. Nothing that one person
+documents may wait. A document leaves the inbox one scan *after* it was accepted: by then its runs are launched, and
+whatever died in between, the next scan finds the document again and comes to the same result. Nothing that one person
 puts there stops the requests of another: each document is read in a guard of its own, and of two that want one id for
 different things the second is refused. See ``orchestration.inbox.sensor`` for launching runs.
 """
@@ -46,7 +46,7 @@ _MANY = 100
 
 @dataclass(frozen=True)
 class IntakeLimits:
-    """How much one look may do, and how long what is incomplete may stay so.
+    """How much one scan may do, and how long what is incomplete may stay so.
 
     ``requests`` bounds what is accepted (and so the runs that Dagster has to launch before it looks at other sensors),
     ``documents`` what is read, ``seconds`` both, counted from the listing on; half as long again where nothing was
@@ -62,7 +62,7 @@ class IntakeLimits:
 
 
 class IntakeState(BaseModel):
-    """What the next look must know; small, whatever the inbox holds.
+    """What the next scan must know; small, whatever the inbox holds.
 
     ``after``: the document looked at last. ``finished``: accepted documents and the SHA-256 they had, to be filed away.
     ``partial``: the document of which only the first requests were accepted so far. ``seen``: when a document was first
@@ -89,7 +89,7 @@ class IntakeState(BaseModel):
 
 @dataclass
 class Intake:
-    """What one look found. ``unreadable`` are documents that the store would not give, or whose ids it has something
+    """What one scan found. ``unreadable`` are documents that the store would not give, or whose ids it has something
     damaged for: left alone, tried again."""
 
     state: IntakeState
@@ -125,10 +125,10 @@ class InboxIntake:
         self.limits = limits or IntakeLimits()
 
     def look(self, state: IntakeState, now: datetime) -> Intake:
-        """One look at the inbox.
+        """Scan the inbox once.
 
         Args:
-            state: what the look before left.
+            state: what the scan before left.
             now: the time, with its zone.
 
         Raises:
@@ -232,7 +232,7 @@ class _Look:
             if document.name not in self._found.state.finished:  # else it is still to be moved away
                 self._take_guarded(document, started + self._limits.seconds)
         else:
-            if len(documents) < self._limits.documents:  # all of them had their turn: the next look begins anew
+            if len(documents) < self._limits.documents:  # all of them had their turn: the next scan begins anew
                 self._found.state.after = ""
         return self._found
 
@@ -247,7 +247,7 @@ class _Look:
         deadline = time.monotonic() + self._limits.seconds / 2
         for name, sha256 in self._before.finished.items():
             if time.monotonic() > deadline:
-                self._found.state.finished[name] = sha256  # the next look goes on
+                self._found.state.finished[name] = sha256  # the next scan goes on
                 continue
             try:
                 self._inbox.file_away(name, sha256)
@@ -268,7 +268,7 @@ class _Look:
                 self._found.unreadable.append(f"{name}: {error}")
 
     def _in_turn(self) -> list[WaitingDocument]:
-        """The documents of this look; one that was begun comes first."""
+        """The documents of this scan; one that was begun comes first."""
         documents = self._inbox.documents(self._before.after, self._limits.documents)
         begun = self._before.partial[0] if self._before.partial else None
         return sorted(documents, key=lambda document: document.name != begun)
@@ -319,7 +319,7 @@ class _Look:
             self._accept(entry, deadline)
 
     def _must_wait(self, entry: _Readable) -> bool:
-        """True when the document is not accepted in this look: its media are still on their way.
+        """True when the document is not accepted in this scan: its media are still on their way.
 
         Raises:
             InputError: they never came, or never can.
@@ -432,7 +432,7 @@ class _Look:
         return accepted
 
     def _begun(self, entry: _Readable) -> int:
-        """How many of the document's requests were accepted by the looks before."""
+        """How many of the document's requests were accepted by the scans before."""
         partial = self._before.partial
         return partial[2] if partial and partial[:2] == (entry.name, entry.sha256) else 0
 

@@ -23,10 +23,10 @@ from libs.storage.backends.store import ObjectInfo, ObjectStore
 MEDIA_PREFIX = "requests/media"
 
 COPIED_UP_TO = 1 << 30
-"""Bytes. A look at the inbox copies two such files in a few seconds; larger ones stay in the inbox."""
+"""Bytes. A scan of the inbox copies two such files in a few seconds; larger ones stay in the inbox."""
 
 KEPT_AT_LEAST = timedelta(days=2)
-"""A copy is older than the request that is accepted with it, and no look takes that long."""
+"""A copy is older than the request that is accepted with it, and no scan takes that long."""
 
 _SETTLED = timedelta(seconds=2)
 _DIGESTS_REMEMBERED = 10_000

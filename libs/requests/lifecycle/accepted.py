@@ -1,12 +1,12 @@
-"""Accepted requests: what the graph reads, and which of them a clip is still owed for.
+"""Accepted requests: what the graph reads, and which of them are pending: their clip must still be made.
 
     requests/accepted/<id>.json                      the request as it was accepted last, every default written out
-    requests/open/<id>.<priority>.<content>          a clip of this content is owed; gone once it is stored
+    requests/open/<id>.<priority>.<content>          pending marker of this content; gone once its clip is stored
     requests/documents/<name>                        the documents as people wrote them (``libs.requests.inbox.inbox``)
 
 Everything a schedule needs stands in the names below ``open/``, so that looking at 10,000 of them is a matter of
-listing. The mark is written before the request and removed after its clip is stored: whatever dies in between, a clip
-that is owed is never forgotten. See ``libs.requests.lifecycle.states`` for the clips.
+listing. The marker is written before the request and removed after its clip is stored. If a process dies in between,
+the marker remains and the next scan resumes. See ``libs.requests.lifecycle.states`` for the clips.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class AcceptedRequest(BaseModel):
 
     ``content`` identifies what was asked for: the fields that determine the clip, as the person gave them, and the
     sizes of the media in bytes. ``revision`` counts the contents that this id has had. ``submissions`` counts how often
-    this content was submitted while its clip was owed; ``arrival`` tells the document of the last time from others.
+    this content was submitted while it was pending; ``arrival`` tells the document of the last time from others.
     ``media`` are the files it was accepted with, by the path that the request names; ``base`` is the content without
     their digests. Both are missing in requests from before there were such.
     """
@@ -78,7 +78,7 @@ class AcceptedRequest(BaseModel):
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """A request whose clip is owed."""
+    """A pending request, as its marker tells it."""
 
     request_id: str
     priority: int
@@ -197,11 +197,11 @@ class AcceptedRequests:
         return again
 
     def is_open(self, accepted: AcceptedRequest) -> bool:
-        """True while a clip of exactly this content is owed."""
+        """True while exactly this content is pending."""
         return self._objects.exists(_open_key(accepted))
 
     def close(self, request_id: str, content: str | None) -> None:
-        """A clip of ``content`` is stored: nothing is owed any more, unless the request has another content by now."""
+        """A clip of ``content`` is stored: the request is no longer pending, unless it has another content by now."""
         accepted = self.find(request_id)
         if accepted is not None and accepted.content == content:
             self._objects.delete(_open_key(accepted))
@@ -212,21 +212,21 @@ class AcceptedRequests:
 
     @staticmethod
     def mark_of(accepted: AcceptedRequest) -> OpenRequest:
-        """The mark that stands for ``accepted`` while its clip is owed."""
+        """The marker of ``accepted`` while it is pending."""
         return OpenRequest(accepted.request.id, accepted.request.priority, accepted.content)
 
     def forget_mark(self, mark: OpenRequest) -> None:
-        """Remove a mark that is known to be wrong."""
+        """Remove a marker that is known to be wrong."""
         self._objects.delete(_mark_key(mark))
 
     def open_requests(self) -> Iterator[OpenRequest]:
-        """All marks, by listing alone; an interrupted writer may leave two for one id."""
+        """All pending requests, by listing alone; an interrupted writer may leave two markers for one id."""
         for info in self._objects.list(f"{OPEN_PREFIX}/"):
             if mark := _MARK.fullmatch(info.key):  # anything else was put there by hand
                 yield OpenRequest(mark["request_id"], int(mark["priority"]), mark["content"])
 
     def media_in_use(self) -> set[str]:
-        """Keys of the media that the clips which are owed are made of; damaged requests are left out."""
+        """Keys of the media of pending requests; damaged requests are left out."""
         accepted = self.find_many(mark.request_id for mark in self.open_requests())
         return {medium.key for request in accepted.values() for medium in request.media.values()}
 

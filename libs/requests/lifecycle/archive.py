@@ -67,7 +67,7 @@ class RequestArchive:
         ]
 
     def is_owed(self, request_id: str) -> bool:
-        """True while a clip of the request's newest content is owed, e.g. since somebody submitted it again."""
+        """True while the request's newest content is pending, e.g. since somebody submitted it again."""
         requests = AcceptedRequests(self._store.objects)
         accepted = requests.find(request_id)
         return accepted is not None and requests.is_open(accepted)

@@ -1,7 +1,7 @@
 """How far each request is, from the store alone: is there a clip, and is it of what was asked for last?
 
-Two listings answer for any number of requests; documents are read only where a mark says that a clip is owed although
-there is one. See ``orchestration.requests.runs`` for runs, which only Dagster knows.
+Two listings answer for any number of requests; documents are read only where a marker says that a request is pending
+although there is one. See ``orchestration.requests.runs`` for runs, which only Dagster knows.
 """
 
 import logging
@@ -37,7 +37,7 @@ class ClipState(StrEnum):
 
 @dataclass(frozen=True)
 class RequestState:
-    """One request. ``content`` is what its clip is owed for, None where nothing was accepted or nothing is owed."""
+    """One request. ``content`` is what is pending, None where nothing was accepted or nothing is pending."""
 
     request_id: str
     clip: ClipState
@@ -57,40 +57,40 @@ class RequestStates:
 
         Marks that an interrupted writer left behind are removed on the way.
         """
-        marks: dict[str, list[OpenRequest]] = defaultdict(list)
-        for mark in self._requests.open_requests():
-            marks[mark.request_id].append(mark)
+        markers: dict[str, list[OpenRequest]] = defaultdict(list)
+        for marker in self._requests.open_requests():
+            markers[marker.request_id].append(marker)
         wanted = list(request_ids)
         clips = partitions_among(self._store.objects, CLIP_ASSET, wanted)
-        return [self._state(request_id, marks.get(request_id, []), clips) for request_id in wanted]
+        return [self._state(request_id, markers.get(request_id, []), clips) for request_id in wanted]
 
-    def _state(self, request_id: str, marks: list[OpenRequest], clips: Container[str]) -> RequestState:
+    def _state(self, request_id: str, markers: list[OpenRequest], clips: Container[str]) -> RequestState:
         has_clip = request_id in clips
-        if marks and (has_clip or len(marks) > 1):
+        if markers and (has_clip or len(markers) > 1):
             try:
-                marks = self._true_marks(request_id, marks, has_clip=has_clip)
+                markers = self._true_markers(request_id, markers, has_clip=has_clip)
             except StorageUnavailableError:
                 raise
             except StorageError as error:  # one damaged request, or clip, must not hide the state of the others
-                _log.warning("the clip of %s counts as owed: %s", request_id, error)
-        if not marks:
+                _log.warning("the clip of %s counts as pending: %s", request_id, error)
+        if not markers:
             return RequestState(request_id, ClipState.STORED if has_clip else ClipState.OWED)
         clip = ClipState.OUTDATED if has_clip else ClipState.OWED
-        return RequestState(request_id, clip, marks[0].priority, marks[0].content)
+        return RequestState(request_id, clip, markers[0].priority, markers[0].content)
 
-    def _true_marks(self, request_id: str, marks: list[OpenRequest], *, has_clip: bool) -> list[OpenRequest]:
-        """The marks that hold: for the content accepted last, unless that is what the clip shows."""
+    def _true_markers(self, request_id: str, markers: list[OpenRequest], *, has_clip: bool) -> list[OpenRequest]:
+        """The markers that hold: for the content accepted last, unless that is what the clip shows."""
         accepted = self._requests.find(request_id)
         manifest = self._store.manifest(CLIP_ASSET, request_id) if has_clip else None
         shown = manifest.attributes.get(CONTENT_ATTRIBUTE) if manifest else None
-        true_marks = []
-        for mark in marks:
-            if accepted is None or self._requests.mark_of(accepted) != mark:
-                self._requests.forget_mark(mark)
-            elif mark.content != shown:
-                true_marks.append(mark)
+        true_markers = []
+        for marker in markers:
+            if accepted is None or self._requests.mark_of(accepted) != marker:
+                self._requests.forget_mark(marker)
+            elif marker.content != shown:
+                true_markers.append(marker)
             # else the clip is stored, and its run did not come to the end: see ``orchestration.recovery.sensor``
-        return true_marks
+        return true_markers
 
 
 def partitions_among(objects: ObjectStore, asset: str, partitions: Sequence[str]) -> dict[str, datetime]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 PAUSES_SECONDS = (2.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
-"""Before each look since the last clip was made, the last one for ever.
+"""Before each probe since the last clip was made, the last one for ever.
 
 After most losses all that is needed is a new process. It is forked within the first pause: not while this process
 begins to ask, or the new one would hold the ends of its pipes.

@@ -34,7 +34,7 @@ def missing_runs(instance: dg.DagsterInstance, launcher: "FleetRunLauncher") -> 
     starting = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
     if not starting:
         return []
-    # First the queues, then the workers: a run on its way from one to the other is seen by the second look.
+    # First the queues, then the workers: a run on its way from one to the other is seen by the second question.
     waiting = launcher.roll_call.waiting({launcher.queue_of(run) for run in starting})
     suspects = [run for run in starting if run.run_id not in waiting]
     held = launcher.roll_call.holders([run.run_id for run in suspects]) if suspects else {}
@@ -49,11 +49,11 @@ def fail_lost_launches(
     Args:
         instance: whose runs to look at.
         launcher: knows queues and workers.
-        missing_since: run id -> first time it was seen missing, from the look before.
+        missing_since: run id -> first time it was seen missing, from the tick before.
         now: seconds since the epoch.
 
     Returns:
-        ``missing_since`` for the next look, and the ids of the runs that were failed.
+        ``missing_since`` for the next tick, and the ids of the runs that were failed.
     """
     still_missing: dict[str, float] = {}
     lost: list[str] = []
@@ -76,12 +76,12 @@ def fail_lost_launches(
 
 @dg.sensor(
     minimum_interval_seconds=10,
-    # Without Redis there is nothing to look at, and a line in the log for each look.
+    # Without Redis there is nothing to look at, and a line in the log for each tick.
     default_status=dg.DefaultSensorStatus.RUNNING if load_settings().redis_url else dg.DefaultSensorStatus.STOPPED,
     description="Fails launched runs that no worker will ever take, so that they are retried; idle without a fleet.",
 )
 def lost_launches(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """One look; the cursor holds since when runs are missing."""
+    """One tick; the cursor holds since when runs are missing."""
     # Celery is loaded by the first tick, not by every process that loads the code location.
     from orchestration.fleet.launching.active_runs import BROKER_ERRORS  # noqa: PLC0415
     from orchestration.fleet.run_launcher import FleetRunLauncher  # noqa: PLC0415
@@ -100,7 +100,7 @@ def lost_launches(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 
 def _missing_since(cursor: str | None) -> dict[str, float]:
-    """What the look before left; nothing where a person, or another version, wrote something else."""
+    """What the tick before left; nothing where a person, or another version, wrote something else."""
     try:
         return TypeAdapter(dict[str, float]).validate_json(cursor or "{}")
     except ValidationError:

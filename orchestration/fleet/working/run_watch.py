@@ -73,7 +73,7 @@ class RunWatch:
     def _is_ended_from_outside(self) -> bool:
         try:
             run = self._instance.get_run_by_id(self._run_id)
-        except Exception:  # the database is away: the run goes on, and the next look may succeed
+        except Exception:  # the database is away: the run goes on, and the next try may succeed
             logger.exception("Cannot read the status of run %s", self._run_id)
             return False
         return run is None or run.status in ENDED_FROM_OUTSIDE

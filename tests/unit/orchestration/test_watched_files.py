@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_read_keeps_nobody_from_being_seen(
     files = Files({"a": "old", "b": error, "c": "new"})
     found = look(instance, files, None)
     assert [event.partition for event in found.asset_events] == ["c"]
-    assert "1 replaced inputs, 1 wait for the next look; not readable: b: access denied" in str(found.skip_reason)
+    assert "1 replaced inputs, 1 wait for the next scan; not readable: b: access denied" in str(found.skip_reason)
     files.digests["b"] = "new"
     again = look(instance, files, found.cursor)
     assert [event.partition for event in again.asset_events] == ["b"]
