@@ -22,12 +22,8 @@ from libs.sandbox.training.transformer_start import ConstantChannels, starting_t
 
 _NAME = "transformer"
 _LAST_STEP_WEIGHT = 3.0
-_SIGMA_SHARES = (
-    0.34,
-    0.2,
-    0.2,
-    0.14,
-)  # of SIGMAS, most where only poses say what moves; the rest from the whole schedule
+_SIGMA_SHARES = (0.34, 0.2, 0.2, 0.14)
+"""Of SIGMAS, most where only poses say what moves; the rest is drawn from the whole schedule."""
 _SHIFT = 7.0
 
 

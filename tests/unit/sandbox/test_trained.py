@@ -16,7 +16,7 @@ from libs.model_repo.verification.verify import verify_repository
 from libs.sandbox.networks import TrainedNetworks
 from libs.sandbox.repository import write_sandbox_repository
 from libs.sandbox.sizes import NETWORK
-from libs.sandbox.trained import LOCK_NAME, kept_networks, kept_weights
+from libs.sandbox.trained import LOCK_NAME, WEIGHTS, kept_networks, kept_weights, trained_autoencoder
 from libs.sandbox.training.autoencoder_start import starting_autoencoder
 from libs.sandbox.training.curves import write_curves
 from libs.sandbox.training.muon import Muon
@@ -160,3 +160,15 @@ def test_the_lock_holds_a_thinned_curve_and_it_is_drawn(tmp_path):
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (920, 300) and np.asarray(picture)[:, 460:].min() == 255
         assert len(np.unique(np.asarray(picture)[:, :460].reshape(-1, 3), axis=0)) > 4
+
+
+def test_the_weights_that_are_committed_are_small_whole_and_of_these_classes():
+    lock = kept_networks(WEIGHTS)
+    assert {"transformer", "detector", "pose"} < set(lock) and {"decoder", "autoencoder"} & set(lock)
+    assert {path.name for path in WEIGHTS.iterdir()} == {LOCK_NAME, *(entry["file"] for entry in lock.values())}
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 12_000_000
+    starting_transformer().load_state_dict(kept_weights(WEIGHTS, "transformer"))
+    trained_autoencoder()
+    for name, network in (("pose", PoseNetwork()), ("detector", Detector())):
+        left_out = network.load_state_dict(kept_weights(WEIGHTS, name), strict=False).missing_keys
+        assert all(key.endswith("num_batches_tracked") for key in left_out)
