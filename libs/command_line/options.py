@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from libs.model_repo.hubs.wheel import WHEELS
 from libs.model_repo.operations.migrate import STASH_FOLDER
 from libs.model_repo.variants import VARIANTS
 
@@ -29,6 +30,9 @@ class PartChoice(StrEnum):
 
 
 VariantArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(VARIANTS)}.")]
+VariantOrWheelArgument = Annotated[
+    str, typer.Argument(help=f"One of {', '.join(VARIANTS)}; or {', '.join(WHEELS)}, the pose networks of a wheel.")
+]
 ApplyOption = Annotated[
     bool, typer.Option("--apply", help="Do it; without this option, only report what would be done.")
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from libs.errors import ModelFilesError, PoseError
+from libs.pose.frame_stream import checked_frames
 from libs.pose.keypoints import WHOLEBODY_COUNT
 from libs.pose.networks.crop import INPUT_HEIGHT, INPUT_WIDTH, crop_geometry, pose_network_input
 from libs.pose.networks.detector import INPUT_SIZE, detections_of, detector_input, select_person
@@ -69,7 +70,7 @@ class PoseEstimator:
         boxes, points = [], []
         size: tuple[int, int] | None = None
         done = 0
-        batches = prefetched(_batches(_checked(frames, subject), self._batch_size))
+        batches = prefetched(_batches(checked_frames(frames, subject), self._batch_size))
         crops = InputBuffer((3, INPUT_HEIGHT, INPUT_WIDTH))
         for batch, batch_boxes in prefetched(self._detected(batches)):
             size = size or (batch[0].shape[1], batch[0].shape[0])
@@ -135,18 +136,3 @@ def _batches(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarra
     for first in iterator:
         fitting = max(1, min(size, _BATCH_BYTES // first.nbytes))
         yield [first, *islice(iterator, fitting - 1)]
-
-
-def _checked(frames: Iterable[np.ndarray], subject: str) -> Iterator[np.ndarray]:
-    """The same frames; an error for the first that differs from frame 0 in size, or is no RGB picture."""
-    first: tuple[int, ...] | None = None
-    for index, frame in enumerate(frames):
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise PoseError(f"{subject}: frame {index} is {frame.dtype} {frame.shape}; expected uint8 [H, W, 3] RGB")
-        first = first or frame.shape
-        if frame.shape != first:
-            raise PoseError(
-                f"{subject}: frame {index} has {frame.shape[1]} x {frame.shape[0]} pixels, frame 0 {first[1]} x "
-                f"{first[0]}; all frames of a clip must have one size"
-            )
-        yield frame
