@@ -38,8 +38,9 @@ from libs.sandbox.repository import write_sandbox_repository
 from libs.sandbox.skeleton import Proportions
 from libs.settings import load_settings
 from libs.stages.clip.sampling import sampling_options
+from libs.stages.poses.chosen_networks import load_estimator
 from libs.stages.poses.pose_conditioning import RequestedPoseOptions, condition_poses
-from libs.stages.poses.pose_tracks import load_estimator, sources_of, track_poses
+from libs.stages.poses.pose_tracks import sources_of, track_poses
 from libs.stages.poses.shared_pose_tracks import SharedPoseTracks
 from libs.stages.request.request_media import RequestMedia, fetch_request_media
 from libs.storage.artifacts import ArtifactStore

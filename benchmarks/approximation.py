@@ -38,7 +38,7 @@ from libs.one_to_all.weights.lora_file import LoraFile
 from libs.pose.conditioning import PoseConditioning
 from libs.pose.draw import DrawingStyle, draw_pose
 from libs.pose.fitting.framing import resize_crop, resize_crop_drawing
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.record import record_of
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
@@ -119,7 +119,7 @@ def _tiny_networks(frame_count: int, steps: int) -> None:
         settings = Settings(models_dir=Path(folder, "models"), data_dir=Path(folder, "data"), _env_file=None)
         layout = layout_of("sandbox", settings)
         write_sandbox_repository(layout)
-        estimator = PoseEstimator(layout.detector, layout.pose_estimator)
+        estimator = OnnxPoseEstimator(layout.detector, layout.pose_estimator)
         inputs = _inputs(_puppet(Path(folder), estimator, frame_count), frame_count)
         engine = AnimationEngine.load(layout, "cpu")
     options = SamplingOptions("a puppet dancing", "blurred", steps, 2.0, 1.5)
@@ -130,7 +130,7 @@ def _tiny_networks(frame_count: int, steps: int) -> None:
     _compare("random network", engine, inputs, options)
 
 
-def _puppet(folder: Path, estimator: PoseEstimator, frame_count: int) -> PoseConditioning:
+def _puppet(folder: Path, estimator: OnnxPoseEstimator, frame_count: int) -> PoseConditioning:
     write_puppet_picture(folder / "puppet.png")
     write_puppet_clip(folder / "dance.mp4", frame_count=frame_count, audio=False)
     picture, size = read_image(folder / "puppet.png"), (_SIDE, _SIDE)

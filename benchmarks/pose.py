@@ -27,7 +27,7 @@ from libs.media.video.reader import read_frames
 from libs.pose.conditioning import PoseConditioning
 from libs.pose.draw import DrawingStyle
 from libs.pose.fitting.framing import resize_crop, resize_crop_frames, target_size
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.record import record_of
 from libs.pose.track import PoseTrack
 from libs.sandbox.media import write_puppet_clip
@@ -65,7 +65,7 @@ class Recorder:
         return answer
 
 
-def streamed(clip: Path, estimator: PoseEstimator, keep: Callable[[np.ndarray], None]) -> PoseTrack:
+def streamed(clip: Path, estimator: OnnxPoseEstimator, keep: Callable[[np.ndarray], None]) -> PoseTrack:
     """As the stages do it: the track, then all drawings, handed to ``keep`` a few at a time."""
     track = estimator.estimate(resize_crop_frames(read_frames(clip), *_REFERENCE))
     conditioning = _conditioning(track)
@@ -80,7 +80,7 @@ def _conditioning(track: PoseTrack) -> PoseConditioning:
     return PoseConditioning(blank, blank, blank[..., 0], record_of(track), _REFERENCE, DrawingStyle())
 
 
-def frame_by_frame(clip: Path, estimator: PoseEstimator, keep: Callable[[np.ndarray], None]) -> PoseTrack:
+def frame_by_frame(clip: Path, estimator: OnnxPoseEstimator, keep: Callable[[np.ndarray], None]) -> PoseTrack:
     """The plain way: each frame is decoded, sized, detected and estimated before the next; then each is drawn."""
     boxes, points = [], []
     for frame in plain_pose.frames_of(clip):
@@ -122,8 +122,8 @@ def main() -> None:
         print(f"  growth per frame {(more - less) / (2 * arguments.frames) / 2**10:.0f} KiB (a frame has 2700 KiB)")
 
 
-def _load(folder: Path) -> PoseEstimator:
-    return PoseEstimator(folder / "detector.onnx", folder / "pose.onnx")
+def _load(folder: Path) -> OnnxPoseEstimator:
+    return OnnxPoseEstimator(folder / "detector.onnx", folder / "pose.onnx")
 
 
 def _compare(clip: Path, folder: Path, rounds: int) -> None:

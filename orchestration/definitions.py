@@ -24,6 +24,7 @@ from orchestration.models.model_verification import model_verification
 from orchestration.models.models_in_use import animation_model, pose_networks
 from orchestration.models.stash_job import delete_old_stash
 from orchestration.models.third_party_check import third_party_is_untouched
+from orchestration.models.wheel_networks import wheel_networks
 from orchestration.recovery.sensor import unrecorded_clips
 from orchestration.requests.nightly import build_nightly_batch
 from orchestration.requests.request_inputs import REQUEST_INPUTS
@@ -51,6 +52,7 @@ def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
             model_verification,
             animation_model,
             pose_networks,
+            wheel_networks,
             *REQUEST_INPUTS,
             validate_request,
             pose_tracks,

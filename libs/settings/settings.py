@@ -29,6 +29,7 @@ from libs.settings.values import (
     MemoryChoice,
     ObjectPrefix,
     ParallelPlanText,
+    PoseNetworksName,
     RedisAddress,
     Region,
     ServerAddress,
@@ -56,6 +57,9 @@ class Settings(BaseSettings):
     one_to_all_pretrained_dir: Path = Field(Path(), description="pretrained files of that model")
     wan_t2v_14b_diffusers_dir: Path = Field(Path(), description="Wan resources of that model")
     one_to_all_runtime_dir: Path = Field(Path(), description="scratch of running animations")
+    pose_networks: PoseNetworksName | None = Field(
+        None, description="what finds key-points: auto, vitpose, mediapipe or sandbox; the model's own when empty"
+    )
     one_to_all_device: Device = Field("auto", description="auto, cpu, cuda or cuda:N")
     one_to_all_parallel: ParallelPlanText | None = Field(
         None, description="devices for one clip: guidance:N, context:N, or both, e.g. guidance:3,context:2"

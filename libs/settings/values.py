@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, SecretStr, ValidationInfo
 
 AttentionName = Literal["auto", "flash_3", "cudnn", "flash", "native_flash", "native"]
+PoseNetworksName = Literal["auto", "vitpose", "mediapipe", "sandbox"]
 HubName = Literal["modelscope", "huggingface"]
 MemoryPlanName = Literal["resident", "drop-text-encoder", "text-encoder-on-host", "offload", "offload-all", "tiles"]
 

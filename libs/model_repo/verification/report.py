@@ -5,7 +5,7 @@ See ``verify`` for looking at files.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
@@ -98,13 +98,13 @@ class VerificationReport:
         """The result of one part."""
         return next(part for part in self.parts if part.part == name)
 
-    def raise_if_not_complete(self) -> None:
-        """Do nothing for a complete repository.
+    def raise_if_not_complete(self, unneeded: Collection[Part] = ()) -> None:
+        """Do nothing for a complete repository; parts that are ``unneeded`` may be incomplete.
 
         Raises:
             ModelFilesError: names the parts, the first wrong files and the command that mends each part.
         """
-        wrong = [part.message for part in self.parts if part.state != "complete"]
+        wrong = [part.message for part in self.parts if part.state != "complete" and part.part not in unneeded]
         if wrong:
             raise ModelFilesError(f"model repository {self.folder}: " + " ".join(wrong))
 

@@ -1,4 +1,4 @@
-"""``PoseEstimator``: frames -> boxes -> key-points, in batches, streamed.
+"""``OnnxPoseEstimator``: frames -> boxes -> key-points, in batches, streamed.
 
 Holds the two networks. Three steps overlap, each with a thread of its own: frames are decoded and sized, people are
 detected, key-points are found. Memory is bounded by five batches of frames (640 MiB, or five frames) and the networks'
@@ -31,7 +31,7 @@ _BATCH_BYTES = 2**27
 _HEATMAPS = (WHOLEBODY_COUNT, HEATMAP_HEIGHT, HEATMAP_WIDTH)
 
 
-class PoseEstimator:
+class OnnxPoseEstimator:
     """The detector and the whole-body pose network, loaded once and used for any number of clips."""
 
     def __init__(self, detector: Path, pose_network: Path, device: str = "cpu", batch_size: int = 8) -> None:

@@ -85,6 +85,11 @@ class AnimationRequest(BaseModel):
         description="the frame of the driver that is compared with the picture, counted after the frame interval",
         exclude_if=lambda anchor: anchor == "first",  # requests from before there was a choice keep their digests
     )
+    pose_networks: Literal["auto", "vitpose", "mediapipe", "sandbox"] | None = Field(
+        None,
+        description="what finds key-points; POSE_NETWORKS, or else the model's own, when left out",
+        exclude_if=lambda networks: networks is None,  # likewise
+    )
     face: FaceStyle = Field("faded", description="how strongly face key-points guide the clip")
     head: HeadStyle = Field("faded", description="how strongly head joints guide the clip")
     prompt: str = Field("", max_length=5000)

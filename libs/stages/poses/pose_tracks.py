@@ -2,28 +2,26 @@
 
 Frames are cropped and scaled to the reference's size before the networks see them, as the reference implementation does
 (docs/specification.md#pose-flow), streamed, never all held at once. Tracks that another request found are taken over
-(``shared_pose_tracks``). See ``libs.pose.networks.estimator`` for how key-points are found.
+(``shared_pose_tracks``). See ``libs.pose.estimator`` for how key-points are found, ``chosen_networks`` for by what.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from libs.errors import ModelFilesError
 from libs.media.pictures.image import read_image
 from libs.media.video.reader import read_frames
-from libs.model_repo.layout import RepositoryLayout, layout_of
-from libs.one_to_all.device import resolve_device
+from libs.model_repo.layout import layout_of
+from libs.pose.estimator import PoseEstimator
 from libs.pose.fitting.followed_person import changes_of_person
 from libs.pose.fitting.framing import resize_crop_frames
-from libs.pose.networks.estimator import PoseEstimator
 from libs.pose.person_check import require_person
 from libs.pose.track import PoseTrack
 from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
 from libs.stages.model_verification import verified_versions
+from libs.stages.poses.chosen_networks import ChosenNetworks, choose_networks
 from libs.stages.poses.found_poses import FoundPoses, sandbox_explained
 from libs.stages.poses.shared_pose_tracks import SharedPoseTracks, TrackSource
 from libs.stages.request.request_media import RequestMedia
@@ -54,6 +52,8 @@ class TrackedPoses:
     driver: PoseTrack
     reference_reused: bool
     driver_reused: bool
+    looked: Mapping[str, str] = field(default_factory=dict)
+    """Which networks looked, for people."""
 
     @property
     def network_frames(self) -> int:
@@ -65,6 +65,7 @@ class TrackedPoses:
         """The numbers that people are shown."""
         return {
             "frames": len(self.driver),
+            **self.looked,
             "frames without a detection": int((self.driver.boxes[:, 4] < 0).sum()),
             "another person may be followed from frame": _listed(changes_of_person(self.driver)),
             **FoundPoses.of(self.reference, self.driver).numbers(),
@@ -80,17 +81,15 @@ class PoseTracksJob:
     Attributes:
         media: the picture and the video.
         digests: name of a media file -> SHA-256.
-        layout: whose pose networks look.
-        networks: version of them, None if they never were verified: nothing can be shared then.
-        device: a value of ONE_TO_ALL_DEVICE.
+        variant: the request's model.
+        networks: those that look; without a version nothing can be shared.
         code_version: of this stage.
     """
 
     media: RequestMedia
     digests: Mapping[str, str]
-    layout: RepositoryLayout
-    networks: str | None
-    device: str
+    variant: str
+    networks: ChosenNetworks
     code_version: str
 
     @classmethod
@@ -101,15 +100,16 @@ class PoseTracksJob:
 
         Raises:
             MediaError: the description of the media is damaged.
-            ModelFilesError: the stored verification cannot be read.
+            ModelFilesError: the stored verification cannot be read, or networks that were asked for are not here.
         """
         versions = verified_versions(store, variant)
+        described = RequestMedia.load(media.folder)
+        own_version = versions["pose_networks"] if versions else None
         return cls(
-            media=RequestMedia.load(media.folder),
+            media=described,
             digests={file.name: file.sha256 for file in media.manifest.files},
-            layout=layout_of(variant, settings),
-            networks=versions["pose_networks"] if versions else None,
-            device=settings.one_to_all_device,
+            variant=variant,
+            networks=choose_networks(described.pose_networks, layout_of(variant, settings), settings, own_version),
             code_version=code_version,
         )
 
@@ -120,15 +120,17 @@ def make_pose_tracks(job: PoseTracksJob, run: StageRun) -> TrackedPoses:
     Raises:
         PoseError: no person in the reference or in the driver.
     """
-    with sandbox_explained(job.layout.variant.name):
-        return track_poses(
+    version = job.networks.version
+    with sandbox_explained(job.variant):
+        tracked = track_poses(
             job.media,
-            lambda: load_estimator(job.layout, job.device),
+            job.networks.load,
             run.folder,
             lambda done, all_: run.report("poses", done, all_),
             SharedPoseTracks(run.store),
-            sources_of(job.media, job.digests, job.networks, job.code_version) if job.networks else None,
+            sources_of(job.media, job.digests, version, job.code_version) if version else None,
         )
+    return replace(tracked, looked=job.networks.describe())
 
 
 def sources_of(media: RequestMedia, digests: Mapping[str, str], networks: str, code: str) -> TrackSources:
@@ -215,24 +217,3 @@ def _track_driver(media: RequestMedia, estimator: PoseEstimator, on_frame: Frame
     track = estimator.estimate(cropped, "the driving video", lambda done: on_frame(done, media.used_frame_count))
     require_person(track, "the driving video")
     return track
-
-
-def load_estimator(layout: RepositoryLayout, device: str) -> PoseEstimator:
-    """The pose networks of a repository on ``device`` (a value of ONE_TO_ALL_DEVICE), loaded once per process and file.
-
-    Raises:
-        ModelFilesError: a network is missing or is not what it should be.
-        DeviceError: the device is not there.
-    """
-    detector, pose_network = layout.detector, layout.pose_estimator
-    for path in (detector, pose_network):
-        if not path.is_file():
-            raise ModelFilesError(f"{path}: the pose network is missing; verify the model files")
-    identity = tuple((path, path.stat().st_mtime_ns) for path in (detector, pose_network))
-    return _loaded_estimator(identity, str(resolve_device(device)))
-
-
-@lru_cache(maxsize=1)
-def _loaded_estimator(networks: tuple[tuple[Path, int], tuple[Path, int]], device: str) -> PoseEstimator:
-    (detector, _), (pose_network, _) = networks
-    return PoseEstimator(detector, pose_network, device)

@@ -48,6 +48,8 @@ class RequestMedia:
     notes: tuple[str, ...] = ()
     reference_transparent: bool = False
     reference_notes: tuple[str, ...] = ()
+    pose_networks: str | None = None
+    """What looks for people in them; None for the model's own networks."""
 
     @property
     def reference(self) -> Path:
@@ -89,7 +91,7 @@ class RequestMedia:
         fields = {
             name: value for name, value in asdict(self).items() if name not in {"folder", "notes", "reference_notes"}
         }
-        for name in ("driver_interlaced", "driver_high_dynamic_range", "reference_transparent"):
+        for name in ("driver_interlaced", "driver_high_dynamic_range", "reference_transparent", "pose_networks"):
             if not fields[name]:
                 del fields[name]
         return {**fields, "frame_rate": str(self.frame_rate)}
@@ -116,8 +118,16 @@ class MediaSource(Protocol):
         """Copy the file ``path`` that a request's ``field`` names to ``destination``."""
 
 
-def fetch_request_media(source: MediaSource, request: ResolvedRequest, folder: Path) -> RequestMedia:
+def fetch_request_media(
+    source: MediaSource, request: ResolvedRequest, folder: Path, pose_networks: str | None = None
+) -> RequestMedia:
     """Copy the request's picture and video into ``folder``, check that they can be used, describe them.
+
+    Args:
+        source: where they are.
+        request: names them.
+        folder: an existing folder.
+        pose_networks: what looks for people in them where the request does not say.
 
     Raises:
         InputError: a file the request names is not in the inbox.
@@ -150,6 +160,7 @@ def fetch_request_media(source: MediaSource, request: ResolvedRequest, folder: P
         notes=(*video.notes, *([f"{conversion}; converted to AAC"] if conversion else [])),
         reference_transparent=picture.transparent,
         reference_notes=picture.notes(),
+        pose_networks=request.pose_networks or pose_networks,
     )
     (folder / MEDIA_FILE).write_text(json.dumps(media.describe(), indent=2))
     return media

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.errors import InputError, ModelFilesError
+from libs.model_repo.files.repository import Part
 from libs.model_repo.layout import layout_of
 from libs.model_repo.variants import variant_of_folder
 from libs.model_repo.verification.verify import verify_repository
@@ -115,7 +116,7 @@ def take_apart(job: RequestJob, folders: RequestFolders, settings: Settings) -> 
         MediaError: the picture or the video cannot be used.
     """
     request = job.request
-    media = fetch_request_media(job.media, request, folders.media)
+    media = fetch_request_media(job.media, request, folders.media, settings.pose_networks)
     draw_media(media, folders.media)
     clip_fields = json.dumps(request.clip_fields(), indent=2, ensure_ascii=False)
     (folders.request / REQUEST_FILE).write_text(clip_fields)
@@ -141,7 +142,9 @@ def check_requested_model(request: ResolvedRequest, settings: Settings, store: A
     layout = layout_of(request.model, settings)
     try:
         lora = RequestedLora.of(request, layout)
-        verify_repository(layout, level="fast").raise_if_not_complete()
+        chosen = request.pose_networks or settings.pose_networks
+        unneeded: tuple[Part, ...] = ("pose_models",) if chosen in {"auto", "mediapipe"} else ()
+        verify_repository(layout, level="fast").raise_if_not_complete(unneeded)
     except ModelFilesError as error:
         return RequestedModel(str(error), {})
     return RequestedModel(None, versions, lora)

@@ -15,7 +15,7 @@ from libs.media.pictures.image import write_png
 from libs.media.previews.contact_sheet import contact_sheet
 from libs.media.previews.preview import write_comparison
 from libs.media.video.reader import read_frames
-from libs.model_repo.layout import RepositoryLayout, layout_of
+from libs.model_repo.layout import layout_of
 from libs.pose.conditioning import PoseConditioning
 from libs.settings import Settings
 from libs.stages.animation_files import (
@@ -26,8 +26,8 @@ from libs.stages.animation_files import (
     SUMMARY_FILE,
 )
 from libs.stages.pictures import draw_video
+from libs.stages.poses.chosen_networks import ChosenNetworks, choose_networks
 from libs.stages.poses.pose_conditioning import drawn_poses, framed_driver
-from libs.stages.poses.pose_tracks import load_estimator
 from libs.stages.request.request_media import RequestMedia
 from libs.stages.review.quality import ClipQuality, measure_quality
 from libs.stages.run import StageRun
@@ -95,16 +95,14 @@ class ReviewJob:
         clip, summary: files of the animation.
         media: the picture and the video.
         conditioning: what the clip was asked to show.
-        layout: whose pose networks look at the clip.
-        device: a value of ONE_TO_ALL_DEVICE.
+        networks: those that look at the clip.
     """
 
     clip: Path
     summary: Path
     media: RequestMedia
     conditioning: PoseConditioning
-    layout: RepositoryLayout
-    device: str
+    networks: ChosenNetworks
 
     @classmethod
     def of(
@@ -116,13 +114,13 @@ class ReviewJob:
         settings: Settings,
     ) -> "ReviewJob":
         """Read the artifacts that the review is made from."""
+        described = RequestMedia.load(media.folder)
         return cls(
             clip=animation.path(CLIP_FILE),
             summary=animation.path(SUMMARY_FILE),
-            media=RequestMedia.load(media.folder),
+            media=described,
             conditioning=PoseConditioning.load(conditioning.folder),
-            layout=layout_of(variant, settings),
-            device=settings.one_to_all_device,
+            networks=choose_networks(described.pose_networks, layout_of(variant, settings), settings, None),
         )
 
 
@@ -138,7 +136,7 @@ def make_review(job: ReviewJob, run: StageRun) -> ReviewResult:
         job.clip,
         job.summary,
         job.conditioning,
-        load_estimator(job.layout, job.device).keypoints,
+        job.networks.load().keypoints,
         lambda done, all_: run.report("review", done, all_),
     )
     quality.save(run.folder)

@@ -18,7 +18,7 @@ from libs.pose.draw import DrawingStyle, draw_pose
 from libs.pose.fitting.align_pose import align_to_pose
 from libs.pose.fitting.align_reference import align_to_reference
 from libs.pose.fitting.anchor import choose_anchor
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.options import PoseOptions
 from libs.pose.record import PoseRecord, record_of
 from libs.pose.track import PoseTrack
@@ -110,7 +110,7 @@ def _prepare(track: PoseTrack, **options) -> None:
 
 
 def _estimate_blank() -> None:
-    estimator = PoseEstimator(committed_network("det_puppet.onnx"), committed_network("pose_puppet_noprior.onnx"))
+    estimator = OnnxPoseEstimator(committed_network("det_puppet.onnx"), committed_network("pose_puppet_noprior.onnx"))
     estimator.estimate([np.full((96, 64, 3), 127, np.uint8)], subject="reference")
 
 

@@ -8,15 +8,15 @@ from pose_vectors import KEYPOINT_PIXELS, NETWORK_NOISE, NORMALISED, Vectors, di
 from libs.errors import PoseError
 from libs.pose.networks.crop import crop_geometry, crop_image, normalise, pose_network_input
 from libs.pose.networks.detector import detector_input
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.networks.heatmaps import blur_keeping_maximum, decode_heatmaps, locate_peaks
 
 _RAW_ROWS = 84
 _DETECTOR_SIDE = 640
 
 
-def _estimator(vectors: Vectors) -> PoseEstimator:
-    return PoseEstimator(vectors.network(str(vectors["in_det"])), vectors.network(str(vectors["in_pose"])))
+def _estimator(vectors: Vectors) -> OnnxPoseEstimator:
+    return OnnxPoseEstimator(vectors.network(str(vectors["in_det"])), vectors.network(str(vectors["in_pose"])))
 
 
 def _has_raw_layout(vectors: Vectors) -> bool:

@@ -33,8 +33,8 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
 
 
 @pytest.fixture(scope="module")
-def girl() -> np.ndarray:
-    return next(frames_of(medium("img_768")))
+def dancer() -> np.ndarray:
+    return next(frames_of(medium("vid_3s")))
 
 
 def _points(found: list[np.ndarray | None], count: int) -> np.ndarray:
@@ -97,54 +97,55 @@ def _body(networks: Networks, picture: np.ndarray) -> np.ndarray:
 
 
 def test_a_picture_moved_scaled_or_turned_gives_points_moved_scaled_or_turned(
-    networks: Networks, girl: np.ndarray
+    networks: Networks, dancer: np.ndarray
 ) -> None:
-    height, width = girl.shape[:2]
-    plain = _body(networks, girl)
+    width = dancer.shape[1]
+    plain = _body(networks, dancer)
     margin = 64
-    padded = np.pad(girl, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    padded = np.pad(dancer, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     moved = _body(networks, padded) - margin
-    doubled = _body(networks, girl.repeat(2, axis=0).repeat(2, axis=1)) / 2
-    on_its_side = _body(networks, np.ascontiguousarray(np.rot90(girl)))
+    doubled = _body(networks, dancer.repeat(2, axis=0).repeat(2, axis=1)) / 2
+    on_its_side = _body(networks, np.ascontiguousarray(np.rot90(dancer)))
     turned_back = np.stack([width - 1 - on_its_side[:, 1], on_its_side[:, 0]], axis=1)
-    for name, points, most in (("moved", moved, 8.0), ("doubled", doubled, 4.0), ("turned", turned_back, 20.0)):
+    for name, points, most in (("moved", moved, 6.0), ("doubled", doubled, 5.0), ("turned", turned_back, 6.0)):
         distances = np.linalg.norm(points - plain, axis=1)
         assert np.median(distances) < most, (name, np.round(distances, 1))
-    assert height > width
 
 
 def test_a_mirrored_picture_gives_mirrored_points_with_left_and_right_exchanged(
-    networks: Networks, girl: np.ndarray
+    networks: Networks, dancer: np.ndarray
 ) -> None:
-    plain, mirrored = _body(networks, girl), _body(networks, np.ascontiguousarray(girl[:, ::-1]))
-    mirrored[:, 0] = girl.shape[1] - 1 - mirrored[:, 0]
+    plain, mirrored = _body(networks, dancer), _body(networks, np.ascontiguousarray(dancer[:, ::-1]))
+    mirrored[:, 0] = dancer.shape[1] - 1 - mirrored[:, 0]
     left, right = list(range(11, 33, 2)), list(range(12, 33, 2))
-    distances = np.linalg.norm(plain[left] - mirrored[right], axis=1)
-    assert np.median(distances) < 8, np.round(distances, 1)
+    exchanged = np.median(np.linalg.norm(plain[left] - mirrored[right], axis=1))
+    kept = np.median(np.linalg.norm(plain[left] - mirrored[left], axis=1))
+    assert exchanged < 20, "2 % of the picture's height"
+    assert kept > 2 * exchanged
 
 
 def test_a_person_who_leaves_is_neither_drawn_nor_counted_and_is_found_again(
-    networks: Networks, girl: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+    networks: Networks, dancer: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     estimator = MediaPipeEstimator(network_folder(tmp_path_factory.mktemp("networks")))
-    nobody = np.full_like(girl, 127)
-    track = estimator.estimate([nobody, girl, girl, nobody, nobody, girl])
-    assert (track.boxes[:, 4] >= 0).tolist() == [False, True, True, False, False, True]
-    assert (track.body[[0, 3, 4], :, 2] == 0).all()
-    assert np.allclose(track.body[4, :, :2], track.body[2, :, :2]), "held where last seen"
-    assert np.allclose(track.body[5, :, :2], track.body[1, :, :2], atol=1e-6), "found again without a jump"
-    still = np.linalg.norm((track.body[2] - track.body[1])[:18, :2] * [track.width, track.height], axis=1)
-    assert np.median(still) < 3, "a still video hardly jitters"
+    nobody = np.full_like(dancer, 127)
+    track = estimator.estimate([nobody, dancer, dancer, dancer, nobody, nobody, dancer])
+    assert (track.boxes[:, 4] >= 0).tolist() == [False, True, True, True, False, False, True]
+    assert (track.body[[0, 4, 5], :, 2] == 0).all()
+    assert np.allclose(track.body[5, :, :2], track.body[3, :, :2]), "held where last seen"
+    assert np.allclose(track.body[6, :, :2], track.body[1, :, :2], atol=1e-6), "found again without a jump"
+    still = np.linalg.norm((track.body[3] - track.body[2])[:18, :2] * [track.width, track.height], axis=1)
+    assert np.median(still) < 5, "a still video hardly jitters"
 
 
-def test_of_two_people_both_are_detected_and_one_is_followed(networks: Networks, girl: np.ndarray) -> None:
+def test_of_two_people_both_are_detected_and_one_is_followed(networks: Networks, dancer: np.ndarray) -> None:
     from libs.pose.mediapipe.holistic import person_detector
 
-    pair = np.concatenate([girl, girl[:, ::-1]], axis=1)
+    pair = np.concatenate([dancer, dancer[:, ::-1]], axis=1)
     people = person_detector(networks).detect(pair)
     middles = sorted((people.boxes[:, 0] + people.boxes[:, 2]) / 2)
     assert len(people) == 2
-    assert middles[0] < girl.shape[1] < middles[1]
+    assert middles[0] < dancer.shape[1] < middles[1]
     follower = BodyFollower(networks)
     first, second = follower.follow(pair), follower.follow(pair)
     assert first is not None and second is not None

@@ -22,7 +22,7 @@ from libs.pose.conditioning import PoseConditioning, prepare_conditioning
 from libs.pose.fitting.align_pose import align_to_pose
 from libs.pose.fitting.align_reference import align_to_reference
 from libs.pose.fitting.framing import resize_crop, resize_crop_frames
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.options import PoseOptions
 from libs.pose.record import record_of
 from libs.pose.track import PoseTrack
@@ -44,8 +44,8 @@ def _intermediate(index: Vectors) -> Vectors:
     return index.neighbour(f"{index.path.stem}_mid.npz")
 
 
-def _estimator(index: Vectors) -> PoseEstimator:
-    return PoseEstimator(
+def _estimator(index: Vectors) -> OnnxPoseEstimator:
+    return OnnxPoseEstimator(
         index.network(index.document.get("detector", "det_puppet.onnx")),
         index.network(index.document.get("pose", "pose_puppet.onnx")),
     )

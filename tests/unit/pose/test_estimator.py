@@ -7,7 +7,7 @@ from libs.errors import ModelFilesError, PoseError
 from libs.pose.fitting.framing import resize_crop_frames
 from libs.pose.networks import estimator as estimator_module
 from libs.pose.networks import prefetch as parallel
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def frames(networks):
 
 
 def _estimator(networks, **options):
-    return PoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet.onnx", **options)
+    return OnnxPoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet.onnx", **options)
 
 
 def test_batches_do_not_change_the_result(networks, frames):
@@ -154,10 +154,10 @@ def test_frames_that_are_no_pictures(networks, frame):
 
 def test_networks_mixed_up(networks):
     with pytest.raises(ModelFilesError, match=r"pose_puppet\.onnx"):
-        PoseEstimator(networks / "pose_puppet.onnx", networks / "det_puppet.onnx")
+        OnnxPoseEstimator(networks / "pose_puppet.onnx", networks / "det_puppet.onnx")
 
 
 def test_first_frame_without_any_response_names_the_frame(networks):
-    estimator = PoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet_noprior.onnx")
+    estimator = OnnxPoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet_noprior.onnx")
     with pytest.raises(PoseError, match=r"reference: .*frame 0.*choose a picture"):
         estimator.estimate([np.full((160, 120, 3), 127, np.uint8)], subject="reference")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.sandbox.dance import Dance
 from libs.sandbox.pose_graphs import detection_network, pose_network
 from libs.sandbox.puppet import REFERENCE, draw_puppet
@@ -31,9 +31,9 @@ def brighter() -> Callable[[np.ndarray, float], np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
+def estimator(tmp_path_factory: pytest.TempPathFactory) -> OnnxPoseEstimator:
     """The sandbox's pose networks, which really find the puppet's joints."""
     folder = tmp_path_factory.mktemp("networks")
     (folder / "detector.onnx").write_bytes(detection_network())
     (folder / "pose.onnx").write_bytes(pose_network())
-    return PoseEstimator(folder / "detector.onnx", folder / "pose.onnx")
+    return OnnxPoseEstimator(folder / "detector.onnx", folder / "pose.onnx")

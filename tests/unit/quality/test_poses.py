@@ -9,7 +9,7 @@ from libs.media.video.reader import read_frames
 from libs.pose.conditioning import prepare_conditioning
 from libs.pose.fitting.framing import framed_points, resize_crop
 from libs.pose.keypoints import LEFT_HIP, LEFT_WRIST, NECK, RIGHT_HIP
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.options import PoseOptions
 from libs.quality.clip_poses import ClipPoses, asked_poses, found_poses
 from libs.quality.face_share import measure_face_share
@@ -114,7 +114,9 @@ def test_points_are_framed_like_pictures() -> None:
 
 
 @pytest.mark.slow
-def test_poses_asked_for_are_found_again_in_the_clip_that_shows_them(estimator: PoseEstimator, tmp_path: Path) -> None:
+def test_poses_asked_for_are_found_again_in_the_clip_that_shows_them(
+    estimator: OnnxPoseEstimator, tmp_path: Path
+) -> None:
     """The driver itself stands in for a perfect clip; the same frames one second off for a bad one."""
     write_puppet_clip(tmp_path / "dance.mp4", frame_count=40)
     frames = list(read_frames(tmp_path / "dance.mp4"))

@@ -11,7 +11,7 @@ import pytest
 from libs.media.video.reader import read_frames
 from libs.media.video.writer import VideoWriter
 from libs.pose.conditioning import PoseConditioning, prepare_conditioning
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.options import PoseOptions
 from libs.sandbox.media import FRAME_RATE, write_puppet_clip
 from libs.stages.review.quality import ClipQuality, measure_quality
@@ -30,7 +30,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 
 @pytest.fixture(scope="module")
-def conditioning(driver: Clip, estimator: PoseEstimator) -> PoseConditioning:
+def conditioning(driver: Clip, estimator: OnnxPoseEstimator) -> PoseConditioning:
     track = estimator.estimate(iter(driver))
     return prepare_conditioning(driver[0], track[0], track, PoseOptions(align=False), driver[0].shape[:2])
 
@@ -94,7 +94,7 @@ def as_it_is(clip: Clip) -> Clip:
 def test_exactly_the_check_warns_that_should(
     driver: Clip,
     conditioning: PoseConditioning,
-    estimator: PoseEstimator,
+    estimator: OnnxPoseEstimator,
     tmp_path: Path,
     spoil: Callable[[Clip], Clip],
     expected: set[str],

@@ -9,7 +9,7 @@ from PIL import Image
 
 from libs.media.pictures.image import read_image
 from libs.media.video.reader import read_frames
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.sandbox.keypoints import ANCHOR_INDEX, FACE, FEET, LEFT_HAND, RIGHT_HAND
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.sandbox.puppet import DRIVER, REFERENCE, Framing, draw_puppet, full_figure, puppet_keypoints
@@ -21,7 +21,7 @@ CERTAIN = 0.9  # the pose stage's strictest threshold
 
 @pytest.fixture(scope="module")
 def estimator(sandbox_layout):
-    return PoseEstimator(sandbox_layout.detector, sandbox_layout.pose_estimator)
+    return OnnxPoseEstimator(sandbox_layout.detector, sandbox_layout.pose_estimator)
 
 
 def assert_found(found: np.ndarray, drawn: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from libs.errors import PoseError
 from libs.media.pictures.image import read_image
 from libs.media.video.reader import read_frames
 from libs.pose.fitting.framing import resize_crop_frames
-from libs.pose.networks.estimator import PoseEstimator
+from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.sandbox.dance import Dance
 from libs.sandbox.pose_graphs import detection_network, pose_network
@@ -31,11 +31,11 @@ REQUEST = AnimationRequest(id="a", reference="a.png", driver="a.mp4")
 
 
 @pytest.fixture(scope="module")
-def estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
+def estimator(tmp_path_factory: pytest.TempPathFactory) -> OnnxPoseEstimator:
     folder = tmp_path_factory.mktemp("networks")
     (folder / "detector.onnx").write_bytes(detection_network())
     (folder / "pose.onnx").write_bytes(pose_network())
-    return PoseEstimator(folder / "detector.onnx", folder / "pose.onnx")
+    return OnnxPoseEstimator(folder / "detector.onnx", folder / "pose.onnx")
 
 
 def puppet(framing: Framing = WHOLE) -> np.ndarray:
@@ -78,7 +78,9 @@ def coloured_scene() -> np.ndarray:
     return picture
 
 
-def found(estimator: PoseEstimator, folder: Path, reference: np.ndarray, driver: Iterable[np.ndarray]) -> FoundPoses:
+def found(
+    estimator: OnnxPoseEstimator, folder: Path, reference: np.ndarray, driver: Iterable[np.ndarray]
+) -> FoundPoses:
     estimator.estimate([reference]).save(folder / REFERENCE_TRACK)
     estimator.estimate(driver).save(folder / DRIVER_TRACK)
     return FoundPoses.load(folder)
@@ -89,20 +91,22 @@ def found(estimator: PoseEstimator, folder: Path, reference: np.ndarray, driver:
     [puppet(), close_up(2), close_up(3), legs_only(), from_behind()],
     ids=["whole", "x2", "x3", "legs", "back"],
 )
-def test_puppets_pass_however_they_are_framed(estimator: PoseEstimator, tmp_path: Path, reference: np.ndarray) -> None:
+def test_puppets_pass_however_they_are_framed(
+    estimator: OnnxPoseEstimator, tmp_path: Path, reference: np.ndarray
+) -> None:
     measured = found(estimator, tmp_path, reference, dance(4))
     assert measured.good, measured.describe()
     require_found_poses(REQUEST.resolve("sandbox"), lambda: tmp_path)
 
 
-def test_a_dancer_who_leaves_is_worth_a_look_and_no_error(estimator: PoseEstimator, tmp_path: Path) -> None:
+def test_a_dancer_who_leaves_is_worth_a_look_and_no_error(estimator: OnnxPoseEstimator, tmp_path: Path) -> None:
     measured = found(estimator, tmp_path, puppet(), leaving(12))
     assert measured.enough
     assert not measured.good
     assert "too few in frame" in measured.describe()
 
 
-def test_nothing_found_is_said_of_the_right_one(estimator: PoseEstimator, tmp_path: Path) -> None:
+def test_nothing_found_is_said_of_the_right_one(estimator: OnnxPoseEstimator, tmp_path: Path) -> None:
     for name, reference, driver in (
         ("reference", coloured_scene(), dance(2)),
         ("driver", puppet(), [coloured_scene()] * 6),
@@ -140,7 +144,9 @@ def test_who_tries_the_sandbox_is_told_what_it_knows() -> None:
 
 
 @pytest.mark.slow
-def test_real_photographs_and_films_are_not_enough_for_the_sandbox(estimator: PoseEstimator, tmp_path: Path) -> None:
+def test_real_photographs_and_films_are_not_enough_for_the_sandbox(
+    estimator: OnnxPoseEstimator, tmp_path: Path
+) -> None:
     media = Path(__file__).resolve().parents[4] / "shared" / "media"
     if not media.is_dir():
         pytest.skip("no real media beside the repository (../shared/media)")
