@@ -2,6 +2,7 @@
 
     python benchmarks/pose.py                       a clip of 96 frames of 720 x 1280 pixels, about two minutes
     python benchmarks/pose.py --frames 48 --rounds 1
+    python benchmarks/pose.py --mediapipe VIDEO     MediaPipe's networks on one thread, on a video of a person
 
 Both ways are run in turn in one process, with the two small synthetic networks, and again with these networks'
 recorded answers instead of the networks ("without networks"). Both give the same key-points and, pixel for pixel, the
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -24,14 +26,18 @@ import numpy as np
 from plain import pose as plain_pose
 
 from libs.media.video.reader import read_frames
+from libs.model_repo.hubs.wheel import MEDIAPIPE, require_wheel_files
 from libs.pose.conditioning import PoseConditioning
 from libs.pose.draw import DrawingStyle
 from libs.pose.fitting.framing import resize_crop, resize_crop_frames, target_size
+from libs.pose.mediapipe.holistic import BodyFollower, PersonFollower
+from libs.pose.mediapipe.networks import Networks
 from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.record import record_of
 from libs.pose.track import PoseTrack
 from libs.sandbox.media import write_puppet_clip
 from libs.sandbox.pose_graphs import detection_network, pose_network
+from libs.settings import load_settings
 
 WIDTH, HEIGHT = 720, 1280
 _REFERENCE = (1360, 768)
@@ -101,10 +107,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mediapipe", type=Path, metavar="VIDEO", help="only MediaPipe's networks, on this video")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         _measure_memory(Path(arguments.child))
+        return
+    if arguments.mediapipe:
+        _measure_mediapipe(arguments.mediapipe, arguments.frames)
         return
     with tempfile.TemporaryDirectory(prefix="pose-benchmark-") as folder:
         clips = {count: Path(folder, f"{count}.mp4") for count in (arguments.frames, 3 * arguments.frames)}
@@ -120,6 +130,22 @@ def main() -> None:
             print(f"  {count:4d} frames: peak {peak / 2**20:7.0f} MiB, {(peak - before) / 2**20:.0f} above the start")
         (_, less), (_, more) = peaks.values()
         print(f"  growth per frame {(more - less) / (2 * arguments.frames) / 2**10:.0f} KiB (a frame has 2700 KiB)")
+
+
+def _measure_mediapipe(video: Path, most: int) -> None:
+    """Milliseconds per frame of the whole body and of the body alone, frames decoded before."""
+    networks = Networks.open(require_wheel_files(MEDIAPIPE, load_settings().models_dir))
+    frames = list(islice(read_frames(video), most))
+    for name, kind in (("whole body", PersonFollower), ("body alone", BodyFollower)):
+        follower = kind(networks)
+        follower.follow(frames[0])
+        wall, processor = time.perf_counter(), time.process_time()
+        found = sum(follower.follow(frame) is not None for frame in frames)
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        each = 1000 / len(frames)
+        print(
+            f"{name}: {wall * each:.1f} ms wall, {processor * each:.1f} ms processor; {found} of {len(frames)} frames"
+        )
 
 
 def _load(folder: Path) -> OnnxPoseEstimator:
