@@ -8,7 +8,7 @@ import json
 import dagster as dg
 
 from libs.model_repo.hubs.wheel import WHEELS, check_wheel_files, download_wheel
-from orchestration.failures import RETRY_POLICY, failures_explained
+from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.policies import CODE_VERSIONS, OWNERS
 from orchestration.storage.outputs import folder_output
 from orchestration.storage.resources import ScratchResource, SettingsResource
@@ -22,7 +22,7 @@ INVENTORY_FILE = "inventory.json"
     owners=OWNERS,
     kinds={"python"},
     code_version=CODE_VERSIONS["model_files"],
-    retry_policy=RETRY_POLICY,
+    retry_policy=STEP_RETRIES,
 )
 def wheel_networks(
     context: dg.AssetExecutionContext, settings: SettingsResource, scratch: ScratchResource
