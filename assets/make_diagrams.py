@@ -178,6 +178,7 @@ ASSET_PLACES = {
     "one_to_all_checkpoint": (1, 50),
     "pose_models": (1, 104),
     "slimmed_wan_resources": (1, 158),
+    "wheel_networks": (1, 212),
     "model_verification": (2, 104),
     "pose_networks": (2, 212),
     "animation_model": (4, 104),
@@ -200,13 +201,14 @@ def asset_graph() -> str:
     """Every asset and what it is made from."""
     graph = defs.resolve_asset_graph()
     drawing = Drawing(1090, 590, "The asset graph: model files above, one request's clip below")
-    drawing.group(10, 18, 1070, 250, "models: one partition per model variant")
+    drawing.group(10, 18, 1070, 250, "models: one partition per model variant, or per wheel of networks")
     drawing.group(10, 288, 1070, 270, "animations: one partition per request")
     boxes: dict[str, Box] = {}
     for key in sorted(graph.get_all_asset_keys()):
         name, node = key.to_user_string(), graph.get(key)
         column, top = ASSET_PLACES[name]
-        kind = ("models" if node.group_name == "models" else "requests") + (" source" if node.is_external else "")
+        kind = "models" if node.group_name in {"models", "wheels"} else "requests"
+        kind += " source" if node.is_external else ""
         boxes[name] = drawing.box(24 + 178 * column, top, 152, 42, name, kind=kind)
     for key in sorted(graph.get_all_asset_keys()):
         for parent in sorted(graph.get(key).parent_keys):
