@@ -9,6 +9,9 @@ from typing import Any
 from libs.settings.kubernetes import KubernetesSettings, load_kubernetes_settings
 
 MODELS_GROUP = "models"
+WHEELS_GROUP = "wheels"
+"""Apart from the models: an asset job has partitions of one kind."""
+
 ANIMATIONS_GROUP = "animations"
 OWNERS = ["team:animation"]
 
@@ -20,6 +23,9 @@ MODEL_ASSETS = (
     "model_verification",
 )
 """Everything that is made for a model variant, upstream assets first."""
+
+WHEEL_ASSETS = ("wheel_networks",)
+"""Everything that is made for a wheel of networks."""
 
 GPU_POOL = "gpu"
 """Runs that hold a slot of this pool use a GPU; limit: ``dagster instance concurrency set gpu N``."""

@@ -9,7 +9,7 @@ import dagster as dg
 
 from libs.model_repo.hubs.wheel import WHEELS, check_wheel_files, download_wheel
 from orchestration.failures import STEP_RETRIES, failures_explained
-from orchestration.policies import CODE_VERSIONS, OWNERS
+from orchestration.policies import CODE_VERSIONS, OWNERS, WHEELS_GROUP
 from orchestration.storage.outputs import folder_output
 from orchestration.storage.resources import ScratchResource, SettingsResource
 
@@ -18,7 +18,7 @@ INVENTORY_FILE = "inventory.json"
 
 @dg.asset(
     partitions_def=dg.StaticPartitionsDefinition(list(WHEELS)),
-    group_name="wheels",
+    group_name=WHEELS_GROUP,
     owners=OWNERS,
     kinds={"python"},
     code_version=CODE_VERSIONS["model_files"],

@@ -17,7 +17,7 @@ from libs.storage.artifacts import ArtifactStore
 from libs.storage.manifest import Manifest
 from orchestration.dagster_internals import PARTITION_NAME_TAG
 from orchestration.models.models_in_use import observe_models_of_variant
-from orchestration.policies import MODEL_ASSETS
+from orchestration.policies import MODEL_ASSETS, WHEEL_ASSETS
 from orchestration.recovery.lineage import lineage_tags
 from orchestration.requests.runs import UNFINISHED, all_runs
 from orchestration.storage.io_manager import DIGEST_METADATA, storage_metadata
@@ -45,10 +45,11 @@ def unrecorded_artifacts(
 
 
 def unrecorded_model_files(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator[Manifest]:
-    """As :func:`unrecorded_artifacts`, for the variants that no run is busy with."""
+    """As :func:`unrecorded_artifacts`, for the variants and wheels that no run is busy with."""
     busy = {run.tags.get(PARTITION_NAME_TAG) for run in all_runs(instance, dg.RunsFilter(statuses=UNFINISHED))}
-    stored = {variant for asset in MODEL_ASSETS for variant in stored_partitions(store.objects, asset)}
-    yield from _unrecorded(instance, store, MODEL_ASSETS, sorted(stored - busy))
+    for assets in (MODEL_ASSETS, WHEEL_ASSETS):
+        stored = {partition for asset in assets for partition in stored_partitions(store.objects, asset)}
+        yield from _unrecorded(instance, store, assets, sorted(stored - busy))
 
 
 def _unrecorded(

@@ -21,7 +21,7 @@ from orchestration.dagster_internals import (
     get_input_event_pointer_tag,
     get_input_provenance_data,
 )
-from orchestration.policies import MODEL_ASSETS
+from orchestration.policies import MODEL_ASSETS, WHEEL_ASSETS
 
 if TYPE_CHECKING:
     from libs.storage.manifest import Manifest
@@ -30,7 +30,7 @@ DATA_VERSION_ATTRIBUTE = "data_version"
 _CODE_VERSION_ATTRIBUTE = "code_version"
 _INPUTS_ATTRIBUTE = "input_data_versions"
 
-_MADE_HERE = frozenset({*REQUEST_ASSETS, *MODEL_ASSETS})
+_MADE_HERE = frozenset({*REQUEST_ASSETS, *MODEL_ASSETS, *WHEEL_ASSETS})
 """Assets with materializations; the others are observed."""
 
 _EVENTS_LOOKED_AT = 100

@@ -44,5 +44,5 @@ def euler_step(latents: "torch.Tensor", velocity: "torch.Tensor", sigma_change: 
         velocity: of the same shape, on the same device.
         sigma_change: float32, one number on the CPU.
     """
-    change = velocity * float(sigma_change.to(velocity.dtype))
+    change = velocity * sigma_change.to(velocity.dtype)
     return (latents.float() + change).to(velocity.dtype)

@@ -31,7 +31,7 @@ from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
 from orchestration.models.models_in_use import observe_models_of
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
-from orchestration.policies import BATCH_TAG, MODEL_ASSETS
+from orchestration.policies import BATCH_TAG, MODEL_ASSETS, WHEEL_ASSETS
 from orchestration.recovery.batches import batch_of, require_not_stopped, stop_batch
 from orchestration.recovery.restore import mend, restore
 from orchestration.recovery.sensor import finish_interrupted
@@ -243,7 +243,7 @@ def test_lost_events_of_model_files_are_written_again_and_what_they_make_stale_i
 def test_every_stored_asset_is_one_that_can_be_recorded_again() -> None:
     graph = build_defs().resolve_asset_graph()
     made = {key.to_user_string() for key in graph.materializable_asset_keys}
-    assert made == {*REQUEST_ASSETS, *MODEL_ASSETS}
+    assert made == {*REQUEST_ASSETS, *MODEL_ASSETS, *WHEEL_ASSETS}
 
 
 class TestNightlyBatch:

@@ -366,10 +366,12 @@ def test_two_runs_write_one_partition_while_it_is_read(s3_server: S3Server, s3_b
     seen: list[str] = []
     finished = threading.Event()
 
+    objects = store_for(s3_server, s3_bucket, tmp_path).objects
+
     def read() -> None:
         while not finished.is_set():
-            reader = store_for(s3_server, s3_bucket, tmp_path)  # an empty cache: everything comes from the server
-            artifact = reader.fetch("animation", "p")
+            # An empty cache: everything comes from the server.
+            artifact = ArtifactStore(objects, tmp_path / f"cache-{os.urandom(4).hex()}").fetch("animation", "p")
             files = ArtifactFiles(artifact.folder)
             assert files.digest == artifact.manifest.digest
             seen.append(files.digest)

@@ -24,10 +24,16 @@ class Desk:
         self.client, self.bucket = client, bucket
         self.objects = S3ObjectStore(client, bucket, "prefix")
         self.calls: Counter[str] = Counter()
+        self.listed: Counter[str] = Counter()
+        """How often each folder of the bucket was listed."""
         client.meta.events.register("before-call.s3", lambda model, **_: self.calls.update([model.name]))
+        client.meta.events.register("before-parameter-build.s3.ListObjectsV2", self._note_listing)
         self.state = IntakeState()
         for name in ("r.png", "d.mp4"):
             self.put(name, name.encode())
+
+    def _note_listing(self, params: dict[str, Any], **_: Any) -> None:
+        self.listed[params["Prefix"].rpartition("/")[0]] += 1
 
     def put(self, name: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=f"prefix/inbox/{name}", Body=content)
@@ -38,6 +44,7 @@ class Desk:
 
     def look(self, **limits: Any) -> Intake:
         self.calls.clear()
+        self.listed.clear()
         intake = InboxIntake(Inbox(self.objects), AcceptedRequests(self.objects), "sandbox", IntakeLimits(**limits))
         found = intake.look(self.state, datetime.now(UTC))
         self.state = found.state
@@ -53,11 +60,12 @@ def test_a_look_lists_once_and_asks_for_media_by_name(desk: Desk) -> None:
     for number in range(12):
         desk.request(f"a{number:02}")
     assert len(desk.look(requests=5).accepted) == 5
-    assert desk.calls["ListObjectsV2"] == 1
+    assert desk.listed == {"prefix/inbox": 1}
     assert desk.calls["CopyObject"] == 2, "each file once, however many requests share it"
     assert desk.calls["HeadObject"] <= 10
     assert len(desk.look(requests=5).accepted) == 5
-    assert desk.calls["ListObjectsV2"] == 2, "behind the last one, then round to the beginning"
+    assert desk.listed["prefix/inbox"] == 2, "behind the last one, then round to the beginning"
+    assert desk.listed["prefix/requests/claims"] == 5, "once for each document that is removed"
     assert desk.calls["CopyObject"] == 0
 
 

@@ -26,7 +26,10 @@ def test_no_secret_has_a_default():
     assert re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", example, re.MULTILINE) == [""] * 4
 
 
-@pytest.mark.parametrize("path", sorted(INFRA.iterdir()), ids=lambda path: path.name)
+FILES = sorted(path for path in INFRA.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_file_holds_a_password(path: Path):
     """Neither one that everybody knows, nor any value where a secret belongs, nor an address with a password in it."""
     for written in path.read_text().splitlines():

@@ -19,7 +19,7 @@ def definitions() -> dg.Definitions:
 
 def test_every_asset_has_group_owner_kind_and_description(definitions: dg.Definitions) -> None:
     for spec in definitions.resolve_all_asset_specs():
-        assert spec.group_name in {"models", "animations"}, spec.key
+        assert spec.group_name in {"models", "wheels", "animations"}, spec.key
         assert spec.owners, spec.key
         assert spec.kinds, spec.key
         assert spec.description, spec.key

@@ -40,6 +40,7 @@ CONDITIONING: dict[str, Any] = {
     "face": "none",
     "head": "none",
     "frame_interval": 2,
+    "pose_networks": "mediapipe",
     "size": {"height": 64, "width": 48},
 }
 """Those that count as what the poses, pictures and frames became: as the conditioning's digest."""

@@ -64,7 +64,7 @@ def test_on_cuda_the_same_operations_run_and_nothing_waits_for_the_device() -> N
     assert (stepped.device.type, stepped.dtype) == ("cuda", torch.bfloat16)
     half, single = torch.bfloat16, torch.float32
     assert operations.seen == [
-        ("mul", [half, float], half),
+        ("mul", [half, half], half),
         ("_to_copy", [half], single),
         ("add", [single, half], single),
         ("_to_copy", [single], half),
