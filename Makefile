@@ -54,6 +54,7 @@ test-fast: $(TEST_INSTALLED) ## run the fast unit and golden tests: about a minu
 explore: $(TEST_INSTALLED) ## run the property tests with many new random examples (make test repeats the same ones)
 	$(BIN)/python -m pytest $$(grep -rl '^from hypothesis' tests) --hypothesis-profile=explore --timeout=3600
 	OUTAGE_SWEEP=1 $(BIN)/python -m pytest tests/integration/fleet/test_production_instance.py -k outage
+	$(BIN)/python benchmarks/night.py --requests 40
 
 golden: $(TEST_INSTALLED) ## compare the engine and the pose stage with test vectors (GOLDEN_DIR=/folder for others)
 	$(BIN)/python -m pytest tests/golden
