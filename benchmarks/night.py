@@ -22,13 +22,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import dagster as dg
 
 from libs.requests.inbox.inbox import Inbox
@@ -38,6 +37,7 @@ from libs.requests.lifecycle.states import CLIP_ASSET, stored_partitions
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.settings import REPOSITORY_ROOT, get_settings, load_settings
 from libs.storage.artifacts import ArtifactStore
+from libs.storage.backends.client import create_s3_client
 from libs.storage.backends.factory import store_from_settings
 from orchestration.fleet.preflight import DATABASE_VARIABLE
 
@@ -98,7 +98,7 @@ def main() -> None:
         environment = _environment(folder, s3, postgres)
         os.environ.update(environment)
         get_settings.cache_clear()
-        _create_bucket(s3)
+        create_s3_client(load_settings()).create_bucket(Bucket=_BUCKET)
         night = Night()
         databases = _first_half(folder, environment, night, options.requests, postgres)
         environment[DATABASE_VARIABLE] = os.environ[DATABASE_VARIABLE] = databases[-1]
@@ -126,17 +126,6 @@ def _environment(folder: Path, s3: S3Server, postgres: PostgresServer) -> dict[s
         "NIGHTLY_CRON": "*/2 * * * *",
         DATABASE_VARIABLE: postgres.url(),
     }
-
-
-def _create_bucket(s3: S3Server) -> None:
-    client = boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=s3.access_key,
-        aws_secret_access_key=s3.secret_key,
-    )
-    client.create_bucket(Bucket=_BUCKET)
 
 
 @contextmanager
@@ -304,7 +293,7 @@ def _wait_for_the_end(store: ArtifactStore, night: Night) -> None:
     _wait(night, lambda: sum(_progress(store)), 2 * len(night.good), "all clips and reviews")
 
 
-def _wait(night: Night, progress: Any, wanted: int, what: str) -> None:
+def _wait(night: Night, progress: Callable[[], int], wanted: int, what: str) -> None:
     """Until there are so many; gives up when nothing comes any more, so that the table shows what is missing."""
     seen, since = -1, time.monotonic()
     while (now := progress()) < wanted:

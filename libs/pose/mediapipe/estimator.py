@@ -34,16 +34,7 @@ class MediaPipeEstimator:
     def estimate(
         self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
     ) -> PoseTrack:
-        """The track of one clip (or of one picture: a list of one frame).
-
-        Args:
-            frames: uint8 RGB [H, W, 3], all of one size; consumed as a stream.
-            subject: what the frames are, for messages.
-            progress: called after each frame with the number of frames done so far.
-
-        Raises:
-            PoseError: no frames, frames of different sizes, or nobody in any of them.
-        """
+        """As :class:`libs.pose.estimator.PoseEstimator`; frames are read a few ahead."""
         follower = PersonFollower(self._networks)
         boxes, points = [], []
         size = (0, 0)

@@ -1,4 +1,4 @@
-"""Trains the decoder alone, after the autoencoder: sharp edges, from latents as they are and as they are sampled.
+"""Trains the decoder alone, after the autoencoder: sharp edges, from encoded latents with a little noise.
 
 The encoder stays, so that the transformer's latents keep their meaning. A discriminator of small patches says whether
 edges look drawn; the energy of local second differences keeps as much detail as there was.

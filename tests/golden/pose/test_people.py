@@ -47,6 +47,10 @@ def _shares(found: np.ndarray, expected: np.ndarray) -> tuple[int, int, int, int
     return int(wanted.sum()), int((seen & wanted).sum()), int((~wanted).sum()), int((~seen & ~wanted).sum())
 
 
+KNOWN_SHORT = {"vid_3s": {"right"}}
+"""Parts that are still found in less than 95 % of the frames in which the library finds them."""
+
+
 def _distances(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     distances = np.linalg.norm(found - expected, axis=-1)
     return distances[np.isfinite(distances)]
@@ -79,6 +83,11 @@ def test_landmarks_are_those_of_the_library(
             assert np.median(distances) <= 1.0 * scale, name
             assert np.percentile(distances, 95) <= 4.0 * scale, name
     counts = np.array([_shares(found[name], expected[name]) for name in PARTS])
+    short = {
+        name: counts_of.tolist()
+        for name, counts_of in zip(PARTS, counts, strict=True)
+        if counts_of[1] < 0.95 * counts_of[0] or counts_of[3] < 0.9 * counts_of[2]
+    }
     for name in PARTS:
         distances = _distances(found[name], expected[name])
         if len(distances):
@@ -88,6 +97,9 @@ def test_landmarks_are_those_of_the_library(
     assert both >= 0.95 * wanted, counts
     assert neither >= 0.9 * unseen, counts
     record_case(KIND, largest)
+    assert short.keys() <= KNOWN_SHORT.get(path.stem, set()), short
+    if short:
+        pytest.xfail(f"found in too few frames (wanted, found, nothing to find, nothing found): {short}")
 
 
 def _body(networks: Networks, picture: np.ndarray) -> np.ndarray:
