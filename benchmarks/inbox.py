@@ -20,7 +20,7 @@ import boto3
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanState
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.storage.backends.s3 import S3ObjectStore
 from tests.s3_server import s3_server
@@ -43,11 +43,11 @@ def main() -> None:
         calls: Counter[str] = Counter()
         client.meta.events.register("before-call.s3", lambda model, **_: calls.update([model.name]))
         objects = S3ObjectStore(client, BUCKET)
-        intake, state = InboxIntake(Inbox(objects), AcceptedRequests(objects), "sandbox"), IntakeState()
+        intake, state = InboxScanner(Inbox(objects), AcceptedRequests(objects), "sandbox"), ScanState()
         for number in range(looks):
             calls.clear()
             started = time.perf_counter()
-            found = intake.look(state, datetime.now(UTC))
+            found = intake.scan(state, datetime.now(UTC))
             state = found.state
             seconds = time.perf_counter() - started
             print(f"look {number + 1}: {len(found.accepted)} accepted, {seconds:.1f} s, {dict(calls)}", flush=True)

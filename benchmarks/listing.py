@@ -30,7 +30,7 @@ from dagster._core.utils import make_new_run_id
 
 from libs.progress import describe_progress
 from libs.requests.documents.animation_request import AnimationRequest
-from libs.requests.inbox.kept_media import AcceptedMedium
+from libs.requests.inbox.accepted_media import AcceptedMedium
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests
 from libs.requests.lifecycle.cancellations import Cancellation, Cancellations
 from libs.requests.lifecycle.listing import RequestListing
@@ -125,7 +125,7 @@ def _fill(objects: ObjectStore, cache: Path, instance: dg.DagsterInstance, count
                 Path(folder, "clip.mp4").write_text(request_id)
                 files = ArtifactFiles(Path(folder), attributes={CONTENT_ATTRIBUTE: accepted.content})
                 store.publish("animation", request_id, files, {})
-            requests.close(request_id, accepted.content)
+            requests.clear_pending(request_id, accepted.content)
         if state == "stale":
             request = AnimationRequest.model_validate({**fields, "prompt": "other"})
             accepted = requests.accept(request, media, document=f"{request_id}.json", default_model="sandbox")

@@ -88,7 +88,7 @@ def _try_again(store: ArtifactStore, request_id: str, *, tonight: bool) -> str:
     accepted = requests.find(request_id)
     if accepted is None:
         raise InputError(f"{request_id}: nothing was accepted for it; submit it")
-    requests.try_again(accepted)
+    requests.resubmit(accepted)
     Cancellations(store.objects).forget(request_id)
     if tonight:
         return "tonight"

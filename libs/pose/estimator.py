@@ -55,7 +55,7 @@ class BetterEstimator:
         waiting: Queue[np.ndarray | None] = Queue(1)
         results: dict[str, PoseTrack | BaseException] = {}
 
-        def look_too() -> None:
+        def find_with_second() -> None:
             ended = False
 
             def given() -> Iterator[np.ndarray]:
@@ -74,7 +74,7 @@ class BetterEstimator:
                 yield frame
 
         stream = shared()
-        other = Thread(target=look_too, name="second-estimator", daemon=True)
+        other = Thread(target=find_with_second, name="second-estimator", daemon=True)
         other.start()
         try:
             first = _track_or_error(self._first[1], stream, subject, progress)

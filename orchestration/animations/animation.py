@@ -80,7 +80,7 @@ def _close_request(
 ) -> None:
     """Remove the pending marker and the chunks of a clip that is stored and recorded."""
     try:
-        AcceptedRequests(storage.objects()).close(context.partition_key, content)
+        AcceptedRequests(storage.objects()).clear_pending(context.partition_key, content)
         chunks.clear()
     except StorageError as error:  # what is left behind only takes room
         context.log.warning(f"tidying up after the clip failed: {error}")

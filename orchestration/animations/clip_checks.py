@@ -12,9 +12,9 @@ import dagster as dg
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation_files import CLIP_FILE, REQUEST_FILE
 from libs.storage.artifacts import LocalArtifact
-from orchestration.animations.shown_values import as_shown
 from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.storage.metadata import to_metadata
 
 # A preview in the pinned version of Dagster; that it works on single-key runs, the only kind here, is tested.
 warnings.filterwarnings("ignore", message="Specifying a partitions_def on an AssetCheckSpec")
@@ -85,7 +85,7 @@ def _timing(rate: Fraction, duration: Fraction) -> str:
 
 
 def _result(passed: bool, description: str, metadata: dict[str, int | float | bool]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=passed, description=description, metadata=as_shown(metadata))
+    return dg.AssetCheckResult(passed=passed, description=description, metadata=to_metadata(metadata))
 
 
 CLIP_CHECKS = [

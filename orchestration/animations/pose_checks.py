@@ -12,9 +12,9 @@ from libs.errors import PoseError
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.animation_files import REQUEST_FILE
 from libs.storage.artifacts import LocalArtifact
-from orchestration.animations.shown_values import as_shown
 from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.storage.metadata import to_metadata
 
 FOUND_POSES_CHECK = "enough_of_a_person_was_found"
 _INPUTS = ("pose_tracks", "animation_request")
@@ -51,7 +51,7 @@ def enough_of_a_person_was_found(pose_tracks: LocalArtifact, animation_request: 
             passed=found.good,
             severity=dg.AssetCheckSeverity.ERROR if blocks or found.good else dg.AssetCheckSeverity.WARN,
             description=description,
-            metadata=as_shown(found.numbers()),
+            metadata=to_metadata(found.numbers()),
         )
         if blocks:  # Dagster would end the run with the name of the check alone
             raise PoseError(description)

@@ -13,9 +13,9 @@ import dagster as dg
 
 from libs.stages.titles import titled
 from libs.storage.artifacts import LocalArtifact
-from orchestration.animations.shown_values import as_shown
 from orchestration.failures import STEP_RETRIES, failures_explained
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.storage.metadata import to_metadata
 
 _ASSET = "animation_review"
 
@@ -127,7 +127,7 @@ def judge(threshold: Threshold, numbers: Mapping[str, float]) -> dg.AssetCheckRe
         passed=value is not None and threshold.accepts(value),
         severity=dg.AssetCheckSeverity.WARN,
         description=description,
-        metadata=as_shown({**shown, "threshold": limit or 0.0}),
+        metadata=to_metadata({**shown, "threshold": limit or 0.0}),
     )
 
 

@@ -17,8 +17,8 @@ from orchestration.fleet.worker_list import worker_states
 from orchestration.fleet.working.worker_panel import DRAIN
 
 ANSWER_SECONDS = 5.0
-LOOK_SECONDS = 2.0
-QUIET_LOOKS = 3
+POLL_SECONDS = 2.0
+QUIET_POLLS = 3
 """A busy machine may miss one question; a worker that answers none of so many has ended."""
 
 
@@ -36,16 +36,16 @@ def ask_to_drain(app: Celery, worker: str, *, stay: bool) -> bool:
 def wait_until_drained(redis_url: str, worker: str, wait: Callable[[float], None] = time.sleep) -> None:
     """Return when ``worker`` answers no more, or says that it is drained and idle."""
     silent = idle = 0
-    while silent < QUIET_LOOKS and idle < QUIET_LOOKS:
+    while silent < QUIET_POLLS and idle < QUIET_POLLS:
         try:
-            state = dict(worker_states(redis_url, LOOK_SECONDS)).get(worker)
+            state = dict(worker_states(redis_url, POLL_SECONDS)).get(worker)
         except BROKER_ERRORS:
-            wait(LOOK_SECONDS)
+            wait(POLL_SECONDS)
             continue
         silent = silent + 1 if state is None else 0
         idle = idle + 1 if state is not None and state.get("stays") and not state.get("runs") else 0
         if state is not None:
-            wait(LOOK_SECONDS)
+            wait(POLL_SECONDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

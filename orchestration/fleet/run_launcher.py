@@ -22,7 +22,7 @@ from orchestration.dagster_internals import (
     LaunchRunContext,
     WorkerStatus,
 )
-from orchestration.fleet.launching.active_runs import BROKER_ERRORS, RollCall
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS, ActiveRunQuery
 from orchestration.fleet.launching.celery_app import make_celery_app, require_redis_url, send_run
 from orchestration.fleet.launching.code_version import announce_code
 from orchestration.fleet.run_coordinator import CPU_QUEUE
@@ -46,7 +46,7 @@ class FleetRunLauncher(CeleryRunLauncher):
         redis_url = require_redis_url(load_settings())
         super().__init__(default_queue=CPU_QUEUE, broker=redis_url, backend=redis_url, inst_data=inst_data)
         self.celery = make_celery_app(redis_url)
-        self.roll_call = RollCall(self.celery)
+        self.active_runs = ActiveRunQuery(self.celery)
         self._outbox = make_celery_app(redis_url, with_results=False)
         self._clock = clock
         self._silent_since: dict[str, float] = {}
@@ -118,7 +118,7 @@ class FleetRunLauncher(CeleryRunLauncher):
             task = self.celery.AsyncResult(run.run_id)
             if task.state in LOST_TASK_STATES:
                 return CheckRunHealthResult(WorkerStatus.FAILED, _why_lost(task.state, task.result))
-            holder = self.roll_call.holders(self._active_run_ids() | {run.run_id}).get(run.run_id)
+            holder = self.active_runs.holders(self._active_run_ids() | {run.run_id}).get(run.run_id)
         except BROKER_ERRORS as error:
             self._silent_since.clear()
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"Unknown, since Redis cannot be reached: {error}")
@@ -151,7 +151,7 @@ class FleetRunLauncher(CeleryRunLauncher):
         """Where the run is, for the message of a run that failed to start or to stop."""
         try:
             state = self.celery.AsyncResult(run.run_id).state
-            holder = self.roll_call.holders([run.run_id]).get(run.run_id)
+            holder = self.active_runs.holders([run.run_id]).get(run.run_id)
         except BROKER_ERRORS as error:
             return f"Redis cannot be reached: {error}"
         return f"Celery task {run.run_id}: {state}, held by {holder or 'no worker'}"

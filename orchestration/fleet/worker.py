@@ -101,7 +101,7 @@ def guard(gpus: UsedGpus | None, redis_url: str, node: str, queue: str, draining
 
     host = HostCheck(redis_url)
     host_watch = GpuWatch(host.why_still_unfit, read_on, subject="host")
-    watch = GpuWatch(GpuCheck(gpus).why_silent, read_on) if gpus else None
+    watch = GpuWatch(GpuCheck(gpus).probe, read_on) if gpus else None
     gate = RunGate(
         GpuCheck(gpus) if gpus else None,
         outbox,

@@ -35,7 +35,7 @@ def archive_requests(instance: dg.DagsterInstance, archive: RequestArchive, requ
     archived = []
     for request_id in request_ids:
         archive.record(request_id)
-        if not archive.is_owed(request_id) and not _is_busy(instance, request_id):
+        if not archive.is_pending(request_id) and not _is_busy(instance, request_id):
             forget_request(instance, request_id)
             archived.append(request_id)
     return archived

@@ -11,7 +11,7 @@ import dagster as dg
 from libs.requests.inbox.inbox import Inbox, spellings
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.storage.backends.store import ObjectInfo
-from orchestration.inbox.watched_files import FileUse, look
+from orchestration.inbox.watched_files import FileUse, scan_files
 from orchestration.requests.request_inputs import MEDIA_FIELDS, observe_media_file
 from orchestration.storage.observed import FileVersion, observed_versions
 from orchestration.storage.resources import StorageResource
@@ -29,7 +29,7 @@ version that a request was accepted with stands for its content."""
 def input_watch(context: dg.SensorEvaluationContext, storage: StorageResource) -> dg.SensorResult:
     """Scan the inbox once."""
     objects = storage.objects()
-    return look(context.instance, _Media(Inbox(objects), AcceptedRequests(objects)), context.cursor)
+    return scan_files(context.instance, _Media(Inbox(objects), AcceptedRequests(objects)), context.cursor)
 
 
 class _Media:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from libs.model_repo.variants import variant_of_folder
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, Intake, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanResult, ScanState
 from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS
@@ -39,22 +39,22 @@ def inbox_sensor(
     objects = storage.objects()
     requests = AcceptedRequests(objects)
     default_model = variant_of_folder(settings.load().one_to_all_model_dir).name
-    intake = InboxIntake(Inbox(objects), requests, default_model).look(
-        IntakeState.load(context.cursor), datetime.now(UTC)
+    found = InboxScanner(Inbox(objects), requests, default_model).scan(
+        ScanState.load(context.cursor), datetime.now(UTC)
     )
-    for rejection in intake.rejected:
+    for rejection in found.rejected:
         context.log.warning(f"rejected {rejection.name}: {rejection.reason}")
         if rejection.traceback:
             context.log.error(f"unforeseen error in {rejection.name}:\n{rejection.traceback}")
-    for problem in intake.unreadable:
+    for problem in found.unreadable:
         context.log.warning(f"left in the inbox: {problem}")
-    accepted = {entry.request.id: entry for entry in intake.accepted}
+    accepted = {entry.request.id: entry for entry in found.accepted}
     again = requests_to_try_again(context.instance, objects, requests)
     accepted |= again
     pending = [
         entry
         for entry in accepted.values()
-        if (_runs_now(entry) or entry.request.id in again) and requests.is_open(entry)
+        if (_runs_now(entry) or entry.request.id in again) and requests.is_pending(entry)
     ]
     progress = RunsInProgress(context.instance) if pending else None
     runs = [_run_of(entry) for entry in pending if progress and not progress.cover(entry.request.id, entry.content)]
@@ -64,8 +64,8 @@ def inbox_sensor(
         run_requests=runs,
         dynamic_partitions_requests=[ANIMATION_REQUESTS.build_add_request(registered)] if registered else [],
         asset_events=list(asked),
-        skip_reason=None if runs else dg.SkipReason(_summary(intake)),
-        cursor=intake.state.model_dump_json(exclude_defaults=True),
+        skip_reason=None if runs else dg.SkipReason(_summary(found)),
+        cursor=found.state.model_dump_json(exclude_defaults=True),
     )
 
 
@@ -78,12 +78,12 @@ def _run_of(accepted: AcceptedRequest) -> dg.RunRequest:
     return clip_run(request.id, accepted.launch_key, priority=request.priority, content=accepted.content)
 
 
-def _summary(intake: Intake) -> str:
+def _summary(found: ScanResult) -> str:
     groups = {
-        "accepted": [accepted.request.id for accepted in intake.accepted],
-        "rejected": [rejection.name for rejection in intake.rejected],
-        "waiting for media": intake.waiting,
-        "unreadable": intake.unreadable,
+        "accepted": [accepted.request.id for accepted in found.accepted],
+        "rejected": [rejection.name for rejection in found.rejected],
+        "waiting for media": found.waiting,
+        "unreadable": found.unreadable,
     }
     parts = [f"{len(names)} {title}: {_some(names)}" for title, names in groups.items() if names]
     return "; ".join(parts) or "nothing new in the inbox"

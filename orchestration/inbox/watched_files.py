@@ -1,4 +1,4 @@
-"""One look at files that clips were made from: what was replaced is observed for every request that used it.
+"""Scan of the files that clips were made from: a replaced file is observed for every request that used it.
 
 Dagster then shows what is out of date. No run is launched: whether a clip is to be made again is a person's decision.
 See ``input_watch`` and ``orchestration.models.lora_watch`` for which files, and who uses them.
@@ -52,7 +52,7 @@ class WatchedFiles(Protocol):
         """``use`` would have this digest now."""
 
 
-def look(instance: dg.DagsterInstance, watched: WatchedFiles, cursor: str | None) -> dg.SensorResult:
+def scan_files(instance: dg.DagsterInstance, watched: WatchedFiles, cursor: str | None) -> dg.SensorResult:
     """One scan; the cursor holds what was looked at, so that files left alone cost one listing.
 
     A file that cannot be read is named, and looked at again the next time.
@@ -67,7 +67,7 @@ def look(instance: dg.DagsterInstance, watched: WatchedFiles, cursor: str | None
     deadline = time.monotonic() + SECONDS_PER_TICK
     observations: list[dg.AssetObservation] = []
     unreadable: list[str] = []
-    looked_at = 0
+    scanned = 0
     for path, info in unseen.items():
         if time.monotonic() > deadline:
             break
@@ -84,13 +84,13 @@ def look(instance: dg.DagsterInstance, watched: WatchedFiles, cursor: str | None
             if len(replaced) > room:
                 break  # the next scan finds the others: what was observed by then counts as seen
         seen.add(path, info)
-        looked_at += 1
-    left = f", {len(unseen) - looked_at} wait for the next scan" if looked_at < len(unseen) else ""
+        scanned += 1
+    left = f", {len(unseen) - scanned} wait for the next scan" if scanned < len(unseen) else ""
     left += f"; not readable: {'; '.join(unreadable[:_SHOWN])}" if unreadable else ""
     found = f"{len(observations)} replaced inputs" if observations else "nothing replaced"
     return dg.SensorResult(
         asset_events=observations,
-        skip_reason=f"{looked_at} new or changed files, {found}{left}",
+        skip_reason=f"{scanned} new or changed files, {found}{left}",
         cursor=seen.dump(),
     )
 

@@ -18,7 +18,7 @@ from libs.model_repo.verification.digests import DigestCache, sha256_of_files
 from libs.settings import Settings
 from libs.stages.request.requested_lora import path_of_lora
 from libs.storage.backends.store import ObjectInfo
-from orchestration.inbox.watched_files import FileUse, look
+from orchestration.inbox.watched_files import FileUse, scan_files
 from orchestration.models.models_in_use import ModelVersion, animation_model
 from orchestration.storage.observed import FileVersion, observation, observed_versions
 from orchestration.storage.resources import SettingsResource
@@ -31,7 +31,7 @@ from orchestration.storage.resources import SettingsResource
 )
 def lora_watch(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SensorResult:
     """One look at the LoRA files of all variants."""
-    return look(context.instance, _Loras(settings.load()), context.cursor)
+    return scan_files(context.instance, _Loras(settings.load()), context.cursor)
 
 
 class _Loras:

@@ -107,7 +107,7 @@ def _cancel_the_unlaunched(
     of_batch = dg.RunsFilter(tags={BATCH_TAG: planned.batch})
     launched = {run.tags.get(PARTITION_NAME_TAG) for run in all_runs(instance, of_batch)}
     done = stored_partitions(objects, CLIP_ASSET).keys() - {
-        marker.request_id for marker in AcceptedRequests(objects).open_requests()
+        marker.request_id for marker in AcceptedRequests(objects).pending_markers()
     }
     progress = RunsInProgress(instance)
     cancellations = Cancellations(objects)

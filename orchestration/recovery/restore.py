@@ -84,7 +84,7 @@ def restore(instance: dg.DagsterInstance, store: ArtifactStore, *, apply: bool) 
         StorageUnavailableError: the store did not answer; do it again, what was done is not done twice.
     """
     result = Restoration()
-    at_work = _look_at_requests(instance, store, result)
+    at_work = _check_requests(instance, store, result)
     ids = [accepted.request.id for accepted in at_work]
     if apply:
         instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), result.registered)
@@ -92,7 +92,7 @@ def restore(instance: dg.DagsterInstance, store: ArtifactStore, *, apply: bool) 
         remember_variants_of_requests(instance, models)
         for accepted in at_work:
             if accepted.request.id in result.reopened:
-                AcceptedRequests(store.objects).reopen(accepted)
+                AcceptedRequests(store.objects).mark_pending(accepted)
     busy = _drop_runs_of_stored_clips(instance, store, result, apply=apply)
     idle = [request_id for request_id in ids if request_id not in busy]
     for unrecorded in (unrecorded_artifacts(instance, store, idle), unrecorded_model_files(instance, store)):
@@ -104,11 +104,11 @@ def restore(instance: dg.DagsterInstance, store: ArtifactStore, *, apply: bool) 
     return result
 
 
-def _look_at_requests(instance: dg.DagsterInstance, store: ArtifactStore, result: Restoration) -> list[AcceptedRequest]:
+def _check_requests(instance: dg.DagsterInstance, store: ArtifactStore, result: Restoration) -> list[AcceptedRequest]:
     """The accepted requests that are not archived; notes in ``result`` what they lack."""
     requests = AcceptedRequests(store.objects)
     clips = stored_partitions(store.objects, CLIP_ASSET)
-    pending = {marker.request_id for marker in requests.open_requests()}
+    pending = {marker.request_id for marker in requests.pending_markers()}
     registered = set(instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name)))
     archived = _archived(store) - pending - registered
     at_work = []
@@ -166,7 +166,7 @@ def _ask_for_reviews(store: ArtifactStore, request_ids: Iterable[str], *, apply:
             continue
         found.append(request_id)
         if apply:
-            requests.reopen(accepted)
+            requests.mark_pending(accepted)
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from libs.errors import StorageError, StorageUnavailableError
-from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, PendingMarker
 from libs.requests.lifecycle.archive import REVIEW_ASSET
 from libs.requests.lifecycle.states import CLIP_ASSET
 from libs.storage.artifacts import ArtifactStore
@@ -47,7 +47,7 @@ def finish_interrupted(instance: dg.DagsterInstance, store: ArtifactStore, after
     recovery = Recovery(after)
     deadline = time.monotonic() + _SECONDS_PER_TICK
     progress: RunsInProgress | None = None
-    for marker in _in_turn(list(requests.open_requests()), after):
+    for marker in _in_turn(list(requests.pending_markers()), after):
         if time.monotonic() > deadline:
             break
         recovery.after = marker.request_id
@@ -61,7 +61,7 @@ def finish_interrupted(instance: dg.DagsterInstance, store: ArtifactStore, after
         if accepted is None or clip is None or clip.attributes.get(CONTENT_ATTRIBUTE) != marker.content:
             continue
         progress = progress or RunsInProgress(instance)
-        if requests.mark_of(accepted) != marker or progress.cover(marker.request_id, None):
+        if accepted.pending_marker != marker or progress.cover(marker.request_id, None):
             continue
         instance.add_dynamic_partitions(str(ANIMATION_REQUESTS.name), [marker.request_id])
         remember_variant_of_request(instance, marker.request_id, accepted.request.model)
@@ -69,12 +69,12 @@ def finish_interrupted(instance: dg.DagsterInstance, store: ArtifactStore, after
         if lacks_review(store, marker.request_id):
             key = f"review-{marker.request_id}-{clip.digest[:16]}"
             recovery.reviews.append(asset_run(marker.request_id, REVIEW_ASSET, key, priority=marker.priority))
-        requests.close(marker.request_id, marker.content)
+        requests.clear_pending(marker.request_id, marker.content)
         recovery.finished.append(marker.request_id)
     return recovery
 
 
-def _in_turn(markers: Sequence[OpenRequest], after: str) -> Iterator[OpenRequest]:
+def _in_turn(markers: Sequence[PendingMarker], after: str) -> Iterator[PendingMarker]:
     """Those behind ``after`` first, going round; a bounded number."""
     in_order = sorted(markers, key=lambda marker: (marker.request_id <= after, marker.request_id))
     yield from in_order[:MARKERS_PER_TICK]

@@ -30,7 +30,7 @@ def requests_to_try_again(
             raise
         except StorageError:  # damaged, and said where it is submitted again
             accepted = None
-        if accepted is None or not requests.is_open(accepted) or _was_launched(instance, accepted.launch_key):
+        if accepted is None or not requests.is_pending(accepted) or _was_launched(instance, accepted.launch_key):
             retries.done(request_id)
         else:
             wanted[request_id] = accepted

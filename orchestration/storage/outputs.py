@@ -11,8 +11,8 @@ from typing import Any
 import dagster as dg
 
 from orchestration.animations.pictures import caption
-from orchestration.animations.shown_values import as_shown
 from orchestration.recovery.lineage import DATA_VERSION_ATTRIBUTE
+from orchestration.storage.metadata import to_metadata
 
 # In beta in the pinned version of Dagster; what it promises (staleness by content) is tested.
 warnings.filterwarnings("ignore", message="Parameter `data_version` of initializer `Output.__init__`")
@@ -53,5 +53,5 @@ def folder_output(
         files,
         output_name=output_name,
         data_version=dg.DataVersion(version),
-        metadata={**first, **as_shown(metadata or {})},
+        metadata={**first, **to_metadata(metadata or {})},
     )

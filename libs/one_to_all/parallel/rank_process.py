@@ -42,7 +42,7 @@ from libs.one_to_all.parallel.roles import Follower, Leader
 EXCHANGE_TIMEOUT = timedelta(minutes=10)
 """Longer than a rank ever waits for another one: the leader's encoding, or a step."""
 
-_WORKER_LOOK_SECONDS = 1.0
+_WORKER_POLL_SECONDS = 1.0
 
 
 class WorkerMessages:
@@ -71,7 +71,7 @@ class WorkerMessages:
         while True:
             try:
                 # The connection may outlive the worker in a process that it forked.
-                while not self._connection.poll(_WORKER_LOOK_SECONDS):
+                while not self._connection.poll(_WORKER_POLL_SECONDS):
                     if os.getppid() != self._worker:
                         self._end()
                 message = self._connection.recv()

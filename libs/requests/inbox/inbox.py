@@ -118,7 +118,7 @@ class Inbox:
             )
         return self._objects.get_bytes(f"{INBOX_PREFIX}/{document.name}")
 
-    def file_away(self, name: str, sha256: str) -> bool:
+    def archive_document(self, name: str, sha256: str) -> bool:
         """Move an accepted document out of the inbox; False when it is gone, or is no longer what was accepted.
 
         One that was put there under the same name meanwhile stays, and waits for the next scan.

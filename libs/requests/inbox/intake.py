@@ -1,6 +1,6 @@
 """One scan of the inbox: which documents are accepted, refused, or not complete yet.
 
-The look is bounded in documents, requests and seconds, and carries on where the last one stopped, so that any number of
+It is bounded in documents, requests and seconds, and carries on where the last one stopped, so that any number of
 documents may wait. A document leaves the inbox one scan *after* it was accepted: by then its runs are launched, and
 whatever died in between, the next scan finds the document again and comes to the same result. Nothing that one person
 puts there stops the requests of another: each document is read in a guard of its own, and of two that want one id for
@@ -27,8 +27,8 @@ from libs.errors import (
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.requests.documents.batch import Submission, parse_submission
 from libs.requests.documents.document_names import is_named_for
+from libs.requests.inbox.accepted_media import MediaCopier
 from libs.requests.inbox.inbox import Inbox, WaitingDocument, is_document_name, ordinary_suffix
-from libs.requests.inbox.kept_media import MediaKeeper
 from libs.requests.inbox.rejection import Rejection
 from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests, content_of
 from libs.storage.backends.store import ObjectInfo
@@ -45,7 +45,7 @@ _MANY = 100
 
 
 @dataclass(frozen=True)
-class IntakeLimits:
+class ScanLimits:
     """How much one scan may do, and how long what is incomplete may stay so.
 
     ``requests`` bounds what is accepted (and so the runs that Dagster has to launch before it looks at other sensors),
@@ -61,10 +61,10 @@ class IntakeLimits:
     settled_after: float = 5.0
 
 
-class IntakeState(BaseModel):
+class ScanState(BaseModel):
     """What the next scan must know; small, whatever the inbox holds.
 
-    ``after``: the document looked at last. ``finished``: accepted documents and the SHA-256 they had, to be filed away.
+    ``after``: the document looked at last. ``finished``: accepted documents and the SHA-256 they had, to be archived.
     ``partial``: the document of which only the first requests were accepted so far. ``seen``: when a document was first
     seen to wait for media, in seconds since the epoch, where its own time is no help (copied with an old date).
     ``unsettled``: the same for what may still be written and is dated in the future, with what it looked like then.
@@ -79,7 +79,7 @@ class IntakeState(BaseModel):
     unsettled: dict[str, tuple[str, float]] = Field(default_factory=dict)
 
     @classmethod
-    def load(cls, stored: str | None) -> "IntakeState":
+    def load(cls, stored: str | None) -> "ScanState":
         """The state as it was stored; an empty one where there is none, or one of another version."""
         try:
             return cls.model_validate_json(stored) if stored else cls()
@@ -88,11 +88,11 @@ class IntakeState(BaseModel):
 
 
 @dataclass
-class Intake:
+class ScanResult:
     """What one scan found. ``unreadable`` are documents that the store would not give, or whose ids it has something
     damaged for: left alone, tried again."""
 
-    state: IntakeState
+    state: ScanState
     accepted: list[AcceptedRequest] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
@@ -112,19 +112,19 @@ class _Readable:
         return self.document.name
 
 
-class InboxIntake:
+class InboxScanner:
     """Takes documents from ``inbox`` and keeps what they ask for in ``requests``."""
 
     def __init__(
-        self, inbox: Inbox, requests: AcceptedRequests, default_model: str, limits: IntakeLimits | None = None
+        self, inbox: Inbox, requests: AcceptedRequests, default_model: str, limits: ScanLimits | None = None
     ) -> None:
         self.inbox = inbox
         self.requests = requests
         self._default_model = default_model
-        self._keeper = MediaKeeper(inbox.objects)
-        self.limits = limits or IntakeLimits()
+        self._copier = MediaCopier(inbox.objects)
+        self.limits = limits or ScanLimits()
 
-    def look(self, state: IntakeState, now: datetime) -> Intake:
+    def scan(self, state: ScanState, now: datetime) -> ScanResult:
         """Scan the inbox once.
 
         Args:
@@ -132,14 +132,14 @@ class InboxIntake:
             now: the time, with its zone.
 
         Raises:
-            StorageUnavailableError: the store did not answer; look again with the same ``state``.
+            StorageUnavailableError: the store did not answer; scan again with the same ``state``.
         """
-        return _Look(self, state, now).take()
+        return _Scan(self, state, now).run()
 
     def accept_waiting(self, request_id: str) -> AcceptedRequest | None:
         """Accept the document named ``request_id`` at once, for a run that a person started; None if none waits.
 
-        A batch of that name is left to :meth:`look`: its other requests need their partitions and runs.
+        A batch of that name is left to :meth:`scan`: its other requests need their partitions and runs.
 
         Raises:
             InputError: the document is wrong, or a file it names is not there; it stays in the inbox.
@@ -157,7 +157,7 @@ class InboxIntake:
         for path, field_name in _missing(entry.submission, media).items():
             raise InputError(f"{document.name}: {self.inbox.missing_media(field_name, path)}")
         accepted = self.accept(entry.submission.requests[0], media, entry)
-        self.inbox.file_away(document.name, entry.sha256)
+        self.inbox.archive_document(document.name, entry.sha256)
         return accepted
 
     def parse(self, document: WaitingDocument) -> _Readable:
@@ -185,24 +185,24 @@ class InboxIntake:
         Raises:
             ArtifactMissingError: a file went, or changed, meanwhile.
         """
-        kept = {path: self._keeper.keep(media[path], ordinary_suffix(path)) for path in _media_of(request)}
+        copies = {path: self._copier.copy(media[path], ordinary_suffix(path)) for path in _media_of(request)}
         return self.requests.accept(
             request,
-            kept,
+            copies,
             document=entry.name,
             default_model=self._default_model,
             arrival=entry.document.arrival,
         )
 
 
-class _Look:
-    """One look: what it found so far, and how much more it may do."""
+class _Scan:
+    """One scan: what it found so far, and how much more it may do."""
 
-    def __init__(self, intake: InboxIntake, state: IntakeState, now: datetime) -> None:
-        self._intake = intake
-        self._inbox = intake.inbox
-        self._requests = intake.requests
-        self._limits = intake.limits
+    def __init__(self, scanner: InboxScanner, state: ScanState, now: datetime) -> None:
+        self._scanner = scanner
+        self._inbox = scanner.inbox
+        self._requests = scanner.requests
+        self._limits = scanner.limits
         self._before = state
         self._now = now
         self._room = self._limits.requests
@@ -212,17 +212,17 @@ class _Look:
         self._duplicates: set[str] = set()
         self._ids: set[str] | None = None
         oldest = now.timestamp() - 2 * self._limits.media_grace
-        self._found = Intake(
-            IntakeState(
+        self._found = ScanResult(
+            ScanState(
                 after=state.after,
                 seen={name: since for name, since in state.seen.items() if since > oldest},
                 unsettled={name: seen for name, seen in state.unsettled.items() if seen[1] > oldest},
             )
         )
 
-    def take(self) -> Intake:
-        """Move away what was accepted, then read, refuse and accept for as long as there is room and time."""
-        self._file_finished_away()
+    def run(self) -> ScanResult:
+        """Archive what was accepted before, then read, refuse and accept for as long as there is room and time."""
+        self._archive_finished()
         self._reject_links()
         documents = self._in_turn()
         started = time.monotonic()
@@ -243,14 +243,14 @@ class _Look:
         found_any = bool(self._found.accepted or self._found.rejected)
         return seconds > self._limits.seconds * (1.0 if found_any else 1.5)
 
-    def _file_finished_away(self) -> None:
+    def _archive_finished(self) -> None:
         deadline = time.monotonic() + self._limits.seconds / 2
         for name, sha256 in self._before.finished.items():
             if time.monotonic() > deadline:
                 self._found.state.finished[name] = sha256  # the next scan goes on
                 continue
             try:
-                self._inbox.file_away(name, sha256)
+                self._inbox.archive_document(name, sha256)
             except StorageUnavailableError:
                 raise
             except Exception as error:  # one document stops no other
@@ -303,7 +303,7 @@ class _Look:
 
     def _take(self, document: WaitingDocument, deadline: float) -> None:
         try:
-            entry = self._intake.parse(document)
+            entry = self._scanner.parse(document)
         except InputError:
             if self._is_settled(document.name, document.modified, document.arrival):
                 raise
@@ -355,18 +355,18 @@ class _Look:
         newest = max(info.modified for info in media)
         if newest <= entry.document.modified and self._age(entry.document.modified) > -_CLOCKS_DIFFER:
             return False
-        looks = repr([(info.key, info.size, info.modified, info.version) for info in media])
-        return not self._is_settled(entry.name, newest, looks)
+        description = repr([(info.key, info.size, info.modified, info.version) for info in media])
+        return not self._is_settled(entry.name, newest, description)
 
-    def _is_settled(self, name: str, modified: datetime, looks: str) -> bool:
-        """True when what belongs to the document ``name``, and looks like this, has not changed for some seconds.
+    def _is_settled(self, name: str, modified: datetime, description: str) -> bool:
+        """True when what belongs to the document ``name``, described as this, has not changed for some seconds.
 
         Its time says so, unless it lies in the future (a camera's clock): then it must have been seen like this before.
         """
         age = self._age(modified)
         if age > -_CLOCKS_DIFFER:
             return age >= self._limits.settled_after
-        digest = hashlib.sha256(looks.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        digest = hashlib.sha256(description.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         known, since = self._found.state.unsettled.get(name, ("", 0.0))
         if known != digest:
             since = self._now.timestamp()
@@ -443,7 +443,7 @@ class _Look:
         for request in requests[begun : begun + self._room]:
             if self._claims[request.id][0] == entry.name and request.id not in self._duplicates:
                 try:
-                    self._found.accepted.append(self._intake.accept(request, self._media, entry))
+                    self._found.accepted.append(self._scanner.accept(request, self._media, entry))
                 except ArtifactCorruptError as error:  # what was accepted before under this id
                     self._found.unreadable.append(f"{entry.name}: {error}")
                     self._room -= done - begun

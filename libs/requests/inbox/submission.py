@@ -257,7 +257,9 @@ def _needed_by_others(plan: FilesToSubmit, inbox: Inbox) -> dict[str, str]:
                 needed.update({_composed(path): request.id for path in (request.reference, request.driver)})
 
     accepted = AcceptedRequests(inbox.objects)
-    found = accepted.find_many(marker.request_id for marker in accepted.open_requests() if marker.request_id not in own)
+    found = accepted.find_many(
+        marker.request_id for marker in accepted.pending_markers() if marker.request_id not in own
+    )
     note(each.request for each in found.values())
     for document in inbox.documents():
         if document.name not in plan.documents:

@@ -4,9 +4,9 @@
     requests/open/<id>.<priority>.<content>          pending marker of this content; gone once its clip is stored
     requests/documents/<name>                        the documents as people wrote them (``libs.requests.inbox.inbox``)
 
-Everything a schedule needs stands in the names below ``open/``, so that looking at 10,000 of them is a matter of
-listing. The marker is written before the request and removed after its clip is stored. If a process dies in between,
-the marker remains and the next scan resumes. See ``libs.requests.lifecycle.states`` for the clips.
+Everything a schedule needs stands in the names below ``open/``, so that listing alone answers for 10,000 of them. The
+marker is written before the request and removed after its clip is stored. If a process dies in between, the marker
+remains and the next scan resumes. See ``libs.requests.lifecycle.states`` for the clips.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from libs.errors import ArtifactCorruptError, ArtifactMissingError, StorageError, StorageUnavailableError
 from libs.messages.validation import what_was_expected
 from libs.requests.documents.animation_request import SCHEDULING_FIELDS, AnimationRequest, ResolvedRequest
-from libs.requests.inbox.kept_media import AcceptedMedium
+from libs.requests.inbox.accepted_media import AcceptedMedium
 from libs.storage.backends.store import ObjectStore
 
 ACCEPTED_PREFIX = "requests/accepted"
-OPEN_PREFIX = "requests/open"
+PENDING_PREFIX = "requests/open"
 
 CONTENT_ATTRIBUTE = "content"
 """In the manifest of a clip (and of what it is made from): the content of the request it was made for."""
@@ -37,9 +37,23 @@ _CONTENT_DIGITS = 32
 _ASKED_AT_ONCE = 8
 """Documents on their way from a bucket together."""
 
-_MARK = re.compile(
-    rf"{OPEN_PREFIX}/(?P<request_id>[^./]+)\.(?P<priority>-?[0-9]{{1,9}})\.(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}})"
+_MARKER_KEY = re.compile(
+    rf"{PENDING_PREFIX}/(?P<request_id>[^./]+)\.(?P<priority>-?[0-9]{{1,9}})\.(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}})"
 )
+
+
+@dataclass(frozen=True)
+class PendingMarker:
+    """The object that stands for a pending request: everything a schedule needs is in its key."""
+
+    request_id: str
+    priority: int
+    content: str
+
+    @property
+    def key(self) -> str:
+        """The marker's key in the store."""
+        return f"{PENDING_PREFIX}/{self.request_id}.{self.priority}.{self.content}"
 
 
 class AcceptedRequest(BaseModel):
@@ -75,14 +89,10 @@ class AcceptedRequest(BaseModel):
         """Identifies this submission: seen twice it launches one run, submitted again it may launch another."""
         return self.run_key if self.submissions == 1 else f"{self.run_key}-{self.submissions}"
 
-
-@dataclass(frozen=True)
-class OpenRequest:
-    """A pending request, as its marker tells it."""
-
-    request_id: str
-    priority: int
-    content: str
+    @property
+    def pending_marker(self) -> PendingMarker:
+        """The marker that is in the store while this request is pending."""
+        return PendingMarker(self.request.id, self.request.priority, self.content)
 
 
 class AcceptedRequests:
@@ -141,7 +151,7 @@ class AcceptedRequests:
         default_model: str,
         arrival: str | None = None,
     ) -> AcceptedRequest:
-        """Make ``request`` what its id means from now on, and owe a clip for it if it asks for something new.
+        """Accept ``request`` under its id; it is pending if it asks for something new.
 
         Args:
             request: a valid request.
@@ -167,67 +177,62 @@ class AcceptedRequests:
                 media=kept,
                 base=base,
             )
-            self._replace(before, accepted, is_open=True)
+            self._replace(before, accepted, pending=True)
             return accepted
         resolved = request.resolve(before.request.model)
         is_again = arrival not in {None, before.arrival}
         if resolved == before.request and not is_again:
             return before
-        is_open = self.is_open(before)
+        pending = self.is_pending(before)
         accepted = before.model_copy(
             update={
                 "request": resolved,  # another priority, or another time
                 "document": document,
                 "accepted": datetime.now(UTC),
                 "arrival": arrival or before.arrival,
-                "submissions": before.submissions + (is_again and is_open),
+                "submissions": before.submissions + (is_again and pending),
                 "media": kept or before.media,
                 "base": base,
             }
         )
-        self._replace(before, accepted, is_open=is_open)
+        self._replace(before, accepted, pending=pending)
         return accepted
 
-    def try_again(self, accepted: AcceptedRequest, now: datetime | None = None) -> AcceptedRequest:
-        """Owe the clip of ``accepted`` once more, as if its document were submitted again."""
+    def resubmit(self, accepted: AcceptedRequest, now: datetime | None = None) -> AcceptedRequest:
+        """Make the clip of ``accepted`` pending once more, as if its document were submitted again."""
         again = accepted.model_copy(
             update={"accepted": now or datetime.now(UTC), "submissions": accepted.submissions + 1}
         )
-        self._replace(accepted, again, is_open=True)
+        self._replace(accepted, again, pending=True)
         return again
 
-    def is_open(self, accepted: AcceptedRequest) -> bool:
+    def is_pending(self, accepted: AcceptedRequest) -> bool:
         """True while exactly this content is pending."""
-        return self._objects.exists(_open_key(accepted))
+        return self._objects.exists(accepted.pending_marker.key)
 
-    def close(self, request_id: str, content: str | None) -> None:
-        """A clip of ``content`` is stored: the request is no longer pending, unless it has another content by now."""
+    def clear_pending(self, request_id: str, content: str | None) -> None:
+        """Remove the pending marker of a request whose clip of ``content`` is stored; a newer content stays pending."""
         accepted = self.find(request_id)
         if accepted is not None and accepted.content == content:
-            self._objects.delete(_open_key(accepted))
+            self._objects.delete(accepted.pending_marker.key)
 
-    def reopen(self, accepted: AcceptedRequest) -> None:
-        """Owe the clip of ``accepted`` again, e.g. after a restore from a backup that lacks it."""
-        self._objects.put_bytes(_open_key(accepted), b"", "text/plain")
+    def mark_pending(self, accepted: AcceptedRequest) -> None:
+        """Make the clip of ``accepted`` pending again, e.g. after a restore from a backup that lacks it."""
+        self._objects.put_bytes(accepted.pending_marker.key, b"", "text/plain")
 
-    @staticmethod
-    def mark_of(accepted: AcceptedRequest) -> OpenRequest:
-        """The marker of ``accepted`` while it is pending."""
-        return OpenRequest(accepted.request.id, accepted.request.priority, accepted.content)
-
-    def forget_mark(self, mark: OpenRequest) -> None:
+    def remove_marker(self, marker: PendingMarker) -> None:
         """Remove a marker that is known to be wrong."""
-        self._objects.delete(_mark_key(mark))
+        self._objects.delete(marker.key)
 
-    def open_requests(self) -> Iterator[OpenRequest]:
+    def pending_markers(self) -> Iterator[PendingMarker]:
         """All pending requests, by listing alone; an interrupted writer may leave two markers for one id."""
-        for info in self._objects.list(f"{OPEN_PREFIX}/"):
-            if mark := _MARK.fullmatch(info.key):  # anything else was put there by hand
-                yield OpenRequest(mark["request_id"], int(mark["priority"]), mark["content"])
+        for info in self._objects.list(f"{PENDING_PREFIX}/"):
+            if marker := _MARKER_KEY.fullmatch(info.key):  # anything else was put there by hand
+                yield PendingMarker(marker["request_id"], int(marker["priority"]), marker["content"])
 
     def media_in_use(self) -> set[str]:
         """Keys of the media of pending requests; damaged requests are left out."""
-        accepted = self.find_many(mark.request_id for mark in self.open_requests())
+        accepted = self.find_many(marker.request_id for marker in self.pending_markers())
         return {medium.key for request in accepted.values() for medium in request.media.values()}
 
     def ids(self) -> Iterator[str]:
@@ -235,13 +240,13 @@ class AcceptedRequests:
         for info in self._objects.list(f"{ACCEPTED_PREFIX}/"):
             yield info.key.removeprefix(f"{ACCEPTED_PREFIX}/").removesuffix(".json")
 
-    def _replace(self, before: AcceptedRequest | None, accepted: AcceptedRequest, *, is_open: bool) -> None:
-        if is_open:
-            self._objects.put_bytes(_open_key(accepted), b"", "text/plain")
+    def _replace(self, before: AcceptedRequest | None, accepted: AcceptedRequest, *, pending: bool) -> None:
+        if pending:
+            self._objects.put_bytes(accepted.pending_marker.key, b"", "text/plain")
         document = accepted.model_dump_json(indent=2).encode()
         self._objects.put_bytes(_accepted_key(accepted.request.id), document, "application/json")
-        if before is not None and _open_key(before) != _open_key(accepted):
-            self._objects.delete(_open_key(before))
+        if before is not None and before.pending_marker.key != accepted.pending_marker.key:
+            self._objects.delete(before.pending_marker.key)
 
 
 def content_of(request: AnimationRequest, media_sizes: Mapping[str, int]) -> str:
@@ -273,11 +278,3 @@ def _with_digests(base: str, media: Mapping[str, AcceptedMedium]) -> str:
 
 def _accepted_key(request_id: str) -> str:
     return f"{ACCEPTED_PREFIX}/{request_id}.json"
-
-
-def _open_key(accepted: AcceptedRequest) -> str:
-    return _mark_key(AcceptedRequests.mark_of(accepted))
-
-
-def _mark_key(mark: OpenRequest) -> str:
-    return f"{OPEN_PREFIX}/{mark.request_id}.{mark.priority}.{mark.content}"

@@ -66,11 +66,11 @@ class RequestArchive:
             and max(clips[state.request_id], reviews[state.request_id]) < limit
         ]
 
-    def is_owed(self, request_id: str) -> bool:
+    def is_pending(self, request_id: str) -> bool:
         """True while the request's newest content is pending, e.g. since somebody submitted it again."""
         requests = AcceptedRequests(self._store.objects)
         accepted = requests.find(request_id)
-        return accepted is not None and requests.is_open(accepted)
+        return accepted is not None and requests.is_pending(accepted)
 
     def record(self, request_id: str, now: datetime | None = None) -> ArchivedRequest:
         """Write down what is stored of a finished request; the same clip archived again replaces its own record."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from libs.errors import StorageError, StorageUnavailableError
-from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, OpenRequest
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, PendingMarker
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.keys import NEWEST_MANIFEST, manifest_key
 from libs.storage.backends.store import ObjectInfo, ObjectStore
@@ -32,7 +32,7 @@ class ClipState(StrEnum):
 
     STORED = "clip stored"
     OUTDATED = "older clip"
-    OWED = "no clip yet"
+    MISSING = "no clip yet"
 
 
 @dataclass(frozen=True)
@@ -55,42 +55,42 @@ class RequestStates:
     def of(self, request_ids: Iterable[str]) -> list[RequestState]:
         """The state of each of ``request_ids``, in their order, whether they were accepted or not.
 
-        Marks that an interrupted writer left behind are removed on the way.
+        Wrong markers that an interrupted writer left behind are removed.
         """
-        markers: dict[str, list[OpenRequest]] = defaultdict(list)
-        for marker in self._requests.open_requests():
+        markers: dict[str, list[PendingMarker]] = defaultdict(list)
+        for marker in self._requests.pending_markers():
             markers[marker.request_id].append(marker)
         wanted = list(request_ids)
         clips = partitions_among(self._store.objects, CLIP_ASSET, wanted)
         return [self._state(request_id, markers.get(request_id, []), clips) for request_id in wanted]
 
-    def _state(self, request_id: str, markers: list[OpenRequest], clips: Container[str]) -> RequestState:
+    def _state(self, request_id: str, markers: list[PendingMarker], clips: Container[str]) -> RequestState:
         has_clip = request_id in clips
         if markers and (has_clip or len(markers) > 1):
             try:
-                markers = self._true_markers(request_id, markers, has_clip=has_clip)
+                markers = self._valid_markers(request_id, markers, has_clip=has_clip)
             except StorageUnavailableError:
                 raise
             except StorageError as error:  # one damaged request, or clip, must not hide the state of the others
                 _log.warning("the clip of %s counts as pending: %s", request_id, error)
         if not markers:
-            return RequestState(request_id, ClipState.STORED if has_clip else ClipState.OWED)
-        clip = ClipState.OUTDATED if has_clip else ClipState.OWED
+            return RequestState(request_id, ClipState.STORED if has_clip else ClipState.MISSING)
+        clip = ClipState.OUTDATED if has_clip else ClipState.MISSING
         return RequestState(request_id, clip, markers[0].priority, markers[0].content)
 
-    def _true_markers(self, request_id: str, markers: list[OpenRequest], *, has_clip: bool) -> list[OpenRequest]:
-        """The markers that hold: for the content accepted last, unless that is what the clip shows."""
+    def _valid_markers(self, request_id: str, markers: list[PendingMarker], *, has_clip: bool) -> list[PendingMarker]:
+        """The markers that are valid: for the content accepted last, unless that is what the clip shows."""
         accepted = self._requests.find(request_id)
         manifest = self._store.manifest(CLIP_ASSET, request_id) if has_clip else None
         shown = manifest.attributes.get(CONTENT_ATTRIBUTE) if manifest else None
-        true_markers = []
+        valid = []
         for marker in markers:
-            if accepted is None or self._requests.mark_of(accepted) != marker:
-                self._requests.forget_mark(marker)
+            if accepted is None or accepted.pending_marker != marker:
+                self._requests.remove_marker(marker)
             elif marker.content != shown:
-                true_markers.append(marker)
+                valid.append(marker)
             # else the clip is stored, and its run did not come to the end: see ``orchestration.recovery.sensor``
-        return true_markers
+        return valid
 
 
 def partitions_among(objects: ObjectStore, asset: str, partitions: Sequence[str]) -> dict[str, datetime]:

@@ -12,9 +12,9 @@ from libs.model_repo.layout import layout_of
 from libs.model_repo.variants import variant_of_folder
 from libs.model_repo.verification.verify import verify_repository
 from libs.requests.documents.animation_request import POSE_OPTION_FIELDS, ResolvedRequest
+from libs.requests.inbox.accepted_media import AcceptedMedia
 from libs.requests.inbox.inbox import INBOX_PREFIX, Inbox
-from libs.requests.inbox.intake import InboxIntake
-from libs.requests.inbox.kept_media import AcceptedMedia
+from libs.requests.inbox.intake import InboxScanner
 from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests
 from libs.settings import Settings
 from libs.stages.animation_files import OPTIONS_FILE, REQUEST_FILE
@@ -52,7 +52,7 @@ class RequestJob:
             InputError: there is no such request, its document is wrong, or it was replaced since the run was launched.
         """
         accepted = _accepted_request(request_id, launched_for, objects, settings)
-        is_again = launched_for is None and not AcceptedRequests(objects).is_open(accepted)
+        is_again = launched_for is None and not AcceptedRequests(objects).is_pending(accepted)
         media = Inbox(objects) if is_again or not accepted.media else AcceptedMedia(objects, accepted.media)
         return cls(accepted, media)
 
@@ -156,8 +156,8 @@ def _accepted_request(
     requests = AcceptedRequests(objects)
     accepted = None
     if launched_for is None:
-        intake = InboxIntake(Inbox(objects), requests, variant_of_folder(settings.one_to_all_model_dir).name)
-        accepted = intake.accept_waiting(request_id)
+        scanner = InboxScanner(Inbox(objects), requests, variant_of_folder(settings.one_to_all_model_dir).name)
+        accepted = scanner.accept_waiting(request_id)
     accepted = accepted or requests.find(request_id)
     if accepted is None:
         raise InputError(

@@ -40,7 +40,7 @@ class GpuCheck:
     seconds: float = ANSWER_SECONDS
     _hung: "subprocess.Popen[str] | None" = field(default=None, init=False)
 
-    def why_silent(self) -> str | None:
+    def probe(self) -> str | None:
         """None where all GPUs answer; otherwise what CUDA says, or that it says nothing. Takes seconds."""
         if self._hung is not None and self._hung.poll() is None:
             return f"the process {self._hung.pid} that asked before still hangs inside the driver"

@@ -36,7 +36,7 @@ def required_gpus(
     environment: Mapping[str, str],
     *,
     named: bool,
-    why_silent: Callable[[UsedGpus], str | None] = lambda gpus: GpuCheck(gpus).why_silent(),
+    probe: Callable[[UsedGpus], str | None] = lambda gpus: GpuCheck(gpus).probe(),
     machine_has_gpus: Callable[[], bool | None] = driver_lists_gpus,
 ) -> UsedGpus | None:
     """The GPUs that every clip of this worker is made on; None where clips are made on the CPU.
@@ -49,7 +49,7 @@ def required_gpus(
         queue: the worker's.
         environment: ``CUDA_VISIBLE_DEVICES`` is looked at; empty means that no GPU may be used.
         named: the worker was started with ``--gpu``.
-        why_silent: asks GPUs (``gpu_check``).
+        probe: asks GPUs (``gpu_check``).
         machine_has_gpus: what the driver says; None without a driver.
     """
     device = settings.one_to_all_device
@@ -64,7 +64,7 @@ def required_gpus(
     listed = machine_has_gpus()
     if listed is None and not named:
         return None
-    reason = why_silent(gpus)
+    reason = probe(gpus)
     if reason is None or ((named or listed) and reason != NO_CUDA):
         return gpus
     logger.warning("%s=auto, and no GPU answers (%s): this worker makes clips on the CPU", DEVICE_VARIABLE, reason)

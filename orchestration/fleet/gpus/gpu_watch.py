@@ -36,16 +36,16 @@ class GpuWatch:
 
     def __init__(
         self,
-        why_silent: Callable[[], str | None],
+        probe: Callable[[], str | None],
         read_on: Callable[[], None],
         pauses: tuple[float, ...] = PAUSES_SECONDS,
         wait: Callable[[float], None] = time.sleep,
         subject: str = "GPU",
     ) -> None:
-        """``why_silent`` asks the GPU, or what ``subject`` names; ``read_on`` returns once the queue is read again."""
+        """``probe`` asks the GPU, or what ``subject`` names; ``read_on`` returns once the queue is read again."""
         self.subject = subject
         self.troubles = 0
-        self._why_silent = why_silent
+        self._probe = probe
         self._read_on = read_on
         self._pauses = pauses
         self._wait = wait
@@ -80,7 +80,7 @@ class GpuWatch:
         while True:
             self._wait(self._pauses[min(max(self.troubles, 1), len(self._pauses)) - 1])
             losses = self.troubles
-            reason = self._why_silent()
+            reason = self._probe()
             if reason is not None:
                 with self._lock:
                     self.troubles += 1

@@ -21,13 +21,13 @@ ANSWER_SECONDS = 2.0
 """How long workers have to answer; they do so from their event loop, within milliseconds, also while they work."""
 
 VALID_SECONDS = 4.0
-"""One roll call serves all runs that one pass of the run monitoring looks at."""
+"""One answer serves all runs of one pass of the run monitoring."""
 
 BROKER_ERRORS = (OperationalError, RedisError, OSError)
 """What asking raises when Redis is away: nothing can be concluded about any worker then."""
 
 
-class RollCall:
+class ActiveRunQuery:
     """Asks all workers which of a set of runs they hold; task ids are run ids."""
 
     def __init__(

@@ -106,7 +106,7 @@ def ask_workers(
         worker: the full name of the only one to ask; all by default.
 
     Raises:
-        one of ``roll_call.BROKER_ERRORS``: Redis cannot be reached.
+        one of ``active_runs.BROKER_ERRORS``: Redis cannot be reached.
     """
     # A connection of its own: one that Celery keeps for later breaks when Redis restarts, just when the answer matters.
     with app.connection_for_write() as connection:

@@ -35,9 +35,9 @@ def missing_runs(instance: dg.DagsterInstance, launcher: "FleetRunLauncher") -> 
     if not starting:
         return []
     # First the queues, then the workers: a run on its way from one to the other is seen by the second question.
-    waiting = launcher.roll_call.waiting({launcher.queue_of(run) for run in starting})
+    waiting = launcher.active_runs.waiting({launcher.queue_of(run) for run in starting})
     suspects = [run for run in starting if run.run_id not in waiting]
-    held = launcher.roll_call.holders([run.run_id for run in suspects]) if suspects else {}
+    held = launcher.active_runs.holders([run.run_id for run in suspects]) if suspects else {}
     return [run for run in suspects if run.run_id not in held]
 
 

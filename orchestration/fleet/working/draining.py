@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 DRAINED_STATUS = 3
 """Exit status of a drained worker: ``make fleet`` does not start it again."""
 
-QUIET_LOOKS = 3
-LOOK_SECONDS = 1.0
+QUIET_POLLS = 3
+POLL_SECONDS = 1.0
 """A message may be on its way from Redis when the worker stops reading: idle means idle at several looks in a row."""
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ class Draining:
 
     def _finish(self) -> None:
         quiet = 0
-        while quiet < QUIET_LOOKS:
-            self._wait(LOOK_SECONDS)
+        while quiet < QUIET_POLLS:
+            self._wait(POLL_SECONDS)
             quiet = 0 if self._runs() else quiet + 1
         if self._stay:
             logger.warning("This worker is drained and idle: stop it")

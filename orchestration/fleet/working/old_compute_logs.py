@@ -13,7 +13,7 @@ from pathlib import Path
 from libs.settings import Settings, load_settings
 from orchestration.fleet.compute_logs import FOLDER
 
-LOOK_SECONDS = 6 * 60 * 60.0
+INTERVAL_SECONDS = 6 * 60 * 60.0
 _SECONDS_PER_DAY = 24 * 60 * 60
 
 logger = logging.getLogger(__name__)
@@ -42,15 +42,15 @@ def remove_old_output(settings: Settings, now: float) -> int:
 
 
 def keep_removing(wait: Callable[[float], None] = time.sleep) -> None:
-    """Look now and every six hours, in a thread."""
+    """Remove old output now and every six hours, in a thread."""
 
-    def look() -> None:
+    def loop() -> None:
         while True:
             try:
                 if removed := remove_old_output(load_settings(), time.time()):
                     logger.info("Removed %d files of old output of runs", removed)
             except Exception:  # settings may be wrong for a while; the worker goes on
                 logger.exception("Cannot remove old output of runs")
-            wait(LOOK_SECONDS)
+            wait(INTERVAL_SECONDS)
 
-    threading.Thread(target=look, name="old-output", daemon=True).start()
+    threading.Thread(target=loop, name="old-output", daemon=True).start()

@@ -66,7 +66,7 @@ class RunGate:
             return not self._give_back(run_id, f"The host of worker {self._node} cannot make the run ({unfit.reason})")
         if self._check is None or not self._in_doubt:
             return True
-        reason = self._check.why_silent()
+        reason = self._check.probe()
         if reason is None:
             self._in_doubt = False
             return True

@@ -72,7 +72,7 @@ def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
             execute_run_command_body(
                 run_id=run_id,
                 instance=instance,
-                write_stream_fn=lambda event: _look_at(instance, event, run_id),
+                write_stream_fn=lambda event: _handle_event(instance, event, run_id),
                 set_exit_code_on_failure=True,
             )
         except Exception:  # the run's code cannot be loaded here: nobody else would say so
@@ -80,7 +80,7 @@ def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
     _bring_to_an_end(instance, run_id, failure)
 
 
-def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) -> None:
+def _handle_event(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) -> None:
     """Called with each event of the run, in the main thread; raising ends the run's execution."""
     if event.event_type == DagsterEventType.RUN_START and _was_asked_to_cancel(instance, run_id):
         # The start has just overwritten the status CANCELING; say it again, for the watch to see.
@@ -88,7 +88,7 @@ def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) 
         assert run is not None
         instance.report_run_canceling(run)
     if event.event_type == DagsterEventType.STEP_FAILURE:
-        _look_at_failure(instance, event.step_failure_data.error, run_id)
+        _probe_after_failure(instance, event.step_failure_data.error, run_id)
     if event.event_type == DagsterEventType.STEP_UP_FOR_RETRY and is_interruption(event.step_retry_data.error):
         note_planned_stop(instance, run_id)
         raise DagsterExecutionInterruptedError()
@@ -98,7 +98,7 @@ def _look_at(instance: dg.DagsterInstance, event: dg.DagsterEvent, run_id: str) 
         raise DagsterExecutionInterruptedError()  # no further attempt of this process can succeed
 
 
-def _look_at_failure(instance: dg.DagsterInstance, error: SerializableErrorInfo | None, run_id: str) -> None:
+def _probe_after_failure(instance: dg.DagsterInstance, error: SerializableErrorInfo | None, run_id: str) -> None:
     if is_interruption(error):
         note_planned_stop(instance, run_id)
     elif said := lost_server(error):

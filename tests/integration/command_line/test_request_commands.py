@@ -14,7 +14,7 @@ from PIL import Image
 from libs.command_line.main import main
 from libs.command_line.runs import RunsOrReason
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, Intake, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanResult, ScanState
 from libs.requests.inbox.submission import upload
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests
 from libs.requests.lifecycle.run_reports import RunPhase, RunReport
@@ -100,11 +100,11 @@ class NoRuns:
         return {}
 
 
-def look(store: ArtifactStore, minutes: int = 1) -> Intake:
+def scan_inbox(store: ArtifactStore, minutes: int = 1) -> ScanResult:
     """What the sensor does."""
-    intake = InboxIntake(Inbox(store.objects), AcceptedRequests(store.objects), "sandbox")
-    first = intake.look(IntakeState(), datetime.now(UTC) + timedelta(minutes=minutes))
-    intake.look(first.state, datetime.now(UTC))
+    intake = InboxScanner(Inbox(store.objects), AcceptedRequests(store.objects), "sandbox")
+    first = intake.scan(ScanState(), datetime.now(UTC) + timedelta(minutes=minutes))
+    intake.scan(first.state, datetime.now(UTC))
     return first
 
 
@@ -117,7 +117,7 @@ def publish(store: ArtifactStore, accepted: AcceptedRequest, folder: Path) -> No
         (made / name).write_text(f"{name} of {accepted.request.prompt}")
         files = ArtifactFiles(made, attributes={CONTENT_ATTRIBUTE: accepted.content})
         store.publish(asset, accepted.request.id, files)
-    AcceptedRequests(store.objects).close(accepted.request.id, accepted.content)
+    AcceptedRequests(store.objects).clear_pending(accepted.request.id, accepted.content)
 
 
 def keys(store: ArtifactStore) -> Iterator[str]:
@@ -145,7 +145,7 @@ def test_submit_sends_media_and_documents_once(run: Callable[..., Done], store: 
     assert f"videos/dance.mp4: stored as {own}, since solo needs another file of that name" in alone
     together = run("submit", desk / "first-try.yaml", desk / "spring.yaml").stdout
     assert "videos/dance.mp4: sent, in place of another file" in together
-    assert len(look(store).accepted) == 3
+    assert len(scan_inbox(store).accepted) == 3
 
 
 def test_submit_says_runs_now_though_a_scan_takes_the_document_meanwhile(
@@ -159,7 +159,7 @@ def test_submit_says_runs_now_though_a_scan_takes_the_document_meanwhile(
 
     def upload_and_scan(*arguments: Any) -> list[str]:
         sent = upload(*arguments)
-        look(store)
+        scan_inbox(store)
         queued["solo"] = RunReport(RunPhase.QUEUED, datetime.now(UTC))
         return sent
 
@@ -244,12 +244,12 @@ def test_list_shows_every_state(
     assert "no requests" in run("list").stdout
     run("submit", desk / "spring.yaml", desk / "first-try.yaml")
     store.objects.put_bytes("inbox/bad.yaml", b"id: bad")
-    accepted = look(store).accepted
+    accepted = scan_inbox(store).accepted
     publish(store, accepted[0], tmp_path / "made")
     publish(store, accepted[1], tmp_path / "made")
     (desk / "first-try.yaml").write_text(DOCUMENT + "prompt: new\npriority: 8\n")
     run("submit", desk / "first-try.yaml")
-    look(store)
+    scan_inbox(store)
     (desk / "waiting.yaml").write_text(DOCUMENT.replace("solo", "waiting"))
     run("submit", desk / "waiting.yaml")
     shown = run("list").stdout
@@ -277,7 +277,7 @@ def test_list_as_json(
     run("submit", desk / "first-try.yaml", desk / "spring.yaml")
     for name in ("bad", "worse", "worst"):
         store.objects.put_bytes(f"inbox/{name}.yaml", f"id: {name}\nreference: r.png\n".encode())
-    accepted = {entry.request.id: entry for entry in look(store).accepted}
+    accepted = {entry.request.id: entry for entry in scan_inbox(store).accepted}
     made = next(name for name in accepted if name != "solo")
     publish(store, accepted[made], tmp_path / "made")
     monkeypatch.setattr("libs.requests.lifecycle.listing._REJECTIONS", 2)
@@ -312,7 +312,7 @@ def test_list_watches_until_interrupted(
     def sleep(seconds: float) -> None:
         waited.append(seconds)
         if len(waited) == 1:
-            look(store)
+            scan_inbox(store)
         elif len(waited) == 3:
             raise KeyboardInterrupt
 
@@ -334,7 +334,7 @@ def test_a_failed_request_shows_its_reason_before_a_path(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("submit", desk / "first-try.yaml")
-    look(store)
+    scan_inbox(store)
     path = "/srv/studio/models/One-to-All-14b/loras/look of the day.safetensors"
     failed = RunReport(RunPhase.FAILED, datetime.now(UTC) + timedelta(hours=1), reason=f"{path}: is for another model")
     monkeypatch.setattr("libs.command_line.runs._open", lambda: RunsOrReason(NoRuns({"solo": failed})))
@@ -350,7 +350,7 @@ def test_one_line_each_at_eighty_columns(
     (desk / "first-try.yaml").write_text(DOCUMENT.replace("puppet.png", f"{'long' * 30}.png"))
     store.objects.put_bytes("inbox/solo.yaml", (desk / "first-try.yaml").read_bytes())
     store.objects.put_bytes("inbox/[/nope].yaml", b"id: bad\nreference: " + b"x" * 400)
-    look(store)
+    scan_inbox(store)
     monkeypatch.setenv("COLUMNS", "80")
     lines = run("list").stdout.splitlines()
     assert lines[0].startswith("solo.yaml  waiting for media: longlong")
@@ -363,7 +363,7 @@ def test_what_was_canceled_and_tried_again_is_said(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
 ) -> None:
     run("submit", desk / "first-try.yaml")
-    accepted = look(store).accepted[0]
+    accepted = scan_inbox(store).accepted[0]
     canceled = run("cancel", "solo")
     assert canceled.returncode == 1, "without Dagster no run was stopped"
     assert "solo: canceled, so that no later run makes it" in canceled.stdout
@@ -384,7 +384,7 @@ def test_fetch_brings_the_poses_before_the_clip(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
 ) -> None:
     run("submit", desk / "first-try.yaml")
-    look(store)
+    scan_inbox(store)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "preview.mp4").write_text("poses")
     store.publish("pose_conditioning", "solo", ArtifactFiles(tmp_path / "made"))
@@ -397,7 +397,7 @@ def test_fetch_brings_the_poses_before_the_clip(
 def test_fetch_brings_the_results(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
     run("submit", desk / "first-try.yaml")
     assert "waits in the inbox" in run("fetch", "solo").stderr
-    accepted = look(store).accepted[0]
+    accepted = scan_inbox(store).accepted[0]
     assert "has no clip yet" in run("fetch", "solo").stderr
     publish(store, accepted, tmp_path / "made")
     done = run("fetch", "solo", "--to", tmp_path / "clips")
@@ -414,7 +414,7 @@ def test_a_place_that_cannot_be_written_is_named(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
 ) -> None:
     run("submit", desk / "first-try.yaml")
-    publish(store, look(store).accepted[0], tmp_path / "made")
+    publish(store, scan_inbox(store).accepted[0], tmp_path / "made")
     (tmp_path / "file").write_text("1")
     refused = run("fetch", "solo", "--to", tmp_path / "file")
     assert refused.returncode == 1
@@ -424,12 +424,12 @@ def test_a_place_that_cannot_be_written_is_named(
 
 def test_older_clips_stay_reachable(run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path) -> None:
     run("submit", desk / "first-try.yaml")
-    publish(store, look(store).accepted[0], tmp_path / "made")
+    publish(store, scan_inbox(store).accepted[0], tmp_path / "made")
     old = store.manifest("animation", "solo")
     assert old is not None
     (desk / "first-try.yaml").write_text(DOCUMENT + "prompt: new\n")
     run("submit", desk / "first-try.yaml")
-    changed = look(store).accepted[0]
+    changed = scan_inbox(store).accepted[0]
     assert "the request was changed since" in run("fetch", "solo", "--to", tmp_path / "clips").stdout
     publish(store, changed, tmp_path / "made")
     versions = run("fetch", "solo", "--versions").stdout
@@ -453,7 +453,7 @@ def test_an_unknown_request_is_called_unknown(
     run: Callable[..., Done], store: ArtifactStore, command: str, name: str, expected: str
 ) -> None:
     store.objects.put_bytes("inbox/bad.yaml", b"id: bad")
-    look(store)
+    scan_inbox(store)
     done = run(command, name)
     assert (done.returncode, done.stdout) == (1, "")
     assert expected in done.stderr
@@ -465,7 +465,7 @@ def test_a_length_of_time_is_said_in_words(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
 ) -> None:
     run("submit", desk / "first-try.yaml")
-    publish(store, look(store).accepted[0], tmp_path / "made")
+    publish(store, scan_inbox(store).accepted[0], tmp_path / "made")
     assert (
         run("share", "solo", "--expires", "30d").stderr == "error: --expires must be between 1s and 7d, got 30 days\n"
     )

@@ -193,12 +193,12 @@ class RealFleet(ObservedFleet):
         backfill_id = self.backfill_requests([f"backfill-{number:04d}" for number in range(count)])
         tags = {"dagster/backfill": backfill_id}
 
-        def look() -> None:
+        def measure() -> None:
             memory.append(daemon.memory_info().rss)
             answers.append(self.seconds_of_runs_page())
 
         def enough_are_queued() -> bool:
-            look()
+            measure()
             return self.instance.get_runs_count(dg.RunsFilter(tags=tags)) >= cancel_at
 
         self.wait_until("the backfill's runs are queued", enough_are_queued, seconds)
@@ -207,7 +207,7 @@ class RealFleet(ObservedFleet):
 
         def is_canceled() -> bool:
             nonlocal cancels, ended
-            look()
+            measure()
             backfill = self.instance.get_backfill(backfill_id)
             assert backfill is not None
             if backfill.status == BulkActionStatus.REQUESTED:

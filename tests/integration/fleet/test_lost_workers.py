@@ -12,7 +12,7 @@ import dagster as dg
 import psutil
 from redis import Redis
 
-from orchestration.fleet.launching.active_runs import RollCall
+from orchestration.fleet.launching.active_runs import ActiveRunQuery
 from orchestration.fleet.local.processes import Process
 
 FAILURE, SUCCESS = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
@@ -57,7 +57,7 @@ def test_two_workers_of_one_name_are_two(fleet, tmp_path: Path) -> None:
     """On two hosts with one host name: each says what it holds, and neither answer hides the other."""
     command = [sys.executable, "-m", "orchestration.fleet.worker", "--queue", "twins", "--name", "gpu-0"]
     twin = Process("twin", command, fleet.fleet.environment, tmp_path / "twin.log")
-    roll_call = RollCall(fleet.fleet.app(), answer_seconds=1, valid_seconds=0)
+    active_runs = ActiveRunQuery(fleet.fleet.app(), answer_seconds=1, valid_seconds=0)
     try:
         twin.start()
         with fleet.gpu_slots(2), fleet.only_worker("gpu-0"):
@@ -66,7 +66,7 @@ def test_two_workers_of_one_name_are_two(fleet, tmp_path: Path) -> None:
             for run_id in ids:
                 fleet.started(run_id)
             for _ in range(2):
-                assert roll_call.holders(ids).keys() == set(ids)
+                assert active_runs.holders(ids).keys() == set(ids)
             assert [fleet.finish(run_id) for run_id in ids] == [SUCCESS] * 2
     finally:
         twin.stop()
@@ -121,14 +121,14 @@ def _stopped(process: Process) -> Iterator[None]:
 
 def test_redis_restarts_in_the_middle(fleet) -> None:
     """Runs in progress go on, those that wait in Redis are still there, one launched meanwhile is sent later."""
-    roll_call = RollCall(fleet.fleet.app(), answer_seconds=1, valid_seconds=0)
+    active_runs = ActiveRunQuery(fleet.fleet.app(), answer_seconds=1, valid_seconds=0)
     clips = [f"restart-{number}" for number in range(6)]
     with fleet.gpu_slots(6):
         ids = [fleet.launch(clip, seconds=6) for clip in clips[:5]]
         for run_id in ids:
             fleet.wait_until("all are sent", lambda run_id=run_id: "Sent the run" in fleet.messages(run_id))
-        assert len(roll_call.holders(ids)) == 3
-        assert len(roll_call.waiting(["gpu"])) == 2
+        assert len(active_runs.holders(ids)) == 3
+        assert len(active_runs.waiting(["gpu"])) == 2
         fleet.fleet.processes["redis"].signal_group(signal.SIGKILL)
         ids.append(fleet.launch(clips[5], seconds=0))
         for run_id in ids:
@@ -137,7 +137,7 @@ def test_redis_restarts_in_the_middle(fleet) -> None:
         assert len(fleet.runs_of(clip)) == 1, f"{clip} was retried"
         assert [line["event"] for line in fleet.executions(clip)].count("done") == 1
     # Afterwards the monitoring can ask again, and all workers take work again.
-    assert roll_call.holders(ids) == {}
+    assert active_runs.holders(ids) == {}
     fleet.wait_for_workers()
     pids = set()
     for name in fleet.fleet.gpu_worker_names:

@@ -32,15 +32,15 @@ class Daemon:
         settings = SettingsResource()
         self._resources = {"settings": settings, "storage": StorageResource(settings=settings)}
 
-    def look_at_inbox(self) -> list[str]:
+    def scan_inbox(self) -> list[str]:
         """One tick of the sensor; returns the requests whose runs were launched."""
-        return self._look()[0]
+        return self._scan()[0]
 
     def observe_inbox(self) -> list[tuple[str, str | None]]:
         """One tick of the sensor; returns (asset, partition) of what was observed, sorted."""
-        return self._look()[1]
+        return self._scan()[1]
 
-    def _look(self) -> tuple[list[str], list[tuple[str, str | None]]]:
+    def _scan(self) -> tuple[list[str], list[tuple[str, str | None]]]:
         context = dg.SensorEvaluationContext(
             instance_ref=self.world.instance.get_ref(),
             last_tick_completion_time=None,
@@ -120,7 +120,7 @@ class Daemon:
         (folder / "clip.mp4").write_text(run.run_id)
         files = ArtifactFiles(folder, attributes={CONTENT_ATTRIBUTE: content})
         self.world.store.publish("animation", request_id, files, {"run_id": run.run_id})
-        self.world.requests.close(request_id, content)
+        self.world.requests.clear_pending(request_id, content)
         self.world.instance.report_dagster_event(
             dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, ANIMATE.name), run.run_id
         )

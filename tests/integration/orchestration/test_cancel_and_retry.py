@@ -35,7 +35,7 @@ def submit(daemon: Daemon, *request_ids: str, **fields: Any) -> list[str]:
     for request_id in request_ids:
         content = {"id": request_id, "reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox", **fields}
         daemon.world.put(f"{request_id}.json", json.dumps(content).encode())
-    return daemon.look_at_inbox()
+    return daemon.scan_inbox()
 
 
 def states(daemon: Daemon) -> dict[str, str]:
@@ -54,7 +54,7 @@ def test_canceled_in_the_ui_it_stays_so_every_night_until_submitted_again(daemon
     daemon.world.instance.delete_run(daemon.run_of("a").run_id)
     daemon.fail("b")
     assert daemon.night() == ["b"], "the store remembers it when the run is pruned"
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     assert submit(daemon, "a") == ["a"]
     daemon.fail("a")
     assert daemon.night() == ["a"]
@@ -65,7 +65,7 @@ def test_a_nightly_request_canceled_and_submitted_again_runs_tonight(daemon: Dae
     assert daemon.night() == ["a"]
     daemon.cancel("a")
     assert daemon.night() == []
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     assert submit(daemon, "a", when="nightly") == []
     assert daemon.night() == ["a"]
 
@@ -74,9 +74,9 @@ def test_a_nightly_request_canceled_and_submitted_again_runs_tonight(daemon: Dae
 def test_the_same_document_submitted_again_runs(daemon: Daemon, end: str) -> None:
     submit(daemon, "a")
     getattr(daemon, end)("a")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     assert submit(daemon, "a") == ["a"]
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     assert submit(daemon, "a") == [], "its run goes on"
 
 
@@ -86,13 +86,13 @@ def test_retry_runs_once_whatever_dies_in_between(daemon: Daemon, end: str) -> N
     daemon.night()
     getattr(daemon, end)("a")
     requests = daemon.world.requests
-    requests.try_again(requests.find("a"))
+    requests.resubmit(requests.find("a"))
     Retries(daemon.world.objects).ask("a")
     assert states(daemon) == {"a": "queued: tried again at the next scan of the inbox"}
-    assert daemon.look_at_inbox() == ["a"]
-    assert daemon.look_at_inbox() == []
+    assert daemon.scan_inbox() == ["a"]
+    assert daemon.scan_inbox() == []
     daemon.fail("a")
-    assert daemon.look_at_inbox() == [], "the run key of this retry was used"
+    assert daemon.scan_inbox() == [], "the run key of this retry was used"
 
 
 def test_a_run_dropped_for_its_twin_cancels_nothing(daemon: Daemon) -> None:

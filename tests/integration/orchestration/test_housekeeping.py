@@ -65,16 +65,16 @@ def runs(world: Any) -> set[str]:
 
 
 def unfinished(world: Any) -> dict[str, set[str]]:
-    """What Dagster finds missing or stale of the models and of the request ``owed``."""
+    """What Dagster finds missing or stale of the models and of the request ``pending``."""
     definitions = build_defs()
     graph = definitions.resolve_asset_graph()
     found = {}
-    for partition, partitions_def in (("sandbox", MODEL_VARIANTS), ("owed", ANIMATION_REQUESTS)):
+    for partition, partitions_def in (("sandbox", MODEL_VARIANTS), ("pending", ANIMATION_REQUESTS)):
         keys = [key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == partitions_def]
         missing = unfinished_assets(definitions, world.instance, keys, partition)
         found[partition] = {key.to_user_string() for key in missing}
     assert "model_verification" not in found["sandbox"]
-    assert found["owed"] == {"pose_tracks", "pose_conditioning", "animation", "animation_review"}
+    assert found["pending"] == {"pose_tracks", "pose_conditioning", "animation", "animation_review"}
     return found
 
 
@@ -91,14 +91,14 @@ def test_finished_requests_and_their_runs_go_and_everything_else_stays(
 ) -> None:
     (prepared,) = runs(world)
     media = write_small_media(tmp_path / "media", 5)
-    for name in ("done", "owed"):
+    for name in ("done", "pending"):
         submit_small(world, media, name)
     made = world.animate("done").run_id
-    replaced, newest = validate(world, "owed"), validate(world, "owed")
+    replaced, newest = validate(world, "pending"), validate(world, "pending")
     clip = clip_of(world, "done")
 
     assert run_job(world, "housekeeping")["archive_finished_requests"]["requests archived"] == 0
-    assert registered(world) == ["done", "owed"]
+    assert registered(world) == ["done", "pending"]
     before, known_before = runs(world), unfinished(world)
     assert before >= {prepared, made, replaced, newest}
 
@@ -106,12 +106,12 @@ def test_finished_requests_and_their_runs_go_and_everything_else_stays(
     monkeypatch.setenv("PRUNE_RUNS_AFTER_DAYS", "0")
     looked = run_job(world, "housekeeping", dry_run=True)
     assert looked["archive_finished_requests"]["names"] == "done"
-    assert registered(world) == ["done", "owed"]
+    assert registered(world) == ["done", "pending"]
     assert runs(world) > before
 
     told = run_job(world, "housekeeping")
     assert told["archive_finished_requests"] == {"requests archived": 1, "names": "done"}
-    assert registered(world) == requests_of_variant(world.instance, "sandbox") == ["owed"]
+    assert registered(world) == requests_of_variant(world.instance, "sandbox") == ["pending"]
     left = runs(world)
     assert {prepared, newest} <= left
     assert not {made, replaced} & left
@@ -133,7 +133,7 @@ def test_finished_requests_and_their_runs_go_and_everything_else_stays(
     submit_small(world, media, "done", prompt="once more")
     assert world.animate("done").success
     run_job(world, "housekeeping")
-    assert registered(world) == ["owed"]
+    assert registered(world) == ["pending"]
     records = RequestArchive(world.store).records("done")
     assert [entry.accepted.revision for entry in records if entry.accepted] == [1, 2]
 
@@ -150,11 +150,11 @@ def test_a_request_that_a_run_is_busy_with_is_not_archived(world: Any, tmp_path:
     tags = {"dagster/partition": "again"}
     run = world.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.NOT_STARTED)
     assert requests_to_archive(world.instance, archive, quarter, later) == []
-    assert archive_requests(world.instance, archive, ["again"]) == [], "started between the look and the archiving"
+    assert archive_requests(world.instance, archive, ["again"]) == [], "started between the listing and the archiving"
 
     world.instance.delete_run(run.run_id)
     submit_small(world, tmp_path / "media", "again", prompt="new")
-    Daemon(world).look_at_inbox()
+    Daemon(world).scan_inbox()
     assert archive_requests(world.instance, archive, ["again"]) == [], "submitted again between the two"
     assert registered(world) == ["again"]
 

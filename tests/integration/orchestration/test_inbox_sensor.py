@@ -44,7 +44,7 @@ def registered(daemon: Daemon) -> list[str]:
 
 def test_a_document_becomes_a_partition_and_a_run(daemon: Daemon) -> None:
     submit(daemon, "a", priority=7)
-    assert daemon.look_at_inbox() == ["a"]
+    assert daemon.scan_inbox() == ["a"]
     assert registered(daemon) == ["a"]
     tags = daemon.runs[0].tags
     assert (tags["dagster/partition"], tags["dagster/priority"]) == ("a", "7")
@@ -53,24 +53,24 @@ def test_a_document_becomes_a_partition_and_a_run(daemon: Daemon) -> None:
 
 def test_the_same_document_again_changes_nothing(daemon: Daemon) -> None:
     submit(daemon, "a")
-    daemon.look_at_inbox()
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
+    daemon.scan_inbox()
     submit(daemon, "a")
-    assert [daemon.look_at_inbox() for _ in range(3)] == [[], [], []]
+    assert [daemon.scan_inbox() for _ in range(3)] == [[], [], []]
     daemon.succeed("a")
     submit(daemon, "a")
-    assert [daemon.look_at_inbox() for _ in range(3)] == [[], [], []]
+    assert [daemon.scan_inbox() for _ in range(3)] == [[], [], []]
     assert len(daemon.runs) == 1
 
 
 def test_new_content_gets_a_run_and_the_old_clip_stays_reachable(daemon: Daemon) -> None:
     store = daemon.world.store
     submit(daemon, "a")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     daemon.succeed("a")
     old = store.manifest("animation", "a")
     submit(daemon, "a", prompt="new")
-    assert daemon.look_at_inbox() == ["a"]
+    assert daemon.scan_inbox() == ["a"]
     daemon.succeed("a")
     newest = store.manifest("animation", "a")
     assert newest.digest != old.digest
@@ -79,15 +79,15 @@ def test_new_content_gets_a_run_and_the_old_clip_stays_reachable(daemon: Daemon)
 
 def test_new_content_gets_a_run_while_the_old_one_is_in_progress(daemon: Daemon) -> None:
     submit(daemon, "a")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     submit(daemon, "a", prompt="new")
-    assert daemon.look_at_inbox() == ["a"]
+    assert daemon.scan_inbox() == ["a"]
     assert daemon.runs[0].tags[CONTENT_TAG] != daemon.runs[1].tags[CONTENT_TAG]
 
 
 def test_nightly_requests_are_only_registered(daemon: Daemon) -> None:
     submit(daemon, "a", when="nightly")
-    assert daemon.look_at_inbox() == []
+    assert daemon.scan_inbox() == []
     assert daemon.skipped == "1 accepted: a"
     assert registered(daemon) == ["a"]
 
@@ -95,20 +95,20 @@ def test_nightly_requests_are_only_registered(daemon: Daemon) -> None:
 def test_a_nightly_request_that_becomes_urgent_runs_now_unless_its_clip_is_there(daemon: Daemon) -> None:
     for request_id in ("waiting", "running", "done"):
         submit(daemon, request_id, when="nightly")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     daemon.night()
     daemon.succeed("done")
     daemon.fail("waiting")
     for request_id in ("waiting", "running", "done"):
         submit(daemon, request_id)
-    assert daemon.look_at_inbox() == ["waiting"]
+    assert daemon.scan_inbox() == ["waiting"]
 
 
 def test_another_priority_is_kept_without_a_run(daemon: Daemon) -> None:
     submit(daemon, "a", when="nightly")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     submit(daemon, "a", when="nightly", priority=50)
-    assert daemon.look_at_inbox() == []
+    assert daemon.scan_inbox() == []
     assert daemon.world.requests.find("a").request.priority == 50
     assert daemon.night() == ["a"]
     assert daemon.runs[0].tags["dagster/priority"] == "50"
@@ -117,47 +117,47 @@ def test_another_priority_is_kept_without_a_run(daemon: Daemon) -> None:
 def test_a_batch_becomes_a_run_per_request(daemon: Daemon) -> None:
     grid = "batch: spring\nreferences: [puppet.png]\ndrivers: [dance.mp4]\nsettings: {a: , b: {seed: 3}}\n"
     put(daemon, "spring.yaml", grid.encode())
-    launched = daemon.look_at_inbox()
+    launched = daemon.scan_inbox()
     assert len(launched) == 2
     assert launched == registered(daemon)
     assert daemon.world.requests.find(launched[1]).request.seed == 3
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     put(daemon, "spring.yaml", grid.replace("seed: 3", "seed: 4").encode())
-    assert daemon.look_at_inbox() == launched[1:], "only what changed runs again, under the same id"
+    assert daemon.scan_inbox() == launched[1:], "only what changed runs again, under the same id"
 
 
 def test_a_bad_document_is_put_aside_once(daemon: Daemon) -> None:
     submit(daemon, "bad", age=AN_HOUR_AGO, steps=0)
     submit(daemon, "good")
-    assert daemon.look_at_inbox() == ["good"]
+    assert daemon.scan_inbox() == ["good"]
     text = daemon.world.objects.get_bytes("inbox/rejected/bad.json.error.txt").decode()
     assert "steps: must be at least 1" in text
-    assert daemon.look_at_inbox() == []
+    assert daemon.scan_inbox() == []
     assert daemon.skipped == "nothing new in the inbox"
     assert registered(daemon) == ["good"]
 
 
 def test_a_document_waits_for_its_media(daemon: Daemon) -> None:
     submit(daemon, "a", driver="late.mp4")
-    assert daemon.look_at_inbox() == []
+    assert daemon.scan_inbox() == []
     assert daemon.skipped == "1 waiting for media: a.json"
     put(daemon, "late.mp4", b"video", age=AN_HOUR_AGO)
-    assert daemon.look_at_inbox() == ["a"]
+    assert daemon.scan_inbox() == ["a"]
 
 
 def test_a_tick_whose_answer_was_lost_launches_the_same_runs(daemon: Daemon) -> None:
     submit(daemon, "a")
     cursor = daemon.cursor
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     daemon.cursor = cursor
-    assert daemon.look_at_inbox() == [], "the run key is the same"
+    assert daemon.scan_inbox() == [], "the run key is the same"
     assert len(daemon.runs) == 1
 
 
 def test_a_junk_cursor_is_put_aside(daemon: Daemon) -> None:
     daemon.cursor = "from another version"
     submit(daemon, "a")
-    assert daemon.look_at_inbox() == ["a"]
+    assert daemon.scan_inbox() == ["a"]
 
 
 @pytest.mark.slow
@@ -166,9 +166,9 @@ def test_a_run_for_a_content_that_was_replaced_makes_nothing(world: Any) -> None
     put(daemon, "puppet.png", b"picture")
     put(daemon, "dance.mp4", b"video")
     submit(daemon, "a")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     submit(daemon, "a", prompt="new", when="nightly")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     job = build_defs().resolve_job_def("animate")
     result = job.execute_in_process(
         partition_key="a", instance=world.instance, tags=daemon.runs[0].tags, raise_on_error=False
@@ -188,11 +188,11 @@ def test_another_person_s_files_of_the_same_names_never_become_my_clip(world: An
     daemon = Daemon(world)
     mine = write_small_media(tmp_path / "mine", 3, audio=False)
     submit_small(world, mine, "mine")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     theirs = write_small_media(tmp_path / "theirs", 4, audio=False)
     (theirs / "puppet.png").write_bytes((theirs / "puppet.png").read_bytes() + b" ")
     submit_small(world, theirs, "theirs")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     job = build_defs().resolve_job_def("animate")
 
     def run(request_id: str) -> Any:
@@ -233,7 +233,7 @@ def test_the_inbox_of_a_bucket(
         s3_client.put_object(Bucket=s3_bucket, Key=f"inbox/{name}", Body=content)
     daemon = Daemon(empty_world)
 
-    assert daemon.look_at_inbox() == ["good"]
+    assert daemon.scan_inbox() == ["good"]
     deadline = time.monotonic() + 15  # a document that cannot be accepted may still be written, for some seconds
     names = {
         "inbox/dance.mp4",
@@ -245,7 +245,7 @@ def test_the_inbox_of_a_bucket(
     while (kept := set(keys_of(s3_client, s3_bucket, "inbox/"))) != names:
         assert time.monotonic() < deadline, kept
         time.sleep(0.5)
-        assert daemon.look_at_inbox() == []
+        assert daemon.scan_inbox() == []
 
     assert registered(daemon) == ["good"]
     reason = s3_client.get_object(Bucket=s3_bucket, Key="inbox/rejected/bad.json.error.txt")["Body"].read().decode()

@@ -79,7 +79,7 @@ def test_a_document_that_was_there_when_its_id_was_taken_does_not_replace_that_r
     ticks: SensorTicks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many looks it takes until it has its turn; one that is written afterwards is meant to replace it."""
-    monkeypatch.setattr("libs.requests.inbox.intake.IntakeLimits.__init__.__defaults__", (1, 500, 25.0, 600.0, 5.0))
+    monkeypatch.setattr("libs.requests.inbox.intake.ScanLimits.__init__.__defaults__", (1, 500, 25.0, 600.0, 5.0))
     put(ticks.world, "a.json", fields("a", seed=1))
     put(ticks.world, "team/a.json", fields("a", seed=2))
     put(ticks.world, "team/b.json", fields("b"))
@@ -213,7 +213,7 @@ def test_a_link_is_never_followed(ticks: SensorTicks, tmp_path: Path) -> None:
 
 
 def test_a_file_dated_in_the_future_holds_nothing_up(ticks: SensorTicks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("libs.requests.inbox.intake.IntakeLimits.__init__.__defaults__", (200, 500, 25.0, 600.0, 0.0))
+    monkeypatch.setattr("libs.requests.inbox.intake.ScanLimits.__init__.__defaults__", (200, 500, 25.0, 600.0, 0.0))
     in_2099 = time.time() - 4_070_908_800
     ticks.world.put("camera.mp4", b"video")
     os.utime(ticks.world.data_dir / "artifacts" / "inbox" / "camera.mp4", (4_070_908_800,) * 2)
@@ -260,7 +260,7 @@ def test_whatever_lies_in_the_inbox_no_tick_fails_and_what_is_good_is_made(
         assert "zoe" in ticks.registered()
         runs = [request_id for request_id, _ in ticks.runs()]
         assert runs == ticks.registered(), "one run for each"
-        assert {mark.request_id for mark in world.requests.open_requests()} == set(runs)
+        assert {marker.request_id for marker in world.requests.pending_markers()} == set(runs)
         assert all(rejected(world).values())
 
 
@@ -306,7 +306,7 @@ DOCUMENTS = 120
 
 
 @pytest.mark.slow
-def test_of_many_documents_of_two_people_each_good_one_is_owed_one_clip_of_its_own_media(
+def test_each_good_document_of_two_people_becomes_one_pending_request_with_its_media(
     empty_world: Any,
 ) -> None:
     """A tenth is bad, a tenth is there twice; both people call their files by the same names."""
@@ -344,8 +344,8 @@ def test_of_many_documents_of_two_people_each_good_one_is_owed_one_clip_of_its_o
                 ticks.tick()
         assert {tick.status for tick in ticks.ticks()} <= {TickStatus.SUCCESS, TickStatus.SKIPPED}
         assert ticks.registered() == sorted(own)
-    marks = [mark.request_id for mark in empty_world.requests.open_requests()]
-    assert sorted(marks) == sorted(own), "each is owed once"
+    markers = [marker.request_id for marker in empty_world.requests.pending_markers()]
+    assert sorted(markers) == sorted(own), "each is pending once"
     for request_id, person in own.items():
         media = empty_world.requests.find(request_id).media
         for name in ("puppet.png", "dance.mp4"):

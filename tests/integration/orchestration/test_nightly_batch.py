@@ -30,7 +30,7 @@ def submit(daemon: Daemon, *request_ids: str, **fields: Any) -> None:
     for request_id in request_ids:
         content = {"id": request_id, "reference": "puppet.png", "driver": "dance.mp4", "model": "sandbox", **fields}
         daemon.world.put(f"{request_id}.json", json.dumps(content).encode())
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
 
 
 def test_it_picks_exactly_the_missing_ones(daemon: Daemon) -> None:

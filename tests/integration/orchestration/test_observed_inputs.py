@@ -30,7 +30,7 @@ def test_a_picture_replaced_under_its_name_puts_those_out_of_date_that_used_it(w
     write_puppet_picture(media / "other.png", width=200)
     for request_id, reference in (("one", "puppet.png"), ("two", "puppet.png"), ("three", "other.png")):
         materialize(world, submit_small(world, media, request_id, reference=reference), *REQUEST_ASSETS)
-        world.requests.close(request_id, world.requests.find(request_id).content)  # as if its clip were stored
+        world.requests.clear_pending(request_id, world.requests.find(request_id).content)  # as if its clip were stored
     watch = Watch(world, input_watch)
     assert watch.tick() == []
     before = observed_versions(world.instance, "reference_picture")
@@ -82,7 +82,7 @@ def test_the_same_bytes_again_and_a_file_that_goes_put_nothing_out_of_date(world
 
 
 @pytest.mark.slow
-def test_a_look_that_is_cut_short_goes_on_where_it_stopped(
+def test_a_scan_that_is_cut_short_continues_where_it_stopped(
     world: Any, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for request_id in ("one", "two"):

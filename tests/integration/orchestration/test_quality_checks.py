@@ -9,7 +9,7 @@ import pytest
 
 from libs.stages.review.quality import ClipQuality
 from orchestration.animations.quality_checks import THRESHOLDS, judge
-from orchestration.animations.shown_values import as_shown
+from orchestration.storage.metadata import to_metadata
 from tests.integration.orchestration.small_requests import metadata_of, submit_small, write_small_media
 
 
@@ -26,7 +26,7 @@ def test_a_clip_gets_numbers_and_at_most_warnings(world: Any, tmp_path: Path) ->
         if check.asset_key == dg.AssetKey("animation_review")
     }
     assert set(checks) == set(THRESHOLDS)
-    numbers = as_shown(quality.numbers())
+    numbers = to_metadata(quality.numbers())
     for name, check in checks.items():
         assert check.severity == dg.AssetCheckSeverity.WARN
         value = numbers.get(THRESHOLDS[name].measure)

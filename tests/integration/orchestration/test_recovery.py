@@ -92,14 +92,14 @@ def test_a_clip_whose_event_was_lost_is_recorded_and_gets_its_review(
         patch.setattr(storage, "store_event", away_when_the_clip_is_stored)
         assert not world.animate(name, raise_on_error=False, review=False).success
     assert world.store.manifest("animation", name) is not None
-    assert [mark.request_id for mark in world.requests.open_requests()] == [name]
+    assert [marker.request_id for marker in world.requests.pending_markers()] == [name]
     assert list(world.objects.list("chunks/")), "the next run would have to begin from nothing"
 
     recovery = finish_interrupted(world.instance, world.store)
     assert [(entry.asset, entry.partition) for entry in recovery.adopted] == [("animation", name)]
     (review,) = recovery.reviews
     assert review.asset_selection == [dg.AssetKey("animation_review")]
-    assert list(world.requests.open_requests()) == []
+    assert list(world.requests.pending_markers()) == []
     assert finish_interrupted(world.instance, world.store).finished == []
 
     keys = [key for key in ANIMATION_KEYS if key != dg.AssetKey("animation_review")]
@@ -119,8 +119,8 @@ def accept(daemon: Daemon, media: Path, *names: str, **fields: Any) -> None:
     nothing_more.mkdir(exist_ok=True)
     for name in names:
         submit_small(daemon.world, nothing_more, name, **fields)
-    daemon.look_at_inbox()
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
+    daemon.scan_inbox()
 
 
 def store_clip(daemon: Daemon, name: str) -> None:
@@ -137,11 +137,11 @@ def test_restoring_into_an_empty_database_loses_no_request_and_makes_no_clip_twi
         store_clip(daemon, name)
     RequestArchive(world.store).record("archived")
     gone = world.requests.find("gone")
-    world.requests.close("gone", gone.content)  # its clip was stored after the backup of the bucket was begun
+    world.requests.clear_pending("gone", gone.content)  # its clip was stored after the backup of the bucket was begun
 
     planned = restore(queued_instance, world.store, apply=False)
     assert queued_instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name)) == []
-    assert world.requests.is_open(gone) is False
+    assert world.requests.is_pending(gone) is False
     done = restore(queued_instance, world.store, apply=True)
     assert planned == done
     assert set(queued_instance.get_dynamic_partitions(str(ANIMATION_REQUESTS.name))) == {"made", "pending", "gone"}

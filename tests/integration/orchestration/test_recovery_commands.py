@@ -20,7 +20,7 @@ def accepted(empty_world: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
     """A world with one accepted request, and a Dagster instance that knows nothing of it."""
     daemon = Daemon(empty_world)
     submit_small(empty_world, write_small_media(tmp_path / "media", 3, audio=False), "dance")
-    daemon.look_at_inbox()
+    daemon.scan_inbox()
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text(json.dumps({"telemetry": {"enabled": False}}))

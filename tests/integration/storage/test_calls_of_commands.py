@@ -41,7 +41,7 @@ class Desk:
             accepted = self.requests.accept(request, {}, document="x", default_model="sandbox")
             if has_clip:
                 self.objects.put_bytes(manifest_key(CLIP_ASSET, request.id), b"{}")
-                self.requests.close(request.id, accepted.content)
+                self.requests.clear_pending(request.id, accepted.content)
             self._count += 1
 
     def list(self, limit: int | None) -> Counter[str]:

@@ -59,7 +59,7 @@ def _read_request(objects: S3ObjectStore, folder: Path) -> int:
     requests = AcceptedRequests(objects)
     accepted = requests.find("p")
     assert accepted is not None
-    assert requests.is_open(accepted), "a clip is owed for whatever is accepted"
+    assert requests.is_pending(accepted), "every accepted request is pending"
     return accepted.request.seed
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from libs.requests.inbox import inbox as inbox_module
+from libs.requests.inbox.accepted_media import AcceptedMedia
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, Intake, IntakeLimits, IntakeState
-from libs.requests.inbox.kept_media import AcceptedMedia
+from libs.requests.inbox.intake import InboxScanner, ScanLimits, ScanResult, ScanState
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.storage.backends.s3 import S3ObjectStore
 
@@ -28,7 +28,7 @@ class Desk:
         """How often each folder of the bucket was listed."""
         client.meta.events.register("before-call.s3", lambda model, **_: self.calls.update([model.name]))
         client.meta.events.register("before-parameter-build.s3.ListObjectsV2", self._note_listing)
-        self.state = IntakeState()
+        self.state = ScanState()
         for name in ("r.png", "d.mp4"):
             self.put(name, name.encode())
 
@@ -42,11 +42,11 @@ class Desk:
         content = {"id": request_id, "reference": "r.png", "driver": "d.mp4", **fields}
         self.put(f"{request_id}.json", json.dumps(content).encode())
 
-    def look(self, **limits: Any) -> Intake:
+    def scan(self, **limits: Any) -> ScanResult:
         self.calls.clear()
         self.listed.clear()
-        intake = InboxIntake(Inbox(self.objects), AcceptedRequests(self.objects), "sandbox", IntakeLimits(**limits))
-        found = intake.look(self.state, datetime.now(UTC))
+        intake = InboxScanner(Inbox(self.objects), AcceptedRequests(self.objects), "sandbox", ScanLimits(**limits))
+        found = intake.scan(self.state, datetime.now(UTC))
         self.state = found.state
         return found
 
@@ -56,23 +56,23 @@ def desk(s3_client: Any, s3_bucket: str) -> Desk:
     return Desk(s3_client, s3_bucket)
 
 
-def test_a_look_lists_once_and_asks_for_media_by_name(desk: Desk) -> None:
+def test_a_scan_lists_once_and_asks_for_media_by_name(desk: Desk) -> None:
     for number in range(12):
         desk.request(f"a{number:02}")
-    assert len(desk.look(requests=5).accepted) == 5
+    assert len(desk.scan(requests=5).accepted) == 5
     assert desk.listed == {"prefix/inbox": 1}
     assert desk.calls["CopyObject"] == 2, "each file once, however many requests share it"
     assert desk.calls["HeadObject"] <= 10
-    assert len(desk.look(requests=5).accepted) == 5
+    assert len(desk.scan(requests=5).accepted) == 5
     assert desk.listed["prefix/inbox"] == 2, "behind the last one, then round to the beginning"
     assert desk.listed["prefix/requests/claims"] == 5, "once for each document that is removed"
     assert desk.calls["CopyObject"] == 0
 
 
-def test_a_look_accepts_something_however_late_it_is(desk: Desk) -> None:
+def test_a_slow_scan_accepts_at_least_one_document(desk: Desk) -> None:
     for number in range(4):
         desk.request(f"a{number}")
-    accepted = [entry.request.id for _ in range(4) for entry in desk.look(seconds=0.0).accepted]
+    accepted = [entry.request.id for _ in range(4) for entry in desk.scan(seconds=0.0).accepted]
     assert accepted == ["a0", "a1", "a2", "a3"]
 
 
@@ -82,18 +82,18 @@ def test_thousands_of_refused_documents_are_passed_over(desk: Desk, monkeypatch:
         desk.put(f"rejected/{name}", b"{")
     for request_id in ("a", "z"):
         desk.request(request_id)
-    assert [entry.request.id for entry in desk.look().accepted] == ["a", "z"]
+    assert [entry.request.id for entry in desk.scan().accepted] == ["a", "z"]
     assert desk.calls["ListObjectsV2"] == 2
 
 
 def test_a_file_replaced_in_the_bucket_changes_nothing_that_was_accepted(desk: Desk, tmp_path: Any) -> None:
     desk.request("a")
-    (entry,) = desk.look().accepted
+    (entry,) = desk.scan().accepted
     desk.put("d.mp4", b"D.MP4")
     media = AcceptedMedia(desk.objects, entry.media)
     assert media.fetch_media("driver", "d.mp4", tmp_path / "driver").read_bytes() == b"d.mp4"
     desk.request("b")
-    other = next(found for found in desk.look().accepted if found.request.id == "b")
+    other = next(found for found in desk.scan().accepted if found.request.id == "b")
     media = AcceptedMedia(desk.objects, other.media)
     assert media.fetch_media("driver", "d.mp4", tmp_path / "driver").read_bytes() == b"D.MP4"
 
@@ -101,4 +101,4 @@ def test_a_file_replaced_in_the_bucket_changes_nothing_that_was_accepted(desk: D
 def test_a_name_composed_in_another_way_is_found_in_a_bucket(desk: Desk) -> None:
     desk.put("caf\u00e9.mp4", b"video")
     desk.request("a", driver="cafe\u0301.mp4")
-    assert [entry.request.id for entry in desk.look().accepted] == ["a"]
+    assert [entry.request.id for entry in desk.scan().accepted] == ["a"]

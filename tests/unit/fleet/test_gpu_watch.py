@@ -128,7 +128,7 @@ class Gated:
     ) -> None:
         self.told: list[tuple[str, str]] = []
         self.answers = answers
-        check = SimpleNamespace(why_silent=lambda: answers.pop(0), gpus=UsedGpus(0, gpus))
+        check = SimpleNamespace(probe=lambda: answers.pop(0), gpus=UsedGpus(0, gpus))
         self.gate = RunGate(check, SimpleNamespace(), "gpu-0@host", "gpu", had_troubles=lambda: troubles)  # type: ignore[arg-type]
         patch.setattr(self.gate, "_tell", lambda command, **said: self.told.append((command, said.get("reason", ""))))
         patch.setattr(run_gate, "send_run", lambda _, run_id, queue: self.told.append((f"sent to {queue}", run_id)))
@@ -250,7 +250,7 @@ def test_what_auto_means_is_settled_when_a_worker_starts(
     settings = Settings(_env_file=None, one_to_all_device=device, one_to_all_parallel=None)
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     found = required_gpus(
-        settings, queue, environment, named=named, why_silent=lambda _: reason, machine_has_gpus=lambda: listed
+        settings, queue, environment, named=named, probe=lambda _: reason, machine_has_gpus=lambda: listed
     )
     assert found == gpus
 
@@ -258,12 +258,12 @@ def test_what_auto_means_is_settled_when_a_worker_starts(
 @pytest.mark.slow
 def test_this_machine_is_asked_in_a_process_of_its_own() -> None:
     """Without CUDA in this installation of torch, and with a process that ends before it can say anything."""
-    assert GpuCheck(UsedGpus()).why_silent() == ask_gpus(UsedGpus())
-    assert "invalid literal" in GpuCheck(UsedGpus(first="x")).why_silent()  # type: ignore[arg-type]
+    assert GpuCheck(UsedGpus()).probe() == ask_gpus(UsedGpus())
+    assert "invalid literal" in GpuCheck(UsedGpus(first="x")).probe()  # type: ignore[arg-type]
 
 
 def test_a_process_that_hangs_is_ended_and_counts_as_silence() -> None:
-    assert GpuCheck(UsedGpus(), seconds=0.01).why_silent() == "no answer within 0 s"
+    assert GpuCheck(UsedGpus(), seconds=0.01).probe() == "no answer within 0 s"
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,8 @@ def test_the_pause_ends_when_the_files_are_there(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(host_check, "full_disk", lambda _: None)
     guards = guard(None, REDIS, "gpu-0@host", "gpu", Draining(list))
     guards.lacking.update(answers)
-    assert guards.host_watch._why_silent() == "14b is not ready here"
-    assert guards.host_watch._why_silent() is None
+    assert guards.host_watch._probe() == "14b is not ready here"
+    assert guards.host_watch._probe() is None
     assert guards.lacking == set()
     assert guards.gpu_watch is None
 

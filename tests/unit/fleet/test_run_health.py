@@ -64,7 +64,7 @@ def launcher(
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     launcher = FleetRunLauncher(clock=lambda: now[0])
     launcher.register_instance(instance)
-    monkeypatch.setattr(launcher, "roll_call", answers)
+    monkeypatch.setattr(launcher, "active_runs", answers)
     monkeypatch.setattr(launcher.celery, "AsyncResult", answers.AsyncResult)
     return launcher
 
@@ -178,7 +178,7 @@ def test_a_launch_that_turns_up_again_is_forgotten(instance, launcher, answers) 
 
 
 @pytest.mark.parametrize("cursor", ["", "what a person typed", "[]", '{"run": "yesterday"}', '{"run": 100.5}'])
-def test_a_look_goes_on_whatever_the_cursor_says(instance, launcher, cursor: str, monkeypatch) -> None:
+def test_a_damaged_cursor_does_not_stop_a_pass(instance, launcher, cursor: str, monkeypatch) -> None:
     run = create_run_for_test(instance, status=Status.STARTING)
     monkeypatch.setattr(instance, "_run_launcher", launcher)
     monkeypatch.setattr(launcher, "announce_code", lambda: None)  # nothing listens here

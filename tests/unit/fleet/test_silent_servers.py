@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import TimeoutError as RedisSilentError
 
 from orchestration.fleet.launching import celery_app
-from orchestration.fleet.launching.active_runs import BROKER_ERRORS, RollCall
+from orchestration.fleet.launching.active_runs import BROKER_ERRORS, ActiveRunQuery
 from orchestration.fleet.postgres_storage import waiting_at_most
 
 
@@ -37,4 +37,4 @@ def test_a_redis_that_never_answers_is_given_up(silent_port: int, monkeypatch: p
     with pytest.raises(RedisSilentError):
         _ = app.AsyncResult("run").state
     with pytest.raises(BROKER_ERRORS):
-        RollCall(app).waiting(["gpu"])
+        ActiveRunQuery(app).waiting(["gpu"])

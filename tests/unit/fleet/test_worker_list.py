@@ -5,7 +5,7 @@ import pytest
 from libs.settings import Settings
 from orchestration.fleet import drain, worker_list
 from orchestration.fleet.worker_list import describe, missing_workers
-from orchestration.fleet.working.draining import QUIET_LOOKS, Draining
+from orchestration.fleet.working.draining import QUIET_POLLS, Draining
 
 
 def state(queue: str = "gpu", **more: object) -> dict[str, object]:
@@ -48,7 +48,7 @@ def test_a_worker_is_found_without_its_host_where_that_is_clear() -> None:
 @pytest.mark.parametrize("stay", [False, True])
 def test_a_drained_worker_ends_once_it_is_idle(stay: bool) -> None:
     """Idle at several looks: a message may still have been on its way."""
-    looks = [["a1"], [], ["a2"], *[[]] * QUIET_LOOKS]
+    looks = [["a1"], [], ["a2"], *[[]] * QUIET_POLLS]
     ended: list[int] = []
     draining = Draining(lambda: looks.pop(0), end=lambda: ended.append(1), wait=lambda _: None)
     draining.begun = True

@@ -57,13 +57,13 @@ def test_a_changed_file_means_a_new_engine(own_repository, cache):
 def test_an_outdated_engine_is_gone_before_its_successor_is_loaded(own_repository):
     engines, there = [], []
 
-    def load_and_look(spec, plan):
+    def load_and_inspect(spec, plan):
         there.append([engine() for engine in engines])
         engine = load_engine(spec, plan)
         engines.append(weakref.ref(engine))
         return engine
 
-    cache = EngineCache(load_and_look)
+    cache = EngineCache(load_and_inspect)
     cache.get_or_load(EngineSpec(own_repository, "cpu"))
     assert cache.get_or_load(EngineSpec(own_repository, "cpu", torch.bfloat16))[1].cold
     assert there == [[], [None]], "both at a time may not fit"

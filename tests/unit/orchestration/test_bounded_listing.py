@@ -77,7 +77,7 @@ class Desk:
             (self._folder / "clip" / "clip.mp4").write_text(request_id)
             files = ArtifactFiles(self._folder / "clip", attributes={CONTENT_ATTRIBUTE: accepted.content})
             self.store.publish("animation", request_id, files)
-            requests.close(request_id, accepted.content)
+            requests.clear_pending(request_id, accepted.content)
         if state == "stale":
             requests.accept(request.model_copy(update={"seed": 7}), sizes, document="x", default_model="sandbox")
         if state == "noted":
@@ -96,7 +96,7 @@ class Desk:
             if state == "canceled":
                 self.instance.report_run_canceled(run)
 
-    def look(self) -> tuple[Listing, Counter[str]]:
+    def list(self) -> tuple[Listing, Counter[str]]:
         """The listing, and what it asked for."""
         asked: Counter[str] = Counter()
 
@@ -123,7 +123,7 @@ def test_three_times_as_many_requests_are_listed_with_as_many_questions(
 ) -> None:
     monkeypatch.setattr("libs.requests.lifecycle.listing._REJECTIONS", 1)
     desk.add(2)
-    listing, asked = desk.look()
+    listing, asked = desk.list()
     assert [line.state.split(" ")[0].strip(",:") for line in listing.requests] == [
         "tonight",
         "queued",
@@ -139,7 +139,7 @@ def test_three_times_as_many_requests_are_listed_with_as_many_questions(
     assert asked["list animation/"] == 0, "thousands of clips are not walked through"
     assert asked["sql"] < 120
     desk.add(4)
-    later, asked_later = desk.look()
+    later, asked_later = desk.list()
     assert (len(later.requests), later.more) == (LIMIT, 5 * LIMIT)
     assert asked_later == asked
 

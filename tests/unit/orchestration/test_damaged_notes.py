@@ -16,7 +16,7 @@ from libs.stages.model_verification import REPORT_FILE, VERSIONS_FILE, stored_ve
 from libs.storage.artifacts import ArtifactFiles
 from libs.storage.backends.factory import store_from_settings
 from libs.storage.backends.folder import FolderObjectStore
-from orchestration.fleet.launching.active_runs import RollCall
+from orchestration.fleet.launching.active_runs import ActiveRunQuery
 from orchestration.models import model_verification
 from orchestration.recovery.batches import _stopped_key, require_not_stopped, stopped_at
 
@@ -37,7 +37,7 @@ def test_a_damaged_note_of_a_stopped_batch_counts_as_none(
 
 
 class _Redis:
-    """What roll calls need of a connection to a queue that holds some messages."""
+    """What an active run query needs of a connection to a queue that holds some messages."""
 
     def __init__(self, messages: list[bytes]) -> None:
         self.client = SimpleNamespace(lrange=lambda *_: messages)
@@ -53,7 +53,7 @@ class _Redis:
 
 def test_what_is_no_message_hides_no_run_that_waits(caplog: pytest.LogCaptureFixture) -> None:
     messages = [json.dumps({"headers": {"id": "run-1"}}).encode(), *DAMAGED, b'{"headers": {"id": "run-2"}}']
-    waiting = RollCall(_Redis(messages)).waiting(["gpu"])  # type: ignore[arg-type]
+    waiting = ActiveRunQuery(_Redis(messages)).waiting(["gpu"])  # type: ignore[arg-type]
     assert waiting == {"run-1", "run-2"}
     assert len(caplog.records) == len(DAMAGED)
 

@@ -13,7 +13,7 @@ from libs.errors import StorageError, StorageUnavailableError
 from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.backends.store import ObjectInfo
 from orchestration.inbox import input_watch
-from orchestration.inbox.watched_files import FileUse, look
+from orchestration.inbox.watched_files import FileUse, scan_files
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.requests.request_inputs import observe_media
 from orchestration.storage.observed import observation
@@ -54,23 +54,23 @@ def test_a_file_that_cannot_be_read_keeps_nobody_from_being_seen(
     instance: dg.DagsterInstance, error: Exception
 ) -> None:
     files = Files({"a": "old", "b": error, "c": "new"})
-    found = look(instance, files, None)
+    found = scan_files(instance, files, None)
     assert [event.partition for event in found.asset_events] == ["c"]
     assert "1 replaced inputs, 1 wait for the next scan; not readable: b: access denied" in str(found.skip_reason)
     files.digests["b"] = "new"
-    again = look(instance, files, found.cursor)
+    again = scan_files(instance, files, found.cursor)
     assert [event.partition for event in again.asset_events] == ["b"]
-    assert not look(instance, files, again.cursor).asset_events
+    assert not scan_files(instance, files, again.cursor).asset_events
 
 
-def test_a_store_that_does_not_answer_is_an_error_of_the_look(instance: dg.DagsterInstance) -> None:
+def test_a_store_that_does_not_answer_is_an_error_of_the_scan(instance: dg.DagsterInstance) -> None:
     with pytest.raises(StorageUnavailableError):
-        look(instance, Files({"a": StorageUnavailableError("away")}), None)
+        scan_files(instance, Files({"a": StorageUnavailableError("away")}), None)
 
 
 @pytest.mark.parametrize("cursor", ["", "what a person typed", "AAAA", "{}", "é"])
-def test_any_cursor_of_another_kind_means_a_first_look(instance: dg.DagsterInstance, cursor: str) -> None:
-    assert [event.partition for event in look(instance, Files({"a": "new"}), cursor).asset_events] == ["a"]
+def test_an_unreadable_cursor_means_a_first_scan(instance: dg.DagsterInstance, cursor: str) -> None:
+    assert [event.partition for event in scan_files(instance, Files({"a": "new"}), cursor).asset_events] == ["a"]
 
 
 @pytest.mark.parametrize(("content", "expected"), [(None, None), (b"VIDEO", "5 bytes of 20")])
@@ -78,10 +78,10 @@ def test_a_large_file_is_not_read_in_a_tick_and_only_a_replaced_one_is_observed(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expected: Any
 ) -> None:
     monkeypatch.setattr(input_watch, "HASHED_UP_TO", 4)
-    monkeypatch.setattr("libs.requests.inbox.kept_media.COPIED_UP_TO", 4)
+    monkeypatch.setattr("libs.requests.inbox.accepted_media.COPIED_UP_TO", 4)
     desk = Desk(tmp_path)
     desk.request("a")
-    desk.look()
+    desk.scan()
     digest = hashlib.sha256(b"video").hexdigest()
     for event in observe_media_of("a", digest, desk):
         instance.report_runless_asset_event(event)
@@ -89,7 +89,7 @@ def test_a_large_file_is_not_read_in_a_tick_and_only_a_replaced_one_is_observed(
         desk.put("d.mp4", content)
     monkeypatch.setattr(FolderObjectStore, "head", None)
     media = input_watch._Media(desk.inbox, desk.requests)
-    found = look(instance, media, None)
+    found = scan_files(instance, media, None)
     versions = [event.data_version for event in found.asset_events if event.asset_key == dg.AssetKey("driving_video")]
     assert [version[: len(expected or "")] for version in versions] == ([expected] if expected else [])
 

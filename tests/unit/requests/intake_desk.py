@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, Intake, IntakeLimits, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanLimits, ScanResult, ScanState
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.storage.backends.folder import FolderObjectStore
 
@@ -22,8 +22,8 @@ class Desk:
         self.objects = FolderObjectStore(folder)
         self.inbox = Inbox(self.objects)
         self.requests = AcceptedRequests(self.objects)
-        self.limits = IntakeLimits(**limits)
-        self.state = IntakeState()
+        self.limits = ScanLimits(**limits)
+        self.state = ScanState()
         self.put("r.png", b"picture")
         self.put("d.mp4", b"video")
 
@@ -34,12 +34,12 @@ class Desk:
     def request(self, request_id: str, **fields: Any) -> None:
         self.put(f"{request_id}.json", request_fields(request_id, **fields))
 
-    def look(self, after: timedelta = LATER) -> Intake:
+    def scan(self, after: timedelta = LATER) -> ScanResult:
         """Look; the state goes the way of a cursor."""
-        intake = InboxIntake(self.inbox, self.requests, "sandbox", self.limits).look(
+        intake = InboxScanner(self.inbox, self.requests, "sandbox", self.limits).scan(
             self.state, datetime.now(UTC) + after
         )
-        self.state = IntakeState.load(intake.state.model_dump_json(exclude_defaults=True))
+        self.state = ScanState.load(intake.state.model_dump_json(exclude_defaults=True))
         return intake
 
     def names(self, prefix: str) -> list[str]:
@@ -50,5 +50,5 @@ def request_fields(request_id: str, **fields: Any) -> dict[str, Any]:
     return {"id": request_id, "reference": "r.png", "driver": "d.mp4", **fields}
 
 
-def ids(intake: Intake) -> list[str]:
+def ids(intake: ScanResult) -> list[str]:
     return [entry.request.id for entry in intake.accepted]

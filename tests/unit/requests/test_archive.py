@@ -72,11 +72,11 @@ def test_a_request_that_was_submitted_anew_is_not_finished(shelf: Shelf) -> None
     assert shelf.finished() == []
 
 
-def test_a_clip_is_owed_from_its_acceptance_until_it_is_stored(shelf: Shelf) -> None:
-    assert not shelf.archive.is_owed("unknown")
-    assert shelf.archive.is_owed("a")
-    AcceptedRequests(shelf.objects).close("a", shelf.content)
-    assert not shelf.archive.is_owed("a")
+def test_a_request_is_pending_until_its_clip_is_stored(shelf: Shelf) -> None:
+    assert not shelf.archive.is_pending("unknown")
+    assert shelf.archive.is_pending("a")
+    AcceptedRequests(shelf.objects).clear_pending("a", shelf.content)
+    assert not shelf.archive.is_pending("a")
 
 
 def test_a_record_names_the_newest_of_everything_and_replaces_that_of_the_same_clip(shelf: Shelf) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from libs.provenance.record import ClipOrigin, Device, InputFile, ModelFiles
 from libs.requests.documents.animation_request import AnimationRequest
-from libs.requests.inbox.kept_media import AcceptedMedium
+from libs.requests.inbox.accepted_media import AcceptedMedium
 from libs.requests.lifecycle.accepted import AcceptedRequest
 from libs.requests.lifecycle.changes import changes_since
 

@@ -43,20 +43,20 @@ def test_what_a_person_wrote_is_another_name(stem: str) -> None:
 @pytest.mark.parametrize("name", ["a (1).json", "a - Copy.json", "Kopie von a.json", "sub/a copy.JSON"])
 def test_a_copy_is_accepted_by_the_id_inside(desk: Desk, name: str) -> None:
     desk.put(name, request_fields("a"))
-    intake = desk.look()
+    intake = desk.scan()
     assert (ids(intake), intake.rejected) == (["a"], [])
 
 
 def test_the_reason_names_the_rename_to_make(desk: Desk) -> None:
     desk.put("b.json", request_fields("a"))
-    (rejection,) = desk.look().rejected
+    (rejection,) = desk.scan().rejected
     assert "id: is 'a', but the document is named for 'b'; rename the document to a.json, or write" in rejection.reason
 
 
 @pytest.mark.parametrize("name", ["a b.json", "it's.json", 'say "x".json', "$(x).json", "ä.json", "-n;.json"])
 def test_the_reason_names_files_as_a_shell_takes_them(desk: Desk, name: str) -> None:
     desk.put(name, b"seed: 1")
-    assert [rejection.name for rejection in desk.look().rejected] == [name]
+    assert [rejection.name for rejection in desk.scan().rejected] == [name]
     text = desk.objects.get_bytes(f"inbox/rejected/{name}.error.txt").decode()
     first, _, rest = text.partition(" was not accepted:")
     moved = rest.partition("The document is now ")[2].partition(".\nPut ")[0]

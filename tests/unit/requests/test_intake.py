@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from libs.errors import InputError, StorageError, StorageUnavailableError
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanState
 from libs.storage.backends.folder import FolderObjectStore
 from tests.unit.requests.intake_desk import Desk, ids, request_fields
 
 
-def test_an_accepted_document_leaves_one_look_later(desk: Desk) -> None:
+def test_an_accepted_document_is_archived_one_scan_later(desk: Desk) -> None:
     desk.request("a")
-    assert ids(desk.look()) == ["a"]
+    assert ids(desk.scan()) == ["a"]
     assert "a.json" in desk.names("inbox/"), "its run is only launched after this look"
-    assert ids(desk.look()) == []
+    assert ids(desk.scan()) == []
     assert desk.names("inbox/") == ["d.mp4", "r.png"]
     assert desk.names("requests/documents/") == ["a.json"]
     accepted = desk.requests.find("a")
@@ -27,20 +27,20 @@ def test_an_accepted_document_leaves_one_look_later(desk: Desk) -> None:
     assert (accepted.request.model, accepted.document, accepted.revision) == ("sandbox", "a.json", 1)
 
 
-def test_a_look_that_is_lost_is_repeated_with_the_same_result(desk: Desk) -> None:
+def test_a_scan_whose_result_is_lost_is_repeated_with_the_same_result(desk: Desk) -> None:
     desk.request("a")
     state = desk.state
-    first = desk.look()
+    first = desk.scan()
     desk.state = state
-    assert desk.look().accepted == first.accepted
+    assert desk.scan().accepted == first.accepted
 
 
 def test_the_same_content_is_nothing_new_and_other_content_is(desk: Desk) -> None:
     keys = []
     for prompt in ("one", "one", "two", "one"):
         desk.request("a", prompt=prompt)
-        keys.append(desk.look().accepted[0].run_key)
-        desk.look()
+        keys.append(desk.scan().accepted[0].run_key)
+        desk.scan()
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3, "going back to an earlier content is a submission of its own"
     accepted = desk.requests.find("a")
@@ -50,19 +50,19 @@ def test_the_same_content_is_nothing_new_and_other_content_is(desk: Desk) -> Non
 
 def test_other_media_of_the_same_name_are_other_content(desk: Desk) -> None:
     desk.request("a")
-    before = desk.look().accepted[0]
-    desk.look()
+    before = desk.scan().accepted[0]
+    desk.scan()
     desk.put("d.mp4", b"another video")
     desk.request("a")
-    assert desk.look().accepted[0].content != before.content
+    assert desk.scan().accepted[0].content != before.content
 
 
 def test_a_request_written_in_another_way_is_the_same_content(desk: Desk) -> None:
     desk.request("a", seed=42)
-    before = desk.look().accepted[0]
-    desk.look()
+    before = desk.scan().accepted[0]
+    desk.scan()
     desk.put("a.yaml", b"driver: ./d.mp4\nreference: r.png # the puppet\nid: a\npriority: 9\n")
-    after = desk.look().accepted[0]
+    after = desk.scan().accepted[0]
     assert after.run_key == before.run_key
     assert after.request.priority == 9
 
@@ -86,7 +86,7 @@ def test_a_bad_document_is_put_aside_with_its_reason_and_never_in_the_way_again(
 ) -> None:
     desk.put(name, content)
     desk.request("good")
-    intake = desk.look()
+    intake = desk.scan()
     assert ids(intake) == ["good"]
     assert [rejection.name for rejection in intake.rejected] == [name]
     assert expected in intake.rejected[0].reason
@@ -95,7 +95,7 @@ def test_a_bad_document_is_put_aside_with_its_reason_and_never_in_the_way_again(
     assert expected in text
     assert text.startswith(f"{name} was not accepted")
     assert not desk.objects.exists(f"inbox/{name}")
-    again = desk.look()
+    again = desk.scan()
     assert not again.rejected
     assert not again.unreadable
     assert [rejection.name for rejection in desk.inbox.rejections()] == [name]
@@ -104,10 +104,10 @@ def test_a_bad_document_is_put_aside_with_its_reason_and_never_in_the_way_again(
 
 def test_a_corrected_document_takes_the_refused_one_away(desk: Desk) -> None:
     desk.put("a.json", b"{")
-    desk.look()
+    desk.scan()
     desk.request("a")
-    desk.look()
-    desk.look()
+    desk.scan()
+    desk.scan()
     assert not list(desk.inbox.rejections())
     assert not desk.names("inbox/rejected/")
 
@@ -116,10 +116,10 @@ def test_a_list_under_any_name_and_hidden_files(desk: Desk) -> None:
     desk.put("team/monday.yaml", json.dumps([request_fields("a"), request_fields("b")]).encode())
     desk.put(".a.yaml.swp", b"junk")
     desk.put(".hidden.yaml", b"junk")
-    intake = desk.look()
+    intake = desk.scan()
     assert ids(intake) == ["a", "b"]
     assert not intake.rejected
-    desk.look()
+    desk.scan()
     assert desk.names("requests/documents/") == ["team/monday.yaml"]
 
 
@@ -128,7 +128,7 @@ def test_a_file_whose_name_cannot_be_a_key_stops_nobody(desk: Desk, name: bytes)
     odd = bytes(desk.folder / "inbox") + b"/" + name
     Path(os.fsdecode(odd)).write_bytes(b"junk")
     desk.request("a")
-    intake = desk.look()
+    intake = desk.scan()
     assert (ids(intake), intake.rejected, intake.unreadable) == (["a"], [], [])
     assert len(list(desk.inbox.all_media())) >= 2
     assert os.path.exists(odd)  # noqa: PTH110 - the name is bytes
@@ -141,8 +141,8 @@ def test_a_document_whose_name_is_too_long_to_be_moved_is_left_alone(
     name = f"{'x' * (length - 5)}.yaml"
     (desk.folder / "inbox" / name).write_text(json.dumps([request_fields("a")]))
     desk.request("b")
-    assert sorted(ids(desk.look())) == accepted
-    assert not desk.look().unreadable
+    assert sorted(ids(desk.scan())) == accepted
+    assert not desk.scan().unreadable
     assert (name in desk.names("inbox/")) == (accepted == ["b"])
 
 
@@ -152,14 +152,14 @@ def test_data_of_many_megabytes_is_left_alone(desk: Desk) -> None:
         file.truncate(3 << 30)
     desk.put("large.json", b" " * 2_000_000)
     desk.request("a")
-    intake = desk.look()
+    intake = desk.scan()
     assert (ids(intake), [entry.name for entry in intake.rejected]) == (["a"], ["large.json"])
     assert (desk.folder / "inbox" / "capture.json").stat().st_size == 3 << 30
 
 
 def test_a_bad_entry_refuses_the_whole_document(desk: Desk) -> None:
     desk.put("list.json", [request_fields("a"), request_fields("b", steps=0)])
-    assert not desk.look().accepted
+    assert not desk.scan().accepted
     assert desk.requests.find("a") is None
 
 
@@ -178,7 +178,7 @@ def test_a_document_that_the_store_does_not_give_is_left_and_the_others_go_on(de
     desk.request("locked")
     desk.request("z")
     desk.inbox = Inbox(Refusing(desk.folder))
-    intake = desk.look()
+    intake = desk.scan()
     assert ids(intake) == ["z"]
     assert intake.unreadable == ["locked.json: permission denied"]
 
@@ -189,24 +189,24 @@ def test_a_damaged_request_is_named_and_the_others_go_on(desk: Desk) -> None:
     desk.put("list.json", [request_fields("b"), request_fields("a"), request_fields("c")])
     desk.request("z")
     for accepted in (["b", "z"], ["b"]):
-        intake = desk.look()
+        intake = desk.scan()
         assert ids(intake) == accepted
         assert len([line for line in intake.unreadable if "not a readable request" in line]) == 2
     desk.objects.delete("requests/accepted/a.json")
-    assert sorted(ids(desk.look())) == ["a", "b", "c"]
+    assert sorted(ids(desk.scan())) == ["a", "b", "c"]
 
 
-def test_a_store_that_does_not_answer_fails_the_look(desk: Desk) -> None:
+def test_a_store_that_does_not_answer_fails_the_scan(desk: Desk) -> None:
     desk.request("locked")
     store = Refusing(desk.folder)
     store.error = StorageUnavailableError("no answer")
     desk.inbox = Inbox(store)
     with pytest.raises(StorageUnavailableError):
-        desk.look()
+        desk.scan()
 
 
 def test_a_run_started_by_hand_accepts_the_document_of_its_name(desk: Desk) -> None:
-    intake = InboxIntake(desk.inbox, desk.requests, "sandbox")
+    intake = InboxScanner(desk.inbox, desk.requests, "sandbox")
     assert intake.accept_waiting("a") is None
     desk.request("a", driver="late.mp4")
     with pytest.raises(InputError, match=r"driver: there is no file 'late\.mp4'"):
@@ -222,20 +222,20 @@ def test_a_run_started_by_hand_accepts_the_document_of_its_name(desk: Desk) -> N
         intake.accept_waiting("b")
 
 
-def test_a_run_started_by_hand_leaves_a_batch_of_its_name_to_the_look(desk: Desk) -> None:
+def test_a_run_started_by_hand_leaves_a_batch_of_its_name_to_the_scan(desk: Desk) -> None:
     desk.request("monday")
-    desk.look()
-    desk.look()
+    desk.scan()
+    desk.scan()
     desk.put("monday.yaml", [request_fields("a"), request_fields("b")])
-    assert InboxIntake(desk.inbox, desk.requests, "sandbox").accept_waiting("monday") is None
+    assert InboxScanner(desk.inbox, desk.requests, "sandbox").accept_waiting("monday") is None
     assert desk.requests.find("a") is None
-    assert ids(desk.look()) == ["a", "b"]
+    assert ids(desk.scan()) == ["a", "b"]
 
 
 def test_a_state_of_another_version_is_put_aside() -> None:
-    assert IntakeState.load('{"unknown": 1}') == IntakeState()
-    assert IntakeState.load("junk") == IntakeState()
-    assert IntakeState.load(None) == IntakeState()
+    assert ScanState.load('{"unknown": 1}') == ScanState()
+    assert ScanState.load("junk") == ScanState()
+    assert ScanState.load(None) == ScanState()
 
 
 @settings(max_examples=25, deadline=None)
@@ -256,7 +256,7 @@ def test_every_document_ends_accepted_or_refused(
     for name, content in documents.items():
         desk.put(name, content)
     for _ in range(20):
-        desk.look()
+        desk.scan()
     assert desk.inbox.documents() == []
     ended = set(desk.names("requests/documents/")) | {rejection.name for rejection in desk.inbox.rejections()}
     assert ended == set(documents)
@@ -282,9 +282,9 @@ def test_two_people_at_one_inbox_each_get_exactly_their_own_clips(desk: Desk, mo
         for number in range(30):
             desk.put(f"{person}/bad{number}.json", bad[number % len(bad)])
             refused.add(f"{person}/bad{number}.json")
-        accepted = [entry for _ in range(6) for entry in desk.look().accepted]
+        accepted = [entry for _ in range(6) for entry in desk.scan().accepted]
         assert sorted(entry.request.id for entry in accepted) == sorted(ids_of_person)
-    assert {mark.request_id for mark in desk.requests.open_requests()} == set(expected)
+    assert {marker.request_id for marker in desk.requests.pending_markers()} == set(expected)
     assert {rejection.name for rejection in desk.inbox.rejections()} == refused
     assert all(rejection.reason for rejection in desk.inbox.rejections())
     assert desk.inbox.documents() == []

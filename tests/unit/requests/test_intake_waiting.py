@@ -8,37 +8,37 @@ from typing import Any
 import pytest
 
 from libs.requests.inbox import intake
-from libs.requests.inbox.intake import IntakeState
+from libs.requests.inbox.intake import ScanState
 from tests.unit.requests.intake_desk import LATER, MUCH_LATER, Desk, ids, request_fields
 
 
 def test_a_document_that_is_still_written_is_left_alone(desk: Desk) -> None:
     desk.put("a.yaml", b"id: a\nrefer")
-    assert desk.look(timedelta(seconds=1)).waiting == ["a.yaml"]
+    assert desk.scan(timedelta(seconds=1)).waiting == ["a.yaml"]
     desk.put("a.yaml", b"id: a\nreference: r.png\ndriver: d.mp4\n")
-    assert ids(desk.look(timedelta(seconds=1))) == ["a"]
+    assert ids(desk.scan(timedelta(seconds=1))) == ["a"]
 
 
 def test_a_document_that_changes_while_it_is_accepted_is_looked_at_again(desk: Desk) -> None:
     desk.request("a")
-    desk.look()
+    desk.scan()
     desk.request("a", prompt="changed")
-    intake = desk.look()
+    intake = desk.scan()
     assert ids(intake) == ["a"]
     assert intake.accepted[0].request.prompt == "changed"
-    desk.look()
+    desk.scan()
     assert desk.names("inbox/") == ["d.mp4", "r.png"]
 
 
 def test_missing_media_are_waited_for_and_then_named(desk: Desk) -> None:
     desk.request("a", driver="late.mp4")
     desk.request("b", reference="never.png", driver="gone.mp4")
-    assert desk.look().waiting == ["a.json", "b.json"]
+    assert desk.scan().waiting == ["a.json", "b.json"]
     desk.put("late.mp4", b"video")
-    intake = desk.look()
+    intake = desk.scan()
     assert (ids(intake), intake.waiting) == (["a"], ["b.json"])
-    desk.look(MUCH_LATER)
-    intake = desk.look(2 * MUCH_LATER)
+    desk.scan(MUCH_LATER)
+    intake = desk.scan(2 * MUCH_LATER)
     assert [rejection.name for rejection in intake.rejected] == ["b.json"]
     assert "reference: there is no file 'never.png'" in intake.rejected[0].reason
     assert "driver: there is no file 'gone.mp4'" in intake.rejected[0].reason
@@ -48,8 +48,8 @@ def test_missing_media_are_waited_for_and_then_named(desk: Desk) -> None:
 @pytest.mark.parametrize(("count", "expected"), [(20, "20.mp4"), (21, "and 1 more")])
 def test_twenty_missing_media_are_named_and_the_others_counted(desk: Desk, count: int, expected: str) -> None:
     desk.put("list.json", [request_fields(f"a{n}", driver=f"{n}.mp4") for n in range(1, count + 1)])
-    desk.look(MUCH_LATER)
-    (rejection,) = desk.look(2 * MUCH_LATER).rejected
+    desk.scan(MUCH_LATER)
+    (rejection,) = desk.scan(2 * MUCH_LATER).rejected
     *lines, last = rejection.reason.splitlines()
     assert expected in lines[-1]
     assert (sum("there is no file" in line for line in lines), len(lines)) == (20, count)
@@ -59,13 +59,13 @@ def test_twenty_missing_media_are_named_and_the_others_counted(desk: Desk, count
 def test_a_document_with_an_old_date_gets_the_same_grace_each_time_it_is_sent(desk: Desk) -> None:
     late = 10 * MUCH_LATER
     desk.request("a", driver="late.mp4")
-    assert desk.look(late).waiting == ["a.json"]
-    assert desk.look(late + timedelta(seconds=599)).waiting == ["a.json"]
-    assert [rejection.name for rejection in desk.look(late + timedelta(seconds=601)).rejected] == ["a.json"]
+    assert desk.scan(late).waiting == ["a.json"]
+    assert desk.scan(late + timedelta(seconds=599)).waiting == ["a.json"]
+    assert [rejection.name for rejection in desk.scan(late + timedelta(seconds=601)).rejected] == ["a.json"]
     desk.request("a", driver="late.mp4")
-    assert desk.look(late + timedelta(seconds=602)).waiting == ["a.json"]
+    assert desk.scan(late + timedelta(seconds=602)).waiting == ["a.json"]
     desk.put("late.mp4", b"video")
-    assert ids(desk.look(late + timedelta(seconds=603) + LATER)) == ["a"]
+    assert ids(desk.scan(late + timedelta(seconds=603) + LATER)) == ["a"]
 
 
 def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of_use(
@@ -73,20 +73,20 @@ def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of
 ) -> None:
     now = datetime.now(UTC).timestamp()
     desk.state.seen = {"taken-back": now - 1210, "soon": now - 1150}
-    desk.look(timedelta())
+    desk.scan(timedelta())
     assert set(desk.state.seen) == {"soon"}
     monkeypatch.setattr(intake, "_MAX_SEEN", 2)
     for name in "abc":
         desk.request(name, driver="late.mp4")
-    assert desk.look(10 * MUCH_LATER).waiting == ["a.json", "b.json", "c.json"]
+    assert desk.scan(10 * MUCH_LATER).waiting == ["a.json", "b.json", "c.json"]
     assert set(desk.state.seen) == {"a.json", "b.json"}
 
 
 def test_media_that_arrive_after_their_document_may_still_grow(desk: Desk) -> None:
     desk.request("a", driver="late.mp4")
     desk.put("late.mp4", b"half a vid")
-    assert desk.look(timedelta(seconds=1)).waiting == ["a.json"]
-    assert ids(desk.look(LATER)) == ["a"]
+    assert desk.scan(timedelta(seconds=1)).waiting == ["a.json"]
+    assert ids(desk.scan(LATER)) == ["a"]
 
 
 def test_media_that_take_long_to_arrive_are_waited_for(desk: Desk) -> None:
@@ -96,8 +96,8 @@ def test_media_that_take_long_to_arrive_are_waited_for(desk: Desk) -> None:
         later = timedelta(minutes=minutes)
         written = (datetime.now(UTC) + later).timestamp()
         os.utime(desk.folder / "inbox" / "large.mp4", (written, written))
-        assert desk.look(later).waiting == ["a.json"]
-    assert ids(desk.look(timedelta(minutes=51))) == ["a"]
+        assert desk.scan(later).waiting == ["a.json"]
+    assert ids(desk.scan(timedelta(minutes=51))) == ["a"]
 
 
 def test_waiting_documents_do_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -105,29 +105,29 @@ def test_waiting_documents_do_not_hold_up_the_others(tmp_path: Path) -> None:
     for number in range(20):
         desk.request(f"a{number:02}", driver="never.mp4")
     desk.request("z")
-    seen = [ids(desk.look()) for _ in range(6)]
+    seen = [ids(desk.scan()) for _ in range(6)]
     assert ["z"] in seen
 
 
-def test_a_look_is_bounded_and_the_next_one_goes_on(tmp_path: Path) -> None:
+def test_a_scan_is_bounded_and_the_next_one_continues(tmp_path: Path) -> None:
     desk = Desk(tmp_path, requests=7)
     desk.put("grid.json", {"batch": "grid", "references": ["r.png"], "drivers": ["d.mp4"], "settings": settings_(10)})
     for number in range(10):
         desk.request(f"a{number}")
-    looks = [ids(desk.look()) for _ in range(4)]
+    looks = [ids(desk.scan()) for _ in range(4)]
     assert [len(found) for found in looks] == [7, 7, 6, 0]
     assert len({request_id for found in looks for request_id in found}) == 20
     assert desk.names("inbox/") == ["d.mp4", "r.png"]
-    assert desk.state == IntakeState(after=desk.state.after)
+    assert desk.state == ScanState(after=desk.state.after)
 
 
 def test_an_unfinished_batch_that_changes_starts_again(tmp_path: Path) -> None:
     desk = Desk(tmp_path, requests=3)
     grid = {"batch": "grid", "references": ["r.png"], "drivers": ["d.mp4"], "settings": settings_(4)}
     desk.put("grid.json", grid)
-    assert len(ids(desk.look())) == 3
+    assert len(ids(desk.scan())) == 3
     desk.put("grid.json", {**grid, "common": {"prompt": "new"}})
-    found = [*desk.look().accepted, *desk.look().accepted]
+    found = [*desk.scan().accepted, *desk.scan().accepted]
     assert len({entry.request.id for entry in found}) == 4
     assert {entry.request.prompt for entry in found} == {"new"}
 
@@ -135,22 +135,22 @@ def test_an_unfinished_batch_that_changes_starts_again(tmp_path: Path) -> None:
 def test_a_batch_that_was_begun_goes_on_before_what_came_meanwhile(tmp_path: Path) -> None:
     desk = Desk(tmp_path, requests=3)
     desk.put("grid.json", {"batch": "grid", "references": ["r.png"], "drivers": ["d.mp4"], "settings": settings_(4)})
-    desk.look()
+    desk.scan()
     for name in "abc":
         desk.request(name)
-    assert [entry.document for entry in desk.look().accepted] == ["grid.json"]
-    assert ids(desk.look()) == ["a", "b", "c"]
+    assert [entry.document for entry in desk.scan().accepted] == ["grid.json"]
+    assert ids(desk.scan()) == ["a", "b", "c"]
 
 
 def settings_(count: int) -> dict[str, Any]:
     return {f"s{number:02}": {"seed": number} for number in range(count)}
 
 
-def test_the_time_of_a_look_counts_also_while_nothing_is_readable(tmp_path: Path) -> None:
+def test_the_time_of_a_scan_counts_also_while_nothing_is_readable(tmp_path: Path) -> None:
     desk = Desk(tmp_path, seconds=0.0)
     for name in "abc":
         desk.put(f"{name}.json", b"{")
     desk.request("z")
-    refused = [[rejection.name for rejection in desk.look().rejected] for _ in range(3)]
+    refused = [[rejection.name for rejection in desk.scan().rejected] for _ in range(3)]
     assert refused == [["a.json"], ["b.json"], ["c.json"]]
-    assert ids(desk.look()) == ["z"]
+    assert ids(desk.scan()) == ["z"]

@@ -65,8 +65,8 @@ def test_a_text_that_an_earlier_version_wrote_later_counts(desk: Desk) -> None:
 
 def test_an_accepted_document_takes_text_and_record_of_the_refused_one_away(desk: Desk) -> None:
     desk.put("dance.json", {"id": "dance"})
-    assert desk.look().rejected
+    assert desk.scan().rejected
     desk.request("dance")
-    desk.look()
-    desk.look()
+    desk.scan()
+    desk.scan()
     assert desk.names("inbox/rejected/") == []

@@ -1,4 +1,4 @@
-"""What the store says about requests: owed, stored, outdated; also after writers that died in between."""
+"""What the store says about requests: pending, stored, outdated; also after writers that died in between."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from libs.errors import StorageError
 from libs.requests.documents.animation_request import AnimationRequest
-from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests, OpenRequest
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequest, AcceptedRequests, PendingMarker
 from libs.requests.lifecycle.states import CLIP_ASSET, ClipState, RequestStates
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.backends.folder import FolderObjectStore
@@ -28,7 +28,7 @@ class Shelf:
         return self.requests.accept(request, SIZES, document=f"{request_id}.json", default_model="sandbox")
 
     def publish_clip(self, accepted: AcceptedRequest) -> None:
-        """The clip of ``accepted``, by a writer that dies before it takes the mark away."""
+        """The clip of ``accepted``, by a writer that dies before it takes the marker away."""
         folder = self.folder / accepted.content
         folder.mkdir(exist_ok=True)
         (folder / "clip.mp4").write_text(accepted.content)
@@ -37,14 +37,14 @@ class Shelf:
 
     def make_clip(self, accepted: AcceptedRequest) -> None:
         self.publish_clip(accepted)
-        self.requests.close(accepted.request.id, accepted.content)
+        self.requests.clear_pending(accepted.request.id, accepted.content)
 
     def state(self, request_id: str) -> ClipState:
         (state,) = RequestStates(self.store).of([request_id])
         return state.clip
 
-    def marks(self) -> list[OpenRequest]:
-        return list(self.requests.open_requests())
+    def markers(self) -> list[PendingMarker]:
+        return list(self.requests.pending_markers())
 
 
 @pytest.fixture
@@ -52,32 +52,32 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-def test_a_request_is_owed_until_its_clip_is_stored(shelf: Shelf) -> None:
+def test_a_request_is_pending_until_its_clip_is_stored(shelf: Shelf) -> None:
     accepted = shelf.accept("a", priority=-7)
-    assert shelf.marks() == [OpenRequest("a", -7, accepted.content)]
-    assert shelf.state("a") == ClipState.OWED
-    shelf.requests.close("b", accepted.content)
-    assert shelf.state("a") == ClipState.OWED
+    assert shelf.markers() == [PendingMarker("a", -7, accepted.content)]
+    assert shelf.state("a") == ClipState.MISSING
+    shelf.requests.clear_pending("b", accepted.content)
+    assert shelf.state("a") == ClipState.MISSING
     shelf.make_clip(accepted)
     assert shelf.state("a") == ClipState.STORED
-    assert shelf.marks() == []
+    assert shelf.markers() == []
 
 
-def test_a_clip_asked_for_at_another_time_is_still_owed(shelf: Shelf) -> None:
+def test_a_clip_asked_for_at_another_time_is_still_pending(shelf: Shelf) -> None:
     shelf.accept("a")
     later = shelf.accept("a", when="nightly")
     assert later.request.when == "nightly"
-    assert shelf.marks() == [OpenRequest("a", 0, later.content)]
+    assert shelf.markers() == [PendingMarker("a", 0, later.content)]
 
 
 @pytest.mark.parametrize("name", ["a", "a.1", "a.1.", "a..{0}", "a.--1.{0}", "a.².{0}", "a.1.{0}.bak", "b/a.1.{0}"])
-def test_what_else_lies_among_the_marks_owes_nothing(shelf: Shelf, name: str) -> None:
-    shelf.requests.close("a", shelf.accept("a").content)
+def test_other_objects_among_the_markers_are_ignored(shelf: Shelf, name: str) -> None:
+    shelf.requests.clear_pending("a", shelf.accept("a").content)
     shelf.store.objects.put_bytes(f"requests/open/{name.format('0' * 32)}", b"")
-    assert shelf.marks() == []
+    assert shelf.markers() == []
 
 
-def test_new_content_is_owed_again_and_the_old_clip_stays_reachable(shelf: Shelf) -> None:
+def test_new_content_is_pending_and_the_old_clip_stays_reachable(shelf: Shelf) -> None:
     first = shelf.accept("a")
     shelf.make_clip(first)
     old = shelf.store.manifest(CLIP_ASSET, "a")
@@ -98,42 +98,42 @@ def test_a_clip_of_the_older_content_that_is_finished_later_does_not_count(shelf
     second = shelf.accept("a", prompt="new")
     shelf.make_clip(first)
     assert shelf.state("a") == ClipState.OUTDATED
-    assert [mark.content for mark in shelf.marks()] == [second.content]
+    assert [marker.content for marker in shelf.markers()] == [second.content]
 
 
-def test_another_priority_moves_the_mark_and_reopens_nothing(shelf: Shelf) -> None:
+def test_another_priority_moves_the_marker_and_makes_nothing_pending(shelf: Shelf) -> None:
     accepted = shelf.accept("a")
     shelf.accept("a", priority=5)
-    assert shelf.marks() == [OpenRequest("a", 5, accepted.content)]
+    assert shelf.markers() == [PendingMarker("a", 5, accepted.content)]
     shelf.make_clip(accepted)
     shelf.accept("a", priority=9)
-    assert shelf.marks() == []
+    assert shelf.markers() == []
     assert shelf.state("a") == ClipState.STORED
 
 
-def test_a_writer_that_dies_after_the_clip_leaves_a_mark_that_is_seen_through(shelf: Shelf) -> None:
+def test_a_marker_left_by_a_killed_writer_is_ignored(shelf: Shelf) -> None:
     shelf.publish_clip(shelf.accept("a"))
-    assert len(shelf.marks()) == 1
+    assert len(shelf.markers()) == 1
     assert shelf.state("a") == ClipState.STORED
-    assert len(shelf.marks()) == 1  # the trace by which the sensor unrecorded_clips finds what the run left undone
+    assert len(shelf.markers()) == 1  # the trace by which the sensor unrecorded_clips finds what the run left undone
 
 
-def test_a_mark_of_a_content_that_was_never_accepted_is_seen_through(shelf: Shelf) -> None:
+def test_a_marker_of_content_that_was_never_accepted_is_removed(shelf: Shelf) -> None:
     accepted = shelf.accept("a")
     shelf.store.objects.put_bytes(f"requests/open/a.0.{'0' * 32}", b"")
-    assert shelf.state("a") == ClipState.OWED
-    assert [mark.content for mark in shelf.marks()] == [accepted.content]
+    assert shelf.state("a") == ClipState.MISSING
+    assert [marker.content for marker in shelf.markers()] == [accepted.content]
 
 
 def test_a_clip_that_was_deleted_is_missing(shelf: Shelf) -> None:
     accepted = shelf.accept("a")
     shelf.make_clip(accepted)
     shelf.store.objects.delete("animation/a/manifest.json")
-    assert shelf.state("a") == ClipState.OWED
+    assert shelf.state("a") == ClipState.MISSING
 
 
 def test_a_partition_that_was_added_by_hand_is_missing(shelf: Shelf) -> None:
-    assert shelf.state("by-hand") == ClipState.OWED
+    assert shelf.state("by-hand") == ClipState.MISSING
 
 
 def test_the_stored_request_has_every_default_and_keeps_its_model(shelf: Shelf) -> None:
@@ -168,5 +168,5 @@ def test_one_damaged_request_does_not_hide_the_others(shelf: Shelf, damaged: str
     shelf.accept("b")
     shelf.store.objects.put_bytes(damaged, b"half")
     states = RequestStates(shelf.store).of(["a", "b"])
-    assert [state.clip for state in states] == [ClipState.OUTDATED, ClipState.OWED]
-    assert len(shelf.marks()) == 2
+    assert [state.clip for state in states] == [ClipState.OUTDATED, ClipState.MISSING]
+    assert len(shelf.markers()) == 2

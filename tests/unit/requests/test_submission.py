@@ -9,7 +9,7 @@ import pytest
 from libs.errors import InputError
 from libs.requests.documents.batch import parse_submission
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanState
 from libs.requests.inbox.submission import plan_submission, upload
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.storage.backends.folder import FolderObjectStore
@@ -71,10 +71,10 @@ def test_two_documents_of_one_name_are_refused(desk: Desk) -> None:
         plan_submission(desk.documents, desk.inbox)
 
 
-def look(desk: Desk) -> None:
-    intake = InboxIntake(desk.inbox, AcceptedRequests(desk.objects), "sandbox")
+def scan_inbox(desk: Desk) -> None:
+    intake = InboxScanner(desk.inbox, AcceptedRequests(desk.objects), "sandbox")
     later = datetime.now(UTC) + timedelta(minutes=1)
-    intake.look(intake.look(IntakeState(), later).state, later)  # accepts, then moves the document away
+    intake.scan(intake.scan(ScanState(), later).state, later)  # accepts, then moves the document away
 
 
 @pytest.mark.parametrize("accepted", [True, False])
@@ -83,7 +83,7 @@ def test_a_file_that_somebody_s_request_needs_stays_and_the_other_gets_a_name_of
 ) -> None:
     upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
     if accepted:
-        look(desk)
+        scan_inbox(desk)
     plan = plan_submission(desk.documents[1:], desk.inbox)
     (new,) = plan.renamed.values()
     assert (plan.renamed, plan.reasons) == ({"d.mp4": new}, {"d.mp4": "monday"})
@@ -99,17 +99,17 @@ def test_a_file_that_somebody_s_request_needs_stays_and_the_other_gets_a_name_of
 def test_the_same_document_asks_for_the_same_clip_though_nobody_needs_the_other_file_any_more(desk: Desk) -> None:
     requests = AcceptedRequests(desk.objects)
     upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
-    look(desk)
+    scan_inbox(desk)
     upload(plan_submission(desk.documents[1:], desk.inbox), desk.inbox)
-    look(desk)
+    scan_inbox(desk)
     monday, before = requests.find("monday"), requests.find("tuesday")
     assert monday is not None
     assert before is not None
-    requests.close("monday", monday.content)  # its clip is stored
+    requests.clear_pending("monday", monday.content)  # its clip is stored
     plan = plan_submission(desk.documents[1:], desk.inbox)
     assert (plan.renamed, plan.reasons) == ({"d.mp4": before.request.driver}, {})
     assert upload(plan, desk.inbox) == []
-    look(desk)
+    scan_inbox(desk)
     after = requests.find("tuesday")
     assert after is not None
     assert (after.content, after.revision) == (before.content, before.revision)
@@ -118,13 +118,13 @@ def test_the_same_document_asks_for_the_same_clip_though_nobody_needs_the_other_
 
 def test_one_s_own_changed_file_takes_the_place_of_the_older_one(desk: Desk) -> None:
     upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
-    look(desk)
+    scan_inbox(desk)
     before = AcceptedRequests(desk.objects).find("monday")
     (desk.folders[0] / "d.mp4").write_bytes(b"VIDEO OF MONDAY")  # as many bytes
     plan = plan_submission(desk.documents[:1], desk.inbox)
     assert plan.renamed == {}
     assert upload(plan, desk.inbox) == ["d.mp4"]
-    look(desk)
+    scan_inbox(desk)
     after = AcceptedRequests(desk.objects).find("monday")
     assert before is not None
     assert after is not None

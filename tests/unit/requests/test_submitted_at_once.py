@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSResponse
 from libs.errors import InputError
 from libs.requests.documents.batch import parse_submission
 from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanState
 from libs.requests.inbox.submission import plan_submission, upload
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.settings import REPOSITORY_ROOT, load_settings
@@ -232,11 +232,11 @@ def test_a_document_put_again_before_the_first_is_moved_away_is_read(objects: Ob
         objects.put_bytes(f"inbox/{name}", content.encode())
     replacing = Replacing(objects, "inbox/dance.yaml", f"{text}seed: 2\n".encode())
     later = datetime.now(UTC) + timedelta(minutes=1)
-    state = IntakeState()
+    state = ScanState()
     for _ in range(2):
-        intake = InboxIntake(Inbox(replacing), AcceptedRequests(objects), "sandbox")  # type: ignore[arg-type]
-        state = intake.look(state, later).state
-    InboxIntake(Inbox(objects), AcceptedRequests(objects), "sandbox").look(state, later)
+        intake = InboxScanner(Inbox(replacing), AcceptedRequests(objects), "sandbox")  # type: ignore[arg-type]
+        state = intake.scan(state, later).state
+    InboxScanner(Inbox(objects), AcceptedRequests(objects), "sandbox").scan(state, later)
     accepted = AcceptedRequests(objects).find("dance")
     assert accepted is not None
     assert accepted.request.seed == 2
@@ -264,9 +264,9 @@ def test_a_document_submitted_between_question_and_deletion_is_read(s3_client: A
 
         s3_client.meta.events.register("provide-client-params.s3.DeleteObject", submit_the_corrected_one)
         later = datetime.now(UTC) + timedelta(minutes=1)
-        state = IntakeState()
+        state = ScanState()
         for _ in range(2):
-            state = InboxIntake(Inbox(objects), AcceptedRequests(objects), "sandbox").look(state, later).state
+            state = InboxScanner(Inbox(objects), AcceptedRequests(objects), "sandbox").scan(state, later).state
         assert [each.result(20) for each in submitted] == [True]
     assert objects.get_bytes("inbox/dance.yaml") == text + b"2\n"
 

@@ -99,7 +99,7 @@ def test_puppets_pass_however_they_are_framed(
     require_found_poses(REQUEST.resolve("sandbox"), lambda: tmp_path)
 
 
-def test_a_dancer_who_leaves_is_worth_a_look_and_no_error(estimator: OnnxPoseEstimator, tmp_path: Path) -> None:
+def test_a_dancer_who_leaves_is_a_warning_and_no_error(estimator: OnnxPoseEstimator, tmp_path: Path) -> None:
     measured = found(estimator, tmp_path, puppet(), leaving(12))
     assert measured.enough
     assert not measured.good

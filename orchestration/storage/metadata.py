@@ -9,7 +9,7 @@ from typing import Any
 _DECIMALS = 3
 
 
-def as_shown(values: Mapping[str, Any]) -> dict[str, Any]:
+def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` without what is None, floats rounded to three decimals, or to three digits where they are below 1."""
     return {name: _rounded(value) for name, value in values.items() if value is not None}
 

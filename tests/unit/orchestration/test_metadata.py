@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from orchestration.animations.shown_values import as_shown
+from orchestration.storage.metadata import to_metadata
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ from orchestration.animations.shown_values import as_shown
     ],
 )
 def test_floats_are_rounded_and_nothing_else(value: object, shown: object) -> None:
-    found = as_shown({"value": value})["value"]
+    found = to_metadata({"value": value})["value"]
     assert found == shown
     assert type(found) is type(value)
 
 
 def test_what_is_none_is_left_out() -> None:
     table = dg.MetadataValue.json({"seconds": 0.12585034013605442})
-    assert as_shown({"out_of_memory": None, "table": table}) == {"table": table}
+    assert to_metadata({"out_of_memory": None, "table": table}) == {"table": table}

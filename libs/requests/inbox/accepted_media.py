@@ -25,7 +25,7 @@ MEDIA_PREFIX = "requests/media"
 COPIED_UP_TO = 1 << 30
 """Bytes. A scan of the inbox copies two such files in a few seconds; larger ones stay in the inbox."""
 
-KEPT_AT_LEAST = timedelta(days=2)
+MINIMUM_COPY_AGE = timedelta(days=2)
 """A copy is older than the request that is accepted with it, and no scan takes that long."""
 
 _SETTLED = timedelta(seconds=2)
@@ -65,25 +65,25 @@ class AcceptedMedium(BaseModel):
         return f"{self.size} bytes{digest}"
 
 
-class MediaKeeper:
-    """Keeps copies of media in ``objects``."""
+class MediaCopier:
+    """Copies media of the inbox in ``objects``, so that a request keeps the files it was accepted with."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._kept: dict[tuple[str, str | None], AcceptedMedium] = {}
+        self._copied: dict[tuple[str, str | None], AcceptedMedium] = {}
 
-    def keep(self, info: ObjectInfo, suffix: str) -> AcceptedMedium:
+    def copy(self, info: ObjectInfo, suffix: str) -> AcceptedMedium:
         """Copy a file of the inbox, unless its copy is there or it is too large; what a request is accepted with.
 
         Raises:
             ArtifactMissingError: the file went, or changed, meanwhile.
         """
-        known = self._kept.get((info.key, info.version))
+        known = self._copied.get((info.key, info.version))
         if known is None:
-            known = self._kept[info.key, info.version] = self._keep(info, suffix)
+            known = self._copied[info.key, info.version] = self._copy(info, suffix)
         return known
 
-    def _keep(self, info: ObjectInfo, suffix: str) -> AcceptedMedium:
+    def _copy(self, info: ObjectInfo, suffix: str) -> AcceptedMedium:
         if info.size > COPIED_UP_TO:
             return AcceptedMedium(key=info.key, size=info.size, sha256=info.sha256, version=info.version)
         sha256 = self._digest(info)

@@ -12,8 +12,8 @@ import pytest
 from libs.errors import InputError
 from libs.housekeeping.media_copies import unneeded_copies
 from libs.requests.documents.animation_request import AnimationRequest
-from libs.requests.inbox import kept_media
-from libs.requests.inbox.kept_media import AcceptedMedia
+from libs.requests.inbox import accepted_media
+from libs.requests.inbox.accepted_media import AcceptedMedia
 from libs.requests.lifecycle.accepted import AcceptedRequest, content_of
 from libs.storage.backends.folder import FolderObjectStore
 from tests.unit.requests.intake_desk import Desk, request_fields
@@ -21,8 +21,8 @@ from tests.unit.requests.intake_desk import Desk, request_fields
 
 def accepted(desk: Desk, request_id: str = "a") -> AcceptedRequest:
     desk.request(request_id)
-    (entry,) = desk.look().accepted
-    desk.look()
+    (entry,) = desk.scan().accepted
+    desk.scan()
     return entry
 
 
@@ -50,9 +50,9 @@ def test_requests_share_their_copies_and_a_file_is_read_once(desk: Desk, monkeyp
     monkeypatch.setattr(FolderObjectStore, "head", lambda store, key: read.append(key) or head(store, key))
     desk.put("list.json", [request_fields("a"), request_fields("b")])
     desk.request("c")
-    desk.look()
+    desk.scan()
     desk.request("d")
-    desk.look()
+    desk.scan()
     assert len(desk.names("requests/media/")) == 2
     assert sorted(key for key in read if not key.endswith(".json")) == ["inbox/d.mp4", "inbox/r.png"]
 
@@ -61,7 +61,7 @@ def test_requests_share_their_copies_and_a_file_is_read_once(desk: Desk, monkeyp
 def test_a_large_file_is_compared_when_the_run_starts(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
-    monkeypatch.setattr(kept_media, "COPIED_UP_TO", 4)
+    monkeypatch.setattr(accepted_media, "COPIED_UP_TO", 4)
     entry = accepted(desk)
     assert desk.names("requests/media/") == []
     assert fetch(desk, entry) == b"video"
@@ -131,10 +131,10 @@ def test_a_request_from_before_media_were_kept_keeps_its_content(desk: Desk) -> 
     for name in ("media", "base", "submissions", "arrival"):
         del old[name]
     desk.objects.put_bytes("requests/accepted/a.json", json.dumps({**old, "content": content}).encode())
-    desk.requests.forget_mark(desk.requests.mark_of(new))
+    desk.requests.remove_marker(new.pending_marker)
     again = accepted(desk)
     assert (again.content, again.revision) == (content, 1)
-    assert not desk.requests.is_open(again)
+    assert not desk.requests.is_pending(again)
     assert again.media == new.media
 
 
@@ -144,13 +144,13 @@ def test_copies_that_no_pending_request_needs_may_go(desk: Desk) -> None:
     in_use = desk.requests.media_in_use()
     assert in_use == {medium.key for medium in entry.media.values()}
     assert list(unneeded_copies(desk.objects, in_use, timedelta(), later)) == []
-    desk.requests.close("a", entry.content)
+    desk.requests.clear_pending("a", entry.content)
     assert desk.requests.media_in_use() == set()
     assert list(unneeded_copies(desk.objects, set(), timedelta())) == [], "they may belong to a look that goes on"
     assert len(list(unneeded_copies(desk.objects, set(), timedelta(), later))) == 2
 
 
-def test_a_file_that_changes_while_it_is_copied_waits_for_the_next_look(
+def test_a_file_that_changes_while_it_is_copied_waits_for_the_next_scan(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = FolderObjectStore.copy
@@ -161,7 +161,7 @@ def test_a_file_that_changes_while_it_is_copied_waits_for_the_next_look(
 
     monkeypatch.setattr(FolderObjectStore, "copy", change)
     desk.request("a")
-    assert desk.look().accepted == []
+    assert desk.scan().accepted == []
     assert "a.json" in desk.names("inbox/")
     monkeypatch.undo()
-    assert [entry.request.id for entry in desk.look().accepted] == ["a"]
+    assert [entry.request.id for entry in desk.scan().accepted] == ["a"]
