@@ -42,7 +42,7 @@ def as_another_user(function: Callable[..., Any], *args: Any, home: Path) -> Any
     """Call ``function`` in a process that is not root's; ``home`` is the one folder it may write to."""
     home.mkdir(exist_ok=True)
     home.chmod(0o777)
-    return call_within(60, 3000, _called, function, args, home)
+    return call_within(600, 3000, _called, function, args, home)
 
 
 def _called(function: Callable[..., Any], args: tuple[Any, ...], home: Path) -> Any:

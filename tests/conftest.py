@@ -5,6 +5,7 @@ as take no long time. Profile ``explore`` (`make explore`) looks for new ones; w
 """
 
 import gc
+import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -32,6 +33,16 @@ def pytest_collection_finish() -> None:
     """What imports made stays to the end, so no search for garbage passes over it again; a large part of all time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """No test inherits ignored signals, which its children would ignore as well.
+
+    Dagster leaves SIGINT and SIGTERM ignored after a run, and a background job of a script begins without SIGINT.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", name="s3_server")

@@ -21,7 +21,8 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.01
-_SHORTEST_WAIT = 10.0
+_LONGEST_REST = 60.0
+"""Seconds in which no thread of a call computes, nor could: it waits for what does not come."""
 _MEGABYTE = 1_000_000
 _PAGE = resource.getpagesize()
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -41,8 +42,8 @@ def call_within(
     """Call ``function`` in a forked process and hand back its result, or raise its exception.
 
     Args:
-        seconds: of processor time, all threads together, so that a busy machine changes nothing. A call that waits
-            without computing is ended after ten times as long, at least ten seconds.
+        seconds: of processor time, all threads together, so that a busy machine changes nothing; many times what the
+            call takes, as machines differ. A call that rests for a minute is ended as well.
         megabytes: by which the process may grow at its peak (resident memory, what it maps from files included).
         function: its result and its exception must survive pickling.
         args: handed to ``function``.
@@ -52,14 +53,13 @@ def call_within(
         BoundExceededError: more time or memory than that, or the process crashed.
     """
     reading, writing = os.pipe()
-    started = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reading)
         _answer(writing, megabytes, lambda: function(*args, **kwargs))
     os.close(writing)
     try:
-        return _outcome(_watch(child, reading, seconds, megabytes, started))
+        return _outcome(_watch(child, reading, seconds, megabytes))
     finally:
         os.close(reading)
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -106,9 +106,10 @@ def _pickled(outcome: tuple[str, Any]) -> bytes:
     return data
 
 
-def _watch(child: int, reading: int, seconds: float, megabytes: float, started: float) -> bytes:
+def _watch(child: int, reading: int, seconds: float, megabytes: float) -> bytes:
     """What the process writes until it ends; kills it when it is over a bound."""
     before = _resident(child)
+    spent_before, rests_since = 0.0, time.monotonic()
     written = b""
     while True:
         if select.select([reading], [], [], _POLL_SECONDS)[0]:
@@ -119,8 +120,10 @@ def _watch(child: int, reading: int, seconds: float, megabytes: float, started: 
             continue
         if (spent := _processor_seconds(child)) > seconds:
             raise BoundExceededError(f"took more than {seconds} s of processor time ({spent:.1f} s)")
-        if (waited := time.monotonic() - started) > max(10 * seconds, _SHORTEST_WAIT):
-            raise BoundExceededError(f"did not end within {waited:.0f} s")
+        if spent > spent_before or _could_compute(child):
+            spent_before, rests_since = spent, time.monotonic()
+        if (rested := time.monotonic() - rests_since) > _LONGEST_REST:
+            raise BoundExceededError(f"has computed nothing for {rested:.1f} s")
         if (grown := (_resident(child) - before) / _MEGABYTE) > megabytes:
             raise BoundExceededError(f"grew by {grown:.0f} MB and more; {megabytes:.0f} MB are allowed")
     _, status, usage = os.wait4(child, 0)
@@ -166,3 +169,12 @@ def _processor_seconds(process: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _could_compute(process: int) -> bool:
+    """True if a thread runs, waits for a processor on a busy machine, or waits for the disk."""
+    try:
+        threads = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread has just ended
+        return True
+    return not threads or any(thread.rpartition(")")[2].split()[0] in "RD" for thread in threads)

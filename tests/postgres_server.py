@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.fleet.local.fleet_plan import free_port
+from tests.waiting import HANG_SECONDS
 
 USER = "dagster"
-_START_SECONDS = 30
 
 
 def find_postgres() -> Path | None:
@@ -55,7 +55,7 @@ class PostgresServer:
         ]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **_identity())
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
             if self._run("pg_isready", "--quiet", check=False).returncode == 0:
                 return
@@ -66,7 +66,7 @@ class PostgresServer:
         """Stop at once: every connection is cut off, as in a power cut (SIGQUIT), and the next start recovers."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(20)
+            self.process.wait(HANG_SECONDS)
 
     def query(self, sql: str, database: str = "dagster") -> list[tuple[Any, ...]]:
         """The rows of a query."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_START_SECONDS = 30
+from tests.waiting import HANG_SECONDS
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _free_port() -> int:
 
 
 def _wait_until_it_answers(endpoint: str, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
             urllib.request.urlopen(endpoint, timeout=2)

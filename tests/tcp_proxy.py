@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tests.waiting import wait_until
+
 _PIECE = 1 << 16
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 """Closing such a socket sends a reset instead of an orderly end."""
@@ -43,12 +45,9 @@ class TcpProxy:
         """Accept no more connections."""
         self._listener.close()
 
-    def wait_until_sent(self, count: int, seconds: float = 20) -> None:
+    def wait_until_sent(self, count: int) -> None:
         """Return when clients have sent ``count`` bytes."""
-        deadline = time.monotonic() + seconds
-        while self.sent < count:
-            assert time.monotonic() < deadline, f"clients sent {self.sent} bytes in {seconds} s, expected {count}"
-            time.sleep(0.005)
+        wait_until(f"clients have sent {count} bytes", lambda: self.sent >= count, pause=0.005)
 
     def _accept(self) -> None:
         with suppress(OSError):  # closed

@@ -41,7 +41,7 @@ from orchestration.laptop.instance import claim_daemon
 from orchestration.policies import GPU_QUEUE
 
 TEMPLATE = REPOSITORY_ROOT / "infra" / "dagster.prod.yaml"
-START_SECONDS = 90.0
+START_SECONDS = 300.0
 
 
 class FleetError(OneToAllError):

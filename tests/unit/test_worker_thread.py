@@ -5,13 +5,14 @@ import threading
 import pytest
 
 from libs.worker_thread import WorkerThread
+from tests.waiting import HANG_SECONDS
 
 
 def test_the_caller_goes_on_and_the_block_waits() -> None:
     may_go_on, done = threading.Event(), []
 
     def slow() -> None:
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(HANG_SECONDS)
         done.append("slow")
 
     with WorkerThread("test") as background:

@@ -29,7 +29,7 @@ class Process:
     environment: Mapping[str, str]
     log: Path
     stdin: str = ""
-    stop_seconds: float = 10.0
+    stop_seconds: float = 30.0
     last_status: int | None = None
     """The exit status that says: do not start me again."""
     running: subprocess.Popen[bytes] | None = field(default=None, init=False)

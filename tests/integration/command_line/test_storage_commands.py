@@ -13,6 +13,7 @@ import pytest
 from libs.storage.artifacts import ArtifactFiles, ArtifactStore
 from libs.storage.backends.folder import FolderObjectStore
 from tests.s3_server import S3Server
+from tests.waiting import HANG_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAM = """
@@ -173,7 +174,7 @@ def test_sharing_from_a_bucket_prints_an_address(
     address = shared.stdout.strip()
     assert "X-Amz-Expires=1800" in address
     assert shared.stderr == ""
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=HANG_SECONDS) as answer:
         assert answer.read() == b"moving pictures"
     only_said = one_to_all(tmp_path, "storage", "allow-previews", **environment)
     assert "run again with --apply" in only_said.stderr

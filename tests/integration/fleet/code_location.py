@@ -75,7 +75,7 @@ def wait_for(file: Path) -> None:
 
 def talk(context: dg.AssetExecutionContext, until: Path) -> None:
     """Write events into Dagster's database, as assets do between their lines."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not until.exists() and time.monotonic() < deadline:
         context.log_event(dg.AssetObservation("talk"))
         time.sleep(0.2)

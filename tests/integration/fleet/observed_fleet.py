@@ -3,11 +3,10 @@
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -15,6 +14,7 @@ import requests
 
 from orchestration.fleet.local.fleet_plan import LOCATION_NAME, FleetPlan, free_port
 from orchestration.fleet.local_fleet import LocalFleet
+from tests.waiting import HANG_SECONDS, wait_until
 
 CODE_LOCATION = Path(__file__).with_name("code_location.py")
 FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
@@ -27,18 +27,6 @@ TERMINATE = """mutation($run: String!, $policy: TerminateRunPolicy!) {
 
 QUICK_RETRY = {"DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1"}
 """Environment of a fleet whose daemon looks for crashed runs every second, not every five."""
-
-Seen = TypeVar("Seen")
-
-
-def wait_until(what: str, look: Callable[[], Seen | None], seconds: float = 60.0, pause: float = 0.2) -> Seen:
-    """What ``look`` returns once that is true; it looks every ``pause`` seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if seen := look():
-            return seen
-        time.sleep(pause)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
 @contextmanager
@@ -68,7 +56,7 @@ class ObservedFleet:
 
     def ask_ui(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         answer = requests.post(
-            f"{self.fleet.url}/graphql", json={"query": query, "variables": variables}, timeout=30
+            f"{self.fleet.url}/graphql", json={"query": query, "variables": variables}, timeout=HANG_SECONDS
         ).json()
         assert "errors" not in answer, answer
         return next(iter(answer["data"].values()))
@@ -111,11 +99,14 @@ class ObservedFleet:
             self._tell_workers("add_consumer", idle)
 
     def _tell_workers(self, command: str, nodes: list[str]) -> None:
-        with self.app.connection_for_write() as connection:
-            for node in nodes:
-                self.app.control.broadcast(
-                    command, {"queue": "gpu"}, [node], reply=True, limit=1, timeout=2, connection=connection
+        def answers(node: str) -> list[Any]:
+            with self.app.connection_for_write() as connection:
+                return self.app.control.broadcast(
+                    command, {"queue": "gpu"}, [node], reply=True, limit=1, timeout=10, connection=connection
                 )
+
+        for node in nodes:
+            wait_until(f"{node} answers", lambda node=node: answers(node))
 
     def renew_process(self, worker: str) -> None:
         """Replace the idle process of a worker by a new, cold one."""
@@ -123,7 +114,7 @@ class ObservedFleet:
         old = parent.children()
         for process in old:
             process.kill()
-        wait_until(f"{worker} has a new process", lambda: [new for new in parent.children() if new not in old], 20)
+        wait_until(f"{worker} has a new process", lambda: [new for new in parent.children() if new not in old])
 
     @contextmanager
     def gpu_slots(self, count: int) -> Iterator[None]:
@@ -149,7 +140,7 @@ class ObservedFleet:
         """All runs of a clip, oldest first."""
         return self.instance.get_runs(dg.RunsFilter(tags={"dagster/partition": clip}), ascending=True)
 
-    def finish(self, run_id: str, seconds: float = 60.0) -> dg.DagsterRunStatus:
+    def finish(self, run_id: str, seconds: float = HANG_SECONDS) -> dg.DagsterRunStatus:
         """The final status of a run."""
 
         def status() -> dg.DagsterRunStatus | None:
@@ -169,7 +160,6 @@ class ObservedFleet:
         return wait_until(
             f"run {run_id} starts",
             lambda: next((line for line in self.executions() if line["run"] == run_id), None),
-            30,
         )
 
     def process_of(self, worker: str) -> int:
@@ -191,9 +181,14 @@ class ObservedFleet:
         return "\n".join(record.message for record in self.instance.all_logs(run_id))
 
     def active_tasks(self) -> dict[str, list[Any]]:
-        """What each worker says it executes."""
-        with self.app.connection_for_write() as connection:
-            return self.app.control.inspect(timeout=1, connection=connection).active() or {"nobody answers": [True]}
+        """What each worker says it executes, once all of them have answered."""
+
+        def answers() -> dict[str, list[Any]] | None:
+            with self.app.connection_for_write() as connection:
+                found = self.app.control.inspect(timeout=1, connection=connection).active() or {}
+            return found if len(found) == self.fleet.plan.gpu_workers + 1 else None
+
+        return wait_until("all workers say what they execute", answers)
 
     def wait_for_workers(self) -> None:
         """All workers answer, e.g. after one was started again."""
@@ -203,7 +198,7 @@ class ObservedFleet:
             with self.app.connection_for_write() as connection:
                 return len(self.app.control.ping(timeout=1, connection=connection) or []) == count
 
-        wait_until("all workers answer", all_answer, 30)
+        wait_until("all workers answer", all_answer)
 
 
 def toy_plan(folder: Path, **changes: Any) -> FleetPlan:

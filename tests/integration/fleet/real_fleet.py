@@ -23,6 +23,7 @@ from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.folder import FolderObjectStore
 from orchestration.fleet.local.fleet_plan import CODE_LOCATION, FleetPlan, free_port
+from tests.waiting import HANG_SECONDS
 
 ANIMATE_ASSETS = [
     "animation_request",
@@ -127,7 +128,7 @@ class RealFleet(ObservedFleet):
         data = Path(self.fleet.plan.environment["DATA_DIR"])
         return ArtifactStore(FolderObjectStore(data / "artifacts"), data / "artifact_cache")
 
-    def launched(self, request_id: str, seconds: float = 60) -> dg.DagsterRun:
+    def launched(self, request_id: str, seconds: float = HANG_SECONDS) -> dg.DagsterRun:
         """The run that sensor or schedule launched for a request, once it has."""
         return self.wait_until(f"{request_id} is launched", lambda: self.runs_of(request_id), seconds)[0]
 
@@ -244,7 +245,7 @@ class RealFleet(ObservedFleet):
 
     def seconds_of_runs_page(self) -> float:
         """How long the webserver takes for what its page of runs asks for."""
-        answer = requests.post(f"{self.fleet.url}/graphql", json={"query": RUNS_PAGE}, timeout=60)
+        answer = requests.post(f"{self.fleet.url}/graphql", json={"query": RUNS_PAGE}, timeout=HANG_SECONDS)
         assert answer.json()["data"]["runsOrError"]["__typename"] == "Runs"
         return answer.elapsed.total_seconds()
 

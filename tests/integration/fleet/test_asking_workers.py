@@ -6,19 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from observed_fleet import wait_until
 from redis import Redis
 from redis.exceptions import RedisError
 
 from orchestration.fleet import worker_list
 from orchestration.fleet.local.fleet_plan import free_port
+from tests.waiting import wait_until
 
 
 @contextmanager
 def redis_server(port: int, folder: Path) -> Iterator[None]:
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process, Redis(port=port) as client:
-        wait_until("Redis answers", lambda: _answers(client), 30, pause=0.02)
+        wait_until("Redis answers", lambda: _answers(client), pause=0.02)
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ A fleet of its own with two workers, whose torch is a stand-in: it computes unle
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -60,9 +61,12 @@ def two_gpus(tmp_path: Path) -> Iterator[ObservedFleet]:
 
 def trouble(fleet: ObservedFleet, worker: str) -> str | None:
     """Why a worker takes no runs, as the list of workers shows it."""
-    states = dict(worker_states(fleet.fleet.redis_url, 1.0))
-    assert len(states) == 3
-    return states[fleet.node(worker)]["trouble"]
+
+    def all_states() -> dict[str, Any] | None:
+        states = dict(worker_states(fleet.fleet.redis_url, 1.0))
+        return states if len(states) == 3 else None
+
+    return fleet.wait_until("all workers answer", all_states)[fleet.node(worker)]["trouble"]
 
 
 def test_a_dead_gpu_takes_no_clips_until_it_answers_again(two_gpus: ObservedFleet) -> None:
@@ -79,15 +83,15 @@ def test_a_dead_gpu_takes_no_clips_until_it_answers_again(two_gpus: ObservedFlee
         first = fleet.launch("on-gpu-dying")
         assert fleet.finish(first) == FAILURE
         assert f"lost its GPU ({REASON})" in fleet.messages(first)
-        second = fleet.wait_until("it is retried", lambda: fleet.runs_of("on-gpu-dying")[1:], 30)[0].run_id
-        fleet.wait_until("it is sent", lambda: "Sent the run" in fleet.messages(second), 30)
-        assert REASON in trouble(fleet, "gpu-0")
+        second = fleet.wait_until("it is retried", lambda: fleet.runs_of("on-gpu-dying")[1:])[0].run_id
+        fleet.wait_until("it is sent", lambda: "Sent the run" in fleet.messages(second))
+        fleet.wait_until("the worker says why", lambda: REASON in (trouble(fleet, "gpu-0") or ""))
         time.sleep(2)
         assert fleet.run(second).status == dg.DagsterRunStatus.STARTING, "it waits in the queue"
 
         # Its new process does not try either, even if it is made to take a run: the run goes back to the queue.
         fleet.app.control.add_consumer("gpu", destination=[fleet.node("gpu-0")])
-        fleet.wait_until("the run comes back", lambda: "waits in the queue gpu" in fleet.messages(second), 30)
+        fleet.wait_until("the run comes back", lambda: "waits in the queue gpu" in fleet.messages(second))
         assert fleet.run(second).status == dg.DagsterRunStatus.STARTING
 
     # The other worker reads again, and makes that clip and all others.
@@ -100,7 +104,7 @@ def test_a_dead_gpu_takes_no_clips_until_it_answers_again(two_gpus: ObservedFlee
     assert f"The GPU of this worker does not work ({REASON}): it takes no runs until the GPU answers" in log
 
     dead.unlink()
-    fleet.wait_until("the worker takes runs again", lambda: trouble(fleet, "gpu-0") is None, 90)
+    fleet.wait_until("the worker takes runs again", lambda: trouble(fleet, "gpu-0") is None)
     with fleet.only_worker("gpu-0"):
         after = fleet.launch("on-gpu-after")
         assert fleet.finish(after) == SUCCESS

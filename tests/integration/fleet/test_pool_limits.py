@@ -1,7 +1,7 @@
 """The limit of pool ``gpu`` while the database does not answer: the daemon's queue on a real PostgreSQL."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +21,9 @@ from orchestration.fleet.postgres_storage import waiting_at_most
 from orchestration.fleet.preflight import DATABASE_VARIABLE
 from orchestration.policies import GPU_POOL
 from tests.postgres_server import PostgresServer, find_postgres, postgres_server
+from tests.waiting import wait_until
 
-ANSWER_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
 """What a statement may take here; the shipped limit is two minutes."""
 LOCATION = GrpcServerCodeLocationOrigin(host="localhost", port=4266, location_name="one_to_all")
 ORIGIN = RemoteJobOrigin(RemoteRepositoryOrigin(LOCATION, "__repository__"), "gpu_work")
@@ -61,17 +62,24 @@ def instance(postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @contextmanager
-def limits_without_an_answer(postgres: PostgresServer, seconds: float) -> Iterator[None]:
+def limits_without_an_answer(postgres: PostgresServer, until: Callable[[], bool]) -> Iterator[None]:
     """Lock the table of limits for so long, as a database does that hangs after the runs were read."""
+
+    def release() -> None:
+        try:
+            wait_until("the lock may go", until)
+        finally:
+            connection.close()
+
     connection = psycopg2.connect(postgres.url().replace("postgresql+psycopg2", "postgresql"))
     with connection.cursor() as cursor:
         cursor.execute("lock table concurrency_limits in access exclusive mode")
-    release = threading.Timer(seconds, connection.close)
-    release.start()
+    releasing = threading.Thread(target=release)
+    releasing.start()
     try:
         yield
     finally:
-        release.join()
+        releasing.join()
 
 
 def test_no_run_too_many_is_launched_when_the_limits_cannot_be_read(
@@ -81,7 +89,7 @@ def test_no_run_too_many_is_launched_when_the_limits_cannot_be_read(
     for _ in range(5):
         instance.create_run_for_job(gpu_work, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=ORIGIN)
     workspace: Any = SimpleNamespace(instance=instance, create_request_context=lambda: None)
-    with limits_without_an_answer(postgres, 2 * ANSWER_SECONDS):
+    with limits_without_an_answer(postgres, lambda: "asked for again" in caplog.text):
         psycopg2.extensions.set_wait_callback(waiting_at_most(ANSWER_SECONDS))
         list(QueuedRunCoordinatorDaemon(interval_seconds=1).run_iteration(workspace))
     assert len(cast("MockedRunLauncher", instance.run_launcher).queue()) == 2

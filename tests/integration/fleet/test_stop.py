@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,10 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-from observed_fleet import CODE_LOCATION, QUICK_RETRY, ObservedFleet, toy_plan, wait_until
+from observed_fleet import CODE_LOCATION, QUICK_RETRY, ObservedFleet, toy_plan
 
 from orchestration.fleet.local_fleet import LocalFleet
+from tests.waiting import HANG_SECONDS, is_running, wait_until
 
 MAKE_FLEET = """
 import sys
@@ -50,22 +50,17 @@ def make_fleet(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     finally:
         if process.poll() is None:
             process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANG_SECONDS)
 
 
-def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
-    """Stop a fleet, check that nothing is left of it, and return how long it took."""
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Stop a fleet, and check that nothing is left of it."""
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 7, "redis, code server, webserver, daemon, two workers and their processes"
-    began = time.monotonic()
     process.send_signal(number)
-    assert process.wait(60) == 0
-    seconds = time.monotonic() - began
-    _gone, alive = psutil.wait_procs(family, timeout=1)
+    assert process.wait(HANG_SECONDS) == 0
     # A dead process whose parent died, too, is a zombie until the system's init takes notice; it runs nothing.
-    running = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-    assert not running, running
-    return seconds
+    wait_until("nothing is left", lambda: not any(one.is_running() and is_running(one.pid) for one in family))
 
 
 def test_stop_interrupts_the_run_and_the_next_fleet_finishes_it(tmp_path: Path) -> None:
@@ -75,16 +70,14 @@ def test_stop_interrupts_the_run_and_the_next_fleet_finishes_it(tmp_path: Path) 
         seen = ObservedFleet(fleet, tmp_path / "notes", instance)
         run_id = seen.launch("slow-interrupted")
         seen.started(run_id)
-        seconds = stop(process, signal.SIGINT)
+        stop(process, signal.SIGINT)
         assert seen.run(run_id).status == dg.DagsterRunStatus.FAILURE, "the worker must still report the end"
-        print(f"stopped in {seconds:.1f} s with a run in progress")
-        assert seconds < 20
     with make_fleet(tmp_path, plan.port) as process:
         with fleet.instance() as instance:
             seen = ObservedFleet(fleet, tmp_path / "notes", instance)
-            retried = wait_until("the run is retried", lambda: seen.runs_of("slow-interrupted")[1:], 30)[0]
+            retried = wait_until("the run is retried", lambda: seen.runs_of("slow-interrupted")[1:])[0]
             assert seen.finish(retried.run_id) == dg.DagsterRunStatus.SUCCESS
-        assert stop(process, signal.SIGTERM) < 20
+        stop(process, signal.SIGTERM)
 
 
 def test_two_fleets_on_one_database_are_refused(fleet) -> None:

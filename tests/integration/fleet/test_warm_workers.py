@@ -2,6 +2,7 @@
 
 import signal
 import statistics
+import time
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
@@ -12,20 +13,21 @@ SUCCESS = dg.DagsterRunStatus.SUCCESS
 
 
 def test_one_process_serves_six_runs_and_only_the_first_is_cold(fleet) -> None:
-    overheads = []
+    launch_to_asset = []
     fleet.renew_process("gpu-0")
     with fleet.only_worker("gpu-0"):
         for number in range(6):
             run_id = fleet.launch(f"warm-{number}", seconds=0)
             assert fleet.finish(run_id) == SUCCESS
             launched = fleet.instance.get_run_stats(run_id).launch_time
-            overheads.append(fleet.started(run_id)["time"] - launched)
+            launch_to_asset.append(fleet.started(run_id)["time"] - launched)
     notes = [line for number in range(6) for line in fleet.executions(f"warm-{number}") if line["event"] != "done"]
     assert [line["event"] for line in notes] == ["cold"] + ["warm"] * 5
     assert len({line["pid"] for line in notes}) == 1
     assert fleet.worker_of(notes[0]["pid"]) == "gpu-0"
-    print(f"launch to asset: cold {overheads[0]:.2f} s, warm median {statistics.median(overheads[1:]):.2f} s")
-    assert statistics.median(overheads[1:]) < 5
+    print(
+        f"launch to asset: cold {launch_to_asset[0]:.2f} s, warm median {statistics.median(launch_to_asset[1:]):.2f} s"
+    )
 
 
 def test_runs_go_to_the_queue_of_their_pool_and_a_request_error_is_not_retried(fleet) -> None:
@@ -46,18 +48,23 @@ def test_runs_go_to_the_queue_of_their_pool_and_a_request_error_is_not_retried(f
     assert note["cuda"] == "", "CPU work must not see a GPU"
 
     assert fleet.finish(refused) == dg.DagsterRunStatus.FAILURE
-    fleet.wait_until("Dagster has decided about a retry", lambda: "dagster/will_retry" in fleet.run(refused).tags, 10)
+    fleet.wait_until("Dagster has decided about a retry", lambda: "dagster/will_retry" in fleet.run(refused).tags)
     assert fleet.run(refused).tags["dagster/will_retry"] == "false"
     assert len(fleet.runs_of("impossible")) == len(fleet.executions("impossible")) == 1
 
 
 def test_a_request_has_one_run_at_a_time_and_the_gpus_as_many_as_there_are_workers(fleet) -> None:
     assert fleet.instance.event_log_storage.get_concurrency_info("gpu").slot_count == fleet.fleet.plan.gpu_workers
+    clips = ("held-twice", "held-twice", "held-once", "held-once-more")
     with fleet.gpu_slots(0):
-        ids = [fleet.launch(clip, seconds=2.5) for clip in ("twice", "twice", "once", "once-more")]
+        ids = [fleet.launch(clip) for clip in clips]
     with fleet.gpu_slots(2):
+        fleet.wait_until("two are made at once", lambda: sum(line["run"] in ids for line in fleet.executions()) == 2)
+        time.sleep(2.5)  # two passes of the queue: a third run would be launched by now
+        for clip in clips:
+            (fleet.folder / f"go-{clip}").touch()
         assert [fleet.finish(run_id) for run_id in ids] == [SUCCESS] * 4
-    assert [line["event"] == "done" for line in fleet.executions("twice")] == [False, True, False, True]
+    assert [line["event"] == "done" for line in fleet.executions("held-twice")] == [False, True, False, True]
     notes = sorted((line for line in fleet.executions() if line["run"] in ids), key=itemgetter("time"))
     working = list(accumulate(-1 if line["event"] == "done" else 1 for line in notes))
     assert max(working) == 2, "as many at once as the pool has slots"
@@ -80,5 +87,5 @@ def test_a_worker_process_gets_its_signal_handlers_back(fleet) -> None:
         return bool(int(line.split()[1], 16) & (1 << (number - 1)))
 
     # Shortly after the run's end: a late cancel must not reach a process without a run.
-    fleet.wait_until("SIGINT is ignored", lambda: is_ignored(signal.SIGINT), 10)
+    fleet.wait_until("SIGINT is ignored", lambda: is_ignored(signal.SIGINT))
     assert not is_ignored(signal.SIGTERM), "SIGTERM must still end an idle process"

@@ -30,6 +30,7 @@ from libs.model_repo.hubs.hub import Hub, open_hub
 from libs.model_repo.layout import RepositoryLayout, layout_of
 from libs.model_repo.verification.lock import read_lock
 from libs.settings import Settings
+from tests.waiting import HANG_SECONDS, wait_until
 
 _PROJECT = Path(__file__).resolve().parents[3]
 _LARGE = 24 * 1024 * 1024  # one client writes pieces of 10 MiB: a file must be larger for a kill in its middle
@@ -77,11 +78,8 @@ def test_a_killed_download_carries_on_in_the_middle_of_the_file(
     hub_server.fail(SHARD, fault)
     process = _download_process(hub, hub_server, layout)
     try:
-        assert fault.reached.wait(60)
-        deadline = time.monotonic() + 20
-        while not _partial_bytes(layout) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.3)
+        assert fault.reached.wait(HANG_SECONDS)
+        wait_until("some of it is on disk", lambda: _partial_bytes(layout), pause=0.05)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -223,7 +221,7 @@ def test_too_many_requests_are_waited_out(layout: RepositoryLayout, hub: Hub, hu
     hub_server.fail(SHARD, Fault(status=429, headers={"Retry-After": "2"}))
     started = time.monotonic()
     download_part(layout, "checkpoint", hub, retry=IMPATIENT)
-    assert time.monotonic() - started >= 2
+    assert time.monotonic() - started >= 2  # a busy machine only makes it longer
     assert_complete(layout, hub_server)
 
 
@@ -324,7 +322,7 @@ def test_a_disk_that_fills_up_keeps_what_came(
 def test_two_processes_share_one_repository(layout: RepositoryLayout, hub: Hub, hub_server: LocalHub) -> None:
     hub_server.always[SHARD] = Fault(slow=0.02, piece=30_000)
     processes = [_download_process(hub, hub_server, layout) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=HANG_SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert sorted(output.strip() for output, _ in outputs) == ["0", "4"]
     assert len(hub_server.requests_of(SHARD)) == 1

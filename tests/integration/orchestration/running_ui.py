@@ -13,9 +13,7 @@ import psutil
 import requests
 
 from libs.settings import REPOSITORY_ROOT
-
-_STARTED_WITHIN = 240
-_STOPPED_WITHIN = 90
+from tests.waiting import HANG_SECONDS
 
 
 @contextmanager
@@ -38,7 +36,7 @@ def running_ui(log: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
         try:
-            deadline = time.monotonic() + _STARTED_WITHIN
+            deadline = time.monotonic() + HANG_SECONDS
             while not _is_up(address):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"the UI did not start:\n{log.read_text()[-3000:]}")
@@ -47,7 +45,7 @@ def running_ui(log: Path) -> Iterator[str]:
         finally:
             process.terminate()
             try:
-                process.wait(_STOPPED_WITHIN)
+                process.wait(HANG_SECONDS)
             except subprocess.TimeoutExpired:
                 for child in psutil.Process(process.pid).children(recursive=True):
                     child.kill()
@@ -57,6 +55,6 @@ def running_ui(log: Path) -> Iterator[str]:
 
 def _is_up(address: str) -> bool:
     try:
-        return requests.get(f"{address}/server_info", timeout=2).ok
+        return requests.get(f"{address}/server_info", timeout=10).ok
     except requests.RequestException:
         return False

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from dagster._utils.error import SerializableErrorInfo
 from libs.settings import REPOSITORY_ROOT
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.policies import CONTENT_TAG
+from tests.waiting import wait_until
 
 
 class _ThisProcess(WorkspaceLoadTarget):
@@ -77,7 +77,7 @@ class SensorTicks:
     def queued(self) -> list[dg.DagsterRun]:
         return list(self.world.instance.get_runs())
 
-    def run_daemon(self, until: Callable[[], bool], seconds: float) -> list[SerializableErrorInfo]:
+    def run_daemon(self, until: Callable[[], bool]) -> list[SerializableErrorInfo]:
         """Run Dagster's own sensor daemon, in threads as production sets it, until ``until``; returns its errors."""
         production = yaml.safe_load((Path(__file__).parents[3] / "infra" / "dagster.prod.yaml").read_text())
         assert production["sensors"]["use_threads"]
@@ -94,11 +94,11 @@ class SensorTicks:
                 },
             )
             loop.start()
-            deadline = time.monotonic() + seconds
-            while not until() and loop.is_alive() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            stop.set()
-            loop.join()
+            try:
+                wait_until("the daemon has done it, or has ended", lambda: until() or not loop.is_alive())
+            finally:
+                stop.set()
+                loop.join()
         return list(self.world.instance.get_daemon_heartbeats()["SENSOR"].errors or ())
 
 

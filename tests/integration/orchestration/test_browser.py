@@ -78,7 +78,6 @@ def tour(world: Any, request_id: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_a_request_is_made_judged_and_traced_in_the_browser(world: Any, tour: UiTour, request_id: str) -> None:
     assets = MADE | OBSERVED
     assert tour.open_graph(len(assets)) == assets

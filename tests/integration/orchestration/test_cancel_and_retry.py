@@ -21,6 +21,7 @@ from orchestration.policies import DROPPED_TAG
 from orchestration.requests.control import InstanceRuns
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.sensor_ticks import WAITING_RUNS, sensor_ticks
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_a_running_request_canceled_by_the_command_stays_so_until_retry(
         return str(line["state"])
 
     def wait_for(status: dg.DagsterRunStatus) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANG_SECONDS
         while (run := world.instance.get_runs(limit=1)[0]).status != status:
             assert not run.is_finished
             assert time.monotonic() < deadline, run.status

@@ -17,6 +17,7 @@ from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.previews import allow_public_reading
 from tests.integration.orchestration.shown_metadata import PICTURES, is_animated, picture_address, shown_by
 from tests.s3_server import S3Server
+from tests.waiting import HANG_SECONDS
 
 
 @pytest.mark.slow
@@ -66,10 +67,10 @@ def test_outputs_are_stored_in_the_bucket_and_secrets_nowhere(
         for name, moves in pictures.items():
             address = picture_address(shown[asset][name])
             assert address.startswith(f"{s3_server.endpoint}/{s3_bucket}/previews/{asset}/in-s3/")
-            with urllib.request.urlopen(address, timeout=10) as answer:
+            with urllib.request.urlopen(address, timeout=HANG_SECONDS) as answer:
                 assert is_animated(answer.read()) == moves
     clip = shown["animation"]["clip"]
     assert isinstance(clip, dg.UrlMetadataValue)
     assert clip.url == f"{s3_server.endpoint}/{s3_bucket}/{clips[0]}"
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(clip.url, timeout=10)
+        urllib.request.urlopen(clip.url, timeout=HANG_SECONDS)

@@ -15,6 +15,7 @@ from orchestration.policies import CONTENT_TAG
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 from tests.s3_server import S3Server
+from tests.waiting import HANG_SECONDS
 
 AN_HOUR_AGO = 3600
 
@@ -234,7 +235,8 @@ def test_the_inbox_of_a_bucket(
     daemon = Daemon(empty_world)
 
     assert daemon.scan_inbox() == ["good"]
-    deadline = time.monotonic() + 15  # a document that cannot be accepted may still be written, for some seconds
+    # A document that cannot be accepted may still be written, for some seconds.
+    deadline = time.monotonic() + HANG_SECONDS
     names = {
         "inbox/dance.mp4",
         "inbox/puppet.png",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from libs.requests.documents.batch import parse_submission
 from tests.integration.orchestration.conftest import world_in
 from tests.integration.orchestration.sensor_ticks import SensorTicks, sensor_ticks
+from tests.waiting import HANG_SECONDS
 
 AN_HOUR_AGO = 3600.0
 
@@ -292,7 +293,7 @@ def test_the_daemon_itself_makes_one_run_of_each_good_request(ticks: SensorTicks
     chance.shuffle(arrivals)
     for name, content in arrivals:
         put(ticks.world, name, content)
-    errors = ticks.run_daemon(lambda: len(ticks.queued()) >= len(good) and not ticks.world.inbox.documents(), 240)
+    errors = ticks.run_daemon(lambda: len(ticks.queued()) >= len(good) and not ticks.world.inbox.documents())
     assert errors == []
     assert {tick.status for tick in ticks.ticks()} <= {TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.STARTED}
     assert ticks.registered() == sorted(good)
@@ -339,7 +340,7 @@ def test_each_good_document_of_two_people_becomes_one_pending_request_with_its_m
                 else:
                     put(empty_world, name, request)
                     own[request_id] = person
-            deadline = time.monotonic() + 200
+            deadline = time.monotonic() + 2 * HANG_SECONDS
             while empty_world.inbox.documents() and time.monotonic() < deadline:
                 ticks.tick()
         assert {tick.status for tick in ticks.ticks()} <= {TickStatus.SUCCESS, TickStatus.SKIPPED}

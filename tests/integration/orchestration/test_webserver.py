@@ -13,8 +13,9 @@ from libs.media.video.probe import probe_video
 from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from tests.integration.orchestration.running_ui import running_ui
+from tests.waiting import HANG_SECONDS
 
-FINISHED_WITHIN = 400
+FINISHED_WITHIN = 900
 
 ADD_PARTITION = """
 mutation ($key: String!, $repository: RepositorySelector!) {
@@ -64,7 +65,7 @@ class Webserver:
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = requests.post(
-            f"{self.address}/graphql", json={"query": query, "variables": variables}, timeout=60
+            f"{self.address}/graphql", json={"query": query, "variables": variables}, timeout=HANG_SECONDS
         ).json()
         assert "errors" not in answer, answer["errors"]
         return dict(answer["data"])
@@ -78,7 +79,6 @@ def webserver(world: Any, tmp_path: Path) -> Iterator[Webserver]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_clip_is_made_by_way_of_the_webserver(world: Any, webserver: Webserver, tmp_path: Path) -> None:
     write_puppet_picture(tmp_path / "puppet.png")
     write_puppet_clip(tmp_path / "dance.mp4", frame_count=5)

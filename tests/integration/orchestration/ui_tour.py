@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 
 _CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-_WAIT_MILLISECONDS = 90_000
+_WAIT_MILLISECONDS = 300_000
 _SETTLING_MILLISECONDS = 2500  # graphs are laid out and pictures begin to move after the text shows
 _PAGE = {"width": 1400, "height": 900}
 _WIDE_PAGE = {"width": 1900, "height": 1080}  # nodes of the graph show their details

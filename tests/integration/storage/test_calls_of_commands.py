@@ -1,7 +1,6 @@
 """What ``one-to-all list`` and ``submit`` cost a bucket: as many calls however many clips were made before."""
 
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -87,14 +86,16 @@ def test_clips_made_before_cost_list_and_submit_nothing(desk: Desk) -> None:
 def test_requests_that_wait_are_read_several_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which files they name is known by reading them, where somebody else's file has the name of mine."""
     desk.add(16, has_clip=False)
-    find, lock, reading, most = AcceptedRequests.find, threading.Lock(), 0, 0
+    find, lock, eight_at_once, reading, most = AcceptedRequests.find, threading.Lock(), threading.Event(), 0, 0
 
     def slow_find(requests: AcceptedRequests, request_id: str) -> AcceptedRequest | None:
         nonlocal reading, most
         with lock:
             reading += 1
             most = max(most, reading)
-        time.sleep(0.02)
+        if most == 8:
+            eight_at_once.set()
+        eight_at_once.wait(60)
         found = find(requests, request_id)
         with lock:
             reading -= 1
@@ -105,6 +106,7 @@ def test_requests_that_wait_are_read_several_at_once(desk: Desk, monkeypatch: py
     desk.submit("mine", b"my picture")
     assert most == 8
     most = 0
+    eight_at_once.clear()
     calls = desk.list(None)
     assert most == 8
     assert calls["GetObject"] <= 17, "each of them once"

@@ -23,6 +23,7 @@ from libs.storage.backends.factory import store_from_settings
 from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.previews import PublicPreviews, allow_public_reading
 from tests.s3_server import S3Server
+from tests.waiting import HANG_SECONDS
 
 USER, SECRET = "pipeline-user", "e1f4c2a09b7d4c55"
 
@@ -89,7 +90,7 @@ def test_bucket_policy_and_user_are_made_once_and_stay(settings: Settings, s3_cl
     other_host = ArtifactStore(store.objects, settings.data_dir / "cache-of-another-host")
     assert other_host.fetch("animation", "dance-1").path("clip.mp4").stat().st_size == 20 << 20
     addresses = PublicPreviews(store.objects, str(settings.s3_public_endpoint)).publish(manifest, files)
-    with urllib.request.urlopen(addresses["sheet.png"], timeout=10) as answer:
+    with urllib.request.urlopen(addresses["sheet.png"], timeout=HANG_SECONDS) as answer:
         assert answer.read() == b"picture"
     key = manifest.file("sheet.png").key
     store.objects.delete(key)

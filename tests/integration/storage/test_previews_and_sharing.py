@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 import urllib.error
 import urllib.request
 from datetime import timedelta
@@ -23,6 +22,7 @@ from libs.storage.previews import PublicPreviews, allow_public_reading
 from libs.storage.sharing import share
 from tests.s3_server import S3Server
 from tests.tcp_proxy import tcp_proxy
+from tests.waiting import HANG_SECONDS, wait_until
 
 DAY = timedelta(days=1)
 
@@ -38,7 +38,7 @@ def settings(s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: p
 
 def get(address: str, method: str = "GET") -> tuple[int, bytes, Message]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=HANG_SECONDS) as answer:
             return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
@@ -123,8 +123,7 @@ def test_a_shared_address_shows_the_clip_until_it_expires(settings: Settings, ma
     assert tampered != address
     assert get(tampered)[0] == 403
     short = share(store, settings, "animation", "dance-1", "clip.mp4", timedelta(seconds=1))
-    time.sleep(2.1)
-    assert get(short)[0] == 403
+    wait_until("it expires", lambda: get(short)[0] == 403)
 
 
 @pytest.mark.s3

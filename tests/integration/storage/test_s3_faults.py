@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from libs.storage.backends.sha256 import sha256_of_file
 pytestmark = pytest.mark.s3
 
 
-def client(endpoint, access_key="key", secret_key="secret", attempts=2):
+def client(endpoint, access_key="key", secret_key="secret", attempts=2, seconds=60.0):
     import boto3
     from botocore.config import Config
 
@@ -30,7 +29,9 @@ def client(endpoint, access_key="key", secret_key="secret", attempts=2):
         region_name="us-east-1",
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
-        config=Config(retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=1, read_timeout=1),
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=60, read_timeout=seconds
+        ),
     )
 
 
@@ -60,11 +61,13 @@ def assert_every_call_raises(objects, tmp_path, error_class, pattern):
 class Faulty(BaseHTTPRequestHandler):
     """Answers every request the same way."""
 
-    status, code, cut, slow = 503, "SlowDown", False, 0.0
+    status, code, cut, hangs = 503, "SlowDown", False, False
+    end = threading.Event()
 
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        time.sleep(self.slow)
+        if self.hangs:
+            self.end.wait()
         body = f"<Error><Code>{self.code}</Code><Message>not today</Message></Error>".encode()
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(body) * (1000 if self.cut else 1)))
@@ -81,15 +84,16 @@ class Faulty(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def faulty_server():
-    servers = []
+    servers, end = [], threading.Event()
 
     def start(**behaviour) -> str:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Faulty,), behaviour))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Faulty,), {**behaviour, "end": end}))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 
     yield start
+    end.set()
     for server in servers:
         server.shutdown()
 
@@ -127,7 +131,7 @@ def test_no_server_is_worth_trying_again_and_names_the_setting(tmp_path):
 
 @pytest.mark.slow
 def test_a_server_that_does_not_answer_in_time_is_worth_trying_again(faulty_server, tmp_path):
-    objects = S3ObjectStore(client(faulty_server(slow=3.0), attempts=1), "bucket")
+    objects = S3ObjectStore(client(faulty_server(hangs=True), attempts=1, seconds=0.5), "bucket")
     for name, call in every_call(objects, tmp_path).items():
         if name != "get_file":  # s3transfer tries five times
             with pytest.raises(StorageUnavailableError, match=r"Timeout.*S3_ENDPOINT"):

@@ -21,6 +21,7 @@ from orchestration.fleet.working import run_gate
 from orchestration.fleet.working.draining import Draining
 from orchestration.fleet.working.run_gate import TELL_SECONDS, RunGate
 from orchestration.fleet.working.worker_panel import GPU_LOST, GPU_WORKS
+from tests.waiting import HANG_SECONDS
 
 DEAD = "cuda:0: CUDA unknown error"
 
@@ -51,11 +52,11 @@ class Watched:
 
     def takes_runs_again(self) -> bool:
         """Within a while, and the worker reads its queue before it says so."""
-        assert self.done.wait(10)
+        assert self.done.wait(HANG_SECONDS)
         self.done.clear()
         for thread in threading.enumerate():
             if thread.name == "gpu-watch":
-                thread.join(10)
+                thread.join(HANG_SECONDS)
         return self.watch.trouble is None
 
 

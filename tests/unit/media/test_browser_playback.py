@@ -76,12 +76,12 @@ def test_a_clip_plays_in_chromium(tmp_path: Path, chromium, make_video, tone, nu
     try:
         page = chromium.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/")
-        page.wait_for_function("v.readyState >= 3 || v.error", timeout=20_000)
+        page.wait_for_function("v.readyState >= 3 || v.error", timeout=300_000)
         assert page.evaluate("v.error && v.error.message") is None
         assert page.evaluate("[v.videoWidth, v.videoHeight]") == [96, 64]
         assert page.evaluate("v.duration") == pytest.approx(2.002, abs=0.05)
         page.evaluate("v.play()")
-        page.wait_for_function("v.currentTime > 0.4 || v.error", timeout=20_000)
+        page.wait_for_function("v.currentTime > 0.4 || v.error", timeout=300_000)
         assert page.evaluate("v.webkitAudioDecodedByteCount") > 0
         # Jump to frame 40 and read back what is drawn there.
         page.evaluate("new Promise(done => { v.pause(); v.onseeked = done; v.currentTime = 40.5 * 1001 / 30000 })")

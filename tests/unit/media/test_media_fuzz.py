@@ -19,7 +19,7 @@ from libs.media.video.probe import probe_video
 from libs.media.video.reader import read_frames
 from tests.fuzz_bounds import call_within
 
-SECONDS, MEGABYTES = 20.0, 700.0
+SECONDS, MEGABYTES = 100.0, 700.0
 """Of one file of some kilobytes; its frames may claim to be of 8K, which are 107 MB each as RGB."""
 
 KINDS = {

@@ -83,6 +83,6 @@ def test_mutated_pictures_are_read_or_refused(tmp_path_factory, name):
     @settings(max_examples=max(2, settings.default.max_examples // 100))
     @given(seed=st.integers(0, 2**32))
     def explore(seed):
-        assert call_within(20, 1100, read_mutants, name, seed, folder) == []
+        assert call_within(200, 1100, read_mutants, name, seed, folder) == []
 
     explore()

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -288,7 +287,5 @@ def test_a_lock_may_not_name_files_outside(locked: RepositoryLayout) -> None:
 def test_importing_is_light() -> None:
     heavy = "torch", "diffusers", "transformers", "onnxruntime", "onnx", "modelscope", "huggingface_hub"
     code = f"import sys, libs.model_repo.verification.verify; print([name for name in {heavy} if name in sys.modules])"
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert time.monotonic() - started < 10

@@ -18,6 +18,7 @@ from libs.settings import REPOSITORY_ROOT, load_settings
 from orchestration import demo, local_ui
 from orchestration.crashes import RUN_RETRIES
 from orchestration.laptop.instance import claim_daemon, prepare_dagster_home
+from tests.waiting import HANG_SECONDS
 
 
 def test_the_home_lies_in_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +75,11 @@ def test_one_daemon_works_on_a_database(tmp_path: Path) -> None:
     os.close(claim_daemon(tmp_path))
 
 
+def run_module(module: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module]
+    return subprocess.run(command, cwd=REPOSITORY_ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("port", ["taken", "0x", "70000"])
 def test_the_ui_says_that_it_cannot_have_its_port(port: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -83,10 +89,7 @@ def test_the_ui_says_that_it_cannot_have_its_port(port: str, tmp_path: Path) -> 
             "DAGSTER_HOME": "",
             "DAGSTER_PORT": str(taken.getsockname()[1]) if port == "taken" else port,
         }
-        command = [sys.executable, "-m", "orchestration.local_ui"]
-        done = subprocess.run(
-            command, cwd=REPOSITORY_ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = run_module("orchestration.local_ui", environment)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert ("DAGSTER_PORT=3001 make ui" if port == "taken" else "is not a port") in done.stderr
@@ -97,10 +100,7 @@ def test_a_data_dir_that_cannot_be_written_is_one_line(module: str) -> None:
     if not Path("/sys").is_dir():
         pytest.skip("no folder here that even root may not write to")
     environment = {**os.environ, "DATA_DIR": "/sys/one-to-all", "DAGSTER_HOME": "", "DAGSTER_PORT": "0"}
-    command = [sys.executable, "-m", module]
-    done = subprocess.run(
-        command, cwd=REPOSITORY_ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_module(module, environment)
     assert done.returncode == 1
     assert done.stderr.startswith("error: /sys/one-to-all/dagster_home cannot be written (")
     assert "DATA_DIR" in done.stderr
@@ -133,7 +133,7 @@ def run_ui(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         "from orchestration import local_ui as ui; ui.STOP_SECONDS = float(sys.argv[1]); ui.main()"
     )
 
-    def run(stop_seconds: float = 30.0, **environment: str) -> subprocess.Popen[str]:
+    def run(stop_seconds: float = HANG_SECONDS, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", code, str(stop_seconds)],
             cwd=REPOSITORY_ROOT,
@@ -148,7 +148,7 @@ def run_ui(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
 def test_log_dir_takes_all_output_of_the_ui(run_ui: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     ui = run_ui(LOG_DIR=str(tmp_path / "logs"), STAND_IN_SECONDS="0")
-    output, errors = ui.communicate(timeout=60)
+    output, errors = ui.communicate(timeout=HANG_SECONDS)
     log = tmp_path / "logs" / "ui.log"
     assert ui.returncode == 0, errors
     assert [line.endswith("inbox_sensor") for line in log.read_text().splitlines()] == [True, False]
@@ -156,12 +156,12 @@ def test_log_dir_takes_all_output_of_the_ui(run_ui: Callable[..., subprocess.Pop
 
 
 def test_a_terminated_ui_ends_what_it_started(run_ui: Callable[..., subprocess.Popen[str]]) -> None:
-    ui = run_ui(STAND_IN_SECONDS="60")
+    ui = run_ui(STAND_IN_SECONDS="600")
     assert ui.stdout is not None
     assert ui.stdout.readline().startswith("Dagster UI: http://")
     assert ui.stdout.readline() == "of dagster\n"  # and not that a sensor had nothing to do
     ui.terminate()
-    assert ui.communicate(timeout=30)[0] == "told to end\n"
+    assert ui.communicate(timeout=HANG_SECONDS)[0] == "told to end\n"
     assert ui.returncode == 7
 
 
@@ -173,13 +173,13 @@ def end(number, frame):
     sys.exit()
 signal.signal(signal.SIGINT, end)
 print("a run goes on", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 STUBBORN_RUN = """
 import os, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 print("a run goes on", os.getpid(), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -187,12 +187,12 @@ time.sleep(60)
 def test_a_stopped_ui_lets_a_run_note_its_end_and_frees_the_database(
     run_ui: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
-    ui = run_ui(STAND_IN_SECONDS="60", RUN=INTERRUPTED_RUN)
+    ui = run_ui(STAND_IN_SECONDS="600", RUN=INTERRUPTED_RUN)
     assert ui.stdout is not None
     while ui.stdout.readline() != "a run goes on\n":
         assert ui.poll() is None
     ui.send_signal(number)
-    output = ui.communicate(timeout=30)[0]
+    output = ui.communicate(timeout=HANG_SECONDS)[0]
     assert "told to end" in output
     assert output.endswith("the run notes that it failed\n")
     os.close(claim_daemon(tmp_path / "dagster_home"))
@@ -203,7 +203,7 @@ def test_a_stopped_ui_does_not_wait_for_a_run_that_does_not_end(
     run_ui: Callable[..., subprocess.Popen[str]], tmp_path: Path, has_log: bool
 ) -> None:
     log = {"LOG_DIR": str(tmp_path / "logs")} if has_log else {}
-    ui = run_ui(stop_seconds=0.5, STAND_IN_SECONDS="60", RUN=STUBBORN_RUN, **log)
+    ui = run_ui(stop_seconds=0.5, STAND_IN_SECONDS="600", RUN=STUBBORN_RUN, **log)
     assert ui.stdout is not None
     lines = iter(ui.stdout.readline, "")
     if has_log:
@@ -211,7 +211,7 @@ def test_a_stopped_ui_does_not_wait_for_a_run_that_does_not_end(
     run = next(int(line.split()[-1]) for line in lines if line.startswith("a run goes on"))
     try:
         ui.terminate()
-        assert ui.wait(30) == 7
+        assert ui.wait(HANG_SECONDS) == 7
         os.close(claim_daemon(tmp_path / "dagster_home"))
         assert psutil.pid_exists(run)
         assert f"goes on by itself: process {run}\n" in "".join(ui.stdout)
@@ -222,7 +222,7 @@ def test_a_stopped_ui_does_not_wait_for_a_run_that_does_not_end(
 
 def lines_of_growing_file(path: Path) -> Iterator[str]:
     """The lines of a file that another process writes, as they come."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline:
         yield from path.read_text().splitlines() if path.exists() else []
         time.sleep(0.1)

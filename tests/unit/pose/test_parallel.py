@@ -1,11 +1,11 @@
 import os
 import threading
-import time
 
 import numpy as np
 import pytest
 
 from libs.pose.networks.prefetch import ordered_map, prefetched, worker_count
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("workers", [1, 3, None])
@@ -59,10 +59,8 @@ def test_prefetched_gives_the_same_items_and_runs_ahead():
 
     stream = prefetched(items())
     assert next(stream) == 0
-    deadline = time.monotonic() + 5
-    while len(made) < 2 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert 2 <= len(made) <= 4  # ahead, and bounded
+    wait_until("it runs ahead", lambda: len(made) >= 2, pause=0.001)
+    assert len(made) <= 4  # ahead, and bounded
     assert [0, *stream] == list(range(50)) == made
 
 
@@ -103,7 +101,6 @@ class Unreadable:
         raise self.error
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("error", [OSError("cannot be opened"), KeyError("x")])
 def test_what_cannot_be_begun_is_an_error_for_the_caller(error):
     with pytest.raises(type(error)):
@@ -112,7 +109,6 @@ def test_what_cannot_be_begun_is_an_error_for_the_caller(error):
         list(ordered_map(len, Unreadable(error), workers=2))
 
 
-@pytest.mark.timeout(20)
 def test_a_stop_iteration_that_is_no_end_is_no_end_of_items():
     with pytest.raises(RuntimeError):
         list(prefetched(Unreadable(StopIteration())))

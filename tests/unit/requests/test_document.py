@@ -1,7 +1,6 @@
 """Reading a document's text is bounded, whatever it holds."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from libs.errors import InputError
 from libs.requests.documents import core_yaml
 from libs.requests.documents.document import MAX_DOCUMENT_BYTES, load_document
+from tests.fuzz_bounds import call_within
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + level)}: &{chr(98 + level)} [{','.join(['*' + chr(97 + level)] * 10)}]\n" for level in range(10)
@@ -36,10 +36,8 @@ MERGES = "a: &a {k0: 0}\n" + "".join(
     ids=lambda value: repr(value[:20]),
 )
 def test_hostile_documents_are_refused_quickly(document: str | bytes, expected: str) -> None:
-    started = time.monotonic()
     with pytest.raises(InputError, match=expected):
-        load_document(document, source="a.yaml")
-    assert time.monotonic() - started < 5
+        call_within(60, 300, load_document, document, source="a.yaml")
 
 
 def test_what_just_fits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

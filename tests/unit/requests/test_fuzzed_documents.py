@@ -21,7 +21,7 @@ from tests.fuzz_bounds import call_within
 EXAMPLES = settings.default.max_examples  # type: ignore[union-attr]
 """Of the profile: many for `make explore`."""
 
-SECONDS, MEGABYTES = 5, 300
+SECONDS, MEGABYTES = 60, 300
 """For a document of 1 MB; ten times what 10,000 good requests take on a quiet machine."""
 
 WORDS_OF_PYTHON = re.compile(

@@ -248,12 +248,3 @@ def test_pruning_walks_the_cache_once_however_many_artifacts_it_removes(tmp_path
         assert sum(held.values()) == report.bytes_after
         folders_read.append(calls / count)
     assert folders_read[1] < 1.5 * folders_read[0]
-
-
-@pytest.mark.slow
-def test_pruning_two_thousand_artifacts_takes_seconds(cache, source):
-    fill(cache, source, 2_000)
-    started = time.process_time()
-    report = cache.prune(0, spare_younger_than=HOUR)
-    assert time.process_time() - started < 15
-    assert (report.removed, report.bytes_after) == (4_001, 0)

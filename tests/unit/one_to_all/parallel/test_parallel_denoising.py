@@ -32,7 +32,7 @@ def results():
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=1200,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     return {one["plan"]: one for one in map(json.loads, run.stdout.splitlines())}

@@ -41,7 +41,7 @@ class PlayedRanks:
         self.folder = new_folder()
         pipes = [Pipe() for _ in range(2)]
         self.processes = [
-            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(len(pipes))
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1800)"]) for _ in range(len(pipes))
         ]
         self.theirs: list[Connection] = [theirs for _, theirs in pipes]
         self.ours: list[Connection] = [ours for ours, _ in pipes]
