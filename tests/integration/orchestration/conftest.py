@@ -13,7 +13,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from sqlalchemy import event
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 
 from libs.model_repo.layout import layout_of
@@ -95,6 +98,24 @@ def _write_without_waiting_for_the_disk(connection: Any, _: object) -> None:
     """No test loses its power."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous=OFF")
+
+
+@cache
+def _engine(address: str, **options: Any) -> Engine:
+    options["connect_args"] = dict(options.get("connect_args", ()))
+    return create_engine(address, **options)
+
+
+def _kept_engine(address: str, *, connect_args: dict[str, Any] | None = None, **options: Any) -> Engine:
+    """One engine per database, which remembers its compiled statements.
+
+    Dagster makes a new one for each of the thousand questions of a run, which takes a third of all time.
+    """
+    return _engine(address, connect_args=tuple((connect_args or {}).items()), **options)
+
+
+for _storage in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+    _storage.create_engine = _kept_engine  # type: ignore[attr-defined]
 
 
 @cache

@@ -93,6 +93,7 @@ def test_a_log_that_grows_is_rotated_while_its_process_writes_on(tmp_path: Path)
     try:
         for _ in range(5):
             wait_until("it writes on", lambda: process.rotate_log(most_bytes=2000, kept=2), pause=0.01)
+        wait_until("a line follows", lambda: (tmp_path / "daemon.log").read_text().endswith("\n"), pause=0.01)
     finally:
         process.stop()
     assert {path.name for path in tmp_path.iterdir()} == {"daemon.log", "daemon.log.1", "daemon.log.2"}
