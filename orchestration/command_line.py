@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from libs.command_line import main as command_line
-from libs.command_line.runs import RunsOrReason, provided_runs
+from libs.command_line.requests.runs import RunsOrReason, provided_runs
 from libs.settings import load_settings
 from orchestration.recovery import commands as recovery
 

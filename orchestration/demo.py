@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 from rich.console import Console
 
-from libs.command_line.terminal import styled
+from libs.command_line.console.terminal import styled
 from libs.errors import OneToAllError
 from libs.requests.inbox.inbox import Inbox
 from libs.requests.lifecycle.accepted import AcceptedRequests
@@ -22,12 +22,12 @@ from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE
 from libs.storage.backends.store import ObjectStore
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
 from orchestration.laptop.instance import prepare_dagster_home, require_checkout
 from orchestration.laptop.local_runs import execute_here
 from orchestration.laptop.terminal_progress import TerminalProgress, terminal_progress
 from orchestration.partitions import ANIMATION_REQUESTS
+from orchestration.staleness import unfinished_assets
 from orchestration.storage.resources import SettingsResource, StorageResource
 
 VARIANT = "sandbox"

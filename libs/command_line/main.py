@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-from libs.command_line import models, requests, share, storage, trace
-from libs.command_line.options import examples
-from libs.command_line.terminal import print_error, survive_odd_characters
+from libs.command_line import models
+from libs.command_line.console.options import examples
+from libs.command_line.console.terminal import print_error, survive_odd_characters
+from libs.command_line.requests import commands as requests
+from libs.command_line.requests.share import share
+from libs.command_line.requests.trace import trace
+from libs.command_line.storage import commands as storage
 from libs.errors import OneToAllError
 
 app = typer.Typer(
@@ -38,10 +42,8 @@ def _options(
 
 
 requests.add_to(app)
-app.command(epilog=examples("one-to-all share dance-1", "one-to-all share dance-1 --expires 7d"))(share.share)
-app.command(epilog=examples("one-to-all trace dance-1", "one-to-all trace dance-1.mp4 --request again.json"))(
-    trace.trace
-)
+app.command(epilog=examples("one-to-all share dance-1", "one-to-all share dance-1 --expires 7d"))(share)
+app.command(epilog=examples("one-to-all trace dance-1", "one-to-all trace dance-1.mp4 --request again.json"))(trace)
 app.add_typer(models.app, name="models")
 app.add_typer(storage.app, name="storage")
 

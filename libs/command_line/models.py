@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from libs.command_line.options import (
+from libs.command_line.console.options import (
     PARTS_HELP,
     ApplyOption,
     PartChoice,
@@ -19,7 +19,7 @@ from libs.command_line.options import (
     VariantOrWheelArgument,
     examples,
 )
-from libs.command_line.terminal import PlainTable, console, folded, shown_progress, whole
+from libs.command_line.console.terminal import PlainTable, console, folded, shown_progress, whole
 from libs.errors import InputError, ModelFilesError
 from libs.model_repo.files.repository import LEFTOVER_TRANSFORMER, PARTS, Part, files_below, files_of_part
 from libs.model_repo.files.third_party import checkout_state
@@ -183,7 +183,7 @@ def verify(
     if as_json:
         typer.echo(report.to_json())
     else:
-        _print_report(report)
+        print_report(report)
     if report.state != "complete":
         raise typer.Exit(1)
 
@@ -336,7 +336,8 @@ def _file_sizes(layout: RepositoryLayout, part: Part) -> str:
     return f"{len(files)} files, {show_bytes(sum(path.stat().st_size for path in files.values()))}" if files else "—"
 
 
-def _print_report(report: VerificationReport) -> None:
+def print_report(report: VerificationReport) -> None:
+    """Print a verification: files as a table, then parts, problems and ways out."""
     table = PlainTable(folded("file"), "state", "size", "sha256")
     for row in report.files:
         size = "—" if row.size is None else f"{row.size:,}"

@@ -1,6 +1,6 @@
 """Lengths of time in words for people: ``3 min``, ``30 days``.
 
-See ``libs.command_line.durations`` for reading them.
+See ``libs.command_line.console.durations`` for reading them.
 """
 
 from datetime import timedelta

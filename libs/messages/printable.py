@@ -1,6 +1,6 @@
 """Text from files and names of others, made fit to be printed: what a terminal would obey or not show is escaped.
 
-Everything the command line prints goes through here (``libs.command_line.terminal``).
+Everything the command line prints goes through here (``libs.command_line.console.terminal``).
 """
 
 import re

@@ -1,7 +1,7 @@
 """What made a clip, and what of it is still there and still the same.
 
 Digests recorded in the clip are compared with the store, the inbox and the model repository of this machine; nothing is
-made or changed. See ``libs.command_line.trace`` for how a trace is shown.
+made or changed. See ``libs.command_line.requests.trace`` for how a trace is shown.
 """
 
 from collections.abc import Iterator

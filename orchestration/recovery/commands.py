@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.command_line.options import examples
-from libs.command_line.terminal import console
+from libs.command_line.console.options import examples
+from libs.command_line.console.terminal import console
 from libs.settings import load_settings
 
 if TYPE_CHECKING:

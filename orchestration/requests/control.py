@@ -15,7 +15,7 @@ from orchestration.dagster_internals import PARTITION_NAME_TAG, PRIORITY_TAG
 from orchestration.policies import DROPPED_TAG
 from orchestration.requests.canceled_runs import ended_at
 from orchestration.requests.runs import UNFINISHED, makes_a_clip
-from orchestration.stale_clips import stale_clips
+from orchestration.staleness import stale_clips
 
 _PAGE = 1000
 _PAGES = 5

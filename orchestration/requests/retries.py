@@ -1,6 +1,6 @@
 """Requests that ``one-to-all retry`` asked for: taken up by the next scan of the inbox.
 
-See ``libs.command_line.control`` for who asks for one.
+See ``libs.command_line.requests.cancel_and_retry`` for who asks for one.
 """
 
 import dagster as dg

@@ -3,8 +3,8 @@
 Nobody's file takes the place of another that a request still needs: it is stored beside that one, under a name that
 ends with the first digits of its digest, and the document that is uploaded names it so. The same holds for what others
 hand in at the same moment: each name is written by one process at a time, and only while it is as the plan found it.
-See ``libs.requests.inbox.intake`` for what happens to a document in the inbox, ``libs.command_line.requests`` for
-printing.
+See ``libs.requests.inbox.intake`` for what happens to a document in the inbox and ``libs.command_line.requests.commands``
+for printing.
 """
 
 import filecmp

@@ -1,6 +1,6 @@
 """What a request asks for now and its stored clip was not made of, in a few words.
 
-See ``orchestration.stale_clips`` for inputs that were replaced without the request being submitted again.
+See ``orchestration.staleness`` for inputs that were replaced without the request being submitted again.
 """
 
 from libs.provenance.record import ClipOrigin

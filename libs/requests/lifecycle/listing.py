@@ -1,7 +1,7 @@
 """Every request's state in a few words: from the store, and from what is known of runs.
 
 A few listings answer for any number of requests; documents are read only for the requests that are shown. See
-``libs.command_line.listing`` for printing, ``orchestration.requests.control`` for what a run is at.
+``libs.command_line.requests.listing`` for printing, ``orchestration.requests.control`` for what a run is at.
 """
 
 import re

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from libs.command_line.main import main
-from libs.command_line.runs import RunsOrReason
+from libs.command_line.requests.runs import RunsOrReason
 from libs.requests.inbox.inbox import Inbox
 from libs.requests.inbox.intake import InboxScanner, ScanResult, ScanState
 from libs.requests.inbox.submission import upload
@@ -163,8 +163,8 @@ def test_submit_says_runs_now_though_a_scan_takes_the_document_meanwhile(
         queued["solo"] = RunReport(RunPhase.QUEUED, datetime.now(UTC))
         return sent
 
-    monkeypatch.setattr("libs.command_line.runs._open", lambda: RunsOrReason(Runs()))
-    monkeypatch.setattr("libs.command_line.requests.upload", upload_and_scan)
+    monkeypatch.setattr("libs.command_line.requests.runs._open", lambda: RunsOrReason(Runs()))
+    monkeypatch.setattr("libs.command_line.requests.commands.upload", upload_and_scan)
     assert "solo: runs now" in run("submit", desk / "first-try.yaml").stdout
     assert "solo: is being made already" in run("submit", desk / "first-try.yaml").stdout
 
@@ -281,7 +281,7 @@ def test_list_as_json(
     made = next(name for name in accepted if name != "solo")
     publish(store, accepted[made], tmp_path / "made")
     monkeypatch.setattr("libs.requests.lifecycle.listing._REJECTIONS", 2)
-    monkeypatch.setattr("libs.command_line.listing._NEWEST", 2)
+    monkeypatch.setattr("libs.command_line.requests.listing._NEWEST", 2)
     document = json.loads(run("list", "--json").stdout)
     assert list(document) == ["requests", "older", "rejected", "rejected_before", "runs_not_shown"]
     assert (document["older"], document["rejected_before"]) == (1, 1)
@@ -299,7 +299,7 @@ def test_list_as_json(
     shown = {entry["id"]: (entry["state"], entry["priority"]) for entry in whole["requests"]}
     assert shown["solo"] == ("no clip yet", 8)
     assert shown[made] == ("stored", None), "what is stored waits for nothing"
-    monkeypatch.setattr("libs.command_line.runs._open", lambda: RunsOrReason(NoRuns()))
+    monkeypatch.setattr("libs.command_line.requests.runs._open", lambda: RunsOrReason(NoRuns()))
     assert json.loads(run("list", "--json").stdout)["runs_not_shown"] is None
 
 
@@ -316,7 +316,7 @@ def test_list_watches_until_interrupted(
         elif len(waited) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("libs.command_line.listing.time.sleep", sleep)
+    monkeypatch.setattr("libs.command_line.requests.listing.time.sleep", sleep)
     watched = run("list", "--watch")
     assert watched.returncode == 0
     assert [line for line in watched.stdout.splitlines() if line.startswith("solo")] == [
@@ -337,7 +337,7 @@ def test_a_failed_request_shows_its_reason_before_a_path(
     scan_inbox(store)
     path = "/srv/studio/models/One-to-All-14b/loras/look of the day.safetensors"
     failed = RunReport(RunPhase.FAILED, datetime.now(UTC) + timedelta(hours=1), reason=f"{path}: is for another model")
-    monkeypatch.setattr("libs.command_line.runs._open", lambda: RunsOrReason(NoRuns({"solo": failed})))
+    monkeypatch.setattr("libs.command_line.requests.runs._open", lambda: RunsOrReason(NoRuns({"solo": failed})))
     monkeypatch.setenv("COLUMNS", "80")
     assert run("list").stdout.splitlines()[0].startswith("solo  failed: is for another model (/srv/studio")
     (entry,) = json.loads(run("list", "--json").stdout)["requests"]

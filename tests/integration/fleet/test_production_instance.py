@@ -24,7 +24,7 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from observed_fleet import ObservedFleet, running, toy_plan
 from typer.testing import CliRunner
 
-from libs.command_line.storage import app as storage_commands
+from libs.command_line.storage.commands import app as storage_commands
 from libs.settings import REPOSITORY_ROOT, get_settings
 from orchestration.fleet.postgres_storage import ANSWER_SECONDS, waiting_at_most
 from orchestration.fleet.preflight import DATABASE_VARIABLE, check_environment

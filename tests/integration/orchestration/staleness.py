@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
+from orchestration.staleness import unfinished_assets
 from orchestration.storage.resources import SettingsResource, StorageResource
 
 

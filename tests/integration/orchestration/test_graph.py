@@ -16,9 +16,9 @@ from libs.media.video.reader import read_frames
 from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from libs.settings import REPOSITORY_ROOT
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
 from orchestration.policies import MAKES_TAG
+from orchestration.staleness import unfinished_assets
 from tests.integration.orchestration.small_requests import LARGER_WITH_SOUND, submit_small, write_small_media
 
 RATE = Fraction(30000, 1001)

@@ -16,11 +16,11 @@ from libs.requests.lifecycle.archive import REQUEST_ASSETS, RequestArchive
 from libs.storage.artifacts import ArtifactFiles
 from libs.storage.chunks import StoredChunks
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.housekeeping.archive import archive_requests, requests_to_archive
 from orchestration.housekeeping.old_runs import superfluous_runs
 from orchestration.jobs import ANIMATE
 from orchestration.partitions import ANIMATION_REQUESTS, MODEL_VARIANTS, requests_of_variant
+from orchestration.staleness import unfinished_assets
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import clip_of, submit_small, write_small_media
 

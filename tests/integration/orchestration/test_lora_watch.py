@@ -12,7 +12,7 @@ from libs.model_repo.layout import layout_of
 from libs.settings import load_settings
 from orchestration.models.lora_watch import lora_watch
 from orchestration.models.models_in_use import ModelVersion
-from orchestration.stale_clips import stale_clips
+from orchestration.staleness import stale_clips
 from orchestration.storage.observed import observed_versions
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 from tests.integration.orchestration.staleness import Watch, materialize, stale

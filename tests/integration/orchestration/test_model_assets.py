@@ -18,8 +18,8 @@ from libs.model_repo.verification.lock import read_lock
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.settings import get_settings, load_settings
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
+from orchestration.staleness import unfinished_assets
 from orchestration.storage.observed import observed_versions
 from tests.integration.model_repo.local_hub import LocalHub
 

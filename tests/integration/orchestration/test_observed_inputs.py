@@ -10,7 +10,7 @@ import pytest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from orchestration.definitions import build_defs
 from orchestration.inbox.input_watch import input_watch
-from orchestration.stale_clips import stale_clips
+from orchestration.staleness import stale_clips
 from orchestration.storage.observed import observed_versions
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media

@@ -18,8 +18,8 @@ from libs.provenance.record import parse_provenance
 from libs.requests.documents.animation_request import ResolvedRequest
 from libs.settings import get_settings
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
+from orchestration.staleness import unfinished_assets
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 
 

@@ -27,7 +27,6 @@ from libs.requests.lifecycle.states import RequestStates
 from libs.settings import REPOSITORY_ROOT
 from libs.stages.model_verification import stored_verification
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.jobs import ANIMATE
 from orchestration.models.models_in_use import observe_models_of
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
@@ -36,6 +35,7 @@ from orchestration.recovery.batches import batch_of, require_not_stopped, stop_b
 from orchestration.recovery.restore import mend, restore
 from orchestration.recovery.sensor import finish_interrupted
 from orchestration.requests.canceled_runs import canceled_requests
+from orchestration.staleness import unfinished_assets
 from orchestration.storage.observed import observed_versions
 from orchestration.storage.resources import ProgressResource, SettingsResource, StorageResource
 from orchestration.storage.storage_check import check_storage

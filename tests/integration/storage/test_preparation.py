@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from typer.testing import CliRunner
 
-from libs.command_line import storage as command_line
+from libs.command_line.storage import commands as command_line
 from libs.errors import SettingsError, StorageError, StorageUnavailableError
 from libs.settings import Settings, get_settings, load_settings
 from libs.storage.admin.minio_user import administrator_settings, create_user, least_rights

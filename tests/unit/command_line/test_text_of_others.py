@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libs.command_line import models, storage, trace
-from libs.command_line.terminal import PlainTable, console, print_error, shown_progress, survive_odd_characters
+from libs.command_line import models
+from libs.command_line.console.terminal import PlainTable, console, print_error, shown_progress, survive_odd_characters
+from libs.command_line.requests import trace
+from libs.command_line.storage import commands as storage
 from libs.errors import InputError
 from libs.housekeeping.inspection import Inspection, Problem, ProblemKind
 from libs.messages.printable import escaped
@@ -56,19 +58,19 @@ def _lines_of_progress(text: str) -> None:
 def _verification(text: str) -> None:
     file = FileResult("checkpoint", text, "mismatch", 1)
     part = PartResult("checkpoint", "mismatch", 1, 1, text)
-    models._print_report(VerificationReport("sandbox", text, "fast", "", (part,), (file,), (text,)))
+    models.print_report(VerificationReport("sandbox", text, "fast", "", (part,), (file,), (text,)))
 
 
 def _inspection(text: str) -> None:
     info = ObjectInfo(text, 1, datetime(2026, 1, 1, tzinfo=UTC), None)
     problem = Problem(ProblemKind.MISSING, text, text, text, text, newest=True)
     found = Inspection(1, 1, 1, 1, (problem,), (info,), (info,))
-    storage._print(SimpleNamespace(uri=lambda key: key), found, [info])  # type: ignore[arg-type]
+    storage.print_inspection(SimpleNamespace(uri=lambda key: key), found, [info])  # type: ignore[arg-type]
 
 
 def _trace(text: str) -> None:
     link = Link(text, text, LinkState.CHANGED, text)
-    trace._show(SimpleNamespace(links=[link], out_of_date=[link], run=None))  # type: ignore[arg-type]
+    trace.show_trace(SimpleNamespace(links=[link], out_of_date=[link], run=None))  # type: ignore[arg-type]
 
 
 OUTPUTS: dict[str, Output] = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.command_line.trace import request_document
+from libs.command_line.requests.trace import request_document
 from libs.errors import InputError
 from libs.media.video.writer import VideoWriter
 from libs.model_repo.verification.lock import LockedFile, RepositoryLock

@@ -1,8 +1,9 @@
-"""Why stored clips are stale, in plain words: of many requests at once, from what Dagster noted of its events.
+"""Staleness: which assets of a partition are out of date (``unfinished_assets``), and why clips are (``stale_clips``).
 
 A clip is stale where, anywhere on the way from the inputs to it, something was made of another version of its input
-than is there now, or by an earlier version of the software. That is Dagster's own rule (``orchestration.freshness``),
-which asks the database dozens of times for each partition; here a few questions for each asset answer for all of them.
+than is there now, or by an earlier version of the software. ``unfinished_assets`` asks Dagster's own resolver, which
+queries the database dozens of times for each partition. ``stale_clips`` answers for many requests with a few queries
+for each asset.
 See ``orchestration.inbox.input_watch`` and ``orchestration.models.lora_watch`` for noticing that a file was replaced.
 """
 
@@ -16,7 +17,14 @@ import dagster as dg
 
 from libs.errors import InputError
 from libs.requests.lifecycle.states import CLIP_ASSET
-from orchestration.dagster_internals import CODE_VERSION_TAG, NULL_EVENT_POINTER, get_input_event_pointer_tag
+from orchestration.dagster_internals import (
+    CODE_VERSION_TAG,
+    NULL_EVENT_POINTER,
+    CachingStaleStatusResolver,
+    LoadingContextForTest,
+    StaleStatus,
+    get_input_event_pointer_tag,
+)
 from orchestration.models.models_in_use import ModelVersion
 from orchestration.partitions import variant_of_request
 from orchestration.policies import CODE_VERSIONS
@@ -49,6 +57,24 @@ class _Replaced:
     asset: str
     before: str
     now: str
+
+
+def unfinished_assets(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey], partition: str
+) -> list[dg.AssetKey]:
+    """Those of ``keys`` that are missing or stale for ``partition``, and everything downstream of them among ``keys``.
+
+    The resolver is Dagster's own, which also answers the UI; it has no public name in the pinned version.
+    """
+    graph = definitions.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    candidates = [key for key in graph.toposorted_asset_keys if key in set(keys)]
+    unfinished: list[dg.AssetKey] = []
+    for key in candidates:
+        parents_unfinished = any(parent in unfinished for parent in graph.get(key).parent_keys)
+        if parents_unfinished or resolver.get_status(key, partition) != StaleStatus.FRESH:
+            unfinished.append(key)
+    return unfinished
 
 
 def stale_clips(instance: dg.DagsterInstance, request_ids: Iterable[str]) -> dict[str, list[str]]:

@@ -8,10 +8,9 @@ import pytest
 
 from libs.requests.lifecycle.states import CLIP_ASSET
 from orchestration.definitions import build_defs
-from orchestration.freshness import unfinished_assets
 from orchestration.models.models_in_use import ModelVersion
 from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_request
-from orchestration.stale_clips import CODE_OF_ASSETS, INPUTS, stale_clips
+from orchestration.staleness import CODE_OF_ASSETS, INPUTS, stale_clips, unfinished_assets
 from orchestration.storage.observed import DATA_VERSION_TAG, FileVersion, observation
 
 A, B = "a" * 64, "b" * 64

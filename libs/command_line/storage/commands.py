@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from libs.command_line.durations import parse_duration
-from libs.command_line.options import ApplyOption, examples
-from libs.command_line.prune import prune
-from libs.command_line.terminal import console, shown_progress, styled
+from libs.command_line.console.durations import parse_duration
+from libs.command_line.console.options import ApplyOption, examples
+from libs.command_line.console.terminal import console, shown_progress, styled
+from libs.command_line.storage.prune import prune
 from libs.errors import InputError
 from libs.housekeeping.inspection import Inspection, Problem, inspect
 from libs.housekeeping.orphans import remove_orphans, require_safe_age
@@ -67,7 +67,7 @@ def check(
     if as_json:
         typer.echo(json.dumps(_document(objects, found, removed), indent=2))
     else:
-        _print(objects, found, removed)
+        print_inspection(objects, found, removed)
     if found.problems:
         raise typer.Exit(1)
 
@@ -138,27 +138,28 @@ def _require_bucket(settings: Settings) -> "S3ObjectStore":
     return objects
 
 
-def _print(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> None:
+def print_inspection(objects: ObjectStore, found: Inspection, removed: list[ObjectInfo]) -> None:
+    """Print what an inspection found, and what was removed of it."""
     console.print(f"{found.objects} objects, {show_bytes(found.bytes)}, {found.manifests} manifests")
     for problem in found.problems[:_SHOWN]:
         console.print(styled((str(problem.kind), "red"), f"  {problem}"), soft_wrap=True)
         console.print(f"  run: {_way_out(problem)}", soft_wrap=True)
-    _print_rest(len(found.problems))
-    kept = [orphan for orphan in found.orphans if orphan.key not in {info.key for info in removed}]
-    for title, infos in (("removed", removed), ("orphaned", kept), ("not ours", found.unknown)):
+    _print_how_many_more(len(found.problems))
+    still_there = [orphan for orphan in found.orphans if orphan.key not in {info.key for info in removed}]
+    for title, infos in (("removed", removed), ("orphaned", still_there), ("not ours", found.unknown)):
         if infos:
             total = show_bytes(sum(info.size for info in infos))
             console.print(styled((title, "yellow"), f"  {len(infos)} objects, {total}"))
             for info in infos[:_SHOWN]:
                 age = f"{info.modified:%Y-%m-%d %H:%M}"
                 console.print(f"  {age}  {objects.uri(info.key)}", soft_wrap=True)
-            _print_rest(len(infos))
+            _print_how_many_more(len(infos))
     if not found.problems:
         read = f"all {show_bytes(found.bytes_read)} read and intact" if found.bytes_read else "nothing is missing"
         console.print(styled(("ok", "green"), f"  {read}"))
 
 
-def _print_rest(count: int) -> None:
+def _print_how_many_more(count: int) -> None:
     if count > _SHOWN:
         console.print(f"  … and {count - _SHOWN} more (--json lists all)")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.command_line.known_requests import LIST_HINT, require_result
-from libs.command_line.terminal import PlainTable, console, styled
+from libs.command_line.console.terminal import PlainTable, console, styled
+from libs.command_line.requests.stored_results import LIST_HINT, require_result
 from libs.errors import InputError
 from libs.files.atomic_write import write_bytes_atomically
 from libs.requests.documents.animation_request import REQUEST_ID_PATTERN
@@ -50,7 +50,7 @@ def trace(
     if as_json:
         typer.echo(json.dumps(found.describe(), indent=2))
         return
-    _show(found)
+    show_trace(found)
 
 
 def request_document(fields: dict[str, object]) -> bytes:
@@ -61,7 +61,8 @@ def request_document(fields: dict[str, object]) -> bytes:
         return json.dumps(fields, indent=2).encode()
 
 
-def _show(found: "Trace") -> None:
+def show_trace(found: "Trace") -> None:
+    """Print what a clip was made from, and what changed since."""
     table = PlainTable("made from", "recorded", "now", "", box=None, pad_edge=False, header_style="bold")
     for link in found.links:
         table.add_row(link.what, link.recorded[:_DIGITS], str(link.state), link.detail)

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len, set_cell_size
 
-from libs.command_line.runs import open_runs
-from libs.command_line.terminal import console
+from libs.command_line.console.terminal import console
+from libs.command_line.requests.runs import open_runs
 from libs.messages.printable import escaped
 from libs.requests.lifecycle.listing import Listing, RequestListing
 from libs.settings import load_settings

@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
-from libs.command_line.control import cancel, retry
-from libs.command_line.known_requests import require_result
-from libs.command_line.listing import list_requests
-from libs.command_line.options import examples
-from libs.command_line.runs import open_runs
-from libs.command_line.terminal import PlainTable, console, whole
+from libs.command_line.console.options import examples
+from libs.command_line.console.terminal import PlainTable, console, whole
+from libs.command_line.requests.cancel_and_retry import cancel, retry
+from libs.command_line.requests.listing import list_requests
+from libs.command_line.requests.runs import open_runs
+from libs.command_line.requests.stored_results import require_result
 from libs.errors import ArtifactMissingError, InputError
 from libs.files.atomic_write import atomic_write
 from libs.model_repo.variants import variant_of_folder

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from libs.command_line.durations import parse_duration
-from libs.command_line.options import ApplyOption
-from libs.command_line.terminal import PlainTable, console, folded
+from libs.command_line.console.durations import parse_duration
+from libs.command_line.console.options import ApplyOption
+from libs.command_line.console.terminal import PlainTable, console, folded
 from libs.housekeeping.orphans import require_safe_age
 from libs.progress import show_bytes
 from libs.settings import load_settings

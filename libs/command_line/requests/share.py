@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from libs.command_line.durations import parse_duration
-from libs.command_line.known_requests import require_result
+from libs.command_line.console.durations import parse_duration
+from libs.command_line.requests.stored_results import require_result
 from libs.errors import ArtifactMissingError
 from libs.messages.printable import escaped
 from libs.requests.lifecycle.archive import REQUEST_ASSETS

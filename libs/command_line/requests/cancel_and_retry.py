@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from libs.command_line.known_requests import require_request
-from libs.command_line.runs import open_runs
-from libs.command_line.terminal import console
+from libs.command_line.console.terminal import console
+from libs.command_line.requests.runs import open_runs
+from libs.command_line.requests.stored_results import require_request
 from libs.errors import InputError
 from libs.requests.lifecycle.accepted import AcceptedRequests
 from libs.requests.lifecycle.cancellations import Cancellation, Cancellations, Retries
