@@ -157,7 +157,7 @@ def _chunk(shared: ParallelDenoising, subject: Subject, rank: int, steps: int) -
     dist.barrier()
     started, worked = time.perf_counter(), time.process_time()
     if rank == LEADER:
-        for _ in shared.lead(
+        for _ in shared.denoise(
             subject.transformer,
             build_scheduler(),
             ChunkTask(subject.guidance, subject.clip, subject.chunk, subject.latents, steps),

@@ -98,7 +98,8 @@ def inspect(objects: ObjectStore, *, full: bool = False, report: Report | None =
     if full:
         problems += _read_files(objects, found, report)
     rest = [info for key, info in listed.items() if key not in manifests and key not in unreadable]
-    undecided = tuple(f"{place_of(key)}/" for key in unreadable)  # these manifests may name what lies beside them
+    # A manifest that cannot be read may name the files in its folder.
+    undecided = tuple(f"{folder_of_manifest(key)}/" for key in unreadable)
     unnamed = [info for info in rest if artifact_key(info.key) not in wanted]
     return Inspection(
         objects=len(everything),
@@ -128,13 +129,13 @@ def read_manifests(objects: ObjectStore, listed: Iterable[str]) -> tuple[dict[st
         if as_file and sha256(data).hexdigest().startswith(as_file["digest"]):
             continue  # a file of an artifact that happens to be called like a manifest
         try:
-            manifests[key] = _in_its_place(parse_manifest(data, objects.uri(key)), key)
+            manifests[key] = _stored_in_place(parse_manifest(data, objects.uri(key)), key)
         except StorageError as error:
             unreadable[key] = error
     return manifests, unreadable
 
 
-def _in_its_place(manifest: Manifest, key: str) -> Manifest:
+def _stored_in_place(manifest: Manifest, key: str) -> Manifest:
     newest = keys.manifest_key(manifest.asset, manifest.partition)
     if key not in {newest, keys.manifest_history_key(manifest.asset, manifest.partition, manifest.digest)}:
         raise StorageError(f"{key}: this is the manifest of {describe(manifest.asset, manifest.partition)}")
@@ -180,7 +181,7 @@ def _problem(kind: ProblemKind, file: StoredFile, manifest: Manifest, newest: bo
 
 
 def _unreadable(key: str, error: StorageError) -> Problem:
-    asset, _, partition = place_of(key).rpartition("/")
+    asset, _, partition = folder_of_manifest(key).rpartition("/")
     return Problem(
         ProblemKind.UNREADABLE,
         key,
@@ -191,7 +192,7 @@ def _unreadable(key: str, error: StorageError) -> Problem:
     )
 
 
-def place_of(manifest_key: str) -> str:
+def folder_of_manifest(manifest_key: str) -> str:
     """Asset and partition as they stand in a manifest's key.
 
     Raises:

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from libs.housekeeping.inspection import OTHER_PREFIXES, artifact_key, is_manifest_key, place_of, read_manifests
+from libs.housekeeping.inspection import (
+    OTHER_PREFIXES,
+    artifact_key,
+    folder_of_manifest,
+    is_manifest_key,
+    read_manifests,
+)
 from libs.housekeeping.orphans import remove_orphans, require_safe_age
 from libs.storage.backends import keys
 from libs.storage.backends.store import ObjectInfo, ObjectStore
@@ -66,12 +72,12 @@ def find_superseded(
     """
     limit = (now or datetime.now(UTC)) - require_safe_age(older_than)
     listed = {info.key: info for info in objects.list() if info.key.split("/")[0] not in OTHER_PREFIXES}
-    places: dict[str, dict[str, ObjectInfo]] = defaultdict(dict)
+    manifests_by_folder: dict[str, dict[str, ObjectInfo]] = defaultdict(dict)
     for key in filter(is_manifest_key, listed):
-        places[place_of(key)][key] = listed[key]
+        manifests_by_folder[folder_of_manifest(key)][key] = listed[key]
     manifests: list[Manifest] = []
     replaced: list[SupersededContent] = []
-    for documents in places.values():
+    for documents in manifests_by_folder.values():
         if len(documents) >= _FEWEST_DOCUMENTS and min(info.modified for info in documents.values()) < limit:
             beside, found = _replaced_in(objects, documents, limit)
             manifests += beside
@@ -100,7 +106,7 @@ def remove_superseded(
     """
     require_safe_age(older_than)
     removed = []
-    for (asset, partition), group in groupby(found, key=_place):
+    for (asset, partition), group in groupby(found, key=_folder):
         going = []
         for superseded in group:
             if _is_as_found(objects, superseded.content):
@@ -166,5 +172,5 @@ def _identity(manifest: Manifest) -> tuple[str, str | None, str]:
     return (manifest.asset, manifest.partition, manifest.digest)
 
 
-def _place(superseded: Superseded) -> tuple[str, str | None]:
+def _folder(superseded: Superseded) -> tuple[str, str | None]:
     return (superseded.content.manifest.asset, superseded.content.manifest.partition)

@@ -80,7 +80,7 @@ def what_was_expected(problem: Mapping[str, Any]) -> str:
     return message_or_function if isinstance(message_or_function, str) else message_or_function(problem.get("ctx", {}))
 
 
-def place_of(location: tuple[int | str, ...]) -> str:
+def field_path(location: tuple[int | str, ...]) -> str:
     """The name of the field at ``location``; entries of lists count from 1."""
     path = ""
     for part in location:

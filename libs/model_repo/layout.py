@@ -21,7 +21,7 @@ from libs.settings import Settings
 WAN_PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
 INDEX_NAME = "model.safetensors.index.json"
 LORA_FOLDER = "loras"
-KEPT_ELSEWHERE = "read_only_models"
+READ_ONLY_MODELS_FOLDER = "read_only_models"
 DETECTOR_PATH = Path("process_checkpoint/det/yolov10m.onnx")
 POSE_ESTIMATOR_PATH = Path("process_checkpoint/pose2d/vitpose_h_wholebody.onnx")
 POSE_ESTIMATOR_IN_FOLDER = "end2end.onnx"
@@ -35,7 +35,7 @@ class RepositoryLayout:
     root: Path
     pretrained: Path
     wan: Path
-    kept_elsewhere: Path | None = None
+    writable_root: Path | None = None
     """The folder for locks and digests where the repository cannot be written to (``write_access``)."""
 
     @property
@@ -89,4 +89,4 @@ def layout_of(variant: ModelVariant | str, settings: Settings) -> RepositoryLayo
     else:
         pretrained = root / "pretrained_models"
         wan = pretrained / row.wan_folder
-    return RepositoryLayout(row, root, pretrained, wan, kept_elsewhere=settings.data_dir / KEPT_ELSEWHERE)
+    return RepositoryLayout(row, root, pretrained, wan, writable_root=settings.data_dir / READ_ONLY_MODELS_FOLDER)

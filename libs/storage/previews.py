@@ -50,7 +50,7 @@ def public_read_statement(objects: S3ObjectStore) -> dict[str, Any]:
     character that policies take for a pattern (``libs.settings`` sees to that).
     """
     return {
-        "Sid": f"{_STATEMENT_ID}{objects.place_id}",
+        "Sid": f"{_STATEMENT_ID}{objects.location_id}",
         "Effect": "Allow",
         "Principal": {"AWS": ["*"]},
         "Action": ["s3:GetObject"],

@@ -33,7 +33,7 @@ _INPUTS_ATTRIBUTE = "input_data_versions"
 _MADE_HERE = frozenset({*REQUEST_ASSETS, *MODEL_ASSETS, *WHEEL_ASSETS})
 """Assets with materializations; the others are observed."""
 
-_EVENTS_LOOKED_AT = 100
+_EVENTS_READ = 100
 
 _BEFORE_EVERY_EVENT = "1"
 """An event pointer that no input has: whatever the input is now counts as newer, so the output is stale."""
@@ -114,4 +114,4 @@ def _events(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str | Non
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition] if partition else None)
     is_made_here = key.to_user_string() in _MADE_HERE
     fetch = instance.fetch_materializations if is_made_here else instance.fetch_observations
-    return list(fetch(wanted, limit=_EVENTS_LOOKED_AT).records)
+    return list(fetch(wanted, limit=_EVENTS_READ).records)

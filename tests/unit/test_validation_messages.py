@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from libs.errors import SettingsError
-from libs.messages.validation import place_of, shown, what_was_expected
+from libs.messages.validation import field_path, shown, what_was_expected
 from libs.settings import Settings, load_settings
 
 WORDS_OF_PYTHON = re.compile(
@@ -106,7 +106,7 @@ def test_each_kind_of_fault_has_words(fields: dict[str, object], expected: str) 
     with pytest.raises(ValidationError) as caught:
         _Everything.model_validate(fields)
     problem = caught.value.errors()[0]
-    assert f"{place_of(problem['loc'])}: {what_was_expected(problem)}" == expected
+    assert f"{field_path(problem['loc'])}: {what_was_expected(problem)}" == expected
 
 
 def test_a_kind_that_has_no_words_yet_says_no_nonsense() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 _SIGNATURES = (b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BRANDS = frozenset({b"heic", b"heix", b"mif1", b"avif"})
-_BYTES_LOOKED_AT = 65_536
+_HEADER_BYTES = 65_536
 
 
 def is_still(path: Path) -> bool:
     """True for a PNG, JPEG, WebP, BMP, TIFF, HEIC or AVIF picture that does not move."""
     with path.open("rb") as file:
-        head = file.read(_BYTES_LOOKED_AT)
+        head = file.read(_HEADER_BYTES)
     if head.startswith(_PNG):
         return b"acTL" not in head.partition(b"IDAT")[0]
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":

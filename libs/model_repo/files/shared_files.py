@@ -27,7 +27,7 @@ def sibling_layouts(layout: RepositoryLayout, settings: Settings) -> list[Reposi
     return [other for other in others if other.root.is_dir()]
 
 
-def locked_elsewhere(siblings: Iterable[RepositoryLayout]) -> dict[str, Path]:
+def locked_in_other_folders(siblings: Iterable[RepositoryLayout]) -> dict[str, Path]:
     """SHA-256 -> a file that some sibling's lock says has it; the file itself has not been looked into."""
     found: dict[str, Path] = {}
     for sibling in siblings:

@@ -1,7 +1,7 @@
 """Model folders that cannot be written to (a read-only mount, another owner): complete ones are used as they are.
 
 What is written beside the files otherwise (the lock between processes, the lock file of files that no lock knows yet,
-remembered digests) then lies in the folder ``kept_elsewhere`` of the layout, below DATA_DIR.
+remembered digests) then lies in the folder ``writable_root`` of the layout, below DATA_DIR.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ def can_write(folder: Path) -> bool:
     return os.access(existing, os.W_OK | os.X_OK)
 
 
-def place_elsewhere(layout: RepositoryLayout) -> Path:
+def writable_folder(layout: RepositoryLayout) -> Path:
     """The folder for what cannot be written into the repository, its own for each repository on this machine.
 
     Raises:
         ModelFilesError: the layout has no such place.
     """
-    if layout.kept_elsewhere is None:
+    if layout.writable_root is None:
         raise ModelFilesError(f"{layout.root}: cannot be written to")
     path = hashlib.sha256(os.fsencode(layout.root.resolve())).hexdigest()[:16]
-    return layout.kept_elsewhere / f"{layout.root.name}-{path}"
+    return layout.writable_root / f"{layout.root.name}-{path}"
 
 
 def require_write_access(layout: RepositoryLayout, what_for: str) -> None:

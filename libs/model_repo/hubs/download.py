@@ -14,12 +14,12 @@ from pathlib import Path
 
 from libs.errors import HubUnavailableError, ModelFilesError
 from libs.model_repo.files.repository import LEFTOVER_TRANSFORMER, STAGING_NAME, Part, part_of, path_of, wan_name
-from libs.model_repo.files.shared_files import link_shared, locked_elsewhere
+from libs.model_repo.files.shared_files import link_shared, locked_in_other_folders
 from libs.model_repo.files.write_access import can_write, require_write_access
 from libs.model_repo.hubs.download_plan import WantedFile, check_disk, git_blob_digest, locked_listing, wanted_files
 from libs.model_repo.hubs.hub import OFFLINE_VARIABLE, Hub, Listing, is_offline, partial_path
 from libs.model_repo.hubs.sources import PartSource, sources_of
-from libs.model_repo.hubs.transfer import STAGE, HubBackoff, Patience, Transfer
+from libs.model_repo.hubs.transfer import STAGE, BackoffTimer, HubBackoff, Transfer
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.verification.digests import DigestCache, Signature, sha256_of_files
 from libs.model_repo.verification.lock import LockedFile, RepositoryLock, hold_repository, read_lock, write_lock
@@ -74,13 +74,13 @@ def download_part(
         DiskFullError: the disk has no room; checked before the first byte.
     """
     sources = sources_of(layout.variant, part, with_base_transformer=with_base_transformer)
-    patience = retry or HubBackoff()
+    backoff = retry or HubBackoff()
     with hold_repository(layout):
         lock = read_lock(layout) or RepositoryLock(layout.variant.name)
         try:
             if is_offline():
                 raise HubUnavailableError(f"{OFFLINE_VARIABLE} is set, so nothing is fetched")
-            listings = [_list(hub, source, lock, revision, patience) for source in sources]
+            listings = [_list(hub, source, lock, revision, backoff) for source in sources]
         except HubUnavailableError as error:
             return _stay_offline(layout, part, sources, lock, error)
         wanted = [
@@ -91,13 +91,13 @@ def download_part(
         lock = _remember_listings(layout, lock, zip(sources, listings, strict=True), hub, update=update)
         repository = _Repository(layout, hub, lock, keep_entries=not update)
         try:
-            kept, linked, to_fetch = repository.sort(wanted, locked_elsewhere(siblings), progress)
+            kept, linked, to_fetch = repository.sort(wanted, locked_in_other_folders(siblings), progress)
             if to_fetch:
                 require_write_access(layout, f"{len(to_fetch)} files are missing (first: {to_fetch[0].name})")
             repository.check_disk(to_fetch)
             size = sum(file.remote.size for file in to_fetch)
             progress(STAGE, 0, size, part)
-            transfer = Transfer(hub, repository.staging, repository.place, retry=patience, progress=progress)
+            transfer = Transfer(hub, repository.staging, repository.place, retry=backoff, progress=progress)
             transfer.run(to_fetch, workers)
             repository.forget_what_is_gone(part, wanted)
         finally:
@@ -115,14 +115,14 @@ def _list(hub: Hub, source: PartSource, lock: RepositoryLock, revision: str | No
     if requested is None and hub.revisions_are_commits:
         locked = {file.revision for file in lock.files.values() if (file.source, file.hub) == (repo_id, hub.name)}
         requested = locked.pop() if len(locked) == 1 else None
-    patience = Patience(retry)
+    timer = BackoffTimer(retry)
     while True:
         try:
             return hub.list_files(repo_id, requested)
         except HubUnavailableError as error:
             if hub.retries_listings:
                 raise
-            patience.wait_after(error)
+            timer.wait_after(error)
 
 
 def _remember_listings(

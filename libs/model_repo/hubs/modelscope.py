@@ -50,7 +50,7 @@ class ModelScopeHub:
             except EndlessAnswerError as error:
                 raise endless_answer(repo_id, error) from error
             except Exception as error:
-                if _was_no_answer(error):
+                if _got_no_answer(error):
                     raise no_hubs_answer(repo_id, error) from error
                 raise
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -100,7 +100,7 @@ def _bound_answer(response: Any, **_: Any) -> None:
     raw.stream = lambda *arguments, **options: AnswerBound().pieces(stream(*arguments, **options))
 
 
-def _was_no_answer(error: BaseException) -> bool:
+def _got_no_answer(error: BaseException) -> bool:
     """The client wraps some of what reading an answer leads to into errors of its own, which have no status then."""
     if isinstance(error, ClientError):
         cause = error.__cause__ or error.__context__

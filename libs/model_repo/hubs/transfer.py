@@ -35,7 +35,7 @@ class HubBackoff:
     longest_asked_seconds: float = 900.0
 
 
-class Patience:
+class BackoffTimer:
     """Counts fruitless tries of one thing and waits between them."""
 
     def __init__(self, policy: HubBackoff, cancelled: threading.Event | None = None) -> None:
@@ -132,7 +132,7 @@ class Transfer:
         """Ask until the whole file is there."""
         staging = self._staging(file)
         partial = partial_path(staging / file.remote.path)
-        patience = Patience(self._retry, self._cancelled)
+        timer = BackoffTimer(self._retry, self._cancelled)
         most = _size(partial)
         while True:
             counter = _Counter(lambda count: self._advance(file, count))
@@ -141,7 +141,7 @@ class Transfer:
             except HubUnavailableError as error:
                 self._advance(file, -counter.total)
                 # Progress is more than ever before: a hub that sends now these bytes, now those, makes none.
-                patience.wait_after(error, progressed=_size(partial) > most)
+                timer.wait_after(error, progressed=_size(partial) > most)
                 most = max(most, _size(partial))
                 continue
             if _size(received) != file.remote.size:

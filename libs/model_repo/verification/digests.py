@@ -73,9 +73,9 @@ class DigestCache:
         Where nothing can be written there, what is learned is kept elsewhere.
         """
         beside = layout.root.parent / name
-        if layout.kept_elsewhere is None or can_write(layout.root.parent):
+        if layout.writable_root is None or can_write(layout.root.parent):
             return cls(beside)
-        return cls(layout.kept_elsewhere / name, also_known=beside)
+        return cls(layout.writable_root / name, also_known=beside)
 
     def known(self, path: Path) -> str | None:
         """The digest of ``path`` if its present bytes were hashed before; a hard link to a hashed file counts."""

@@ -19,7 +19,7 @@ from libs.files.atomic_write import atomic_write
 from libs.files.json_file import read_json_file
 from libs.messages.printable import printable
 from libs.model_repo.files.repository import LOCK_NAME, PARTS, Part, files_of_part, part_of, path_of, safe_parts
-from libs.model_repo.files.write_access import can_write, place_elsewhere
+from libs.model_repo.files.write_access import can_write, writable_folder
 from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.verification.digests import DigestCache, sha256_of_files
 from libs.progress import Progress, no_progress
@@ -86,9 +86,9 @@ def read_lock(layout: RepositoryLayout) -> RepositoryLock | None:
         ModelFilesError: the file is there but is not a lock file of this variant.
     """
     own = _read(lock_path(layout), layout)
-    if layout.kept_elsewhere is None or can_write(layout.root):
+    if layout.writable_root is None or can_write(layout.root):
         return own
-    kept = _read(place_elsewhere(layout) / LOCK_NAME, layout)
+    kept = _read(writable_folder(layout) / LOCK_NAME, layout)
     if own is None or kept is None:
         return own or kept
     # What came with the files counts; of the rest only what is still there.
@@ -174,7 +174,7 @@ def _are_sizes(value: Any) -> bool:
 
 def write_lock(layout: RepositoryLayout, lock: RepositoryLock) -> None:
     """Replace the lock file (or that kept elsewhere); call it inside :func:`hold_repository`."""
-    path = lock_path(layout) if can_write(layout.root) else place_elsewhere(layout) / LOCK_NAME
+    path = lock_path(layout) if can_write(layout.root) else writable_folder(layout) / LOCK_NAME
     files = {name: asdict(file) for name, file in sorted(lock.files.items())}
     listings = {repo_id: asdict(listing) for repo_id, listing in lock.listings.items()}
     content = {"format": _FORMAT, "variant": lock.variant, "files": files, "listings": listings}
@@ -230,7 +230,7 @@ def hold_repository(layout: RepositoryLayout) -> Iterator[None]:
     The operating system releases the lock of a killed process. A repository that cannot be written to is held by a file
     elsewhere: by that, processes do not hash the same files at the same time.
     """
-    folder = layout.root if can_write(layout.root) else place_elsewhere(layout)
+    folder = layout.root if can_write(layout.root) else writable_folder(layout)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{LOCK_NAME}.lock"):
         yield

@@ -291,12 +291,12 @@ def _leftovers(layout: RepositoryLayout) -> list[str]:
     ]
 
 
-def _not_compared(inventory: _Inventory, looked_at: Set[str]) -> list[str]:
+def _not_compared(inventory: _Inventory, hashed: Set[str]) -> list[str]:
     name = inventory.layout.variant.name
     if inventory.lock is None:
         make = f"`one-to-all models verify {name} --write-lock` makes one of the files as they are"
         return [f"there is no lock file, so nothing was compared with it; {make}"] if inventory.files else []
-    rest = sorted(map(printable, inventory.files.keys() - looked_at))
+    rest = sorted(map(printable, inventory.files.keys() - hashed))
     if not rest:
         return []
     compare = f"`one-to-all models verify {name} --level full` compares every byte with the lock"

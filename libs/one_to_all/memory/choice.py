@@ -152,15 +152,17 @@ def device_memory(device: torch.device) -> DeviceMemory:
     return DeviceMemory(*torch.cuda.mem_get_info(device)) if device.type == "cuda" else host_memory()
 
 
-def host_memory(own_groups: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> DeviceMemory:
+def host_memory(
+    process_groups: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")
+) -> DeviceMemory:
     """Read the memory of this machine, within the limits of a container.
 
     Args:
-        own_groups: the file with the control groups of this process.
+        process_groups: the file with the control groups of this process.
         groups: the folder of all control groups.
     """
     machine = psutil.virtual_memory()
-    everything = [DeviceMemory(machine.available, machine.total), *_limits_of_container(own_groups, groups)]
+    everything = [DeviceMemory(machine.available, machine.total), *_limits_of_container(process_groups, groups)]
     return DeviceMemory(min(one.free for one in everything), min(one.total for one in everything))
 
 
@@ -179,9 +181,9 @@ _VERSION_1 = _GroupFiles(
 _VERSION_2 = _GroupFiles("memory.max", "memory.current", "inactive_file", "active_file")  # or the word max
 
 
-def _limits_of_container(own_groups: Path, groups: Path) -> Iterator[DeviceMemory]:
+def _limits_of_container(process_groups: Path, groups: Path) -> Iterator[DeviceMemory]:
     """Read what the control groups of this process leave it, of version 2 and of 1; a system may have both."""
-    for line in _read(own_groups).splitlines():
+    for line in _read(process_groups).splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
             yield from _limits_of_group(groups, path, _VERSION_2)

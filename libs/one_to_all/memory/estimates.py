@@ -30,7 +30,7 @@ _TILED_VIDEO_BYTES_PER_VALUE = 6
 
 
 @dataclass(frozen=True)
-class WorkShare:
+class RankWork:
     """The part of a clip that one process holds and computes.
 
     Args:
@@ -44,29 +44,31 @@ class WorkShare:
     context: int = 1
 
 
-ALONE = WorkShare()
-"""The share of a process that makes the clip by itself."""
+ALONE = RankWork()
+"""The work of a process that makes the clip by itself."""
 
 
-def sampling_bytes(network: NetworkConfig, grid: TokenGrid, share: WorkShare = ALONE) -> int:
+def sampling_bytes(network: NetworkConfig, grid: TokenGrid, rank_work: RankWork = ALONE) -> int:
     """Estimate the activations of a pass in bfloat16 at their peak, with reference features and the text's keys."""
     model_width = network.num_attention_heads * network.attention_head_dim
-    stream, part = _stream_bytes(network, grid), _stream_bytes(network, grid, share)
+    stream, part = _stream_bytes(network, grid), _stream_bytes(network, grid, rank_work)
     planes = 2 * 16 * grid.frame_count * _pixels(grid)
-    of_pictures = min(2, share.passes)
+    of_pictures = min(2, rank_work.passes)
     features = of_pictures * (network.num_reference_layers + 1) * grid.per_frame * model_width * 2
     text = of_pictures * TEXT_TOKENS * (network.text_dim + 4 * model_width) * 2
-    blocks = _STREAM_COPIES * part + (_WHOLE_STREAMS * stream if share.context > 1 else 0)
+    blocks = _STREAM_COPIES * part + (_WHOLE_STREAMS * stream if rank_work.context > 1 else 0)
     peak = max(blocks, round(_POSE_PLANES * planes) + _STREAMS_BESIDE_POSES * part)
     return peak + features + text
 
 
 def bytes_between_passes(
-    network: NetworkConfig, grid: TokenGrid, share: WorkShare = ALONE, *, block_cache: bool
+    network: NetworkConfig, grid: TokenGrid, rank_work: RankWork = ALONE, *, block_cache: bool
 ) -> int:
-    """Estimate the streams kept between passes: attention that passes share, three per pass of a block cache."""
-    shared = 1 if share.passes > 1 else 0
-    return (shared + (_CACHED_STREAMS * share.passes if block_cache else 0)) * _stream_bytes(network, grid, share)
+    """Estimate the streams kept between passes: attention that passes rank_work, three per pass of a block cache."""
+    shared = 1 if rank_work.passes > 1 else 0
+    return (shared + (_CACHED_STREAMS * rank_work.passes if block_cache else 0)) * _stream_bytes(
+        network, grid, rank_work
+    )
 
 
 def decoding_bytes(grid: TokenGrid, *, tiled: bool) -> int:
@@ -93,9 +95,9 @@ def block_sizes(network: NetworkConfig, lora_bytes: int, *, fp8: bool) -> Counte
     return sizes
 
 
-def _stream_bytes(network: NetworkConfig, grid: TokenGrid, share: WorkShare = ALONE) -> int:
+def _stream_bytes(network: NetworkConfig, grid: TokenGrid, rank_work: RankWork = ALONE) -> int:
     """Bytes of one stream in bfloat16, of all tokens or of one rank's part of them."""
-    tokens = -(-grid.tokens // share.context)
+    tokens = -(-grid.tokens // rank_work.context)
     return 2 * tokens * network.num_attention_heads * network.attention_head_dim
 
 

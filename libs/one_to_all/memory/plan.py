@@ -15,7 +15,7 @@ from libs.model_repo.variants import ModelVariant, NetworkConfig
 from libs.one_to_all.memory.cost import TokenGrid, weight_bytes
 from libs.one_to_all.memory.estimates import (
     ALONE,
-    WorkShare,
+    RankWork,
     block_sizes,
     bytes_between_passes,
     decoding_bytes,
@@ -102,12 +102,12 @@ class DeviceBudget:
     Attributes:
         device: its name, for example ``cuda:1``.
         free_bytes: free before anything of the engine is loaded.
-        share: what is computed there; everything where one process makes the clip.
+        rank_work: what is computed there; everything where one process makes the clip.
     """
 
     device: str
     free_bytes: int
-    share: WorkShare = ALONE
+    rank_work: RankWork = ALONE
 
 
 @dataclass(frozen=True)
@@ -329,13 +329,13 @@ def plan_memory(
     return next(fitting, None) or next(fitting_devices, None) or plans[-1]
 
 
-def memory_use(placement: Placement, work: ClipWork, share: WorkShare = ALONE, *, fp8: bool = False) -> MemoryUse:
+def memory_use(placement: Placement, work: ClipWork, rank_work: RankWork = ALONE, *, fp8: bool = False) -> MemoryUse:
     """Calculate what one process takes.
 
     Args:
         placement: where the weights lie.
         work: the networks and the largest chunk.
-        share: what the process holds and computes.
+        rank_work: what the process holds and computes.
         fp8: whether the transformer's weights are FP8.
     """
     network = work.variant.network
@@ -345,20 +345,20 @@ def memory_use(placement: Placement, work: ClipWork, share: WorkShare = ALONE, *
     offloaded = placement.transformer == "offloaded"
 
     resident = {"transformer": total - blocks if offloaded else total}
-    resident |= {"VAE": work.vae_bytes} if share.is_leader else {}
+    resident |= {"VAE": work.vae_bytes} if rank_work.is_leader else {}
     streamed = {"blocks on their way": min(blocks, _OFFLOAD_SLOTS * sizes["blocks.0"])} if offloaded else {}
     dequantized = {"one weight in bfloat16": 2 * _largest_weight(network)} if fp8 else {}
     computing = {
-        "kept from pass to pass": bytes_between_passes(network, work.grid, share, block_cache=work.block_cache),
-        "intermediate results": sampling_bytes(network, work.grid, share),
+        "kept from pass to pass": bytes_between_passes(network, work.grid, rank_work, block_cache=work.block_cache),
+        "intermediate results": sampling_bytes(network, work.grid, rank_work),
     }
-    encoder = {"text encoder": work.text_encoder_bytes} if share.is_leader else {}
+    encoder = {"text encoder": work.text_encoder_bytes} if rank_work.is_leader else {}
     encoder_in_prompt = {} if placement.text_encoder == "on the host" else encoder
     encoder_afterwards = encoder if placement.text_encoder == "resident" else {}
 
-    phases: dict[Phase, Mapping[str, int]] = {"prompt": resident | encoder_in_prompt} if share.is_leader else {}
+    phases: dict[Phase, Mapping[str, int]] = {"prompt": resident | encoder_in_prompt} if rank_work.is_leader else {}
     phases["sampling"] = resident | streamed | encoder_afterwards | dequantized | computing
-    if share.is_leader:
+    if rank_work.is_leader:
         decoding = {"intermediate results": decoding_bytes(work.grid, tiled=placement.vae_tiling)}
         phases["decoding"] = resident | encoder_afterwards | decoding
     host: dict[str, int] = {}
@@ -388,7 +388,7 @@ def _plan(budget: MemoryBudget, work: ClipWork, placement: Placement, *, fp8: bo
         variant=work.variant.name if is_fp8 == fp8 else f"{work.variant.name}-fp8",
         placement=placement,
         budget=budget,
-        uses=tuple(memory_use(placement, work, device.share, fp8=fp8) for device in budget.devices),
+        uses=tuple(memory_use(placement, work, device.rank_work, fp8=fp8) for device in budget.devices),
     )
 
 

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 # Keys and values of the text are kept while they are small. At full size they cost 420 MB per prompt and save 0.04 % of
 # the arithmetic; in small networks text is a large share of it.
-_LARGEST_KEPT_TEXT_KEYS = 256 * 2**20
+_LARGEST_CACHED_TEXT_KEYS = 256 * 2**20
 
 
 class CacheSlot(Generic[Result]):
@@ -90,7 +90,7 @@ class ActivationCache:
         self, text: torch.Tensor, num_layers: int
     ) -> list[CacheSlot[tuple[torch.Tensor, torch.Tensor]]] | None:
         """Room for each block's key and value of the projected ``text`` [B, L, D]; None where they would be large."""
-        if 2 * num_layers * text.numel() * text.element_size() > _LARGEST_KEPT_TEXT_KEYS:
+        if 2 * num_layers * text.numel() * text.element_size() > _LARGEST_CACHED_TEXT_KEYS:
             return None
         return self.get_or_compute(
             "clip",

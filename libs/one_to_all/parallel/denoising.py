@@ -1,6 +1,6 @@
 """Denoising of one chunk on all ranks: the leader says what to do, the others take part.
 
-The leader's :meth:`ParallelDenoising.lead` replaces ``sampling.denoise.denoise``; every other rank calls
+The leader's :meth:`ParallelDenoising.denoise` replaces ``sampling.denoise.denoise``; every other rank calls
 :meth:`ParallelDenoising.follow` once per chunk. All ranks take the same steps from the same latents, so all of them
 know the result. See ``guidance_parallel`` and ``context_parallel`` for dividing passes and tokens.
 """
@@ -53,7 +53,7 @@ class ParallelDenoising:
         tokens = ContextParallel(transformer, mesh) if mesh["ulysses"].size() > 1 else None
         return cls(device, passes, tokens)
 
-    def lead(
+    def denoise(
         self,
         transformer: OneToAllTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,

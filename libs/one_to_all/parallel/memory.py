@@ -11,7 +11,7 @@ import torch
 
 from libs.errors import DeviceError, SettingsError
 from libs.one_to_all.memory.choice import PlanRequest, check_host, choose_plan
-from libs.one_to_all.memory.estimates import ALONE, MOST_PASSES, WorkShare
+from libs.one_to_all.memory.estimates import ALONE, MOST_PASSES, RankWork
 from libs.one_to_all.memory.options import SETTING as MEMORY_SETTING
 from libs.one_to_all.memory.options import MemoryOptions
 from libs.one_to_all.memory.plan import GB, RESIDENT_PLACEMENTS, DeviceBudget, MemoryBudget, MemoryPlan
@@ -35,11 +35,11 @@ def check_memory_options(options: MemoryOptions, parallel: ParallelPlan) -> None
         )
 
 
-def work_share(parallel: ParallelPlan, rank: int) -> WorkShare:
+def rank_work(parallel: ParallelPlan, rank: int) -> RankWork:
     """Return what one rank holds and computes; of the passes as many as it makes at most."""
     row, _ = parallel.place(rank)
     passes = max(len(passes_of_rank(row, parallel.guidance, range(count))) for count in range(1, MOST_PASSES + 1))
-    return WorkShare(is_leader=rank == LEADER, passes=passes, context=parallel.context)
+    return RankWork(is_leader=rank == LEADER, passes=passes, context=parallel.context)
 
 
 def budget_of_ranks(
@@ -47,7 +47,7 @@ def budget_of_ranks(
 ) -> MemoryBudget:
     """Join what each rank's device and this machine have free, without the weights that are to be placed."""
     ranks = enumerate(zip(devices, free_bytes, strict=True))
-    budgets = (DeviceBudget(device, free, work_share(parallel, rank)) for rank, (device, free) in ranks)
+    budgets = (DeviceBudget(device, free, rank_work(parallel, rank)) for rank, (device, free) in ranks)
     return MemoryBudget(tuple(budgets), host_free_bytes)
 
 
@@ -87,7 +87,7 @@ def _what_fits(request: PlanRequest, budget: MemoryBudget) -> str:
         allowed = replace(request, options=replace(request.options, allow_fp8=True))
         if choose_plan(allowed, budget, RESIDENT_PLACEMENTS).fits:
             ways.append("allow FP8 weights, which fit (ONE_TO_ALL_ALLOW_FP8=true)")
-    alone = replace(budget, devices=(replace(budget.devices[LEADER], share=ALONE),))
+    alone = replace(budget, devices=(replace(budget.devices[LEADER], rank_work=ALONE),))
     of_one = choose_plan(request, alone)
     if of_one.fits:
         ways.append(f"leave {SETTING} empty, since one process fits ({of_one.name})")

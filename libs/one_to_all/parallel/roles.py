@@ -49,7 +49,7 @@ class Leader:
         self._connection = connection
         self._make_chunk: ChunkMaker | None = None
         self._poses = np.empty(0, np.uint8)
-        self._engine.denoise = self._denoising.lead
+        self._engine.denoise = self._denoising.denoise
 
     @property
     def precision(self) -> str:

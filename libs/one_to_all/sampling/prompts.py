@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_SEQUENCE_LENGTH = 512
 """Tokens of a prompt that the text encoder reads."""
 
-_KEPT_PROMPTS = 16
+_CACHED_PROMPTS = 16
 
 
 def clean_prompt(prompt: str) -> str:
@@ -60,7 +60,7 @@ class PromptEncoder:
             self._known.move_to_end(cleaned)
         else:
             self._known[cleaned] = self._encode(cleaned)
-            while len(self._known) > _KEPT_PROMPTS:
+            while len(self._known) > _CACHED_PROMPTS:
                 self._known.popitem(last=False)
         return self._known[cleaned].to(device, dtype)
 

@@ -55,7 +55,7 @@ class Fp8Linear(nn.Linear):
     computes_in_fp8: bool = False
 
     @classmethod
-    def in_place_of(cls, layer: nn.Linear, dtype: torch.dtype, scale: Shape | None) -> Self:
+    def replacing(cls, layer: nn.Linear, dtype: torch.dtype, scale: Shape | None) -> Self:
         """An Fp8Linear on the meta device with the sizes of ``layer`` (also on the meta device)."""
         made = cls(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         made.weight = nn.Parameter(torch.empty_like(layer.weight, dtype=dtype), requires_grad=False)
@@ -158,7 +158,7 @@ def hold_weights_in_fp8(model: nn.Module, tensors: Mapping[str, TensorInfo]) -> 
         scale = tensors.get(scale_name(name))
         layer = model.get_submodule(path)
         if isinstance(layer, nn.Linear):
-            made = Fp8Linear.in_place_of(layer, _TORCH_DTYPES[info.dtype], scale.shape if scale else None)
+            made = Fp8Linear.replacing(layer, _TORCH_DTYPES[info.dtype], scale.shape if scale else None)
             parent, _, attribute = path.rpartition(".")
             setattr(model.get_submodule(parent), attribute, made)
         elif scale is not None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from libs.errors import InputError
 from libs.messages.printable import printable
-from libs.messages.validation import place_of, shown, what_was_expected
+from libs.messages.validation import field_path, shown, what_was_expected
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.sampling.approximation import Quality
 from libs.pose.options import FaceStyle, HeadStyle, RequestedAlign, RequestedAnchor, RequestedMode
@@ -248,7 +248,7 @@ def describe_validation_error(error: ValidationError, known_fields: Iterable[str
 
 def _describe(problem: Any, known_fields: Sequence[str]) -> str:
     kind, found = problem["type"], problem.get("input")
-    field = place_of(problem["loc"])[:80] or "request"
+    field = field_path(problem["loc"])[:80] or "request"
     if kind == "extra_forbidden":
         return f"{field}: unknown field; {_known(problem['loc'], known_fields)}"
     if kind == "missing":

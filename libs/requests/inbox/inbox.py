@@ -47,11 +47,11 @@ _ASKED_ONE_BY_ONE = 100
 
 _ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
-_PATIENCE_SECONDS = 10.0
+_CLAIM_SECONDS = 10.0
 """So long a file waits for another process that puts one under the same name."""
 
 _LAST_CHARACTER = "\U0010ffff"
-_DIGITS_BESIDE = 12
+_DIGITS_IN_NAME = 12
 _SHOWN = 60
 
 _log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class Inbox:
 
         A folder may have any name, also that of a document which comes after it.
         """
-        beside = f"{hashlib.sha256(name.encode()).hexdigest()[:_DIGITS_BESIDE]}-{PurePosixPath(name).name}"
+        beside = f"{hashlib.sha256(name.encode()).hexdigest()[:_DIGITS_IN_NAME]}-{PurePosixPath(name).name}"
         for target in (name, beside):
             try:
                 if isinstance(content, Path):
@@ -364,7 +364,7 @@ class Inbox:
         What is gone since then is no hindrance. Of several processes that put the same name at once, one does.
         """
         key = _key(name)
-        with claimed(self._objects, key, _PATIENCE_SECONDS) as alone:
+        with claimed(self._objects, key, _CLAIM_SECONDS) as alone:
             if alone and self.version_of(name) in {version, None}:
                 return self.put(name, file)
         stored = self._objects.head(key)

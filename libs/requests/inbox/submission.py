@@ -3,7 +3,8 @@
 Nobody's file takes the place of another that a request still needs: it is stored beside that one, under a name that
 ends with the first digits of its digest, and the document that is uploaded names it so. The same holds for what others
 hand in at the same moment: each name is written by one process at a time, and only while it is as the plan found it.
-See ``libs.requests.inbox.intake`` for what happens to a document in the inbox and ``libs.command_line.requests.commands``
+See ``libs.requests.inbox.intake`` for what happens to a document in the inbox and
+``libs.command_line.requests.commands``
 for printing.
 """
 
@@ -232,8 +233,8 @@ def _on_its_way(name: str, info: ObjectInfo, plan: FilesToSubmit, inbox: Inbox) 
             with suppress(ArtifactCorruptError):
                 if found := accepted.find(request.id):
                     own.append(found.request)
-    is_own = any(_composed(name) in {_composed(one.reference), _composed(one.driver)} for one in own)
-    return None if is_own else _AT_THE_SAME_TIME
+    is_named_here = any(_composed(name) in {_composed(one.reference), _composed(one.driver)} for one in own)
+    return None if is_named_here else _AT_THE_SAME_TIME
 
 
 def _replaced_files(plan: FilesToSubmit, inbox: Inbox) -> dict[str, ObjectInfo]:

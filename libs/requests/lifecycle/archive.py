@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from libs.errors import ArtifactCorruptError
-from libs.messages.validation import place_of, what_was_expected
+from libs.messages.validation import field_path, what_was_expected
 from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests
 from libs.requests.lifecycle.states import CLIP_ASSET, ClipState, RequestStates, stored_partitions
 from libs.storage.artifacts import ArtifactStore
@@ -101,7 +101,7 @@ class RequestArchive:
             return ArchivedRequest.model_validate_json(self._store.objects.get_bytes(key))
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
-            reason = f"{place_of(problem['loc']) or 'text'}: {what_was_expected(problem)}"
+            reason = f"{field_path(problem['loc']) or 'text'}: {what_was_expected(problem)}"
             raise ArtifactCorruptError(
                 f"{self._store.objects.uri(key)}: not a readable record of an archived request ({reason}); restore "
                 "it; if it is deleted, the clips it names are no longer kept from being pruned"

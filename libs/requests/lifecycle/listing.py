@@ -134,7 +134,7 @@ class RequestListing:
         self, state: RequestState, report: RunReport | None, noted: Cancellation | None, now: datetime
     ) -> str:
         if report is not None and report.phase in _IN_PROGRESS:
-            return _place_in_queue(report.ahead) if report.phase == RunPhase.QUEUED else report.doing
+            return _queue_position(report.ahead) if report.phase == RunPhase.QUEUED else report.doing
         accepted = self._read.get(state.request_id)
         text = self._without_run(accepted, report, noted, now)
         if state.clip == ClipState.OUTDATED:
@@ -175,7 +175,7 @@ class RequestListing:
             return None
 
 
-def _place_in_queue(ahead: int) -> str:
+def _queue_position(ahead: int) -> str:
     return f"queued ({ahead} before it)" if ahead else "queued, next"
 
 

@@ -76,7 +76,7 @@ def create_user(settings: Settings, objects: S3ObjectStore) -> str:
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     assert settings.s3_access_key and settings.s3_secret_key
-    user, policy = settings.s3_access_key.get_secret_value(), f"one-to-all-{objects.bucket}-{objects.place_id}"
+    user, policy = settings.s3_access_key.get_secret_value(), f"one-to-all-{objects.bucket}-{objects.location_id}"
     place = f"users of {objects.endpoint}"
     try:
         minio = _administration(settings)

@@ -71,7 +71,7 @@ def chunk_rule(objects: S3ObjectStore, days: int) -> dict[str, Any]:
     It looks at each chunk alone: ``days`` must be more than a clip takes. A chunk that goes too early is made again.
     """
     return {
-        "ID": f"{_RULE_ID}-{objects.place_id}",
+        "ID": f"{_RULE_ID}-{objects.location_id}",
         "Status": "Enabled",
         "Filter": {"Prefix": f"{objects.full_key(CHUNKS_PREFIX)}/"},
         "Expiration": {"Days": days},

@@ -32,7 +32,7 @@ _CONDITION_UNKNOWN_CODES = frozenset({"NotImplemented", "501", "InvalidArgument"
 """Answers of servers that do not know a condition; most of those take the request as if there were none."""
 
 _DIGEST_METADATA = "sha256"
-_PLACE_DIGITS = 8
+_LOCATION_DIGITS = 8
 
 
 class S3ObjectStore:
@@ -217,12 +217,12 @@ class S3ObjectStore:
         return str(self.client.meta.endpoint_url)
 
     @cached_property
-    def place_id(self) -> str:
+    def location_id(self) -> str:
         """Eight digits that tell this prefix from others in the bucket.
 
         For names of policies and rules: several installations, each with a prefix of its own, may share a bucket.
         """
-        return hashlib.sha256(self.prefix.encode()).hexdigest()[:_PLACE_DIGITS]
+        return hashlib.sha256(self.prefix.encode()).hexdigest()[:_LOCATION_DIGITS]
 
     @cached_property
     def _checksum(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from local_hub import LocalHub
 from libs.errors import ModelFilesError
 from libs.model_repo.hubs.download import DownloadReport, download_part
 from libs.model_repo.hubs.hub import Hub
-from libs.model_repo.layout import KEPT_ELSEWHERE, RepositoryLayout, layout_of
+from libs.model_repo.layout import READ_ONLY_MODELS_FOLDER, RepositoryLayout, layout_of
 from libs.model_repo.operations.quantize import quantize_checkpoint
 from libs.model_repo.verification.digests import CACHE_NAME
 from libs.model_repo.verification.lock import lock_path, lock_repository, read_lock
@@ -58,8 +58,10 @@ def test_a_complete_repository_is_verified_and_used(settings: Settings, place: P
         assert report.locked
         assert {file.file for file in report.files} == names
     assert _names(settings.models_dir) == before
-    (kept,) = (settings.data_dir / KEPT_ELSEWHERE).glob("One-to-All-sandbox-*")
-    assert (settings.data_dir / KEPT_ELSEWHERE / CACHE_NAME).is_file() != locked, "what is known already is not learned"
+    (kept,) = (settings.data_dir / READ_ONLY_MODELS_FOLDER).glob("One-to-All-sandbox-*")
+    assert (settings.data_dir / READ_ONLY_MODELS_FOLDER / CACHE_NAME).is_file() != locked, (
+        "what is known already is not learned"
+    )
     assert (kept / "one-to-all.lock.json").is_file() != locked
 
     make_writable(settings.models_dir)

@@ -16,7 +16,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from libs.model_repo.variants import VARIANTS, get_variant
 from libs.one_to_all.memory.cost import TokenGrid
-from libs.one_to_all.memory.estimates import WorkShare, decoding_bytes, sampling_bytes
+from libs.one_to_all.memory.estimates import RankWork, decoding_bytes, sampling_bytes
 from libs.one_to_all.memory.plan import (
     GB,
     PLACEMENTS,
@@ -132,10 +132,10 @@ def test_the_host_must_hold_what_lies_there():
 def test_what_a_rank_holds():
     """Two thirds of the block cache, half of the tokens, no VAE and no text encoder."""
 
-    def use(share: WorkShare) -> MemoryUse:
+    def use(share: RankWork) -> MemoryUse:
         return memory_use(RESIDENT, _work(block_cache=True), share)
 
-    whole, leader, other = map(use, (WorkShare(), WorkShare(passes=1), WorkShare(is_leader=False, passes=2)))
+    whole, leader, other = map(use, (RankWork(), RankWork(passes=1), RankWork(is_leader=False, passes=2)))
     stream = 34_320 * 5_120 * 2
     assert [one.phases["sampling"]["kept from pass to pass"] for one in (whole, leader, other)] == [
         (1 + 9) * stream,
@@ -145,7 +145,7 @@ def test_what_a_rank_holds():
     assert other.phases.keys() == {"sampling"}
     assert not {"VAE", "text encoder"} & other.phases["sampling"].keys()
     assert leader.phases.keys() == whole.phases.keys()
-    halves = memory_use(RESIDENT, _work(), WorkShare(is_leader=False, context=2))
+    halves = memory_use(RESIDENT, _work(), RankWork(is_leader=False, context=2))
     assert halves.phases["sampling"]["kept from pass to pass"] == stream // 2
     assert halves.peak_bytes < other.peak_bytes < whole.peak_bytes
 
@@ -154,7 +154,7 @@ def test_a_plan_for_several_ranks_must_fit_each_of_them():
     """A rank without text encoder and VAE needs 47 GB for the 14B's transformer."""
 
     def plan(*free: float) -> MemoryPlan:
-        shares = [WorkShare(is_leader=rank == 0, passes=1) for rank in range(len(free))]
+        shares = [RankWork(is_leader=rank == 0, passes=1) for rank in range(len(free))]
         devices = [DeviceBudget(f"cuda:{rank}", round(free[rank] * GB), share) for rank, share in enumerate(shares)]
         return plan_memory(MemoryBudget(tuple(devices)), _work(), [RESIDENT, DROPPED])
 
@@ -213,7 +213,7 @@ def test_a_rank_that_shares_tokens_needs_what_is_estimated(variant, frames, cont
         peak = _sampling_peak(variant, frames, mesh=mesh)
     finally:
         dist.destroy_process_group()
-    share, grid = WorkShare(passes=1, context=context), TokenGrid.of(480, 832, frames)
+    share, grid = RankWork(passes=1, context=context), TokenGrid.of(480, 832, frames)
     assert peak <= sampling_bytes(get_variant(variant).network, grid, share) <= 1.25 * peak
 
 

@@ -92,7 +92,7 @@ def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: 
     transformer.blocks[1].attn1.to_q.register_forward_hook(lambda *call: tokens.append(call[-1].shape[1]))
 
     if rank == LEADER:
-        stopped = shared.lead(transformer, scheduler, chunk_task(CASES[0]))
+        stopped = shared.denoise(transformer, scheduler, chunk_task(CASES[0]))
         next(stopped)
         stopped.close()
     else:
@@ -102,7 +102,7 @@ def rank_main(rank: int, plan: ParallelPlan, heads: int, folder: str, expected: 
         if rank != LEADER:
             shared.follow(transformer, scheduler)
             continue
-        made = [step.latents for step in shared.lead(transformer, scheduler, chunk_task(case))]
+        made = [step.latents for step in shared.denoise(transformer, scheduler, chunk_task(case))]
         differences.append(max((a - b).abs().max().item() for a, b in zip(made, latents, strict=True)))
     gathered: list[list[int]] = [[] for _ in range(plan.ranks)]
     dist.all_gather_object(gathered, tokens)

@@ -8,10 +8,10 @@ import torch
 from libs.errors import DeviceError, SettingsError
 from libs.model_repo.layout import RepositoryLayout
 from libs.one_to_all.memory.choice import PlanRequest
-from libs.one_to_all.memory.estimates import WorkShare
+from libs.one_to_all.memory.estimates import RankWork
 from libs.one_to_all.memory.options import ClipSize, MemoryOptions
 from libs.one_to_all.memory.plan import GB, RESIDENT_PLACEMENTS
-from libs.one_to_all.parallel.memory import budget_of_ranks, check_memory_options, choose_plan_of_ranks, work_share
+from libs.one_to_all.parallel.memory import budget_of_ranks, check_memory_options, choose_plan_of_ranks, rank_work
 from libs.one_to_all.parallel.plan import ONE_PROCESS, ParallelPlan
 
 SIZE = ClipSize(480, 832, 81)
@@ -25,13 +25,13 @@ def _plan(layout: RepositoryLayout, free: list[float], parallel=THREE, host=None
 
 
 def test_what_ranks_compute():
-    assert [work_share(THREE, rank) for rank in range(3)] == [
-        WorkShare(is_leader=rank == 0, passes=1, context=1) for rank in range(3)
+    assert [rank_work(THREE, rank) for rank in range(3)] == [
+        RankWork(is_leader=rank == 0, passes=1, context=1) for rank in range(3)
     ]
     two = ParallelPlan(guidance=2, context=2)
-    assert [work_share(two, rank).passes for rank in range(4)] == [1, 1, 2, 2]
-    assert {work_share(two, rank).context for rank in range(4)} == {2}
-    assert work_share(ParallelPlan(context=4), 0) == WorkShare(passes=3, context=4)
+    assert [rank_work(two, rank).passes for rank in range(4)] == [1, 1, 2, 2]
+    assert {rank_work(two, rank).context for rank in range(4)} == {2}
+    assert rank_work(ParallelPlan(context=4), 0) == RankWork(passes=3, context=4)
 
 
 def test_only_rank_0_holds_text_encoder_and_vae(layout_14b):

@@ -7,14 +7,14 @@ import pytest
 
 from libs.errors import HubUnavailableError
 from libs.model_repo.hubs.huggingface import _seconds
-from libs.model_repo.hubs.transfer import HubBackoff, Patience
+from libs.model_repo.hubs.transfer import BackoffTimer, HubBackoff
 
 
 def test_hours_are_not_waited_out_in_silence() -> None:
     with pytest.raises(HubUnavailableError, match=r"answered 429 \(it asks to wait 1,440 minutes\)") as caught:
-        Patience(HubBackoff()).wait_after(HubUnavailableError("the hub answered 429", 86_400.0))
+        BackoffTimer(HubBackoff()).wait_after(HubUnavailableError("the hub answered 429", 86_400.0))
     assert caught.value.retryable
-    Patience(HubBackoff(first_pause_seconds=0)).wait_after(HubUnavailableError("the hub answered 429", 0.01))
+    BackoffTimer(HubBackoff(first_pause_seconds=0)).wait_after(HubUnavailableError("the hub answered 429", 0.01))
 
 
 def test_a_hub_may_name_seconds_or_a_date() -> None:
