@@ -33,7 +33,7 @@ def test_a_block_that_raises_leaves_everything_as_it_was(tmp_path: Path) -> None
     assert list(staging.iterdir()) == []
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_of_one_file_do_not_interfere(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "f") as one, atomic_write(tmp_path / "f") as two:
         assert one != two
         one.write_bytes(b"1")

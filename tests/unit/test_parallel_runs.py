@@ -7,7 +7,7 @@ from tests.parallel_runs import FIRST, TOGETHER, rank_of, scope_of
 
 
 @pytest.mark.parametrize("folder", sorted({*TOGETHER, *FIRST}))
-def test_a_folder_with_a_place_of_its_own_holds_tests(folder) -> None:
+def test_folders_named_in_the_parallel_order_hold_tests(folder) -> None:
     assert list((REPOSITORY_ROOT / folder).rglob("test_*.py"))
 
 

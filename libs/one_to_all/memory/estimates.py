@@ -64,11 +64,10 @@ def sampling_bytes(network: NetworkConfig, grid: TokenGrid, rank_work: RankWork 
 def bytes_between_passes(
     network: NetworkConfig, grid: TokenGrid, rank_work: RankWork = ALONE, *, block_cache: bool
 ) -> int:
-    """Estimate the streams kept between passes: attention that passes rank_work, three per pass of a block cache."""
+    """Estimate the streams kept between passes: attention that passes share, three per pass of a block cache."""
     shared = 1 if rank_work.passes > 1 else 0
-    return (shared + (_CACHED_STREAMS * rank_work.passes if block_cache else 0)) * _stream_bytes(
-        network, grid, rank_work
-    )
+    streams = shared + (_CACHED_STREAMS * rank_work.passes if block_cache else 0)
+    return streams * _stream_bytes(network, grid, rank_work)
 
 
 def decoding_bytes(grid: TokenGrid, *, tiled: bool) -> int:

@@ -227,7 +227,7 @@ def test_media_given_by_hand_or_uploaded_before_are_found(
         ("no-media.yaml", "id: no-media\nreference: nobody.png\ndriver: videos/dance.mp4\n", "no file 'nobody.png'"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_sent(
+def test_mistakes_are_reported_before_anything_is_uploaded(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, name: str, text: str | None, expected: str
 ) -> None:
     if text:
@@ -359,7 +359,7 @@ def test_one_line_each_at_eighty_columns(
     assert all(len(line) <= 80 for line in lines if "Dagster" not in line)
 
 
-def test_what_was_canceled_and_tried_again_is_said(
+def test_cancel_and_retry_report_what_they_did(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
 ) -> None:
     run("submit", desk / "first-try.yaml")
@@ -461,7 +461,7 @@ def test_an_unknown_request_is_called_unknown(
     assert done.stderr.count("\n") == 1
 
 
-def test_a_length_of_time_is_said_in_words(
+def test_durations_are_shown_in_words(
     run: Callable[..., Done], store: ArtifactStore, desk: Path, tmp_path: Path
 ) -> None:
     run("submit", desk / "first-try.yaml")

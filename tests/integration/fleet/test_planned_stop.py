@@ -77,7 +77,7 @@ def listed(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_a_worker_with_other_code_than_the_code_location_takes_no_runs_until_it_is_the_same(fleet) -> None:
+def test_a_worker_with_other_code_than_the_code_location_takes_no_runs(fleet) -> None:
     """The code location says its version every ten seconds: that ends what this test says in between."""
     with fleet.only_worker("gpu-0"), Redis.from_url(fleet.fleet.redis_url) as redis:
         clips = (f"other-code-{number}" for number in range(10))

@@ -165,7 +165,7 @@ def test_variants_without_a_hub_say_what_makes_them(settings: Settings, hub: Hub
         download_part(layout_of("sandbox", settings), "checkpoint", hub)
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(layout: RepositoryLayout, hub: Hub, hub_server: LocalHub) -> None:
+def test_a_file_where_a_folder_should_be_is_named(layout: RepositoryLayout, hub: Hub, hub_server: LocalHub) -> None:
     layout.pose_estimator.parent.mkdir(parents=True)
     layout.pose_estimator.write_bytes(b"a single file")
     with pytest.raises(ModelFilesError, match="a file where the hub has a folder"):
@@ -185,7 +185,7 @@ def test_a_symbolic_link_is_replaced_not_written_through(
     assert_complete(layout, hub_server)
 
 
-def test_a_lost_lock_is_written_anew_from_proven_files(
+def test_a_lost_lock_file_is_rewritten_from_verified_files(
     layout: RepositoryLayout, hub: Hub, hub_server: LocalHub
 ) -> None:
     download_part(layout, "checkpoint", hub, retry=IMPATIENT)

@@ -127,7 +127,7 @@ def test_bad_media_are_refused_by_field_and_name(
         ("driver", "grey.mp4", _clip(64, 96, frames=3), "the driving video"),
     ],
 )
-def test_nobody_in_the_picture_or_the_clip(
+def test_no_person_in_the_picture_or_the_clip_is_an_error(
     world: Any, good_media: Path, tmp_path: Path, field: str, name: str, write: MakeFile, subject: str
 ) -> None:
     write(tmp_path / name, good_media)

@@ -82,7 +82,7 @@ def test_the_same_document_submitted_again_runs(daemon: Daemon, end: str) -> Non
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel"])
-def test_retry_runs_once_whatever_dies_in_between(daemon: Daemon, end: str) -> None:
+def test_retry_launches_one_run_even_if_a_process_dies(daemon: Daemon, end: str) -> None:
     submit(daemon, "a", when="nightly")
     daemon.night()
     getattr(daemon, end)("a")

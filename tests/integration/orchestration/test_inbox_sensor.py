@@ -105,7 +105,7 @@ def test_a_nightly_request_that_becomes_urgent_runs_now_unless_its_clip_is_there
     assert daemon.scan_inbox() == ["waiting"]
 
 
-def test_another_priority_is_kept_without_a_run(daemon: Daemon) -> None:
+def test_a_changed_priority_is_stored_without_a_run(daemon: Daemon) -> None:
     submit(daemon, "a", when="nightly")
     daemon.scan_inbox()
     submit(daemon, "a", when="nightly", priority=50)

@@ -123,7 +123,7 @@ UNFORESEEN = {
 }
 
 
-def test_each_document_is_read_in_a_guard_of_its_own(ticks: SensorTicks) -> None:
+def test_an_error_in_one_document_does_not_stop_the_others(ticks: SensorTicks) -> None:
     for name, content in UNFORESEEN.items():
         put(ticks.world, name, content)
     put(ticks.world, "zoe.json", fields("zoe"))
@@ -135,7 +135,7 @@ def test_each_document_is_read_in_a_guard_of_its_own(ticks: SensorTicks) -> None
     assert "too long, at most 900" in rejected(ticks.world)["long.json"]
 
 
-def test_what_nobody_foresaw_is_told_to_the_person_and_to_the_log(
+def test_an_unexpected_error_is_reported_to_the_person_and_logged(
     ticks: SensorTicks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse(content: bytes, *, source: str) -> Any:
@@ -163,7 +163,7 @@ class _Log:
         self.warning = self.error = lines.append
 
 
-def test_a_folder_where_an_accepted_request_should_lie_stops_only_its_own_document(ticks: SensorTicks) -> None:
+def test_a_folder_in_place_of_an_accepted_request_stops_only_that_document(ticks: SensorTicks) -> None:
     root = ticks.world.data_dir / "artifacts"
     (root / "requests" / "accepted" / "a.json").mkdir(parents=True)
     (root / "requests" / "documents" / "b.json").mkdir(parents=True)
@@ -248,7 +248,7 @@ ages = st.sampled_from([0.0, 3.0, 700.0, 1e6, -1e6, -4e9])
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(documents=st.dictionaries(st.sampled_from(NAMES), st.tuples(contents, ages), min_size=1, max_size=6))
-def test_whatever_lies_in_the_inbox_no_tick_fails_and_what_is_good_is_made(
+def test_no_file_in_the_inbox_makes_a_tick_fail_and_good_requests_are_made(
     tmp_path_factory: pytest.TempPathFactory, documents: dict[str, tuple[Any, float]]
 ) -> None:
     with world_in(tmp_path_factory.mktemp("inbox") / "world") as world, sensor_ticks(world) as ticks:

@@ -91,7 +91,7 @@ def test_the_most_urgent_first_and_among_equals_the_oldest(daemon: Daemon) -> No
     assert [run.tags["dagster/priority"] for run in daemon.runs] == ["90", "0", "0", "-5"]
 
 
-def test_what_was_submitted_again_tonight_does_not_wait_for_the_run_of_the_old_content(daemon: Daemon) -> None:
+def test_a_request_submitted_again_tonight_does_not_wait_for_the_old_run(daemon: Daemon) -> None:
     submit(daemon, "a")
     submit(daemon, "a", prompt="new", when="nightly")
     assert daemon.night() == ["a"]

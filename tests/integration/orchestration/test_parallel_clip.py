@@ -28,7 +28,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
-def test_two_processes_make_the_clip_of_one(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_make_the_same_clip_as_one(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     media = write_small_media(tmp_path / "media", 9)
     for request_id, setting in (("alone", ""), ("together", "guidance:2"), ("again", "guidance:2")):
         monkeypatch.setenv("ONE_TO_ALL_PARALLEL", setting)

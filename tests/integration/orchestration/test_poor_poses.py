@@ -49,9 +49,7 @@ def evaluation(result: dg.ExecuteInProcessResult, name: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("field", "file"), [("reference", "scene.png"), ("driver", "scene.mp4")])
-def test_no_clip_is_sampled_where_nobody_was_found(
-    world: Any, puppets: Path, scenes: Path, field: str, file: str
-) -> None:
+def test_no_clip_is_sampled_without_a_person(world: Any, puppets: Path, scenes: Path, field: str, file: str) -> None:
     submit_small(world, puppets, "poor", scenes / file, **{field: file})
 
     result = world.animate("poor", raise_on_error=False)

@@ -319,9 +319,7 @@ class TestNightlyBatch:
         require_not_stopped(daemon.world.objects, None, "dance-4")
 
 
-def test_requests_of_a_stopped_batch_that_were_never_launched_stay_canceled_until_they_are_wanted_again(
-    daemon: Daemon, media: Path
-) -> None:
+def test_unlaunched_requests_of_a_stopped_batch_stay_canceled_until_retried(daemon: Daemon, media: Path) -> None:
     world = daemon.world
     accept(daemon, media, "a-begun", "by-hand", "retried", "again", "left", when="nightly")
     assert daemon.night(launched=1) == ["a-begun"]

@@ -28,7 +28,7 @@ def accepted(empty_world: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
     return empty_world
 
 
-def test_restore_says_what_it_would_do_and_does_it_when_told(accepted: Any) -> None:
+def test_restore_reports_first_and_changes_things_with_apply(accepted: Any) -> None:
     looked = RUNNER.invoke(app, ["restore"])
     assert looked.exit_code == 0, looked.output
     assert "1  requests that get their partition back (dance)" in looked.output

@@ -76,7 +76,7 @@ def test_a_sound_store_passes(store: ArtifactStore, instance: dg.DagsterInstance
     assert (metadata["manifests"], metadata["problems"], metadata["orphans"]) == (4 + 3, 0, 0)
 
 
-def test_outputs_that_dagster_shows_but_nobody_stored(store: ArtifactStore, instance: dg.DagsterInstance) -> None:
+def test_recorded_outputs_that_are_not_stored_are_reported(store: ArtifactStore, instance: dg.DagsterInstance) -> None:
     assert lost_artifacts(instance, store) == []
     for info in list(store.objects.list("clip/q/")):
         store.objects.delete(info.key)

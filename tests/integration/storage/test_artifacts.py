@@ -93,7 +93,7 @@ def test_the_same_content_is_sent_once(store, make_files, monkeypatch):
     assert len(sent) == 3
 
 
-def test_equal_content_has_equal_digests_whatever_the_time_and_place(make_files):
+def test_equal_content_has_equal_digests_at_any_time_and_path(make_files):
     first, second = make_files({"f": b"1", "d/g": b"2"}), make_files({"d/g": b"2", "f": b"1"})
     assert first.digest == second.digest
     others = [{"f": b"1", "d/g": b"3"}, {"f": b"1", "g": b"2"}, {"f": b"2", "d/g": b"1"}, {"f": b"1"}]
@@ -201,7 +201,7 @@ def test_a_manifest_cannot_lead_out_of_its_folders(store, make_files):
             store.fetch("a", "p")
 
 
-def test_two_writers_of_one_partition_end_with_one_whole_artifact(store, make_files, tmp_path):
+def test_two_writers_of_one_partition_leave_one_complete_artifact(store, make_files, tmp_path):
     candidates = [make_files({"f": os.urandom(200_000), "g": bytes([number])}) for number in range(4)]
     expected = [{name: file.path.read_bytes() for name, file in files.files.items()} for files in candidates]
     problems = []

@@ -34,7 +34,7 @@ def test_a_chunk_can_be_replaced(objects):
 
 
 @pytest.mark.parametrize("what", ["data", "description", "format", "half"])
-def test_a_damaged_chunk_is_as_good_as_none(objects, what, caplog):
+def test_a_damaged_chunk_is_made_again(objects, what, caplog):
     chunks = StoredChunks(objects, PREFIX)
     chunks.save(0, frames(0))
     if what == "data":

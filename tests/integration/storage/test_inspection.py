@@ -160,7 +160,7 @@ def test_a_run_never_relies_on_a_file_that_may_be_removed_as_an_orphan(
     assert MINIMUM_AGE > TRUSTED_FOR
 
 
-def test_a_file_stored_anew_since_the_inspection_stays(store: ArtifactStore, make_files: Any) -> None:
+def test_a_file_stored_again_since_the_inspection_stays(store: ArtifactStore, make_files: Any) -> None:
     store.objects.put_bytes(ORPHAN, b"1")
     (orphan,) = inspect(store.objects).orphans
     aged = type(orphan)(orphan.key, orphan.size, in_days(-30))

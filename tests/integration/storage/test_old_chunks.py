@@ -33,7 +33,7 @@ def test_old_chunks_go_and_young_ones_stay(objects: ObjectStore) -> None:
     assert clip.load(0) is None
 
 
-def test_a_clip_in_the_making_keeps_its_first_chunks(objects: ObjectStore) -> None:
+def test_chunks_of_an_unfinished_clip_are_not_removed(objects: ObjectStore) -> None:
     """Its age is that of the chunk stored last, whatever the plan it belongs to."""
     StoredChunks(objects, "chunks/dance/0123/81-5-81").save(0, FRAMES)
     StoredChunks(objects, "chunks/dance-2/4567/81-5-81").save(0, FRAMES)

@@ -236,7 +236,7 @@ def test_partitions_that_cannot_be_judged_are_left_alone(store: ArtifactStore, p
     assert find_superseded(store.objects, QUARTER, now=in_days(100)) == []
 
 
-def test_a_manifest_that_names_what_is_not_its_own_takes_nothing_along(store: ArtifactStore, publish: Any) -> None:
+def test_removing_a_manifest_spares_files_of_other_artifacts(store: ArtifactStore, publish: Any) -> None:
     store.objects.put_bytes("inbox/reference.png", b"a person's picture")
     poses = publish("pose_tracks", {"driver.npz": b"points"})
     old = publish("animation", {"clip.mp4": b"1", "summary.json": b"{}"})
@@ -340,7 +340,7 @@ def test_what_an_archived_clip_was_made_from_stays_with_it(store: ArtifactStore,
     assert names(find_prunable(store, QUARTER, now=in_days(100))) == set()
 
 
-def test_a_clip_that_says_nothing_of_its_origin_keeps_nothing(store: ArtifactStore, publish: Any) -> None:
+def test_a_clip_without_origin_protects_no_other_artifacts(store: ArtifactStore, publish: Any) -> None:
     publish("animation", {"clip.mp4": b"clip"})
     old = publish("pose_conditioning", {"poses.npz": b"1"})
     publish("pose_conditioning", {"poses.npz": b"2"}, after=1)

@@ -257,7 +257,7 @@ def test_what_auto_means_is_settled_when_a_worker_starts(
 
 
 @pytest.mark.slow
-def test_this_machine_is_asked_in_a_process_of_its_own() -> None:
+def test_gpus_are_probed_in_a_separate_process() -> None:
     """Without CUDA in this installation of torch, and with a process that ends before it can say anything."""
     assert GpuCheck(UsedGpus()).probe() == ask_gpus(UsedGpus())
     assert "invalid literal" in GpuCheck(UsedGpus(first="x")).probe()  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def test_a_clip_goes_back_from_a_host_with_a_full_disk(
     assert sent == ("sent to gpu", run.run_id)
 
 
-def test_a_question_that_fails_keeps_no_run_from_its_worker(
+def test_a_failed_host_check_does_not_stop_runs(
     gated: tuple[RunGate, list[Any], dg.DagsterInstance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, told, instance = gated

@@ -86,12 +86,12 @@ def test_a_lost_connection_is_found_anywhere_in_the_chain(error: BaseException) 
 
 
 @pytest.mark.parametrize("error", OWN, ids=lambda error: type(error).__name__)
-def test_the_assets_own_failure_is_none(error: BaseException) -> None:
+def test_a_failure_of_the_asset_is_no_crash(error: BaseException) -> None:
     for info in (info_of(error), wrapped(error, cause=True), wrapped(error, cause=False)):
         assert lost_server(info) is None
 
 
-def test_what_libs_explains_stays_the_assets_own_failure() -> None:
+def test_an_error_explained_by_libs_is_a_failure_of_the_asset() -> None:
     """The store did not answer: the step has tried again for as long as its policy says."""
     error = StorageUnavailableError("the store does not answer")
     error.__cause__ = botocore.exceptions.EndpointConnectionError(endpoint_url="http://10.0.0.1:9000")
@@ -158,7 +158,7 @@ def test_a_run_that_lost_its_database_counts_as_crashed(instance: dg.DagsterInst
     assert MAX_RETRIES_TAG not in run.tags, "it spends a retry, as every crash does"
 
 
-def test_the_assets_own_failure_is_not_tried_again(instance: dg.DagsterInstance) -> None:
+def test_a_failure_of_the_asset_is_not_retried(instance: dg.DagsterInstance) -> None:
     run = failed_run(instance, "request")
     assert (run.tags[RUN_FAILURE_REASON_TAG], run.tags[WILL_RETRY_TAG]) == ("STEP_FAILURE", "false")
 

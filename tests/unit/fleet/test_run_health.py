@@ -116,7 +116,7 @@ def test_a_task_that_ended_without_ending_its_run_is_silence(instance, launcher,
     assert launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
 
 
-def test_an_outage_of_redis_says_nothing_about_a_worker(instance, launcher, answers, now) -> None:
+def test_an_outage_of_redis_does_not_count_as_a_lost_worker(instance, launcher, answers, now) -> None:
     run = create_run_for_test(instance, status=Status.STARTED)
     launcher.check_run_worker_health(run)
     answers.error = ConnectionRefusedError("Redis is away")

@@ -45,7 +45,7 @@ def test_a_container_that_claims_less_is_not_believed(
         read_image(path)
 
 
-def test_an_avif_has_a_limit_of_its_own(tmp_path: Path) -> None:
+def test_avif_has_a_separate_limit(tmp_path: Path) -> None:
     assert maximum_pixels_of("AVIF") < maximum_pixels_of("PNG")
     path = _written(tmp_path / "p.avif", "plain")
     claimed = path.read_bytes().replace(struct.pack(">II", *SIZE), struct.pack(">II", 7000, 5000))
@@ -54,7 +54,7 @@ def test_an_avif_has_a_limit_of_its_own(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_whatever_is_damaged_ends_soon(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_quickly(tmp_path: Path) -> None:
     data = _written(tmp_path / "whole.avif", "animated").read_bytes()
 
     def read_all() -> int:

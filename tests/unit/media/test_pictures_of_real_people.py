@@ -125,7 +125,7 @@ def test_transparent_heic_and_avif(tmp_path, smooth):
 
 
 @pytest.mark.parametrize("name", ["p.gif", "p.webp", "p.png", "p.tiff", "p.jpg"])
-def test_of_several_pictures_the_first_is_taken_and_that_is_said(tmp_path, smooth, name):
+def test_the_first_of_several_pictures_is_used_and_reported(tmp_path, smooth, name):
     first, second = Image.fromarray(smooth), Image.fromarray(255 - smooth)
     first.save(tmp_path / name, "MPO" if name == "p.jpg" else None, save_all=True, append_images=[second])
     seen = read_picture(tmp_path / name)
@@ -200,7 +200,7 @@ def test_a_small_jpeg_that_claims_to_be_large_is_damaged(tmp_path, smooth, optio
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 1}, {"quality": 1, "progressive": True}])
-def test_a_jpeg_of_one_colour_is_no_lie(tmp_path, options):
+def test_a_plain_jpeg_is_accepted(tmp_path, options):
     Image.new("RGB", (4000, 3000), (200, 10, 10)).save(tmp_path / "p.jpg", **options)
     assert read_image(tmp_path / "p.jpg").shape == (3000, 4000, 3)
     Image.new("L", (4000, 3000), 7).save(tmp_path / "g.jpg", optimize=True, **options)

@@ -208,7 +208,7 @@ def test_sound_that_begins_after_the_picture_does_not_count_as_cut_off(make_vide
     assert numbers(path, number_of) == list(range(30))
 
 
-def test_a_transport_stream_of_one_frame_in_a_while_is_whole(make_video, number_of):
+def test_a_transport_stream_with_rare_frames_is_read_completely(make_video, number_of):
     path = make_video("clip.ts", 4, pts=[0, 2000, 4000, 7000], time_base=Fraction(1, 1000))
     assert numbers(path, number_of) == [0, 1, 2, 3]
 

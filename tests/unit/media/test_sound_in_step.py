@@ -135,7 +135,7 @@ def test_sound_that_begins_before_or_after_the_picture_is_in_step(tmp_path, name
 
 
 @pytest.mark.parametrize(("begins", "ends"), [(2.5, 3.0), (0.0, 0.0)], ids=["after the film", "empty"])
-def test_sound_that_no_frame_is_shown_to_counts_as_none(tmp_path, begins, ends):
+def test_sound_outside_the_frames_counts_as_no_sound(tmp_path, begins, ends):
     driver = tmp_path / "driver.mkv"
     with av.open(driver, "w") as container:
         video = container.add_stream("mpeg4", rate=RATE)
@@ -236,7 +236,7 @@ def test_sound_that_is_no_number_or_too_loud_is_converted(tmp_path):
     assert clip_of(driver).is_file()
 
 
-def test_damaged_packets_become_silence_and_sound_without_a_whole_one_is_refused_with_the_way_out(tmp_path):
+def test_damaged_packets_become_silence_and_unreadable_sound_is_refused(tmp_path):
     driver = make_driver(tmp_path / "driver.mkv", "ac3")
     with av.open(driver) as container:
         packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]

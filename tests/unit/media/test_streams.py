@@ -85,7 +85,7 @@ def test_an_attached_picture_is_never_a_film(tmp_path):
         ([(44100, DEFAULT | av.stream.Disposition.visual_impaired), (48000, 0)], 48000),
     ],
 )
-def test_the_default_sound_is_taken_and_it_is_said(tmp_path, name, sounds, rate):
+def test_the_default_sound_track_is_used_and_reported(tmp_path, name, sounds, rate):
     path = write_streams(tmp_path / name, [(64, 12, DEFAULT)], sounds)
     info = probe_video(path)
     assert info.audio.sample_rate == rate

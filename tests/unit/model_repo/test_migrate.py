@@ -78,7 +78,7 @@ def test_a_second_time_does_nothing(layout: RepositoryLayout, stash: Path) -> No
     assert {path: path.lstat() for path in layout.pretrained.rglob("*")} == before
 
 
-def test_an_equal_file_of_its_own_is_left_alone(layout: RepositoryLayout, stash: Path) -> None:
+def test_an_equal_separate_file_is_left_alone(layout: RepositoryLayout, stash: Path) -> None:
     path = layout.pretrained / "DWPose/dw.onnx"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"dw")

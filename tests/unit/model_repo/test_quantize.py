@@ -110,7 +110,7 @@ def test_a_killed_run_carries_on_behind_the_last_shard(
     assert verify_repository(target, "full").state == "complete"
 
 
-def test_another_source_is_quantized_anew(source: RepositoryLayout, target: RepositoryLayout) -> None:
+def test_another_source_is_quantized_again(source: RepositoryLayout, target: RepositoryLayout) -> None:
     quantize_checkpoint(source, target)
     shards = sorted(source.root.glob("*.safetensors"))
     content = bytearray(shards[0].read_bytes())

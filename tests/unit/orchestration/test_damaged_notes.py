@@ -25,7 +25,7 @@ DAMAGED = [b"", b"{", b"null", b"[]", b'"stopped"', b"{}", b"\xff\xfe", DEEP]
 
 
 @pytest.mark.parametrize("note", DAMAGED, ids=lambda note: repr(note[:12]))
-def test_a_damaged_note_of_a_stopped_batch_counts_as_none(
+def test_a_damaged_note_of_a_stopped_batch_is_ignored(
     tmp_path: Path, note: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     objects = FolderObjectStore(tmp_path)

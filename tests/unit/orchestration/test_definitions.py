@@ -53,7 +53,7 @@ def test_gpu_assets_carry_pool_queue_and_kubernetes_request(definitions: dg.Defi
             assert "nvidia.com/gpu" in tags["dagster-k8s/config"]
 
 
-def test_no_secret_reaches_what_the_ui_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_reaches_the_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"S3_ACCESS_KEY": "the-access-key", "S3_SECRET_KEY": "the-secret-key", "MODEL_HUB_TOKEN": "the-token"}
     for name, value in {**secrets, "S3_ENDPOINT": "http://127.0.0.1:9", "S3_BUCKET_NAME": "clips"}.items():
         monkeypatch.setenv(name, value)
@@ -69,7 +69,7 @@ def test_archived_requests_keep_the_manifests_of_every_asset(definitions: dg.Def
     assert {key.to_user_string() for key in of_requests} == set(REQUEST_ASSETS)
 
 
-def test_whatever_talks_to_the_store_is_tried_again_with_growing_pauses(definitions: dg.Definitions) -> None:
+def test_steps_that_use_the_store_are_retried_with_growing_pauses(definitions: dg.Definitions) -> None:
     """Assets store and load; checks load, too."""
     for job in ("animate", "prepare_models"):
         nodes = definitions.resolve_job_def(job).graph.nodes

@@ -13,7 +13,7 @@ def test_a_commit_is_the_version() -> None:
     assert repository_version({"one": FILE, "two": replace(FILE, sha256="b" * 64)}) == f"Wan-AI/Wan2.1@{COMMIT}"
 
 
-def test_a_branch_or_no_revision_says_nothing_of_the_bytes_so_they_count() -> None:
+def test_without_a_fixed_revision_the_bytes_decide() -> None:
     for revision in ("master", None):
         file = replace(FILE, revision=revision, hub="modelscope")
         version = repository_version({"one": file})

@@ -26,6 +26,6 @@ def test_floats_are_rounded_and_nothing_else(value: object, shown: object) -> No
     assert type(found) is type(value)
 
 
-def test_what_is_none_is_left_out() -> None:
+def test_missing_values_are_left_out() -> None:
     table = dg.MetadataValue.json({"seconds": 0.12585034013605442})
     assert to_metadata({"out_of_memory": None, "table": table}) == {"table": table}

@@ -54,7 +54,7 @@ def test_one_client_serves_all_steps_until_the_settings_change(
     assert made == ["s3", "s3"]
 
 
-def test_a_client_that_was_idle_for_long_is_made_anew(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_was_idle_for_long_is_replaced(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     storage = StorageResource(settings=SettingsResource())
     storage.objects()
     monkeypatch.setattr(client, "IDLE_SECONDS", -1.0)

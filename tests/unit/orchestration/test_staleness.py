@@ -99,7 +99,7 @@ def test_what_was_replaced_is_named_and_dagster_agrees(
     assert lineage.dagster_says_stale("one") == bool(reasons)
 
 
-def test_the_cause_is_told_and_not_what_was_made_anew_of_it(lineage: Lineage) -> None:
+def test_only_the_cause_of_staleness_is_reported(lineage: Lineage) -> None:
     lineage.observe("one", "reference_picture", f"{B}  puppet.png")
     lineage.make("one", "pose_conditioning", B)
     assert stale_clips(lineage.instance, ["one"]) == {"one": ["picture puppet.png replaced"]}

@@ -50,9 +50,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.mark.parametrize("error", [StorageError("access denied"), PermissionError("access denied")])
-def test_a_file_that_cannot_be_read_keeps_nobody_from_being_seen(
-    instance: dg.DagsterInstance, error: Exception
-) -> None:
+def test_an_unreadable_file_does_not_hide_others(instance: dg.DagsterInstance, error: Exception) -> None:
     files = Files({"a": "old", "b": error, "c": "new"})
     found = scan_files(instance, files, None)
     assert [event.partition for event in found.asset_events] == ["c"]

@@ -28,7 +28,7 @@ def show(instance: dg.DagsterInstance, partition: str | None, **metadata: Any) -
     instance.report_runless_asset_event(dg.AssetMaterialization("clip", partition=partition, metadata=metadata))
 
 
-def test_the_content_that_dagster_shows_of_each_partition_stays(instance: dg.DagsterInstance) -> None:
+def test_content_that_dagster_shows_for_a_partition_stays(instance: dg.DagsterInstance) -> None:
     assert not is_latest_in_catalogue(instance, manifest("a", "1"))
     for partition, digit in (("a", "0"), ("a", "1"), ("b", "2")):
         show(instance, partition, **{DIGEST_METADATA: digit * 64})

@@ -72,7 +72,7 @@ def test_anchor_that_is_not_there(picture, figure):
             _prepare(picture, figure, PoseOptions(mode, anchor=6))
 
 
-def test_nobody_in_reference_or_driver(picture, figure):
+def test_no_person_in_reference_or_driver_is_an_error(picture, figure):
     nobody = {"score": 0.1, "detected": False}
     with pytest.raises(PoseError, match="reference: no person"):
         prepare_conditioning(picture, figure(**nobody), figure(frames=2), PoseOptions(), SIZE)

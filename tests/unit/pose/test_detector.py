@@ -32,11 +32,11 @@ def test_other_layouts_are_refused(shape):
         detections_of(np.zeros(shape, np.float32), 640, 480)
 
 
-def test_nobody_means_the_whole_frame():
+def test_without_a_person_the_whole_frame_is_used():
     animal = detections_of(_rows((0, 0, 200, 200, 0.9, 16)), 640, 640)
     np.testing.assert_array_equal(select_person(animal, 640, 480), [0, 0, 640, 480, -1])
 
 
-def test_largest_person_is_chosen_whatever_the_score():
+def test_the_largest_person_is_chosen_at_any_score():
     persons = detections_of(_rows((0, 0, 100, 200, 0.9, 0), (300, 0, 600, 600, 0.3, 0)), 640, 640)
     np.testing.assert_allclose(select_person(persons, 640, 640), [300, 0, 600, 600, 0.3], rtol=1e-6)

@@ -48,7 +48,7 @@ def test_free_batch_axis_that_is_not_free(tmp_path, images, caplog, bind):
     assert "one by one" in caplog.text
 
 
-def test_bound_results_are_the_callers_own(tmp_path, images):
+def test_bound_results_are_not_reused_by_the_session(tmp_path, images):
     """Input memory is kept from run to run; what an earlier run gave must not change with the next."""
     session = NetworkSession(_graph(tmp_path / "net.onnx", "batch"), SIZE, bind=True)
     first = session.run(images)

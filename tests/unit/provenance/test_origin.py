@@ -71,7 +71,7 @@ def test_when_it_runs_is_no_part_of_a_clip() -> None:
     assert origin(resolved(priority=5, when="nightly")).to_json() == origin(resolved()).to_json()
 
 
-def test_whatever_determines_the_clip_changes_the_tag() -> None:
+def test_everything_that_determines_the_clip_changes_the_tag() -> None:
     base = origin(resolved())
     other_lengths = SamplingOptions("a puppet", "", 4, 2.0, 1.5, chunk_lengths=SMALLER_CHUNK_LENGTHS)
     assert origin(resolved(prompt="other")).to_json() != base.to_json()
@@ -89,7 +89,7 @@ def test_quality_is_recorded_with_what_it_meant() -> None:
     assert read_back(draft).resolved_request().quality == "draft"
 
 
-def test_exact_clips_are_recorded_as_before_there_was_a_choice() -> None:
+def test_provenance_of_exact_clips_is_unchanged() -> None:
     assert origin(resolved(quality="exact")).to_json() == origin(resolved()).to_json()
     assert "quality" not in origin(resolved()).request
     assert "approximation" not in origin(resolved()).engine

@@ -123,7 +123,7 @@ def test_other_media_of_the_same_size_are_other_content_and_the_same_are_not(des
     assert (second.content != first.content, second.revision) == (True, 2)
 
 
-def test_a_request_from_before_media_were_kept_keeps_its_content(desk: Desk) -> None:
+def test_requests_accepted_before_media_were_copied_keep_their_content(desk: Desk) -> None:
     """Its clip is stored, and must not be made again."""
     content = content_of(AnimationRequest(**request_fields("a")), {"r.png": 7, "d.mp4": 5})
     new = accepted(desk)

@@ -65,7 +65,7 @@ def test_a_request_is_finished_when_clip_and_review_are_both_old(
     assert shelf.archive.finished(["a"], MONTH, datetime.now(UTC) - timedelta(days=3)) == []
 
 
-def test_a_request_that_was_submitted_anew_is_not_finished(shelf: Shelf) -> None:
+def test_a_request_submitted_again_is_not_finished(shelf: Shelf) -> None:
     for asset in (CLIP_ASSET, REVIEW_ASSET):
         shelf.publish(asset, days_ago=31)
     shelf.accept("another prompt")

@@ -124,7 +124,7 @@ def test_a_list_under_any_name_and_hidden_files(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("name", [b"two\nlines.yaml", b"folder\\of-windows.mp4", b"not-utf-8-\xe9.yaml"])
-def test_a_file_whose_name_cannot_be_a_key_stops_nobody(desk: Desk, name: bytes) -> None:
+def test_a_file_whose_name_cannot_be_a_key_is_skipped(desk: Desk, name: bytes) -> None:
     odd = bytes(desk.folder / "inbox") + b"/" + name
     Path(os.fsdecode(odd)).write_bytes(b"junk")
     desk.request("a")

@@ -78,9 +78,7 @@ def scan_inbox(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-def test_a_file_that_somebody_s_request_needs_stays_and_the_other_gets_a_name_of_its_own(
-    desk: Desk, accepted: bool
-) -> None:
+def test_a_file_needed_by_another_request_stays_and_the_new_one_is_renamed(desk: Desk, accepted: bool) -> None:
     upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
     if accepted:
         scan_inbox(desk)
@@ -96,7 +94,7 @@ def test_a_file_that_somebody_s_request_needs_stays_and_the_other_gets_a_name_of
     assert (request.id, request.reference, request.driver) == ("tuesday", "r.png", new)
 
 
-def test_the_same_document_asks_for_the_same_clip_though_nobody_needs_the_other_file_any_more(desk: Desk) -> None:
+def test_the_same_document_means_the_same_clip_after_the_other_file_is_unneeded(desk: Desk) -> None:
     requests = AcceptedRequests(desk.objects)
     upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
     scan_inbox(desk)
@@ -116,7 +114,7 @@ def test_the_same_document_asks_for_the_same_clip_though_nobody_needs_the_other_
     assert desk.objects.get_bytes("inbox/d.mp4") == b"video of monday"
 
 
-def test_one_s_own_changed_file_takes_the_place_of_the_older_one(desk: Desk) -> None:
+def test_a_changed_file_of_the_same_request_replaces_the_older_one(desk: Desk) -> None:
     upload(plan_submission(desk.documents[:1], desk.inbox), desk.inbox)
     scan_inbox(desk)
     before = AcceptedRequests(desk.objects).find("monday")

@@ -86,9 +86,7 @@ def test_each_request_gets_its_own_media(objects: ObjectStore, tmp_path: Path, r
         assert list(objects.list(CLAIMS_PREFIX)) == []
 
 
-def test_of_documents_of_one_name_one_is_submitted_and_the_others_hear_of_it(
-    objects: ObjectStore, tmp_path: Path
-) -> None:
+def test_of_documents_with_one_name_one_is_submitted_and_the_others_fail(objects: ObjectStore, tmp_path: Path) -> None:
     rounds = ROUNDS["folder" if isinstance(objects, FolderObjectStore) else "s3"]
     for number in range(rounds):
         for info in list(objects.list()):
@@ -190,9 +188,7 @@ def test_media_whose_document_is_still_to_come_stay(tmp_path: Path) -> None:
     assert inbox.objects.get_bytes("inbox/d.mp4") == video.read_bytes()
 
 
-def test_a_claim_of_a_process_that_died_holds_nobody_up_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_claim_of_a_dead_process_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = FolderObjectStore(tmp_path)
     with claimed(objects, "inbox/a", 0) as first, claimed(objects, "inbox/a", 0.1) as second:
         assert (first, second) == (True, False)

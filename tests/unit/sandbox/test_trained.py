@@ -88,7 +88,7 @@ def test_training_goes_on_from_kept_weights_where_there_is_no_checkpoint(kept, t
     assert run_of(tmp_path / "else", name, network()).step == 0
 
 
-def test_a_repository_is_assembled_of_kept_weights(trained_layout, kept):
+def test_a_repository_is_assembled_from_trained_weights(trained_layout, kept):
     assert [part.state for part in verify_repository(trained_layout, "fast").parts] == ["complete"] * 3
     shards = sorted(trained_layout.root.glob("model-*.safetensors"))
     state = {name: value for shard in shards for name, value in load_file(shard).items()}
@@ -101,7 +101,7 @@ def test_a_repository_is_assembled_of_kept_weights(trained_layout, kept):
     assert pose.run(None, {"input": np.zeros((2, 3, 256, 192), np.float32)})[0].shape == (2, 133, 64, 48)
 
 
-def test_a_repository_of_other_weights_is_written_anew(trained_layout, kept, tmp_path):
+def test_a_repository_of_other_weights_is_rewritten(trained_layout, kept, tmp_path):
     marker = trained_layout.root / ".sandbox.json"
     before = json.loads(marker.read_text())
     write_sandbox_repository(trained_layout, networks=TrainedNetworks(kept))
@@ -116,7 +116,7 @@ def test_a_repository_of_other_weights_is_written_anew(trained_layout, kept, tmp
     assert after["code"] != before["code"] and after["files"] == before["files"]
 
 
-def test_what_is_wrong_with_kept_weights_is_said(sandbox_layout, empty_layout, kept, tmp_path):
+def test_damaged_trained_weights_are_reported(sandbox_layout, empty_layout, kept, tmp_path):
     with pytest.raises(InputError, match="is not the size of the trained network"):
         write_sandbox_repository(empty_layout, networks=TrainedNetworks(kept))
     with pytest.raises(ModelFilesError, match="training pose"):
@@ -129,7 +129,7 @@ def test_what_is_wrong_with_kept_weights_is_said(sandbox_layout, empty_layout, k
         kept_weights(tmp_path, "transformer")
 
 
-def test_norms_of_an_averaged_network_are_measured_anew():
+def test_norms_of_an_averaged_network_are_measured_again():
     torch.manual_seed(0)
     network = Detector((8, 8, 8, 8))
     pictures = torch.rand(8, 3, 128, 128)

@@ -42,7 +42,7 @@ def chosen(settings: Settings, choice: str | None, variant: str = "14b") -> tupl
     return networks.name, networks.version
 
 
-def test_a_request_that_does_not_choose_has_its_own_networks_and_their_version_as_before(settings: Settings) -> None:
+def test_a_request_without_a_choice_uses_the_variants_networks_and_their_version(settings: Settings) -> None:
     assert chosen(settings, None) == ("vitpose", "own")
     assert chosen(settings, None, "sandbox-fp8") == ("sandbox", "own")
     assert chosen(settings, "vitpose") == ("vitpose", "own")
@@ -117,7 +117,7 @@ FRAMES = [np.zeros((8, 8, 3), np.uint8)] * 6
 @pytest.mark.parametrize(
     ("first", "second", "name"), [(0.4, 0.8, "second"), (0.8, 0.4, "first"), (None, 0.4, "second")]
 )
-def test_the_track_that_shows_more_is_taken_and_both_scores_are_said(
+def test_the_better_track_is_used_and_both_scores_are_reported(
     first: float | None, second: float | None, name: str
 ) -> None:
     better = BetterEstimator(("first", Fixed(first)), ("second", Fixed(second)))
@@ -129,7 +129,7 @@ def test_the_track_that_shows_more_is_taken_and_both_scores_are_said(
     assert float(points.max()) == pytest.approx(max(first or 0, second or 0))
 
 
-def test_one_that_stops_early_holds_up_nobody_and_nobody_found_by_both_is_an_error() -> None:
+def test_networks_that_stop_early_do_not_block_and_no_person_for_both_is_an_error() -> None:
     track = BetterEstimator(("first", Fixed(0.5)), ("second", Fixed(0.9, stop_after=2))).estimate(FRAMES)
     assert float(track.body[0, 0, 2]) == pytest.approx(0.5)
     late = Fixed(0.5)

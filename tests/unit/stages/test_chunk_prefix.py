@@ -109,7 +109,7 @@ def test_a_lora_counts_with_its_strength() -> None:
     assert prefix({"lora": "distilled"}, lora_sha256="a" * 64) in names
 
 
-def test_chunks_of_this_and_of_older_names_are_removed_when_nobody_comes_back(tmp_path: Path) -> None:
+def test_chunks_of_current_and_older_keys_are_removed_when_a_clip_is_abandoned(tmp_path: Path) -> None:
     objects, frames = FolderObjectStore(tmp_path), np.zeros((2, 4, 4, 3), np.uint8)
     names = {prefix(), "chunks/dance/" + "0" * 32}
     for name in names:

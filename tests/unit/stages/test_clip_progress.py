@@ -145,7 +145,7 @@ def test_chunks_that_were_stored_before_count_on_neither_side() -> None:
     assert seen == [(0, 9, "chunk 1 of 2, resumed"), (0, 9, "chunk 2 of 2"), (1, 9, "chunk 2 of 2")]
 
 
-def test_a_second_attempt_in_smaller_chunks_begins_anew() -> None:
+def test_a_second_attempt_in_smaller_chunks_restarts_the_progress() -> None:
     left: list[float | None] = []
     now = [0.0]
     progress = ClipProgress(lambda *report: left.append(report[3]), STEPS, REAL, lambda: now[0])

@@ -106,7 +106,7 @@ def test_a_dancer_who_leaves_is_a_warning_and_no_error(estimator: OnnxPoseEstima
     assert "too few in frame" in measured.describe()
 
 
-def test_nothing_found_is_said_of_the_right_one(estimator: OnnxPoseEstimator, tmp_path: Path) -> None:
+def test_the_error_names_the_file_without_a_person(estimator: OnnxPoseEstimator, tmp_path: Path) -> None:
     for name, reference, driver in (
         ("reference", coloured_scene(), dance(2)),
         ("driver", puppet(), [coloured_scene()] * 6),

@@ -60,7 +60,7 @@ def test_a_damaged_description_is_named(tmp_path, text):
         RequestMedia.load(tmp_path)
 
 
-def test_a_transparent_reference_is_written_down_captioned_and_has_tracks_of_its_own(tmp_path):
+def test_a_transparent_reference_is_recorded_captioned_and_tracked_separately(tmp_path):
     media = replace(ORDINARY, reference_transparent=True, reference_notes=("transparent parts …",))
     assert media.describe() == ORDINARY.describe() | {"reference_transparent": True}
     (tmp_path / MEDIA_FILE).write_text(json.dumps(media.describe()))

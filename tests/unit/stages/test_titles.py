@@ -36,7 +36,7 @@ def stored(folder: Path, **changes: object) -> Path:
     return folder / "quality.json"
 
 
-def test_everything_that_is_shown_has_a_title_of_its_own() -> None:
+def test_every_shown_value_has_a_unique_title() -> None:
     keys = {field.name for record in (ClipSummary, ClipReview) for field in fields(record)}
     keys |= {key for key in STORED if not key.endswith(("_per_chunk", "_per_border"))}
     assert keys == titles.TITLES.keys()

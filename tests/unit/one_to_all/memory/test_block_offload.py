@@ -239,7 +239,7 @@ def test_a_pass_that_fails_leaves_nothing_behind(transformer, pool):
     assert torch.equal(_denoise(transformer)[-1], expected[-1])
 
 
-def test_removing_gives_every_tensor_memory_of_its_own(transformer, pool):
+def test_removing_the_offload_gives_every_tensor_separate_memory(transformer, pool):
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     BlockOffload(transformer, CPU, pool).remove()
     after = transformer.state_dict()

@@ -71,7 +71,7 @@ def test_plans_for_known_cards(free, allow_fp8, expected):
     assert plan.fits
 
 
-def test_tiling_is_the_last_resort_and_too_little_is_said():
+def test_tiling_is_the_last_resort_and_too_little_memory_is_reported():
     assert _plan(4, _work("1.3b_1", (1280, 1280, 1))).placement.vae_tiling
     nothing = _plan(1)
     assert not nothing.fits

@@ -103,7 +103,7 @@ def test_what_a_setting_asks_for():
 
 
 @pytest.mark.parametrize("keyword", [*EXACT, "tiles"])
-def test_a_plan_that_is_named_is_taken_whatever_is_free(keyword):
+def test_a_named_plan_is_used_however_much_is_free(keyword):
     work = ClipWork(VARIANTS["14b"], TokenGrid.of(480, 832, 81))
     named = [placement for placement in PLACEMENTS if placement.keyword == keyword]
     assert len(named) == 1

@@ -100,7 +100,7 @@ def test_an_engine_of_ranks_stays_until_the_division_changes(own_repository, pla
     assert three is not first
 
 
-def test_one_process_has_an_engine_of_its_own(own_repository):
+def test_one_process_loads_a_single_process_engine(own_repository):
     assert type(load_engine(EngineSpec(own_repository, "cpu", parallel=ONE_PROCESS), None)) is AnimationEngine
 
 

@@ -74,7 +74,7 @@ def _assert_gone(process_ids: list[int]) -> None:
     wait_until("no rank is left running", lambda: not any(psutil.pid_exists(pid) for pid in process_ids))
 
 
-def test_a_clip_equals_that_of_one_process(parallel, engine, make_inputs, make_options):
+def test_a_clip_of_two_ranks_equals_that_of_one_process(parallel, engine, make_inputs, make_options):
     inputs, options = make_inputs(14), make_options()
     expected = list(engine.animate(inputs, options))
     made = list(parallel.animate(inputs, options))

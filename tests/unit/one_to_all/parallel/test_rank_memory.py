@@ -74,7 +74,7 @@ def test_all_ranks_take_the_same_weights(layout_14b):
 
 
 @pytest.mark.parametrize("keyword", [placement.keyword for placement in RESIDENT_PLACEMENTS])
-def test_a_plan_that_is_named_is_taken_whatever_is_free(layout_14b, keyword):
+def test_a_named_plan_is_used_however_much_is_free(layout_14b, keyword):
     plan = _plan(layout_14b, [1, 1, 1], keyword=keyword)
     assert plan.placement.keyword == keyword
     assert plan.changes == ()

@@ -134,7 +134,7 @@ def test_a_chunk_that_ends_late_does_not_end_the_cache_of_the_next(transformer):
     assert not transformer.is_cache_enabled
 
 
-def test_each_pass_has_a_state_of_its_own(transformer):
+def test_each_pass_has_a_separate_state(transformer):
     common = {
         "hidden_states": _random(1, 16, 3, LATENT, LATENT),
         "controlnet_cond": _random(1, 3, FRAMES, SIZE, SIZE),

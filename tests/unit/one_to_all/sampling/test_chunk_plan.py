@@ -67,7 +67,7 @@ def test_smaller_chunks_continue_from_their_predecessor(frame_count):
     assert all(before.end - after.start >= PREVIOUS_FRAMES for before, after in pairwise(chunks))
 
 
-def test_with_an_overlap_of_three_every_chunk_begins_anew():
+def test_with_an_overlap_of_three_no_chunk_continues_another():
     first, second, *_ = plan_chunks(120, ChunkLengths(33, 3, SMALLER_CHUNK_LENGTHS.final))
     assert first.end - second.start < PREVIOUS_FRAMES
 

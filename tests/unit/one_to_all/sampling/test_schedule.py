@@ -28,7 +28,7 @@ def test_steps_are_those_of_diffusers(steps: int, dtype: torch.dtype) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_the_change_of_sigma_is_rounded_whatever_the_kernel_would_do_with_a_scalar() -> None:
+def test_the_change_of_sigma_is_rounded_before_it_reaches_the_kernel() -> None:
     """As a kernel of CUDA computes: in float32, rounded once at its end. The rounding of the change comes before it."""
     latents, velocity = _tensors(torch.bfloat16)
     change = torch.tensor(-0.0660190582275390625)

@@ -42,6 +42,6 @@ def test_only_another_shift_than_that_of_the_first_clips_is_written():
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_shift_that_is_none_is_refused(shift):
+def test_an_invalid_shift_is_refused(shift):
     with pytest.raises(InputError, match=r"shift=.* must be a number above 0"):
         SamplingOptions("", "", 4, 2.0, 1.5, shift=shift)
