@@ -25,7 +25,7 @@ def _instance_runs() -> RunsOrReason:
         return RunsOrReason(None, f"{home} has no dagster.yaml: set DAGSTER_HOME, or start `make ui` once")
     os.environ["DAGSTER_HOME"] = str(home)
     warnings.simplefilter("ignore")
-    import dagster as dg  # noqa: PLC0415 - takes a second; most commands need none of it
+    import dagster as dg  # noqa: PLC0415 - takes a second, and most commands do not need it
 
     from orchestration.requests.control import InstanceRuns  # noqa: PLC0415
 

@@ -144,7 +144,7 @@ _LOST_CONNECTIONS = {
         "SSLError",
     },
 }
-"""Module -> names of its errors that say nothing about what a step did. Of Dagster's error info only names are left."""
+"""Module -> names of its errors that are not caused by the step. Dagster's error info holds only names."""
 
 _EXPLAINED = "libs.errors."
 

@@ -101,7 +101,7 @@ def _materialize_all(console: Console, instance: dg.DagsterInstance, request_id:
 
 
 def _explain(console: Console, result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> bool:
-    """Print failed checks and errors; True when there are none but warnings.
+    """Print failed checks and errors; True if there are only warnings.
 
     The sandbox's networks are random numbers, so its clips fall short of most quality checks, which only warn.
     """

@@ -1,4 +1,4 @@
-"""The executor of runs: all steps in one process, where an interrupt ends the run, whatever retry policy a step has.
+"""The executor of runs: all steps in one process, where an interrupt ends the run even if a step has a retry policy.
 
 One process per run: a worker that stays alive keeps the model, and the assets of a run share it.
 """

@@ -57,7 +57,8 @@ BATCH_TAG = "one_to_all/batch"
 """Tag of runs that a nightly batch launched, e.g. ``nightly-2026-11-30``; all of them can be stopped at once."""
 
 DROPPED_TAG = "one_to_all/dropped_for"
-"""Tag of runs that nobody canceled: the id of the run that makes the same clip, or ``restored`` where it is stored."""
+"""Tag of runs that were not canceled by a person: the id of the run that makes the same clip, or ``restored`` where it
+is stored."""
 
 MAKES_TAG = "one_to_all/makes"
 """Tag of runs started by hand, once they know which content of the request they make."""

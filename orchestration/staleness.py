@@ -157,18 +157,18 @@ def _in_words(instance: dg.DagsterInstance, request_id: str, replaced: _Replaced
         case "request_document" | "requested_poses":
             yield _REQUEST_CHANGED
         case made_here:
-            yield f"{made_here.replace('_', ' ')}{_MADE_ANEW}"
+            yield f"{made_here.replace('_', ' ')}{_MADE_AGAIN}"
 
 
 _REQUEST_CHANGED = "the request was changed since"
-_MADE_ANEW = " made anew since"
+_MADE_AGAIN = " made again since"
 
 
 def _roots(reasons: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Only the causes: what was made anew of a replaced picture says nothing more."""
+    """Only the causes: what was made again from a replaced picture is not a further cause."""
     found = {}
     for request_id, told in reasons.items():
-        roots = [reason for reason in told if not reason.endswith(_MADE_ANEW)]
+        roots = [reason for reason in told if not reason.endswith(_MADE_AGAIN)]
         found[request_id] = roots or list(told)
     return found
 

@@ -1,4 +1,4 @@
-"""JSON from files of others: whatever they hold, it is read in bounded time and memory, or refused with a reason."""
+"""JSON from untrusted files: any content is read in bounded time and memory, or refused with a reason."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def parse_json(text: bytes | str, what: str) -> Any:
     """``text`` as JSON, whatever it is.
 
     Raises:
-        ModelFilesError: begins with ``what``, and says why it is none.
+        ModelFilesError: not JSON; the message begins with ``what`` and gives the reason.
     """
     try:
         with garbage_collection_paused():

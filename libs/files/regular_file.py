@@ -24,7 +24,7 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ModelFilesError: it is none (a folder, a pipe, a device), or nothing that can be opened has this name.
+        ModelFilesError: not a regular file (a folder, a pipe, a device), or nothing that can be opened has this name.
         OSError: it cannot be read.
     """
     problem = why_not_regular(path)

@@ -23,7 +23,7 @@ class SeenFiles:
 
     @classmethod
     def load(cls, stored: str | None) -> Self:
-        """What :meth:`dump` wrote; nothing seen yet where there is none, or it is of another version."""
+        """The state that :meth:`dump` wrote; an empty one if there is none or it has another version."""
         try:
             content = base64.b64decode(stored or "", validate=True)
         except ValueError:

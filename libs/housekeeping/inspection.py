@@ -50,7 +50,7 @@ class Problem:
 
     @property
     def command(self) -> str:
-        """What makes the artifact anew."""
+        """The command that makes the artifact again."""
         return materialize_command(self.asset, self.partition)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result: counts, problems, objects no manifest names, and objects that are none of ours."""
+    """The result: counts, problems, objects that no manifest names, and objects of other programs."""
 
     objects: int
     bytes: int

@@ -1,4 +1,4 @@
-"""Copies of media that no request needs any more: each stored clip has its own in ``request_media``."""
+"""Copies of media that no request needs: each stored clip has a copy in ``request_media``."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

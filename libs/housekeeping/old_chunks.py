@@ -1,4 +1,4 @@
-"""Chunks that nobody came back for: those of clips whose run was given up are removed after a while.
+"""Chunks of abandoned clips, which are removed after a while.
 
 Works on folders and buckets alike; a bucket can do the same by itself with a lifecycle rule (docs/storage.md). The
 chunks of a clip that was just published go at once (``StoredChunks.clear``).

@@ -11,7 +11,7 @@ from libs.storage.artifacts import TRUSTED_FOR
 from libs.storage.backends.store import ObjectInfo, ObjectStore
 
 MINIMUM_AGE = 2 * TRUSTED_FOR
-"""A run that finds its file stored already relies on it only within ``TRUSTED_FOR`` of its upload, and sends it anew
+"""A run that finds its file stored already relies on it only within ``TRUSTED_FOR`` of its upload, and sends it again
 later. So what is older than twice that and still in no manifest never gets into one without becoming young first."""
 
 
@@ -33,7 +33,7 @@ def remove_orphans(
 ) -> list[ObjectInfo]:
     """Remove those of ``orphans`` that are ``older_than`` that, and say which went.
 
-    Each is looked at again first: one that was stored anew since the inspection stays.
+    Each is checked again first: one that was stored again since the inspection stays.
 
     Raises:
         InputError: ``older_than`` is too short.

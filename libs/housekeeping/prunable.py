@@ -1,4 +1,4 @@
-"""Older contents that nothing refers to any more: not a clip that stays, and no record of an archived request.
+"""Older contents that are no longer referred to, neither by a remaining clip nor by the record of an archived request.
 
 What a clip that stays was made from stays with it, however old: the poses, and the copies of its picture and video, so
 that tracing it finds them. See ``superseded`` for ages, files and removal.
@@ -114,7 +114,7 @@ def _referred_to(store: ArtifactStore, request_id: str, candidates: list[Manifes
 
 
 def _origin(store: ArtifactStore, clip: Manifest) -> list[ClipOrigin]:
-    """What a clip was made from; nothing for a clip that says nothing of it."""
+    """The artifacts a clip was made from; none for a clip without a record of them."""
     if all(file.name != PROVENANCE_FILE for file in clip.files):
         return []
     key = clip.file(PROVENANCE_FILE).key

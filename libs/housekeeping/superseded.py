@@ -98,7 +98,7 @@ def remove_superseded(
 
     The manifest goes first: a process that is killed leaves orphans, which the next run finds, and never a manifest
     that names what is gone. A content that was published again since it was found stays, and so does a file that
-    another manifest names by now, or that was stored anew.
+    another manifest names by now, or that was stored again.
 
     Raises:
         InputError: ``older_than`` is too short.
@@ -119,7 +119,7 @@ def remove_superseded(
             unwanted = [info for info in superseded.files if not unreadable and artifact_key(info.key) not in wanted]
             files = remove_orphans(objects, unwanted, older_than, now)
             for info in files:
-                objects.delete(keys.suspect_key(info.key))  # a mark without its object says nothing
+                objects.delete(keys.suspect_key(info.key))  # a suspect record without its object is meaningless
             removed.append(Superseded(superseded.content, tuple(files)))
     return removed
 

@@ -26,7 +26,7 @@ _PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1"
 
 
 def kind_of_file(path: Path) -> str | None:
-    """``a video (MP4 or MOV)``, ``a text file``, …; None where the first bytes say nothing, or cannot be read."""
+    """``a video (MP4 or MOV)``, ``a text file``, …; None if the first bytes match no known kind or cannot be read."""
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)

@@ -49,7 +49,7 @@ class HubRepository:
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What a request gets when it says nothing: steps, guidance (image, pose) and the short-side limit in pixels."""
+    """Defaults of a request: steps, guidance (image, pose) and the short-side limit in pixels."""
 
     num_inference_steps: int
     image_guidance_scale: float

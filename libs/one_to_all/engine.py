@@ -96,7 +96,7 @@ class Engine(Protocol):
         """Bytes of weights on ``device`` between two clips; the host is a device, too."""
 
     def release_memory(self) -> None:
-        """Give the devices back what no clip uses any more; the networks stay."""
+        """Release device memory that no clip uses; the networks stay."""
 
 
 def animate_clip(
@@ -206,7 +206,7 @@ class AnimationEngine:
         """Move the networks to where ``plan`` wants them, between two clips; it must be for their variant.
 
         Raises:
-            DeviceOutOfMemoryError: the device cannot hold them; the engine is of no use any more.
+            DeviceOutOfMemoryError: the device cannot hold them; the engine can no longer be used.
         """
         with _weights_fit(self.device):
             self.placed.place(plan.placement)
@@ -257,7 +257,7 @@ class AnimationEngine:
         return _Clip(self, inputs, options).make_chunk
 
     def release_memory(self) -> None:
-        """Give the device back what no clip uses any more; the networks stay. For after a clip that did not end well.
+        """Release device memory that no clip uses; the networks stay. For use after a failed clip.
 
         The exception of that clip must be gone: its traceback holds the tensors.
         """

@@ -66,7 +66,7 @@ class SamplingOptions:
     def describe(self) -> dict[str, Any]:
         """All options by name, as the digest of a chunk and the origin of a clip record them.
 
-        The shift is left out where it is the one that nobody used to record: so today's chunks are found again.
+        The default shift is left out, as it was not recorded before; so existing chunks are found again.
         """
         described = asdict(self)
         if self.shift == UNWRITTEN_SHIFT:

@@ -125,7 +125,7 @@ def prepare_conditioning(
         size: height and width of the clip (``framing.target_size``).
 
     Raises:
-        PoseError: nobody in the reference or the driver, tracks that do not belong to these pictures, no such anchor
+        PoseError: no person in the reference or the driver, tracks that do not belong to these pictures, no such anchor
             frame, or a fit that puts the figure outside the picture in all frames.
         MediaError: a size that cannot be reached.
     """

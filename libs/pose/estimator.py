@@ -30,7 +30,7 @@ class PoseEstimator(Protocol):
             progress: called with the number of frames done so far.
 
         Raises:
-            PoseError: no frames, frames of different sizes, or nobody to be found.
+            PoseError: no frames, frames of different sizes, or no person found.
         """
 
     def keypoints(self, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

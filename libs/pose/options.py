@@ -33,7 +33,7 @@ class PoseOptions:
             lets the program choose the most suitable.
 
     Raises:
-        InputError: a value that is none of these.
+        InputError: another value.
     """
 
     mode: Mode = "ref"

@@ -26,7 +26,7 @@ LEAST_FRAME_SHARE = 0.25
 """Frames with enough joints: with fewer, most of the clip would be a still picture."""
 
 GOOD_FRAME_SHARE = 0.8
-"""With fewer frames than this a person should look, though the clip may be what is wanted."""
+"""With fewer frames than this a person should check the clip, though it may be what is wanted."""
 
 _RUNS_LISTED = 5
 
@@ -74,7 +74,7 @@ class FoundJoints:
 
     @property
     def good(self) -> bool:
-        """True where nobody needs to look."""
+        """True if no person needs to check the result."""
         return self.enough and self.good_share >= GOOD_FRAME_SHARE
 
 

@@ -41,7 +41,7 @@ def library_versions() -> dict[str, str]:
 def code_state(root: Path = REPOSITORY_ROOT) -> CodeState | None:
     """The commit checked out at ``root``, and whether code there differs from it; None where there is no checkout.
 
-    A folder inside somebody else's checkout (an installed package) is none. Files that are new count as a difference.
+    A folder inside another project's checkout (an installed package) does not count. New files count as a difference.
     """
     if shutil.which("git") is None:
         return None

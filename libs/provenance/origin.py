@@ -58,7 +58,7 @@ class OriginFacts:
 
 
 def _described(options: SamplingOptions) -> dict[str, Any]:
-    """The options that the request does not hold; an exact clip says nothing of approximations."""
+    """The options that the request does not hold; approximations are left out for an exact clip."""
     left_out = _IN_THE_REQUEST | ({"approximation"} if options.approximation == EXACT else set())
     return {name: value for name, value in options.describe().items() if name not in left_out}
 

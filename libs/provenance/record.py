@@ -142,7 +142,7 @@ def parse_origin(text: str, source: str) -> ClipOrigin:
     """Read the tag of a clip.
 
     Raises:
-        InputError: the text is none; the message names ``source``.
+        InputError: the text is not a valid record; the message names ``source``.
     """
     try:
         return ClipOrigin.model_validate_json(text)
@@ -154,7 +154,7 @@ def parse_provenance(text: str | bytes, source: str) -> Provenance:
     """Read the file beside a clip.
 
     Raises:
-        InputError: the text is none; the message names ``source``.
+        InputError: the text is not a valid record; the message names ``source``.
     """
     try:
         return Provenance.model_validate_json(text)

@@ -172,7 +172,7 @@ def _conditioning_link(origin: ClipOrigin, request_id: str, store: ArtifactStore
     if store.manifest(_CONDITIONING, request_id, recorded) is not None:
         return Link("poses", recorded, LinkState.CHANGED, "newer ones are stored; these are kept as well")
     state = LinkState.MISSING if newest is None else LinkState.CHANGED
-    return Link("poses", recorded, state, "these are not stored any more")
+    return Link("poses", recorded, state, "these are no longer stored")
 
 
 def _model_links(origin: ClipOrigin, settings: Settings) -> Iterator[Link]:

@@ -24,7 +24,7 @@ def why_refused(password: str | None, *addresses: str | None) -> str | None:
     the password.
 
     Args:
-        password: None or empty where there is none.
+        password: None or empty if there is none.
         addresses: all addresses the server is reached at, as ``scheme://host:port/...``; None is skipped.
     """
     if all(address is None or is_on_this_machine(address) for address in addresses):

@@ -1,7 +1,7 @@
 """Artifacts: the files an asset made, stored under its name and partition, loaded through a verified local cache.
 
 Every file is stored under a key that contains its digest and is never changed afterwards; the manifest that names the
-files is written last. So a reader sees the artifact before or the artifact after, whole, whatever happens to writers.
+files is written last. So a reader sees the complete artifact of before or after, whatever happens to writers.
 See ``orchestration.storage.io_manager`` for Dagster's side, ``libs.storage.backends`` for buckets and folders.
 """
 
@@ -270,6 +270,6 @@ class ArtifactStore:
 
 
 def materialize_command(asset: str, partition: str | None) -> str:
-    """The command that makes an artifact anew, to be pasted into a shell at the repository's root."""
+    """The command that makes an artifact again, to be pasted into a shell at the repository's root."""
     selected = f"dagster asset materialize -m orchestration.definitions --select {shlex.quote(asset)}"
     return selected if partition is None else f"{selected} --partition {shlex.quote(partition)}"

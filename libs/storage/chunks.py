@@ -63,7 +63,7 @@ class StoredChunks:
             return None
 
     def clear(self) -> None:
-        """Remove all chunks; one that lost either of its objects is none."""
+        """Remove all chunks, also incomplete ones."""
         for info in list(self._objects.list(f"{self.prefix}/")):
             self._objects.delete(info.key)
 

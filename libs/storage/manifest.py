@@ -66,7 +66,7 @@ class Manifest(BaseModel):
         """The file called ``name``.
 
         Raises:
-            ArtifactMissingError: there is none; the message names those there are.
+            ArtifactMissingError: there is none; the message lists those that exist.
         """
         for file in self.files:
             if file.name == name:

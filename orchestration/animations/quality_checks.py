@@ -37,7 +37,7 @@ class Threshold:
     most: float | None = None
 
     def accepts(self, value: float) -> bool:
-        """True when nobody needs to look."""
+        """True if no person needs to check the clip."""
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
     @property

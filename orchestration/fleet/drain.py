@@ -23,7 +23,7 @@ QUIET_POLLS = 3
 
 
 def full_name(name: str, workers: Sequence[str]) -> str | None:
-    """The one of ``workers`` that ``name`` means, with or without ``@host``; None where it is none, or several."""
+    """The one of ``workers`` that ``name`` means, with or without ``@host``; None if it matches none or several."""
     found = [worker for worker in workers if name in {worker, worker.partition("@")[0]}]
     return found[0] if len(found) == 1 else None
 
@@ -34,7 +34,7 @@ def ask_to_drain(app: Celery, worker: str, *, stay: bool) -> bool:
 
 
 def wait_until_drained(redis_url: str, worker: str, wait: Callable[[float], None] = time.sleep) -> None:
-    """Return when ``worker`` answers no more, or says that it is drained and idle."""
+    """Return when ``worker`` no longer answers, or reports that it is drained and idle."""
     silent = idle = 0
     while silent < QUIET_POLLS and idle < QUIET_POLLS:
         try:

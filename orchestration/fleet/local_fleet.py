@@ -180,7 +180,7 @@ class LocalFleet:
     def _start_dagster(self) -> None:
         workspace = ["--workspace", str(self.home / "workspace.yaml")]
         webserver = [sys.executable, "-m", "dagster_webserver", "--host", HOST, "--port", str(self.plan.port)]
-        # Seconds after which an idle connection is made anew: none outlives a restart of PostgreSQL, and fails then.
+        # Seconds after which an idle connection is replaced: none outlives a restart of PostgreSQL, and fails then.
         self._launch("webserver", [*webserver, *workspace, "--db-pool-recycle", "2"])
         self._launch("daemon", [sys.executable, "-m", "dagster._daemon", "run", *workspace])
 

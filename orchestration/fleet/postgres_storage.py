@@ -1,8 +1,8 @@
-"""Dagster's PostgreSQL storage, made for a server that is away or says nothing.
+"""Dagster's PostgreSQL storage, prepared for a server that is away or does not answer.
 
 A statement waits for its answer for a limited time. The driver itself waits for ever for a server that took the
-connection and says nothing: a hung host, a proxy, a network that swallows packets. A run whose event is being written
-would hold its GPU until somebody notices. With a limit such a server counts as one that is away (``crashes``).
+connection and does not answer: a hung host, a proxy, a network that swallows packets. A run whose event is being
+written would hold its GPU until somebody notices. With a limit such a server counts as one that is away (``crashes``).
 
 The limits of pools are asked for until they are known: without them Dagster's daemon launches every queued run.
 """

@@ -17,7 +17,7 @@ from orchestration.storage.observed import FileVersion, observed_versions
 from orchestration.storage.resources import StorageResource
 
 HASHED_UP_TO = 1 << 30
-"""Bytes. A larger file whose digest nobody recorded is not read through in a tick: whether the store still has the
+"""Bytes. A larger file without a recorded digest is not hashed in a tick: whether the store still has the
 version that a request was accepted with stands for its content."""
 
 

@@ -49,7 +49,7 @@ REPOSITORY_OF_PART: dict[Part, str] = {
 def repository_version(files: Mapping[str, LockedFile]) -> str:
     """Where ``files`` came from: repositories with their revisions, e.g. ``Wan-AI/Wan2.2-Animate-14B@<commit>``.
 
-    A revision that is no commit (ModelScope's branches, files made by code or copied by hand) says nothing of the
+    A revision that is not a commit (ModelScope's branches, files made by code or copied by hand) does not fix the
     bytes, so 12 digits of the files' own digest follow.
     """
     return "; ".join(

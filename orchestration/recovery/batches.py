@@ -70,7 +70,7 @@ def note_plan(objects: ObjectStore, batch: str, request_ids: Iterable[str]) -> N
 
 
 def stop_batch(instance: dg.DagsterInstance, objects: ObjectStore, batch: str) -> StoppedBatch:
-    """Cancel every queued or running run of ``batch``, and let none of it begin any more.
+    """Cancel every queued or running run of ``batch``, and let no further run of it begin.
 
     Raises:
         InputError: there never was such a batch; the message names those there are.

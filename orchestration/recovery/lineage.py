@@ -36,7 +36,7 @@ _MADE_HERE = frozenset({*REQUEST_ASSETS, *MODEL_ASSETS, *WHEEL_ASSETS})
 _EVENTS_READ = 100
 
 _BEFORE_EVERY_EVENT = "1"
-"""An event pointer that no input has: whatever the input is now counts as newer, so the output is stale."""
+"""An event pointer that no input has: the current input counts as newer, so the output is stale."""
 
 
 def lineage_attributes(context: dg.OutputContext) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def lineage_tags(instance: dg.DagsterInstance, manifest: "Manifest") -> Mapping[
     """The tags of the materialization that stored ``manifest``; None for one from before they were kept.
 
     Dagster finds out what changed since by the event of each input. An input that is observed, and of which the
-    catalogue knows nothing, is observed anew as what it was; of other inputs whose event is gone, the output counts as
+    catalogue knows nothing, is observed again as what it was; of other inputs whose event is gone, the output counts as
     stale.
     """
     attributes = manifest.attributes

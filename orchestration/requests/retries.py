@@ -19,7 +19,7 @@ def requests_to_try_again(
 ) -> dict[str, AcceptedRequest]:
     """Those whose run was not launched yet, by id.
 
-    A note stays until Dagster knows a run of its key: whatever dies in between, the run is launched once.
+    A note stays until Dagster knows a run of its key: if a process dies in between, the run is still launched once.
     """
     retries = Retries(objects)
     wanted = {}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class SettingsResource(dg.ConfigurableResource):
-    """The settings of this process, read anew for each run: a changed ``.env`` counts from the next run on."""
+    """The settings of this process, read again for each run: a changed ``.env`` counts from the next run on."""
 
     def load(self) -> Settings:
         """Environment and ``.env`` as typed settings.

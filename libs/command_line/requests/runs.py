@@ -1,6 +1,6 @@
-"""The way from a command to the runs of requests, where there is one: set by who starts the command line.
+"""Access of commands to the runs of requests, provided by whoever starts the command line.
 
-``orchestration.command_line`` hands in Dagster's instance; without it commands tell what the store knows.
+``orchestration.command_line`` hands in Dagster's instance; without it, commands report what the store knows.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,5 +36,5 @@ def provided_runs(opener: Callable[[], RunsOrReason]) -> Iterator[None]:
 
 
 def open_runs() -> RunsOrReason:
-    """The runs of requests, or the reason why nobody can be asked."""
+    """The runs of requests, or the reason why they cannot be read."""
     return _open()

@@ -1,4 +1,4 @@
-"""Is there such a request, and does it have what is asked for: said before a command goes on.
+"""Checks before a command: does the request exist, and does it have what is asked for?
 
 See ``libs.requests.lifecycle.listing`` for how far a request is.
 """
@@ -28,7 +28,7 @@ def require_request_id(request_id: str) -> str:
 
 
 def require_result(store: ArtifactStore, request_id: str, asset: str = CLIP_ASSET) -> None:
-    """Look whether ``asset`` of the request is stored.
+    """Check that ``asset`` of the request is stored.
 
     Raises:
         InputError: it is not; the message tells an unknown request from one that waits, or was rejected.
@@ -42,7 +42,7 @@ def require_result(store: ArtifactStore, request_id: str, asset: str = CLIP_ASSE
 
 
 def require_request(store: ArtifactStore, request_id: str) -> None:
-    """Look whether there is such a request.
+    """Check that there is such a request.
 
     Raises:
         InputError: there is none, it waits in the inbox, or it was rejected.

@@ -170,7 +170,7 @@ def _conversion(image: Image.Image, path: Path) -> tuple[Conversion | None, bool
 
 
 def _orientation(image: Image.Image, path: Path) -> int:
-    """The EXIF orientation, 1 (as stored) to 8; metadata that cannot be read say nothing."""
+    """The EXIF orientation, 1 (as stored) to 8; 1 if the metadata cannot be read."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception as error:

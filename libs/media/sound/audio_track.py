@@ -209,7 +209,7 @@ def sound_lies_between(path: Path, start: Fraction, end: Fraction) -> bool:
         for packet in packets_of(path, container):
             if packet.stream_index != stream.index or not packet.size:
                 continue
-            if packet.pts is None:  # nobody knows; its converted sound begins with the film
+            if packet.pts is None:  # unknown; its converted sound begins with the film
                 return True
             time = packet.pts * packet.time_base
             if time < end and time + (packet.duration or 0) * packet.time_base > start:

@@ -30,7 +30,7 @@ STANDARD_RATES = (
 """Rates that cameras and editors use; a measured rate is replaced by the nearest of these where the times allow it."""
 
 DEFAULT_RATE = Fraction(25)
-"""Rate of a video that says nothing about time."""
+"""Rate of a video without time stamps."""
 
 _ROUNDING_TOLERANCE = 1 / 900
 """Seconds. Matroska and FLV round times to milliseconds: a constant rate may be off by 1 ms on either side."""

@@ -12,7 +12,7 @@ _CPU_INFORMATION = Path("/proc/cpuinfo")
 def x264_options(constant_rate_factor: int, preset: str) -> dict[str, str]:
     """FFmpeg's options of ``libx264`` for a quality (0 to 51, less is better) and a speed (``fast``, ``medium``, ...).
 
-    The AVX-512 code of x264 is left out. Its macroblock tree reads memory that nobody wrote: with many sizes (64 x 96,
+    The AVX-512 code of x264 is left out. Its macroblock tree reads uninitialised memory: with many sizes (64 x 96,
     272 x 480) every run gives other bytes, and with all sizes other ones than AVX2 gives.
     """
     options = {"crf": str(constant_rate_factor), "preset": preset}

@@ -179,7 +179,7 @@ def _damaged(target: RepositoryLayout, shards: list[str]) -> set[str]:
     """Shards that an earlier run finished and locked, and that have changed since."""
     try:
         locked = read_lock(target)
-    except ModelFilesError:  # it is written anew at the end
+    except ModelFilesError:  # it is written again at the end
         return set()
     paths = {shard: target.root / shard for shard in shards if locked and shard in locked.files}
     there = {shard: path for shard, path in paths.items() if path.is_file()}
@@ -217,7 +217,7 @@ def _converted(source: Path, outputs: list[_Output]) -> Iterator["torch.Tensor"]
             pending = None
             continue
         with safe_open(source, framework="pt", device="cpu") as shard:
-            # opened anew for each tensor: pages of a mapped shard count as this process's memory until it is closed
+            # opened again for each tensor: pages of a mapped shard count as this process's memory until it is closed
             tensor = shard.get_tensor(output.name)
         if output.info.dtype == _FP8:
             tensor, pending = quantize_weight(tensor, f"{source}: {output.name}")

@@ -224,7 +224,8 @@ class _ByteCounter:
 
 
 def _hash_and_record(path: Path, cache: DigestCache, advance: Callable[[int], None]) -> tuple[Signature, str]:
-    """What the file was before its bytes were read, and their digest; remembered at once, whatever follows."""
+    """What the file was before its bytes were read, and their digest; remembered at once, even if a later step
+    fails."""
     _wait_until_settled(path)
     before = Signature.of(path)
     digest = hashlib.sha256()

@@ -105,7 +105,7 @@ def _read(path: Path, layout: RepositoryLayout) -> RepositoryLock | None:
     except (ValueError, ModelFilesError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise ModelFilesError(
-            f"{path}: is not a lock file ({reason}); restore it, or move it away and lock the repository anew with "
+            f"{path}: is not a lock file ({reason}); restore it, or move it away and lock the repository again with "
             f"`one-to-all models verify {layout.variant.name} --write-lock`"
         ) from None
     if lock.variant != layout.variant.name:
@@ -196,7 +196,7 @@ def lock_repository(
     Args:
         layout: the repository.
         source: written into each new entry.
-        replace_entries: True declares changed files right as well (the sandbox was written anew).
+        replace_entries: True declares changed files right as well (the sandbox was written again).
         progress: called with bytes hashed.
 
     Raises:

@@ -112,7 +112,7 @@ def lock_or_problems(layout: RepositoryLayout) -> tuple[RepositoryLock | None, l
 
 
 def _check_part(layout: RepositoryLayout, part: Part) -> list[Problem]:
-    """What is wrong with one part; what nobody foresaw is wrong with it as well, and hides no other part."""
+    """The problems of one part; an unexpected error counts as one and does not hide other parts."""
     try:
         return _CHECKS[part](layout)
     except Exception as error:

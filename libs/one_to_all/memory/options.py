@@ -20,7 +20,7 @@ class MemoryOptions:
 
     Args:
         limit_bytes: count no more than this as free; None for all that is.
-        keyword: carry out this plan, whatever is free; None to choose by it.
+        keyword: use this plan, however much memory is free; None to choose by free memory.
         allow_fp8: FP8 weights of a plain variant may be taken, if its FP8 repository is there.
     """
 

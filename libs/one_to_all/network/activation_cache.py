@@ -26,13 +26,13 @@ class CacheSlot(Generic[Result]):
         self._result: Result | None = None
 
     def get_or_compute(self, compute: Callable[[], Result]) -> Result:
-        """The result that is kept; computed first if there is none."""
+        """The cached result; computed first if there is none."""
         if self._result is None:
             self._result = compute()
         return self._result
 
     def pop_or_compute(self, compute: Callable[[], Result]) -> Result:
-        """The result that is kept, which is forgotten; if there is none, compute one and keep it for the next call."""
+        """Take the cached result out; if there is none, compute one and cache it for the next call."""
         result, self._result = self._result, None
         if result is None:
             result = self._result = compute()

@@ -71,7 +71,7 @@ def probe_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atte
     """Run back-end ``name`` (of ``ATTENTION_BACKENDS``) once and compare it with float64.
 
     Raises:
-        an error that ``is_out_of_memory`` knows: the device is full, which says nothing about the back-end and is not
+        an error that ``is_out_of_memory`` knows: the device is full, which is not the back-end's fault and is not
         remembered.
     """
     generator = torch.Generator().manual_seed(0)

@@ -122,13 +122,13 @@ class ParallelEngine:
         return _Clip(self, inputs, options).make_chunk
 
     def release_memory(self) -> None:
-        """Give all devices back what no clip uses any more; the networks stay, unless a rank had failed."""
+        """Release memory that no clip uses on all devices; the networks stay, unless a rank had failed."""
         gc.collect()
         if self.ranks.alive:
             self.ranks.release_memory()
 
     def close(self) -> None:
-        """End the ranks, which frees their devices. It happens by itself when nothing refers to the engine any more."""
+        """End the ranks, which frees their devices. Happens automatically when the engine is garbage-collected."""
         self.ranks.end()
 
     def next_chunk_number(self) -> int:

@@ -55,7 +55,7 @@ def choose_plan_of_ranks(request: PlanRequest, budget: MemoryBudget, parallel: P
     """Choose the fastest plan that fits all ranks, with the same weights for all of them.
 
     Args:
-        request: what is asked for; a plan that its options name is taken whatever the devices have free.
+        request: what is asked for; a plan that its options name is used however much memory is free.
         budget: what the ranks' devices and this machine have free.
         parallel: how the work is divided.
 

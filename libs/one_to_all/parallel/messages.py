@@ -92,7 +92,7 @@ class StopChunk:
 
 @dataclass(frozen=True)
 class ReleaseMemory:
-    """To all, between two clips: give back what no clip needs any more."""
+    """To all ranks, between two clips: release memory that no clip needs."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Ranks:
 
         Raises:
             OneToAllError: of the class that a rank raised; DeviceOutOfMemoryError where its device was full.
-            RankError: a rank ended without a word, or with an error that nobody foresaw.
+            RankError: a rank ended silently or with an unexpected error.
         """
         if self._busy:
             self._stop_chunk()
@@ -147,7 +147,7 @@ class Ranks:
                 self._stop_chunk()
 
     def release_memory(self) -> None:
-        """Have all ranks give back what no clip needs any more; it is free when this returns."""
+        """Have all ranks release memory that no clip needs; it is free when this returns."""
         self._tell_all(ReleaseMemory())
 
     def set_lora(self, lora: LoraFile | None) -> None:

@@ -4,5 +4,5 @@
 and ``prompts`` encode what it is given; ``chunk_plan`` and ``long_video`` make a clip of any length from chunks;
 ``approximation`` says what the qualities of a request leave out.
 
-Import from the modules: only ``denoise`` and ``vae`` load torch, and the others are used where there is none.
+Import from the modules: only ``denoise`` and ``vae`` load torch; the others are used in processes without it.
 """

@@ -59,7 +59,8 @@ DEFAULT_CHUNK_LENGTHS = ChunkLengths()
 SMALLER_CHUNK_LENGTHS = ChunkLengths(main=33, overlap=PREVIOUS_FRAMES, final=(17, 21, 25, 29, 33))
 """For a device whose memory the default chunks exceed: 9 latent frames at a time instead of 21.
 
-The overlap is the smallest with which a chunk continues its predecessor. With 3 frames, every chunk would begin anew.
+The overlap is the smallest with which a chunk continues its predecessor. With 3 frames, every chunk would start without
+its predecessor.
 """
 
 

@@ -4,7 +4,7 @@
 to the dtype of W; afterwards the network is as large and as fast as without it. Adding a LoRA through adapters and
 merging these, as the libraries do, rounds the product to the dtype of W first, and knows neither deltas of norms nor of
 biases, which step-distilled LoRAs have. Subtracting it again would not restore every bit: the engine cache loads the
-network anew.
+network again.
 
 **Unfused**, for weights held in FP8: y = W x + up (down x), with both factors in the dtype the network computes in.
 Likewise a LoKr by its own small factors, a LoHa by the two matrices whose product it is (or as a whole, where that is

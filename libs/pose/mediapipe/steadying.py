@@ -39,7 +39,7 @@ class SteadyCircle:
         return self._steady
 
     def forget(self) -> None:
-        """Start anew: the person was lost."""
+        """Start again: the person was lost."""
         self._latest = None
 
 

@@ -1,7 +1,7 @@
 """YAML by the core schema of YAML 1.2, as plain data: mappings (their keys are text), lists, text, numbers, booleans.
 
 Read from libyaml's events, in one pass and without recursion, so that time and memory follow the size of the text. A
-key that stands twice, a tag, and whatever else would be read otherwise than it was meant is an error that names field
+key that appears twice, a tag, and anything else that would be misread is an error that names field
 and line. Merge keys (``<<``) work as in YAML 1.1.
 """
 

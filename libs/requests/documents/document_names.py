@@ -1,4 +1,4 @@
-"""Is a document named for the request in it? Browsers and file managers add to names what nobody wrote.
+"""Is a document named for the request in it? Browsers and file managers change names of copies.
 
 ``a (1).yaml``, ``a - Copy.yaml`` and ``Kopie von a.yaml`` are all named for ``a``: the id inside counts.
 """

@@ -1,12 +1,12 @@
 """The media of accepted requests: what they were when the request was accepted, and the copies that are kept of them.
 
     requests/media/<sha256><suffix>             a copy, shared by all requests that were accepted with these bytes
-    requests/media/version-<digest><suffix>     likewise, of a file in a bucket whose digest nobody recorded
+    requests/media/version-<digest><suffix>     likewise, of a file in a bucket whose digest is not recorded
 
-Names in the inbox belong to nobody: another person's ``character.png`` may take the place of the one that a request was
-accepted with. So a request is made of the copy. A file too large to be copied while the inbox is read stays where it
-is; what it was is written down, and a run that finds anything else there stops. See ``inbox`` for finding media in the
-inbox, ``libs.housekeeping.media_copies`` for removing copies.
+A file in the inbox may be replaced by another person's file of the same name after a request was
+accepted with it. So a request is made from the copy. A file too large to be copied while the inbox is read stays where
+it is; what it was is written down, and a run that finds anything else there stops. See ``inbox`` for finding media in
+the inbox, ``libs.housekeeping.media_copies`` for removing copies.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class AcceptedMedium(BaseModel):
     """One picture or video as it was when a request was accepted.
 
     ``key`` is where its bytes lie: a copy of them, or, of a large file, its place in the inbox. ``sha256`` is None
-    where nobody knows it; ``version`` is the store's word for the content in the inbox.
+    where it is unknown; ``version`` is the store's name for the content in the inbox.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -145,7 +145,7 @@ class AcceptedMedia:
         try:
             self._objects.get_file(key, target)
         except ArtifactMissingError:
-            raise InputError(_replaced(field, path, medium, "there is no file of that name any more")) from None
+            raise InputError(_replaced(field, path, medium, "there is no longer a file of that name")) from None
         if medium.sha256 is not None:
             digest = sha256_of_file(target)
             if digest != medium.sha256:
@@ -158,7 +158,7 @@ class AcceptedMedia:
     def _require_same(self, field: str, path: str, medium: AcceptedMedium, key: str) -> None:
         now = self._objects.stat(key)
         if now is None:
-            raise InputError(_replaced(field, path, medium, "there is no file of that name any more"))
+            raise InputError(_replaced(field, path, medium, "there is no longer a file of that name"))
         if now.size != medium.size:
             raise InputError(_replaced(field, path, medium, f"a file of {now.size} bytes lies there now"))
         if medium.sha256 is None and now.version != medium.version:

@@ -40,7 +40,7 @@ _LONGEST_NAME = 200
 """Bytes of a document's file name; a file system takes 255, with what is added where it is refused."""
 
 _REJECTED_PASSED_OVER = 1000
-"""So many refused documents are read over in a listing; if there are more, it is begun anew behind them."""
+"""Number of rejected documents that a listing skips; if there are more, a new listing begins after them."""
 
 _ASKED_ONE_BY_ONE = 100
 """Media that are asked for by name; the answer for more of them comes from one listing."""
@@ -146,7 +146,7 @@ class Inbox:
         found = self._objects.stat(key)
         if found is None or (document.version is not None and found.version != document.version):
             raise ArtifactMissingError(f"{self._objects.uri(key)} is no longer what was read")
-        with TemporaryDirectory() as folder:  # by way of a file: nobody knows how large it is
+        with TemporaryDirectory() as folder:  # by way of a file: its size is unknown
             copy = Path(folder) / "document"
             self._objects.get_file(key, copy)
             file = _for_a_shell(self._objects.uri(_rejected(document.name)))
@@ -279,7 +279,7 @@ class Inbox:
     def media_digest(self, path: str, read_up_to: int | None = None) -> str | None:
         """SHA-256 of the media file ``path`` as it is now; None when it is not there.
 
-        Read through where nobody recorded its digest: in a folder, and of what another program put into a bucket. Of
+        Read completely where its digest is not recorded: in a folder, and if another program put it into a bucket. Of
         a file with more than ``read_up_to`` bytes, size and time are the answer then.
         """
         info = self.media([path]).get(path)
@@ -290,7 +290,7 @@ class Inbox:
         return self.digest_of(info)
 
     def digest_of(self, info: ObjectInfo) -> str | None:
-        """SHA-256 of what is stored under a key, read through where nobody recorded it; None when it is gone."""
+        """SHA-256 of what is stored under a key, computed if it is not recorded; None if it is gone."""
         described = self._objects.head(info.key)
         if described is None or described.sha256 is not None:
             return described.sha256 if described else None
@@ -372,7 +372,7 @@ class Inbox:
         return False if is_same else None
 
     def version_of(self, name: str) -> str | None:
-        """What tells the file that is ``inbox/<name>`` now from any other; None where there is none."""
+        """The version of the file that is ``inbox/<name>`` now; None if there is none."""
         info = self._objects.stat(_key(name))
         return None if info is None else info.version or info.modified.isoformat()
 
@@ -384,7 +384,7 @@ class Inbox:
 
 
 def ordinary_suffix(path: str) -> str:
-    """The suffix that a copy of ``path`` keeps, in lower case; empty where it is none that a program knows."""
+    """The suffix that a copy of ``path`` keeps, in lower case; empty if it is not an ordinary one."""
     suffix = PurePosixPath(path).suffix.lower()
     return suffix if _ORDINARY_SUFFIX.fullmatch(suffix) else ""
 

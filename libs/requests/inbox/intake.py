@@ -2,9 +2,10 @@
 
 It is bounded in documents, requests and seconds, and carries on where the last one stopped, so that any number of
 documents may wait. A document leaves the inbox one scan *after* it was accepted: by then its runs are launched, and
-whatever died in between, the next scan finds the document again and comes to the same result. Nothing that one person
-puts there stops the requests of another: each document is read in a guard of its own, and of two that want one id for
-different things the second is refused. See ``orchestration.inbox.sensor`` for launching runs.
+if a process dies in between, the next scan finds the document again and comes to the same result. Nothing that one
+person puts there stops the requests of another: an error in one document does not affect the others, and of two
+documents that want one id for different things the second is rejected. See ``orchestration.inbox.sensor`` for launching
+runs.
 """
 
 import hashlib
@@ -35,10 +36,10 @@ from libs.storage.backends.store import ObjectInfo
 
 _MAX_REASONS = 20
 _MAX_SEEN = 1000
-"""Bounds the state; what finds no place in it waits a little longer."""
+"""Bounds the state; what does not fit waits a little longer."""
 
 _CLOCKS_DIFFER = 60.0
-"""Seconds. A time that lies further ahead is no clock's that is a little fast: it says nothing."""
+"""Seconds. A time further ahead is not that of a clock that is a little fast, and is ignored."""
 
 _MANY = 100
 """Requests of one document for which it is cheaper to list the accepted ones than to ask for each."""
@@ -62,7 +63,7 @@ class ScanLimits:
 
 
 class ScanState(BaseModel):
-    """What the next scan must know; small, whatever the inbox holds.
+    """What the next scan must know; its size is bounded.
 
     ``after``: the document looked at last. ``finished``: accepted documents and the SHA-256 they had, to be archived.
     ``partial``: the document of which only the first requests were accepted so far. ``seen``: when a document was first
@@ -80,7 +81,7 @@ class ScanState(BaseModel):
 
     @classmethod
     def load(cls, stored: str | None) -> "ScanState":
-        """The state as it was stored; an empty one where there is none, or one of another version."""
+        """The state as it was stored; an empty one if there is none or it has another version."""
         try:
             return cls.model_validate_json(stored) if stored else cls()
         except ValidationError:
@@ -164,7 +165,7 @@ class InboxScanner:
         """Read a document.
 
         Raises:
-            InputError: it says nothing valid.
+            InputError: the document is invalid.
             ArtifactMissingError: it is gone.
         """
         content = self.inbox.read(document)
@@ -232,7 +233,7 @@ class _Scan:
             if document.name not in self._found.state.finished:  # else it is still to be moved away
                 self._take_guarded(document, started + self._limits.seconds)
         else:
-            if len(documents) < self._limits.documents:  # all of them had their turn: the next scan begins anew
+            if len(documents) < self._limits.documents:  # all of them had their turn: the next scan starts over
                 self._found.state.after = ""
         return self._found
 
@@ -274,7 +275,7 @@ class _Scan:
         return sorted(documents, key=lambda document: document.name != begun)
 
     def _take_guarded(self, document: WaitingDocument, deadline: float) -> None:
-        """Take one document; whatever goes wrong with it is said of it, and the others go on.
+        """Take one document; an error is reported for it, and the others continue.
 
         Raises:
             StorageUnavailableError: the store did not answer.
@@ -292,10 +293,10 @@ class _Scan:
                 self._reject(document, f"it cannot be kept: {error}; use another id or name")
             else:
                 self._found.unreadable.append(f"{document.name}: {error}")
-        except Exception:  # nobody foresaw it
+        except Exception:  # unexpected
             reason = (
-                f"{document.name}: it cannot be read, for a reason that nobody foresaw; the log of the sensor says "
-                "more. Write it more simply, or show it to whoever runs this service"
+                f"{document.name}: it cannot be read because of an unexpected error; the sensor's log has "
+                "the details. Simplify the document, or show it to whoever runs this service"
             )
             self._reject(document, reason, traceback.format_exc())
         if self._found.state.partial is None or self._found.state.partial[0] != document.name:

@@ -30,7 +30,7 @@ class Rejection:
         reason: for the person who sent it.
         since: when it was refused.
         file: where the document lies now, as a person can copy it into a shell; None for a link, which is removed.
-        traceback: for the log, where the software failed in a way that nobody foresaw; not stored.
+        traceback: of an unexpected error, for the log; not stored.
     """
 
     name: str

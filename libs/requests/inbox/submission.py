@@ -125,7 +125,7 @@ def upload(plan: FilesToSubmit, inbox: Inbox) -> list[str]:
 def _plan_document(path: Path, plan: FilesToSubmit, by_name: Mapping[str, str]) -> dict[str, str]:
     """Add a document and its media to the plan; returns the media that are not on this machine -> the document.
 
-    Media ``by_name`` are among the files given: they are meant, whatever lies beside the document.
+    Media ``by_name`` are among the files given: they are meant, even if another file lies beside the document.
     """
     submission = parse_submission(path.read_bytes(), source=str(path))
     name = f"{submission.name or path.stem}{path.suffix.lower()}"
@@ -248,7 +248,7 @@ def _replaced_files(plan: FilesToSubmit, inbox: Inbox) -> dict[str, ObjectInfo]:
 
 
 def _needed_by_others(plan: FilesToSubmit, inbox: Inbox) -> dict[str, str]:
-    """Name of a file -> a request that still needs it, and is not submitted anew by this plan."""
+    """Name of a file -> a request that still needs it, and is not submitted again by this plan."""
     own = {request.id for submission in plan.submissions.values() for request in submission.requests}
     needed: dict[str, str] = {}
 

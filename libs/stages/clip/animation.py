@@ -97,7 +97,7 @@ class ClipJob:
 
         Raises:
             PoseError: too little of a person was found. The check of the conditioning asks first; a clip that is
-                materialized alone, by hand, has nobody before it.
+                materialized alone, by hand, has no earlier stage in its run.
             ModelFilesError: the LoRA is missing or does not fit, or the stored verification cannot be read.
         """
         resolved = ResolvedRequest.model_validate_json(request.path(REQUEST_FILE).read_text())

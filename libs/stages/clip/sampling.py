@@ -1,6 +1,6 @@
 """From conditioning to the clip, an mp4 written while it is sampled.
 
-Memory is bounded by one chunk whatever the clip's length: poses are drawn per chunk, finished frames are encoded and
+Memory is bounded by one chunk for any clip length: poses are drawn per chunk, finished frames are encoded and
 dropped.
 """
 
@@ -55,7 +55,7 @@ class ClipInputs:
 
 
 def no_tags(_: SamplingOptions) -> Mapping[str, str]:
-    """A clip that says nothing of itself."""
+    """A clip without provenance."""
     return {}
 
 

@@ -83,7 +83,7 @@ class FoundPoses:
 
     @property
     def good(self) -> bool:
-        """True where nobody needs to look."""
+        """True if no person needs to check the result."""
         return self.reference.good and self.driver.good
 
     def numbers(self) -> dict[str, int | float]:

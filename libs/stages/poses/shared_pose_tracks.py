@@ -55,7 +55,7 @@ class SharedPoseTracks:
         self._store = store
 
     def find(self, source: TrackSource) -> PoseTrack | None:
-        """The track of ``source``; None when nobody kept it yet, or what was kept is damaged.
+        """The track of ``source``; None if it is not stored yet, or damaged.
 
         Raises:
             StorageUnavailableError: the store did not answer.

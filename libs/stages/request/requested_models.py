@@ -23,7 +23,7 @@ VERIFICATION = "model_verification"
 def model_warnings(requests: Iterable[AnimationRequest], settings: Settings, store: ArtifactStore) -> list[str]:
     """What will stop runs of these ``requests`` before they begin, each once, with the way out; empty if all is well.
 
-    A machine without any model files says nothing of them: they lie where the GPUs are.
+    A machine without any model files reports nothing: the files are where the GPUs are.
 
     Raises:
         InputError: a LoRA that is there does not fit the model it is named for.
@@ -42,7 +42,7 @@ def model_warnings(requests: Iterable[AnimationRequest], settings: Settings, sto
 
 
 def never_verified(model: str) -> str:
-    """What to do about model files that nobody looked at yet; a run stops until it is done."""
+    """What to do about model files that were never verified; a run stops until it is done."""
     return (
         f"{model} was never verified: run the job prepare_models for partition {model!r} in Dagster, which fetches "
         "what is missing and verifies it"

@@ -66,7 +66,7 @@ def chunk_days(settings: Settings) -> int:
 
 
 def chunk_rule(objects: S3ObjectStore, days: int) -> dict[str, Any]:
-    """The lifecycle rule that removes the chunks of clips that nobody came back for.
+    """The lifecycle rule that removes the chunks of abandoned clips.
 
     It looks at each chunk alone: ``days`` must be more than a clip takes. A chunk that goes too early is made again.
     """

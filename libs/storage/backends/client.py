@@ -21,7 +21,7 @@ ATTEMPTS = 5
 
 
 IDLE_SECONDS = 300.0
-"""A shared client that was not asked for since is made anew: firewalls forget idle connections without saying so."""
+"""Seconds after which an unused shared client is replaced: firewalls drop idle connections silently."""
 
 _shared: dict[Hashable, tuple[Any, float]] = {}
 """Process and settings -> its client, and when it was last asked for."""

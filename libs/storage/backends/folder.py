@@ -267,7 +267,7 @@ class _OpenFolder:
             raise
 
     def open_file(self) -> BufferedReader | None:
-        """The regular file; None where there is none."""
+        """The regular file; None if there is none."""
         try:
             # Without waiting: a pipe would be waited for until somebody writes into it.
             descriptor = os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self.descriptor)

@@ -3,7 +3,7 @@
     <asset>/<partition>/<sha256, first 16 digits>/<file>      one file of an artifact, immutable
     <asset>/<partition>/manifests/<digest, first 16>.json     the manifest of that content, kept as history
     <asset>/<partition>/manifest.json                         the newest manifest, written last
-    suspect/<key>                                             the object at <key> was found corrupt: upload it anew
+    suspect/<key>                                             the object at <key> was found corrupt: upload it again
     chunks/<request>/<digest of the inputs>/<lengths>/...     finished chunks of a clip in the making (``chunks``)
 
 Assets without partitions have ``_unpartitioned`` in the place of the partition; no partition key starts with an

@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One stored object. ``size`` in bytes; ``sha256`` is None in listings and where nobody recorded it.
+    """One stored object. ``size`` in bytes; ``sha256`` is None in listings and where it is not recorded.
 
     ``version`` changes with the content: a bucket's ETag; inode and time of change of a file, which change also when
     the same bytes are written again.
@@ -78,7 +78,7 @@ class ObjectStore(Protocol):
         """Store the bytes of ``source`` under the key ``target`` as well, within the store.
 
         Raises:
-            ArtifactMissingError: there is no such object any more, or it has another version.
+            ArtifactMissingError: the object no longer exists or has another version.
         """
 
     def delete(self, key: str) -> None:

@@ -2,7 +2,7 @@
 
 An illegal memory access, an uncorrectable bit, a card that fell off the bus: a worker that stayed warm would fail every
 run it takes, within seconds each. Light: looks at torch only where a run has loaded it. See ``orchestration.crashes``
-for what follows from a loss, ``libs.stages.clip.memory_retry`` for a full memory, which is none.
+for what follows from a loss, ``libs.stages.clip.memory_retry`` for a full memory, which is not a loss.
 """
 
 import os
@@ -12,7 +12,7 @@ from orchestration.fleet.gpus.gpu_requirement import DEVICE_VARIABLE
 
 
 def device_loss() -> str | None:
-    """What the GPU of this process answers where it does not work any more; None where it does, or none was used.
+    """The error of this process's GPU if it no longer works; None if it works or none was used.
 
     Waits for what runs on it. Only devices that hold tensors of this process are asked: asking takes memory there.
     """
@@ -22,7 +22,7 @@ def device_loss() -> str | None:
     # The pose networks run on the GPU without torch, which begins to use it here: that fails if they have lost it.
     available = torch.cuda.is_initialized() or torch.cuda.is_available()
     if not available and _needs_a_gpu():
-        return "CUDA finds no device any more"  # it answered before the run was begun (``run_gate``)
+        return "CUDA no longer finds a device"  # it answered before the run was begun (``run_gate``)
     by_others = "onnxruntime" in sys.modules and available
     if not (torch.cuda.is_initialized() or by_others):
         return None

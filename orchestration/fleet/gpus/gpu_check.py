@@ -41,7 +41,7 @@ class GpuCheck:
     _hung: "subprocess.Popen[str] | None" = field(default=None, init=False)
 
     def probe(self) -> str | None:
-        """None where all GPUs answer; otherwise what CUDA says, or that it says nothing. Takes seconds."""
+        """None if all GPUs answer; otherwise CUDA's error, or that it does not answer. Takes seconds."""
         if self._hung is not None and self._hung.poll() is None:
             return f"the process {self._hung.pid} that asked before still hangs inside the driver"
         command = [

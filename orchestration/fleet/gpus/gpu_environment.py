@@ -16,7 +16,7 @@ def prepare_gpu_environment(environment: MutableMapping[str, str], data_dir: Pat
     """Let torch give memory back in pieces of any size, and keep compiled kernels in ``data_dir``.
 
     Without expandable segments the allocator holds gaps that no chunk of another size fits into. Kernels in a folder
-    that stays let a new container start without compiling anew.
+    that stays let a new container start without compiling again.
     """
     if not any(name in environment for name in ALLOCATOR_VARIABLES):
         environment[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"

@@ -1,6 +1,6 @@
 """Which GPUs a worker cannot do without: decided once, when it starts, so that no clip goes to the CPU unnoticed.
 
-``ONE_TO_ALL_DEVICE=auto`` means the GPU where there is one. If that were asked anew for each clip, a GPU that dies
+``ONE_TO_ALL_DEVICE=auto`` means the GPU where there is one. If that were decided for each clip, a GPU that dies
 would make a worker compute on the processor, for hours a clip. See ``gpu_check`` for asking a GPU, ``gpu_watch`` for
 what follows when it does not answer.
 """

@@ -73,7 +73,7 @@ class GpuWatch:
             threading.Thread(target=self._wait_for_gpu, name="gpu-watch", daemon=True).start()
 
     def report_success(self) -> None:
-        """A clip was made: whatever happened before is over."""
+        """Forget earlier failures: a clip was made."""
         self.troubles = 0
 
     def _wait_for_gpu(self) -> None:

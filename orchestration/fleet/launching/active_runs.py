@@ -83,9 +83,9 @@ class ActiveRunQuery:
 
 
 def _run_id(message: bytes) -> str | None:
-    """Of a message that waits in Redis; None where it is none that a worker could take."""
+    """The run id of a message that waits in Redis; None if no worker could take the message."""
     try:
         return str(json.loads(message)["headers"]["id"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        logger.warning("A message in the queue is left aside: it is none of Celery's (%r)", error)
+        logger.warning("A message in the queue is ignored: it is not one of Celery's (%r)", error)
         return None

@@ -21,7 +21,7 @@ VISIBILITY_TIMEOUT_SECONDS = 24 * 60 * 60
 SOCKET_TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
 """Seconds after which a Redis that takes the connection and does not answer counts as one that is away.
 
-Workers wait for messages without this limit; kombu makes such a connection anew after 51 s of silence.
+Workers wait for messages without this limit; kombu reconnects after 51 s of silence.
 """
 
 SEND_ATTEMPTS = {"max_retries": 40, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}

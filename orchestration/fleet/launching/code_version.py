@@ -14,7 +14,7 @@ from libs.settings import REPOSITORY_ROOT
 
 KEY = "one-to-all:code-version"
 VALID_SECONDS = 60 * 60
-"""A code location says it every ten seconds; what one said that is long gone counts no more."""
+"""A code location reports it every ten seconds; the report of one that ended long ago does not count."""
 
 ANSWER_SECONDS = 5.0
 _FOLDERS = ("libs", "orchestration")
@@ -47,7 +47,7 @@ def announce_code(redis_url: str) -> None:
 
 
 def announced_code(redis_url: str) -> str | None:
-    """What the code location says; None where it says nothing.
+    """The version that the code location reports; None if it reports none.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.

@@ -29,7 +29,7 @@ class Draining:
         end: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``runs`` says what is in progress; ``end`` ends the worker, which reads its queue no more."""
+        """``runs`` returns what is in progress; ``end`` ends the worker, which no longer reads its queue."""
         self.begun = False
         self._stay = False
         self._runs = runs

@@ -1,6 +1,6 @@
 """Can this host make a run? Not without its model files, with a full disk, or with other code than the code location's.
 
-What is wrong with a host says nothing about the run, which another host can make. See ``run_gate`` for what follows
+A fault of a host is not the fault of the run, which another host can make. See ``run_gate`` for what follows
 from the answer, ``orchestration.fleet.gpus.gpu_check`` for the GPU.
 """
 
@@ -62,7 +62,7 @@ class HostCheck:
         return Unfit(reason, variant) if reason else None
 
     def why_still_unfit(self) -> str | None:
-        """As :meth:`why_unfit`, for whatever the worker pauses for; None once all of it is mended."""
+        """As :meth:`why_unfit`, for whatever the worker pauses for; None once everything is mended."""
         settings = load_settings()
         if reason := self._other_code() or full_disk(settings):
             return reason

@@ -25,7 +25,7 @@ def note_planned_stop(instance: dg.DagsterInstance, run_id: str) -> bool:
     Both the worker and the process that executes the run may call this: the second call changes nothing.
 
     Returns:
-        False for a run that was canceled, or has ended: its interruption is none of the worker's.
+        False for a run that was canceled, or has ended: the worker did not interrupt it.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.status not in _GOING_ON:

@@ -56,7 +56,8 @@ class RunGate:
         self._in_doubt = check is not None
 
     def admits(self, run_id: str) -> bool:
-        """True if the run may be executed here; otherwise it waits in the queue, and this worker reads that no more.
+        """True if the run may be executed here; otherwise it waits in the queue, and this worker stops reading the
+        queue.
 
         The GPU is asked before the first run of a process, and after a failed one that may have failed because of it:
         that takes seconds.
@@ -105,7 +106,7 @@ class RunGate:
             self._in_doubt = self._check is not None and not self._uses_one_gpu(self._check)
 
     def report_loss(self, reason: str) -> None:
-        """Have the worker take no more runs; returns once it has understood."""
+        """Have the worker take no more runs; returns once it has stopped reading its queue."""
         self._tell(GPU_LOST, reason=reason)
 
     def _uses_one_gpu(self, check: GpuCheck) -> bool:

@@ -58,7 +58,7 @@ def execute_run(run_id: str, report_loss: Callable[[str], None] = lambda _: None
 def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
     run = instance.get_run_by_id(run_id)
     if run is None:
-        logger.warning("Run %s does not exist any more: nothing to do", run_id)
+        logger.warning("Run %s no longer exists: nothing to do", run_id)
         return
     if run.status == dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, RUN_ENDS["canceled"].message)

@@ -153,7 +153,7 @@ def test_an_unexpected_error_is_reported_to_the_person_and_logged(
     )
     ticks.tick()
     assert ticks.registered() == ["zoe"]
-    assert "for a reason that nobody foresaw" in rejected(ticks.world)["odd.json"]
+    assert "because of an unexpected error" in rejected(ticks.world)["odd.json"]
     assert "ZeroDivisionError" not in rejected(ticks.world)["odd.json"]
     assert any("ZeroDivisionError: a fault of the software" in line for line in logged)
 

@@ -83,7 +83,7 @@ CHANGES: list[tuple[Callable[[Lineage], None], list[str]]] = [
     ),
     (lambda it: it.observe("one", "requested_poses", B), ["the request was changed since"]),
     (lambda it: it.make("one", "pose_tracks", B, code="0"), ["pose tracks made by an earlier version of the software"]),
-    (lambda it: it.make("one", "pose_conditioning", B), ["pose conditioning made anew since"]),
+    (lambda it: it.make("one", "pose_conditioning", B), ["pose conditioning made again since"]),
     (lambda it: it.make("one", "pose_conditioning", A), []),
     (lambda it: it.observe("one", "driving_video", FIRST["driving_video"]), []),
 ]
