@@ -1,6 +1,7 @@
 """An inbox in a folder, and somebody who looks at it, for the tests of this folder."""
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ MUCH_LATER = timedelta(hours=1)
 
 
 class Desk:
-    """An inbox in a folder and somebody who looks at it."""
+    """An inbox in a folder and somebody who looks at it; its clock stands still, however busy the machine is."""
 
     def __init__(self, folder: Path, **limits: Any) -> None:
+        self.now = datetime.now(UTC)
         self.folder = folder
         self.objects = FolderObjectStore(folder)
         self.inbox = Inbox(self.objects)
@@ -30,15 +32,14 @@ class Desk:
     def put(self, name: str, content: bytes | dict[str, Any] | list[Any]) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.objects.put_bytes(f"inbox/{name}", data)
+        os.utime(self.folder / "inbox" / name, (self.now.timestamp(),) * 2)
 
     def request(self, request_id: str, **fields: Any) -> None:
         self.put(f"{request_id}.json", request_fields(request_id, **fields))
 
     def scan(self, after: timedelta = LATER) -> ScanResult:
         """Look; the state goes the way of a cursor."""
-        intake = InboxScanner(self.inbox, self.requests, "sandbox", self.limits).scan(
-            self.state, datetime.now(UTC) + after
-        )
+        intake = InboxScanner(self.inbox, self.requests, "sandbox", self.limits).scan(self.state, self.now + after)
         self.state = ScanState.load(intake.state.model_dump_json(exclude_defaults=True))
         return intake
 

@@ -1,7 +1,7 @@
 """Looks at an inbox that fills meanwhile: what is waited for, for how long, and how much one look does."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_a_document_with_an_old_date_gets_the_same_grace_each_time_it_is_sent(de
 def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of_use(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = datetime.now(UTC).timestamp()
+    now = desk.now.timestamp()
     desk.state.seen = {"taken-back": now - 1210, "soon": now - 1150}
     desk.scan(timedelta())
     assert set(desk.state.seen) == {"soon"}
@@ -94,7 +94,7 @@ def test_media_that_take_long_to_arrive_are_waited_for(desk: Desk) -> None:
     desk.put("large.mp4", b"half a vid")
     for minutes in (20, 35, 50):
         later = timedelta(minutes=minutes)
-        written = (datetime.now(UTC) + later).timestamp()
+        written = (desk.now + later).timestamp()
         os.utime(desk.folder / "inbox" / "large.mp4", (written, written))
         assert desk.scan(later).waiting == ["a.json"]
     assert ids(desk.scan(timedelta(minutes=51))) == ["a"]

@@ -29,6 +29,7 @@ from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.backends.store import ObjectInfo, ObjectStore
 from libs.storage.claims import ABANDONED_AFTER, CLAIMS_PREFIX, claimed
+from tests.waiting import HANG_SECONDS
 
 PEOPLE = 3
 ROUNDS = {"folder": 25, "s3": 3}
@@ -263,7 +264,7 @@ def test_a_document_submitted_between_question_and_deletion_is_read(s3_client: A
         state = ScanState()
         for _ in range(2):
             state = InboxScanner(Inbox(objects), AcceptedRequests(objects), "sandbox").scan(state, later).state
-        assert [each.result(20) for each in submitted] == [True]
+        assert [each.result(HANG_SECONDS) for each in submitted] == [True]
     assert objects.get_bytes("inbox/dance.yaml") == text + b"2\n"
 
 

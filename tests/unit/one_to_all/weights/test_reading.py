@@ -115,7 +115,7 @@ def test_a_disk_that_fails_ends_all_threads(stored, monkeypatch):
         calls.append(1)
         if len(calls) == 1:
             raise OSError(5, "Input/output error")
-        time.sleep(0.02)
+        time.sleep(0.3)  # long enough for the others to hear of it
         return preadv(*arguments)
 
     monkeypatch.setattr(os, "preadv", fail_once)
