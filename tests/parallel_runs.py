@@ -1,9 +1,8 @@
 """A test run on several workers (``make test``, pytest-xdist): what stays together, what starts first, what they share.
 
 A worker takes one test file after the other, and everything of a session (S3 server, sandbox models) exists once per
-worker. The fleet's files go to one worker as one piece: they share a running fleet, and two fleets at once would make
-both miss their deadlines on a small machine; other tests give way to it. Long files start first, so that workers end
-together.
+worker. Those files of the fleet that share a running one go to one worker as one piece; other tests give way to
+fleets, which mostly wait. Long files start first, so that workers end together.
 
 What does not belong here: fixtures, and anything that a run in one process would notice.
 """
@@ -14,22 +13,30 @@ from typing import Any
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-MOST_WORKERS = 5
+MOST_WORKERS = 6
 NICENESS = 5
 """Of everything but the fleet: a third of its share of a busy CPU."""
 GAVE_WAY = pytest.StashKey[bool]()
 
-TOGETHER = ("tests/integration/fleet",)
-"""Folders whose files go to one worker, in their order."""
+FLEET = "tests/integration/fleet/"
+
+SHARED_FLEET = tuple(f"{FLEET}test_{name}.py" for name in ("cancel", "lost_workers", "planned_stop", "warm_workers"))
+"""Files that go to one worker, in their order, as they share a running fleet."""
 
 FIRST = (
-    "tests/integration/fleet",
-    "tests/integration/orchestration",
-    "tests/integration",
-    "tests/unit/one_to_all",
-    "tests/golden",
+    f"{FLEET}test_real_code_location.py",
+    *SHARED_FLEET,
+    "tests/integration/orchestration/test_graph.py",
+    "tests/integration/orchestration/test_bad_input.py",
+    "tests/integration/orchestration/test_browser.py",
+    FLEET,
+    "tests/integration/orchestration/",
+    "tests/integration/",
+    "tests/unit/one_to_all/",
+    "tests/unit/sandbox/",
+    "tests/golden/",
 )
-"""What takes longest; all other tests follow."""
+"""What takes longest, as beginnings of paths; all other tests follow."""
 
 
 def pytest_configure() -> None:
@@ -45,36 +52,36 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one worker per CPU that this process may use, and one more, as the fleet's tests mostly wait.
+    """``-n auto``: one worker per CPU that this process may use, and two more, as tests of fleets mostly wait.
 
-    More than five have too little to share out.
+    More than six have too little to share out.
     """
-    return min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
+    return min(len(os.sched_getaffinity(0)) + 2, MOST_WORKERS)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Whatever else runs gives way to the fleet, whose deadlines are tests."""
-    if is_worker() and scope_of(item.nodeid) not in TOGETHER and not item.config.stash.get(GAVE_WAY, False):
+    """Whatever else runs gives way to fleets, whose many processes watch each other."""
+    if is_worker() and not item.nodeid.startswith(FLEET) and not item.config.stash.get(GAVE_WAY, False):
         item.config.stash[GAVE_WAY] = True
         os.nice(NICENESS)
 
 
 class FilesAndFolders(LoadScopeScheduling):
-    """Hands out files, and the folders of ``TOGETHER`` as if each were one file."""
+    """Hands out files, and those of ``SHARED_FLEET`` as if they were one."""
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
 
 
 def scope_of(nodeid: str) -> str:
-    """What a test is handed out with: its file, or its folder."""
+    """What a test is handed out with: its file, or all that share a fleet."""
     file = nodeid.split("::", 1)[0]
-    return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
+    return FLEET if file in SHARED_FLEET else file
 
 
 def rank_of(nodeid: str) -> int:
-    """Place of a test's folder among ``FIRST``; one after the last for all others."""
-    return next((place for place, folder in enumerate(FIRST) if nodeid.startswith(f"{folder}/")), len(FIRST))
+    """Place of a test among ``FIRST``; one after the last for all others."""
+    return next((place for place, beginning in enumerate(FIRST) if nodeid.startswith(beginning)), len(FIRST))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -101,24 +101,6 @@ def test_a_wrong_value_a_broken_index_and_an_empty_folder_fail(runs, folder, com
     assert complaint in runs[folder].output
 
 
-@pytest.mark.slow
-def test_workers_that_compared_nothing_fail_the_whole_run(tmp_path) -> None:
-    """With pytest-xdist the process that reports and fails collects no tests itself."""
-    for name, content in FOLDERS["nothing known"].items():
-        _write(tmp_path / name, content)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", PLANS, "-q", "-p", "no:cacheprovider", "-n", "1", "--dist", "loadfile"],
-        cwd=REPOSITORY_ROOT,
-        env={**os.environ, "GOLDEN_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
-    assert "chunk plan: 0 cases run" in done.stdout
-    assert "this run does not count as passed" in done.stdout
-
-
 def test_counts_of_workers_are_added_and_the_largest_error_stays() -> None:
     from golden_folders import GoldenRecord
 

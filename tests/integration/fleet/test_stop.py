@@ -13,7 +13,7 @@ import psutil
 import pytest
 from observed_fleet import CODE_LOCATION, QUICK_RETRY, ObservedFleet, toy_plan
 
-from orchestration.fleet.local_fleet import LocalFleet
+from orchestration.fleet.local_fleet import FleetError, LocalFleet
 from tests.waiting import HANG_SECONDS, is_running, wait_until
 
 MAKE_FLEET = """
@@ -64,10 +64,13 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 
 def test_stop_interrupts_the_run_and_the_next_fleet_finishes_it(tmp_path: Path) -> None:
+    """And a second fleet on the same database is refused meanwhile."""
     plan = toy_plan(tmp_path)
     fleet = LocalFleet(plan)  # never started: it knows the address and the home
     with make_fleet(tmp_path, plan.port) as process, fleet.instance() as instance:
         seen = ObservedFleet(fleet, tmp_path / "notes", instance)
+        with pytest.raises(FleetError, match="Another fleet runs"), fleet:
+            pass
         run_id = seen.launch("slow-interrupted")
         seen.started(run_id)
         stop(process, signal.SIGINT)
@@ -78,8 +81,3 @@ def test_stop_interrupts_the_run_and_the_next_fleet_finishes_it(tmp_path: Path) 
             retried = wait_until("the run is retried", lambda: seen.runs_of("slow-interrupted")[1:])[0]
             assert seen.finish(retried.run_id) == dg.DagsterRunStatus.SUCCESS
         stop(process, signal.SIGTERM)
-
-
-def test_two_fleets_on_one_database_are_refused(fleet) -> None:
-    with pytest.raises(Exception, match="Another fleet runs"), LocalFleet(fleet.fleet.plan):
-        pass

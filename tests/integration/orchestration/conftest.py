@@ -1,6 +1,7 @@
 """A complete little world for graph tests: sandbox models made once, an inbox, an instance of its own."""
 
 import atexit
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -76,17 +77,18 @@ class World:
         )
 
     def animate(
-        self, request_id: str, *, raise_on_error: bool = True, review: bool = True
+        self, request_id: str, *, raise_on_error: bool = True, review: bool = True, clip: bool = True
     ) -> dg.ExecuteInProcessResult:
-        """Run the job for one request; without its review, whose pose networks take half of the time."""
+        """Run the job for one request; without its review, whose pose networks take half of the time, or clip."""
         self.instance.add_dynamic_partitions(ANIMATION_REQUESTS.name or "", [request_id])
         job = build_defs().resolve_job_def(ANIMATE.name)
-        assets = job.asset_layer.executable_asset_keys - {dg.AssetKey("animation_review")}
+        left_out = {"animation_review"} if clip else {"animation_review", "animation"}
+        assets = job.asset_layer.executable_asset_keys - {dg.AssetKey(name) for name in left_out}
         return job.execute_in_process(
             partition_key=request_id,
             instance=self.instance,
             raise_on_error=raise_on_error,
-            asset_selection=None if review else list(assets),
+            asset_selection=None if review and clip else list(assets),
         )
 
     def artifact(self, asset: str, partition: str) -> LocalArtifact:
@@ -162,10 +164,16 @@ def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def copy_of(prepared: Path, folder: Path) -> None:
+    """A world of one's own: its model files are those of ``prepared``, to be replaced and never written into."""
+    shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("models"))
+    shutil.copytree(prepared / "models", folder / "models", copy_function=os.link)
+
+
 @pytest.fixture
 def world(tmp_path: Path, prepared_folder: Path) -> Iterator[World]:
     """A world of this test's own, with verified sandbox models."""
-    shutil.copytree(prepared_folder, tmp_path / "world")
+    copy_of(prepared_folder, tmp_path / "world")
     with world_in(tmp_path / "world") as world:
         yield world
 
@@ -180,6 +188,6 @@ def empty_world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def unverified_world(tmp_path: Path, prepared_folder: Path) -> Iterator[World]:
     """A world whose sandbox models are there but were never verified."""
-    shutil.copytree(prepared_folder / "models", tmp_path / "world" / "models")
+    shutil.copytree(prepared_folder / "models", tmp_path / "world" / "models", copy_function=os.link)
     with world_in(tmp_path / "world") as world:
         yield world

@@ -257,14 +257,14 @@ def test_real_media_go_through_the_whole_graph(
     for name in (reference, driver):
         world.put(name, MEDIA / name)
     request = {"id": "real", "reference": reference, "driver": driver, "model": "sandbox", "steps": 1}
+    request["size"] = {"height": 64, "width": 64}
     world.put("real.json", json.dumps(request).encode())
     stopped = world.animate("real", raise_on_error=False)
     assert not stopped.success
     assert world.store.manifest("animation", "real") is None
     world.put("real.json", json.dumps({**request, "accept_poor_poses": True}).encode())
-    result = world.animate("real")
+    result = world.animate("real", review=False)
     clip = probe_video(world.artifact("animation", "real").path("clip.mp4"))
     assert (clip.frame_count, clip.frame_rate, clip.has_audio) == (frames, rate, False)
-    assert min(clip.width, clip.height) == 128
-    assert clip.width % 16 == clip.height % 16 == 0
+    assert (clip.width, clip.height) == (64, 64)
     assert all(checks_of(result).values())

@@ -82,7 +82,7 @@ def test_chunks_that_do_not_fit_are_made_smaller_once_and_not_mixed(
     world: Any, tmp_path: Path, small_gpu: SmallGPU
 ) -> None:
     media = write_small_media(tmp_path / "media", FRAMES, audio=False)
-    for request_id in ("too-large", "second-chunk", "fits"):
+    for request_id in ("too-large", "second-chunk"):
         submit_small(world, media, request_id, size=SIZE)
 
     assert world.animate("too-large").success
@@ -109,7 +109,7 @@ def test_chunks_that_do_not_fit_are_made_smaller_once_and_not_mixed(
     np.testing.assert_array_equal(clip_of(world, "second-chunk"), clip_of(world, "too-large"))
     assert not list(world.objects.list("chunks/")), "the chunks of both plans go when the clip is stored"
 
-    small_gpu.latent_frames = 1000
+    submit_small(world, write_small_media(tmp_path / "short", 5, audio=False), "fits", size=SIZE)
     assert world.animate("fits", review=False).success
     assert summary_of(world, "fits")["out_of_memory"] is None
     assert summary_of(world, "fits")["chunk_length"] == 81

@@ -13,6 +13,7 @@ from libs.media.video.probe import probe_video
 from libs.requests.lifecycle.archive import REQUEST_ASSETS
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from tests.integration.orchestration.running_ui import running_ui
+from tests.integration.orchestration.ui_tour import find_chromium
 from tests.waiting import HANG_SECONDS
 
 FINISHED_WITHIN = 900
@@ -79,6 +80,7 @@ def webserver(world: Any, tmp_path: Path) -> Iterator[Webserver]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_chromium() is not None, reason="test_browser makes a clip by way of the webserver")
 def test_a_clip_is_made_by_way_of_the_webserver(world: Any, webserver: Webserver, tmp_path: Path) -> None:
     write_puppet_picture(tmp_path / "puppet.png")
     write_puppet_clip(tmp_path / "dance.mp4", frame_count=5)
