@@ -166,7 +166,9 @@ def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def copy_of(prepared: Path, folder: Path) -> None:
     """A world of one's own: its model files are those of ``prepared``, to be replaced and never written into."""
-    shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns("models"))
+    for part in prepared.iterdir():
+        if part.name != "models":
+            shutil.copytree(part, folder / part.name)
     shutil.copytree(prepared / "models", folder / "models", copy_function=os.link)
 
 

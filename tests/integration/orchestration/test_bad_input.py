@@ -257,7 +257,6 @@ def test_a_wrong_checkpoint_is_named_before_anything_starts(
 
     verification = world.prepare_models(raise_on_error=False)
     assert verification.success, "preparing the models again mends them"
-    assert all(check.passed for check in verification.get_asset_check_evaluations())
     assert world.animate(REQUEST, clip=spoil is _not_finite, review=False).success
 
 

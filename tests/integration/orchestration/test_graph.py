@@ -247,17 +247,19 @@ MEDIA = REPOSITORY_ROOT.parent / "shared" / "media"
 @pytest.mark.slow
 @pytest.mark.skipif(not MEDIA.is_dir(), reason="the folder of real test media is not beside this checkout")
 @pytest.mark.parametrize(
-    ("reference", "driver", "frames", "rate"),
-    [("img_768.png", "vid_3s.mp4", 90, Fraction(30)), ("maodie_768.jpg", "douyinvid5_v2_3s.mp4", 72, Fraction(24))],
+    ("reference", "driver", "frames", "rate", "size"),
+    [
+        ("img_768.png", "vid_3s.mp4", 90, Fraction(30), {"height": 64, "width": 64}),
+        ("maodie_768.jpg", "douyinvid5_v2_3s.mp4", 72, Fraction(24), None),
+    ],
 )
 def test_real_media_go_through_the_whole_graph(
-    world: Any, reference: str, driver: str, frames: int, rate: Fraction
+    world: Any, reference: str, driver: str, frames: int, rate: Fraction, size: dict[str, int] | None
 ) -> None:
     """The sandbox's networks find no joints in real pictures: no GPU time is spent, unless the request accepts that."""
     for name in (reference, driver):
         world.put(name, MEDIA / name)
-    request = {"id": "real", "reference": reference, "driver": driver, "model": "sandbox", "steps": 1}
-    request["size"] = {"height": 64, "width": 64}
+    request = {"id": "real", "reference": reference, "driver": driver, "model": "sandbox", "steps": 1, "size": size}
     world.put("real.json", json.dumps(request).encode())
     stopped = world.animate("real", raise_on_error=False)
     assert not stopped.success
@@ -266,5 +268,6 @@ def test_real_media_go_through_the_whole_graph(
     result = world.animate("real", review=False)
     clip = probe_video(world.artifact("animation", "real").path("clip.mp4"))
     assert (clip.frame_count, clip.frame_rate, clip.has_audio) == (frames, rate, False)
-    assert (clip.width, clip.height) == (64, 64)
+    assert min(clip.width, clip.height) == (64 if size else 128)
+    assert clip.width % 16 == clip.height % 16 == 0
     assert all(checks_of(result).values())
