@@ -51,12 +51,13 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one worker per CPU that this process may use, and two more, as tests of fleets mostly wait.
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: one worker per CPU that this process may use, and two more for tests of fleets, which mostly wait.
 
-    More than six have too little to share out.
+    More than six have too little to share out, and each imports everything.
     """
-    return min(len(os.sched_getaffinity(0)) + 2, MOST_WORKERS)
+    waiting = 0 if "not slow" in config.option.markexpr else 2
+    return min(len(os.sched_getaffinity(0)) + waiting, MOST_WORKERS)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

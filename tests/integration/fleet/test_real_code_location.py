@@ -21,7 +21,7 @@ from tests.waiting import HANG_SECONDS
 
 SUCCESS = dg.DagsterRunStatus.SUCCESS
 LONG_FRAMES = 300
-LONG_CLIP = {"driver": "long.mp4", "when": "nightly", "size": {"height": 32, "width": 32}, "steps": 4}
+LONG_CLIP = {"driver": "long.mp4", "when": "nightly", "size": {"height": 32, "width": 32}, "steps": 2}
 BACKFILL_KEYS = 200
 DAEMON_GROWTH_BYTES = 300 * 1024**2
 

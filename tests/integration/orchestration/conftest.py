@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def _write_without_waiting_for_the_disk(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
 
-@cache
+@lru_cache(maxsize=16)
 def _engine(address: str, **options: Any) -> Engine:
     options["connect_args"] = dict(options.get("connect_args", ()))
     return create_engine(address, **options)

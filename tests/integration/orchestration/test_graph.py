@@ -97,7 +97,7 @@ def test_runtime_files_lie_where_settings_say_and_third_party_stays_as_it_is(
     before = snapshot()
     shutil.rmtree(world.data_dir / "one_to_all_animation_runtime")
     monkeypatch.setenv("ONE_TO_ALL_RUNTIME_DIR", str(tmp_path / "runtime"))
-    world.animate(submitted())
+    world.animate(submitted(), review=False)
     assert snapshot() == before
     assert (tmp_path / "runtime" / "scratch").is_dir()
     assert not (world.data_dir / "one_to_all_animation_runtime").exists()
@@ -139,25 +139,6 @@ def test_staleness_follows_exactly_what_changed(world: Any, submitted: Callable[
     assert unfinished() == {"animation", "animation_review"}
     world.animate(request_id)
     assert unfinished() == set()
-    submitted(face="none", prompt="a red puppet")
-    job.execute_in_process(
-        partition_key=request_id,
-        instance=world.instance,
-        asset_selection=[dg.AssetKey(name) for name in request_assets],
-    )
-    assert unfinished() == {"pose_conditioning", "animation", "animation_review"}
-
-
-@pytest.mark.slow
-def test_other_model_bytes_make_the_clips_of_that_variant_stale(world: Any, submitted: Callable[..., str]) -> None:
-    request_id = submitted()
-    world.animate(request_id)
-    definitions = build_defs()
-    keys = definitions.resolve_job_def(ANIMATE.name).asset_layer.executable_asset_keys
-
-    def unfinished() -> set[str]:
-        found = unfinished_assets(definitions, world.instance, keys, request_id)
-        return {key.to_user_string() for key in found}
 
     verified = world.prepare_models()
     assert all(checks_of(verified).values())
@@ -170,6 +151,14 @@ def test_other_model_bytes_make_the_clips_of_that_variant_stale(world: Any, subm
     world.accept_model_files()
     world.verify_models()
     assert unfinished() == {"animation", "animation_review"}
+
+    submitted(face="none", prompt="a red puppet")
+    job.execute_in_process(
+        partition_key=request_id,
+        instance=world.instance,
+        asset_selection=[dg.AssetKey(name) for name in request_assets],
+    )
+    assert unfinished() == {"pose_conditioning", "animation", "animation_review"}
 
 
 @pytest.mark.slow
