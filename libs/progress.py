@@ -94,7 +94,8 @@ class ProgressLine:
     detail: str
 
     def describe(self, seconds_ago: float = 0.0) -> str:
-        """For a list: ``sampling, chunk 2 of 4, 43 %, 3 min left``, where the line was written a while ago."""
+        """Text for a list: ``sampling, chunk 2 of 4, 43 %, 3 min left``, corrected by the time since the line was
+        written."""
         if self.detail == "encoding":
             return self.detail
         parts = [self.stage, self.detail, "" if self.percent is None else f"{self.percent} %"]

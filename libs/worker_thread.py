@@ -28,7 +28,7 @@ class WorkerThread:
         self._pending = self._thread.submit(function, *args, **kwargs)
 
     def wait(self) -> None:
-        """Until nothing is left to do."""
+        """Wait until all calls are done."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

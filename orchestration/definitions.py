@@ -35,7 +35,7 @@ from orchestration.storage.storage_check import check_storage
 
 
 def build_defs(progress: ProgressResource | None = None) -> dg.Definitions:
-    """All definitions.
+    """Build the definitions of the code location.
 
     Args:
         progress: where stages report how far they are; the run's log when left out.

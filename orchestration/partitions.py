@@ -29,7 +29,7 @@ def remember_variant_of_request(instance: dg.DagsterInstance, request_id: str, v
 
 
 def remember_variants_of_requests(instance: dg.DagsterInstance, variants: Mapping[str, str]) -> None:
-    """As :func:`remember_variant_of_request`, for many requests (id -> variant), with few questions per variant."""
+    """Remember the variants of many requests (id -> variant) with few queries per variant."""
     for variant in VARIANTS:
         known = set(requests_of_variant(instance, variant))
         named = {request_id for request_id, name in variants.items() if name == variant}

@@ -33,7 +33,7 @@ class SeenFiles:
         return cls({content[start : start + _BYTES] for start in range(0, len(content), _BYTES)})
 
     def dump(self) -> str:
-        """As text; equal for equal content."""
+        """Serialize the state as text; equal states give equal text."""
         return base64.b64encode(b"".join(sorted(self.signatures))).decode("ascii")
 
     def unseen(self, files: Iterable[tuple[str, ObjectInfo]]) -> dict[str, ObjectInfo]:

@@ -1,4 +1,4 @@
-"""Where the files of one model repository lie. Pure path arithmetic; nothing here reads a file.
+"""The paths of one model repository's files. Nothing here reads a file.
 
 ::
 
@@ -68,7 +68,7 @@ class RepositoryLayout:
         return self.pretrained / "DWPose"
 
     def wan_part(self, part: str) -> Path:
-        """One of ``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``."""
+        """The folder of a Wan part: ``vae``, ``text_encoder``, ``tokenizer`` or ``scheduler``."""
         if part not in WAN_PARTS:
             raise ValueError(f"{part!r} is not one of {WAN_PARTS}")
         return self.wan / part

@@ -68,7 +68,7 @@ class Engine(Protocol):
 
     @property
     def memory_plan(self) -> MemoryPlan | None:
-        """Where the networks lie; None for wherever they were loaded to."""
+        """The plan by which the networks are placed; None if they are still where they were loaded."""
 
     @property
     def precision(self) -> str:

@@ -38,7 +38,7 @@ class PoseEstimator(Protocol):
 
 
 class BetterEstimator:
-    """Two estimators look at the same frames; the track that shows more of a person is taken.
+    """Two estimators for the same frames; the track that shows more of a person is used.
 
     ``found`` tells, for each subject, how much either found.
     """
@@ -51,7 +51,7 @@ class BetterEstimator:
     def estimate(
         self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
     ) -> PoseTrack:
-        """As :class:`PoseEstimator`; an error of one is an error only where the other has one as well."""
+        """Estimate with both; an error of one estimator is raised only if the other fails as well."""
         waiting: Queue[np.ndarray | None] = Queue(1)
         results: dict[str, PoseTrack | BaseException] = {}
 
@@ -87,7 +87,7 @@ class BetterEstimator:
         return self._better(first, results["second"], subject)
 
     def keypoints(self, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Of those who score higher on the mean of these frames' bodies."""
+        """The key-points of the estimator whose bodies score higher on average."""
         both = [estimator.keypoints(frames) for _, estimator in (self._first, self._second)]
         return max(both, key=lambda found: float(found[1][:, :17, 2].mean()))
 

@@ -8,7 +8,7 @@ from libs.errors import PoseError
 
 
 def checked_frames(frames: Iterable[np.ndarray], subject: str) -> Iterator[np.ndarray]:
-    """The same frames, one by one.
+    """Yield the frames and check each one.
 
     Raises:
         PoseError: names the first that differs from frame 0 in size, or is no RGB picture.

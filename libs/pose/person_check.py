@@ -93,7 +93,7 @@ def frame_list(frames: Iterable[int]) -> str:
 
 
 def require_person(track: PoseTrack, subject: str) -> None:
-    """Do nothing if the track shows a person.
+    """Check that the track shows a person.
 
     A frame without a detection is legitimate: the whole frame is then searched for key-points, and often rightly so (a
     close-up, a drawing). Nobody is there when the detector found no person in any frame *and* no drawn body key-point

@@ -69,7 +69,7 @@ class Trace:
         return tuple(link for link in self.links if link.decides and link.state != LinkState.CURRENT)
 
     def describe(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The trace as values that JSON can hold."""
         return {
             "current": not self.out_of_date,
             "links": [{**vars(link), "state": str(link.state)} for link in self.links],

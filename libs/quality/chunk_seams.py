@@ -29,7 +29,7 @@ class ChunkSeams:
 
 
 def measure_chunk_seams(frames: Iterable[Frame], chunk_starts: Sequence[int], continued_frames: int = 0) -> ChunkSeams:
-    """By how much a border's difference exceeds those around it.
+    """Measure how much the difference at each chunk border exceeds those around it.
 
     With d(t) the mean absolute difference of frames t - 1 and t over all pixels and channels, the excess at step t is
     d(t) minus the median of d at up to two steps on either side (those at a border themselves left out), so that the

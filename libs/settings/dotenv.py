@@ -1,4 +1,4 @@
-"""Is ``.env`` a file that can be read, every line of it?
+"""Checks that ``.env`` can be read, every line of it.
 
 See ``settings`` for what its values mean.
 """
@@ -11,7 +11,7 @@ from libs.errors import SettingsError
 
 
 def require_readable(dotenv: Path) -> None:
-    """Nothing where ``dotenv`` does not exist or is whole.
+    """Check that ``dotenv`` can be read if it exists.
 
     The library leaves out a line that it cannot read, so what that should have set would silently be the default: the
     artifacts would go to another place.

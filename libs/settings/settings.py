@@ -206,7 +206,7 @@ class Settings(BaseSettings):
 
     @property
     def artifacts_dir(self) -> Path:
-        """Where artifacts go when no S3 is configured."""
+        """The folder of the store when no S3 is configured."""
         return self.data_dir / "artifacts"
 
     @property

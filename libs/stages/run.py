@@ -10,7 +10,7 @@ from libs.storage.artifacts import ArtifactStore
 
 @dataclass(frozen=True)
 class StageRun:
-    """Where a stage works. No field changes a result.
+    """The environment of a stage: folder, store, progress, log. No field changes a result.
 
     Attributes:
         run_id: of the run, for the provenance.

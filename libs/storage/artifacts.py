@@ -96,7 +96,8 @@ class ArtifactFiles:
 
     @property
     def data_digest(self) -> str:
-        """The same without previews, which are drawn from the rest: another encoder of pictures changes no data."""
+        """Digest of the files without previews, which are drawn from the others: another picture encoder changes no
+        data."""
         data = {name: file for name, file in self.files.items() if name not in self.previews}
         return content_digest((name, file.sha256) for name, file in (data or self.files).items())
 

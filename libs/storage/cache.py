@@ -120,7 +120,7 @@ class ArtifactCache:
         return self.folder / "files" / sha256[:2] / sha256
 
     def _lock(self, kind: str, digest: str, timeout: float = -1) -> FileLock:
-        """One of 256 locks per kind. Who holds an artifact's lock may take a file's, never the other way round."""
+        """One of 256 locks per kind. A holder of an artifact's lock may take a file's lock, but not the reverse."""
         locks = self.folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         return FileLock(locks / f"{kind}-{digest[:2]}.lock", timeout=timeout)

@@ -75,7 +75,7 @@ class Manifest(BaseModel):
         raise ArtifactMissingError(f"{describe(self.asset, self.partition)} has no file {name!r}; it has {names}")
 
     def to_json(self) -> bytes:
-        """As it is stored."""
+        """The manifest as JSON text, as it is stored."""
         return self.model_dump_json(indent=2).encode()
 
 

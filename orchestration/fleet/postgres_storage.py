@@ -94,7 +94,7 @@ class BoundedPostgresStorage(DagsterPostgresStorage):
     def __init__(
         self, *, postgres_url: str, should_autocreate_tables: bool, inst_data: Any = None, token_provider: Any = None
     ) -> None:
-        """As Dagster's own, which makes the tables."""
+        """Create the storage like Dagster's, which makes the tables."""
         super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
         self._known_limits = KnownLimitsEventLogStorage(
             postgres_url, should_autocreate_tables=False, token_provider=token_provider
@@ -107,7 +107,7 @@ class BoundedPostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """As in ``dagster.yaml``."""
+        """The configuration as it is written in ``dagster.yaml``."""
         answer_seconds = dg.Field(dg.IntSource, is_required=False, default_value=ANSWER_SECONDS)
         return {**cast("dict[str, Any]", pg_config()), "answer_seconds": answer_seconds}
 

@@ -53,7 +53,7 @@ class FleetRunLauncher(CeleryRunLauncher):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing: the broker's address is a secret and comes from the environment."""
+        """No configuration: the broker's address is a secret and comes from the environment."""
         return {}
 
     @classmethod
@@ -113,7 +113,7 @@ class FleetRunLauncher(CeleryRunLauncher):
         return False
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Asked by the run monitoring for each started run; anything but RUNNING fails the run."""
+        """Report the health of a started run to the run monitoring; anything but RUNNING fails the run."""
         try:
             task = self.celery.AsyncResult(run.run_id)
             if task.state in LOST_TASK_STATES:
@@ -148,7 +148,7 @@ class FleetRunLauncher(CeleryRunLauncher):
         run: dg.DagsterRun,
         include_container_logs: bool | None = True,  # noqa: ARG002 - Dagster's signature
     ) -> str | None:
-        """Where the run is, for the message of a run that failed to start or to stop."""
+        """Describe where the run is, for the message of a run that failed to start or to stop."""
         try:
             state = self.celery.AsyncResult(run.run_id).state
             holder = self.active_runs.holders([run.run_id]).get(run.run_id)
@@ -158,7 +158,7 @@ class FleetRunLauncher(CeleryRunLauncher):
 
 
 def _why_lost(state: str, result: object) -> str:
-    """In words: why a task ended without the end of its run; ``result`` is the error, if Celery has one."""
+    """Describe why a task ended without its run ending; ``result`` is the error, if Celery has one."""
     if isinstance(result, Exception) and not isinstance(result, WorkerLostError):
         lines = str(result).splitlines() or [""]
         return f"The worker gave the run up and could not report it ({type(result).__name__}: {lines[0]})."

@@ -30,7 +30,7 @@ class HousekeepingConfig(dg.Config):
 
 
 class CautiousConfig(HousekeepingConfig):
-    """Where what goes cannot be made again: only looks, unless it is told not to."""
+    """Configuration of ops whose removals cannot be undone: by default they only report."""
 
     dry_run: bool = True
 
@@ -159,19 +159,19 @@ def housekeeping() -> None:
 
 @dg.job(description="Tidy up the disk of the machine it runs on: artifact cache, scratch.")
 def prune_this_machine() -> None:
-    """For hosts where ``housekeeping`` does not run."""
+    """Prune the caches and scratch of a host on which ``housekeeping`` does not run."""
     prune_local_files()
 
 
-@dg.job(description="Remove chunks of long clips that no run came back for.")
+@dg.job(description="Remove the chunks of abandoned clips.")
 def remove_old_chunks() -> None:
-    """One op."""
+    """Remove the chunks of abandoned clips, as one op."""
     remove_chunks_nobody_needs()
 
 
 @dg.job(description="Remove contents that were replaced long ago from the store. A dry run, unless dry_run is false.")
 def prune_artifacts() -> None:
-    """One op."""
+    """Remove older contents of artifacts, as one op."""
     prune_superseded_artifacts()
 
 

@@ -46,7 +46,7 @@ class WatchedFiles(Protocol):
         """Path -> what was made from the file, as observed last."""
 
     def digest(self, path: str) -> str | None:
-        """Of the file as it is now; None when it is not there."""
+        """The digest of the file as it is now; None if it does not exist."""
 
     def observation(self, use: FileUse, path: str, digest: str) -> dg.AssetObservation:
         """``use`` would have this digest now."""

@@ -44,6 +44,6 @@ def execute_here(
 
 
 def _origin(definitions: dg.Definitions, job_name: str) -> RemoteJobOrigin:
-    """Where the UI finds the job: the one code location of ``workspace.yaml``."""
+    """The origin by which the UI finds the job: the one code location of ``workspace.yaml``."""
     (location,) = location_origins_from_yaml_paths([str(REPOSITORY_ROOT / "workspace.yaml")])
     return RemoteJobOrigin(RemoteRepositoryOrigin(location, definitions.get_repository_def().name), job_name)

@@ -64,7 +64,7 @@ class TerminalProgress(ProgressResource):
         return _report
 
     def of_bytes(self, context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Progress:  # noqa: ARG002
-        """The same, counted in bytes."""
+        """A progress bar that counts bytes."""
         return _report
 
 

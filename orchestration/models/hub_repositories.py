@@ -1,4 +1,4 @@
-"""Where model files came from, as observed external assets: the other roots of every clip's lineage.
+"""The hub repositories of model files as observed external assets: roots of every clip's lineage.
 
 What is observed is what the lock file says: repository and revision per part, as they were resolved when the files were
 fetched. No hub is asked. See ``libs.model_repo.hubs.download`` for fetching.
@@ -47,7 +47,7 @@ REPOSITORY_OF_PART: dict[Part, str] = {
 
 
 def repository_version(files: Mapping[str, LockedFile]) -> str:
-    """Where ``files`` came from: repositories with their revisions, e.g. ``Wan-AI/Wan2.2-Animate-14B@<commit>``.
+    """The repositories and revisions that ``files`` came from, e.g. ``Wan-AI/Wan2.2-Animate-14B@<commit>``.
 
     A revision that is not a commit (ModelScope's branches, files made by code or copied by hand) does not fix the
     bytes, so 12 digits of the files' own digest follow.

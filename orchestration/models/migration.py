@@ -32,7 +32,7 @@ class MigrationConfig(dg.Config):
     """do it; otherwise only report what would be done"""
 
     def checked_mode(self) -> Mode:
-        """The mode.
+        """Check the mode.
 
         Raises:
             dagster.Failure: no such mode.

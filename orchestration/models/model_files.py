@@ -44,7 +44,7 @@ _POLICY: dict[str, Any] = {
 
 
 class HubConfig(dg.Config):
-    """Where and how to fetch; what is left out comes from MODEL_HUB, MODEL_HUB_ENDPOINT and MODEL_HUB_REVISION."""
+    """Options of a download; what is left out comes from MODEL_HUB, MODEL_HUB_ENDPOINT and MODEL_HUB_REVISION."""
 
     hub: str | None = None
     """modelscope or huggingface"""

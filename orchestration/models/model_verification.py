@@ -99,7 +99,7 @@ def checked_level(level: str) -> Level:
 
 
 def _previous_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
-    """As :func:`stored_verification`; one that cannot be read is no hindrance to the next one, which replaces it."""
+    """The stored verification; None if it cannot be read, as the next one replaces it."""
     try:
         return stored_verification(store, variant)
     except ModelFilesError as error:

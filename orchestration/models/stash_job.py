@@ -52,5 +52,5 @@ def delete_stash_if_verified(
 
 @dg.job(description="Delete an old stash of pretrained files once a verified repository holds them.")
 def delete_old_stash() -> None:
-    """One op."""
+    """Delete the files of an older installation, as one op."""
     delete_stash_if_verified()

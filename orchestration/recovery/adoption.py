@@ -45,7 +45,7 @@ def unrecorded_artifacts(
 
 
 def unrecorded_model_files(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator[Manifest]:
-    """As :func:`unrecorded_artifacts`, for the variants and wheels that no run is busy with."""
+    """The artifacts of variants and wheels that the catalogue lacks, if no run is busy with them."""
     busy = {run.tags.get(PARTITION_NAME_TAG) for run in all_runs(instance, dg.RunsFilter(statuses=UNFINISHED))}
     for assets in (MODEL_ASSETS, WHEEL_ASSETS):
         stored = {partition for asset in assets for partition in stored_partitions(store.objects, asset)}

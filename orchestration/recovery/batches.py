@@ -125,7 +125,7 @@ def _canceled_with(batch: str, request_id: str) -> Cancellation:
 
 
 def stopped_at(objects: ObjectStore, batch: str) -> str | None:
-    """When ``batch`` was stopped, as text; None when it was not, or the note that says so is damaged."""
+    """The time at which ``batch`` was stopped, as text; None if it was not, or if the note is damaged."""
     try:
         note = objects.get_bytes(_stopped_key(batch))
     except ArtifactMissingError:

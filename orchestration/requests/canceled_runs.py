@@ -63,7 +63,7 @@ def newest_clip_run(instance: dg.DagsterInstance, request_id: str) -> dg.RunReco
 
 
 def ended_at(record: dg.RunRecord) -> datetime:
-    """When the run ended, or else changed last."""
+    """The time at which the run ended, or else changed last."""
     if record.end_time:
         return datetime.fromtimestamp(record.end_time, UTC)
     updated = record.update_timestamp

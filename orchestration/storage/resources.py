@@ -74,7 +74,7 @@ class StorageResource(dg.ConfigurableResource):
         return objects_from_settings(self.settings.load(), shared_s3_client)
 
     def previews(self) -> "PublicPreviews | None":
-        """Where previews for everybody go; None without a bucket or ``S3_PUBLIC_ENDPOINT``."""
+        """The store of public previews; None without a bucket or ``S3_PUBLIC_ENDPOINT``."""
         settings = self.settings.load()
         if not settings.uses_s3 or settings.s3_public_endpoint is None:
             return None
@@ -83,7 +83,7 @@ class StorageResource(dg.ConfigurableResource):
         return PublicPreviews(_bucket(settings), settings.s3_public_endpoint)
 
     def address(self, key: str) -> dg.MetadataValue:
-        """Where a person finds the object ``key``: an address without signature, or a path where there is no bucket."""
+        """The address at which a person finds the object ``key``, without signature; a path if there is no bucket."""
         settings = self.settings.load()
         if not settings.uses_s3:
             return dg.MetadataValue.path(settings.artifacts_dir / key)
@@ -111,7 +111,7 @@ class ScratchResource(dg.ConfigurableResource):
     settings: dg.ResourceDependency[SettingsResource]
 
     def root(self) -> Path:
-        """Where all of them lie; may not be there yet."""
+        """The parent folder of all scratch folders; may not exist yet."""
         return self.settings.load().one_to_all_runtime_dir / "scratch"
 
     def new_folder(self, asset: str) -> Path:
@@ -132,7 +132,7 @@ class ScratchResource(dg.ConfigurableResource):
 
 
 class ProgressResource(dg.ConfigurableResource):
-    """Where stages report how far they are; a run's log by default, a terminal for the demo."""
+    """The target of stages' progress reports: a run's log by default, a terminal for the demo."""
 
     def of(self, context: dg.AssetExecutionContext) -> Progress:
         """The progress of this step, written to the run's log at most every few seconds."""

@@ -133,5 +133,5 @@ def compare_store_with_catalogue(
 
 @dg.job(description="Is everything in the store that manifests and the asset catalogue name?")
 def check_storage() -> None:
-    """One op."""
+    """Check that everything in the store is complete, as one op."""
     compare_store_with_catalogue()

@@ -49,7 +49,7 @@ class _Reader:
             yield from self._sizes_in(start, end)
 
     def _sizes_in(self, position: int, end: int) -> Iterator[tuple[int, int]]:
-        """Of the sequence headers among the units from ``position`` on."""
+        """The picture sizes in the sequence headers among the units from ``position`` on."""
         while position < end and self._step():
             header = self._data[position]
             kind, has_extension, has_size = header >> 3 & 15, header >> 2 & 1, header >> 1 & 1

@@ -81,7 +81,7 @@ def read_image(path: Path | str, as_people_see_it: bool = True) -> Frame:
 
 
 def read_picture(path: Path | str, as_people_see_it: bool = True) -> Picture:
-    """As :func:`read_image`, with what was noticed on the way."""
+    """Read a picture like :func:`read_image`, and what was noticed while reading."""
     path = Path(path)
     with _explained(path), _opened(path) as image:
         several = bool(getattr(image, "is_animated", False))

@@ -101,7 +101,8 @@ def _jpeg_structure(data: mmap.mmap) -> _JpegStructure:
 
 
 def _end_of_scan(data: mmap.mmap, position: int) -> int:
-    """Where the entropy-coded bytes from ``position`` on end: at a marker that is no restart and no stuffed byte."""
+    """The end of the entropy-coded bytes from ``position`` on: the first marker that is neither a restart nor a stuffed
+    byte."""
     while (position := data.find(b"\xff", position)) >= 0 and position + 1 < len(data):
         if data[position + 1] not in _WITHOUT_LENGTH and data[position + 1] != 0xFF:
             return position

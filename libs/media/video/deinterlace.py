@@ -16,7 +16,7 @@ _END = (av.BlockingIOError, av.EOFError)
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same number of frames with the same times; those flagged as interlaced show their earlier field.
+    """Yield the frames at the same times; frames flagged as interlaced show their earlier field.
 
     FFmpeg's ``bwdif`` fills in the rows of the later field from the frames around. Frames up to the first interlaced
     one are handed through untouched, and progressive ones after it too. Memory: some five frames.

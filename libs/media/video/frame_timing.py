@@ -1,4 +1,4 @@
-"""From the presentation times of a video's frames to a constant frame rate: pure functions.
+"""A constant frame rate from the presentation times of a video's frames: pure functions.
 
 A model clip has one constant rate. A camera's clip often has not: phones drop frames in the dark, screen recorders only
 write a frame when something changed. Here it is decided whether a video counts as constant (every decoded frame is used
@@ -132,7 +132,7 @@ def _rate_of_grid_with_gaps(seconds: npt.NDArray[np.float64], declared: Sequence
 
 
 def _fits_with_gaps(seconds: npt.NDArray[np.float64], rate: Fraction) -> bool:
-    """Does every frame lie within a rounding error of a place of its own, and enough of them on neighbouring places?"""
+    """Is every frame within a rounding error of a separate grid point, and enough of them on neighbouring points?"""
     places = _grid_places(seconds, rate)
     steps = np.diff(places)
     if steps.min() < 1 or np.mean(steps == 1) < _SINGLE_STEPS:

@@ -29,7 +29,7 @@ _POSE_FOLDERS = ("DWPose", "process_checkpoint")
 
 
 def path_of(layout: RepositoryLayout, name: str) -> Path:
-    """Where the file called ``name`` lies.
+    """The path of the file called ``name``.
 
     Raises:
         ModelFilesError: the name leads out of the repository (``..``, absolute, empty, a back slash).

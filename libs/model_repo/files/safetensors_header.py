@@ -71,12 +71,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def read_stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """As :func:`read_header`, and where in the file each tensor lies."""
+    """Read a header like :func:`read_header`, with the position of each tensor in the file."""
     return read_tensors_and_metadata(path)[0]
 
 
 def read_tensors_and_metadata(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """As :func:`read_stored_tensors`, and what the file says of itself beside its tensors; empty if nothing."""
+    """Read a header like :func:`read_stored_tensors`, with the file's metadata (empty if it has none)."""
     header, start, size = _read_json_header(path)
     tensors: dict[str, StoredTensor] = {}
     spans: list[tuple[int, int]] = []

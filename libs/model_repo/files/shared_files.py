@@ -1,4 +1,4 @@
-"""The same bytes in another variant's repository: found by digest, given as a hard link.
+"""Files that another variant's repository has as well: found by digest, shared as hard links.
 
 Pose networks are the same for all variants, Wan resources for both 1.3b ones.
 """

@@ -31,7 +31,7 @@ def writable_folder(layout: RepositoryLayout) -> Path:
 
 
 def require_write_access(layout: RepositoryLayout, what_for: str) -> None:
-    """Do nothing where the repository can be written to.
+    """Check that the repository can be written to.
 
     Raises:
         ModelFilesError: it cannot; says ``what_for`` it must, and the way out.

@@ -49,7 +49,7 @@ class AnswerBound:
             yield self.count(piece)
 
     def reading(self, read: Callable[..., bytes]) -> Callable[..., bytes]:
-        """``read``, counted."""
+        """Wrap ``read`` so that the bytes it returns are counted."""
 
         def counted(*arguments: Any, **options: Any) -> bytes:
             return self.count(read(*arguments, **options))

@@ -1,4 +1,4 @@
-"""From what a hub lists, what the lock says and what is on the disk: what is to be done for each file.
+"""What to do for each file, from the hub's listing, the lock file and what is on the disk.
 
 Nothing is fetched or written here, and everything that could be refused is refused here, before the first byte.
 """

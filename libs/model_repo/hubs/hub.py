@@ -121,7 +121,7 @@ def refusal(what: str, status: int | None) -> HubError:
 
 
 def partial_path(target: Path) -> Path:
-    """Where a file that is being fetched stands until it is whole."""
+    """The path of a file while it is being fetched."""
     return target.with_name(f"{target.name}.incomplete")
 
 

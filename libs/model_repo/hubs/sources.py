@@ -39,7 +39,7 @@ class PartSource:
 
 
 def sources_of(variant: ModelVariant, part: Part, *, with_base_transformer: bool = False) -> tuple[PartSource, ...]:
-    """Where a part comes from.
+    """The hub repositories of a part.
 
     Args:
         variant: the row of the variant.

@@ -54,7 +54,7 @@ class LockedWheel:
     members: tuple[LockedMember, ...]
 
     def folder(self, models_dir: Path) -> Path:
-        """Where its files lie."""
+        """The folder of the wheel's files."""
         return models_dir / f"{self.distribution}-{self.version}"
 
     @property

@@ -139,7 +139,7 @@ def _already_there(
 def apply_migration(
     layout: RepositoryLayout, plan: MigrationPlan, mode: Mode = "hardlink", progress: Progress = no_progress
 ) -> MigrationReport:
-    """Do what :func:`plan_migration` found, then lock the files that came.
+    """Carry out the plan of :func:`plan_migration`, then lock the migrated files.
 
     Args:
         layout: the repository.

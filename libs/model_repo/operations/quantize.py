@@ -106,7 +106,7 @@ def quantize_checkpoint(
 def _as_it_is(
     source: RepositoryLayout, target: RepositoryLayout, shards: list[str], damaged: set[str], locked: RepositoryLock
 ) -> QuantizeReport:
-    """Of a target that cannot be written to: nothing is to do if it was made from this very source before."""
+    """The report for a read-only target that was made from this source before: nothing is left to do."""
     lacking = [
         shard
         for shard in shards

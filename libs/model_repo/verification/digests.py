@@ -161,7 +161,7 @@ def sha256_or_errors(
     trust_cache: bool = True,
     progress: Progress = no_progress,
 ) -> dict[Path, str | Exception]:
-    """As :func:`sha256_of_files`, and for each file that has no digest why it has none."""
+    """Hash files like :func:`sha256_of_files`, with the error of each file that could not be hashed."""
     return _hash(paths, cache, trust_cache=trust_cache, progress=progress, stop_at_error=False)
 
 

@@ -75,7 +75,7 @@ class RepositoryLock:
 
 
 def lock_path(layout: RepositoryLayout) -> Path:
-    """Where the lock file of a repository lies."""
+    """The path of a repository's lock file."""
     return layout.root / LOCK_NAME
 
 

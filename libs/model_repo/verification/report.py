@@ -99,7 +99,7 @@ class VerificationReport:
         return next(part for part in self.parts if part.part == name)
 
     def raise_if_not_complete(self, unneeded: Collection[Part] = ()) -> None:
-        """Do nothing for a complete repository; parts that are ``unneeded`` may be incomplete.
+        """Check that a repository is complete; parts that are ``unneeded`` may be incomplete.
 
         Raises:
             ModelFilesError: names the parts, the first wrong files and the command that mends each part.

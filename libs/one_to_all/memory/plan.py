@@ -43,7 +43,7 @@ _FRAGMENTATION = 0.05
 
 @dataclass(frozen=True)
 class Placement:
-    """Where weights lie during a clip.
+    """Where weights are during a clip.
 
     Attributes:
         transformer: whole on the device, or block by block from the host while it computes.

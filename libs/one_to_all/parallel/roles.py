@@ -114,7 +114,7 @@ class Follower:
         self._denoising.follow(self._transformer, self._scheduler)
 
     def place(self, _plan: MemoryPlan) -> None:
-        """Do nothing: the transformer of a rank never moves."""
+        """Ignore the plan: the transformer of a rank never moves."""
 
     def set_lora(self, lora: LoraFile | None) -> None:
         """See :meth:`UnfusedLora.set`."""

@@ -1,4 +1,4 @@
-"""Where a clip may go over from one person to another: said before time is spent on animating.
+"""Frames in which a clip may switch from one person to another, found before time is spent on animating.
 
 The largest person of each frame is followed and no person is tracked (docs/specification.md#detector), so where two
 cross, or the film is cut, the figure may change. See ``libs.pose.networks.detector`` for choosing the person.

@@ -122,7 +122,7 @@ def _crop_box(source_height: int, source_width: int, height: int, width: int) ->
 
 
 def framed_points(points: np.ndarray, source_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Where points of a picture lie after :func:`resize_crop`.
+    """Map points of a picture to their positions after :func:`resize_crop`.
 
     Args:
         points: [..., 2]; x / width, y / height of the picture.

@@ -136,5 +136,5 @@ def _pixels(track: PoseTrack) -> np.ndarray:
 
 
 def _factor(first: float | None, second: float | None) -> float | None:
-    """By how much two lengths differ, at least 1; None where one is unknown."""
+    """The ratio of the larger of two lengths to the smaller; None if one is unknown."""
     return None if first is None or second is None else max(first / second, second / first)

@@ -1,4 +1,4 @@
-"""From a person's box to the pose network's input.
+"""The pose network's input, cropped from a frame around a person's box.
 
 See ``detector`` for finding the box, ``heatmaps`` for reading the network's answer.
 
@@ -103,7 +103,7 @@ def crop_image(image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
 
 
 def _gathered(image: np.ndarray, left: int, top: int, crop_width: int, crop_height: int) -> np.ndarray:
-    """The same without a copy of the crop, to within 0.05 of 255 levels (OpenCV rounds its weights)."""
+    """The resized crop, computed without copying the crop, to within 0.05 of 255 levels (OpenCV rounds its weights)."""
     columns, right_weights = _neighbours(crop_width, INPUT_WIDTH)
     rows, lower_weights = _neighbours(crop_height, INPUT_HEIGHT)
 

@@ -78,7 +78,7 @@ def _read_end_to_end(rows: np.ndarray, width: int, height: int) -> tuple[np.ndar
 
 
 def _read_raw(columns: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same from a raw export: the class is the one with the highest score."""
+    """The people in the output of a raw export, where the class is the one with the highest score."""
     centre_size, class_scores = columns[:4].T, columns[4:].T
     scale = np.array([width / INPUT_SIZE, height / INPUT_SIZE])
     top_left = (centre_size[:, :2] - centre_size[:, 2:] / np.float32(2)) * scale

@@ -51,7 +51,7 @@ def ordered_map(
 
 
 def prefetched(items: Iterable[Item], ahead: int = 1) -> Generator[Item, None, None]:
-    """The same items in the same order, ``ahead`` of them made by one other thread while the caller is busy.
+    """Yield the items in order; another thread makes ``ahead`` of them while the caller is busy.
 
     At most ``ahead + 2`` items are held at a time. An error appears where the item would have. ``items`` is advanced,
     and closed when the caller stops early, by the other thread only.

@@ -170,7 +170,7 @@ class AnimationRequest(BaseModel):
         return value
 
     def resolve(self, default_model: str) -> "ResolvedRequest":
-        """The same request with every default written out.
+        """Return the request with every default written out.
 
         Args:
             default_model: the variant a request means when it names none.

@@ -1,4 +1,4 @@
-"""Is a document named for the request in it? Browsers and file managers change names of copies.
+"""Checks whether a document is named for the request in it. Browsers and file managers change names of copies.
 
 ``a (1).yaml``, ``a - Copy.yaml`` and ``Kopie von a.yaml`` are all named for ``a``: the id inside counts.
 """

@@ -359,7 +359,7 @@ class Inbox:
         return True
 
     def put_if_unchanged(self, name: str, file: Path, version: str | None) -> bool | None:
-        """As :meth:`put`, if ``inbox/<name>`` still has the ``version`` of :meth:`version_of`; None if it has not.
+        """Store a file like :meth:`put`, if ``inbox/<name>`` still has this ``version``; otherwise return None.
 
         What is gone since then is no hindrance. Of several processes that put the same name at once, one does.
         """

@@ -94,7 +94,7 @@ class RequestStates:
 
 
 def partitions_among(objects: ObjectStore, asset: str, partitions: Sequence[str]) -> dict[str, datetime]:
-    """Like :func:`stored_partitions`, of some: a few are asked for by name, many are listed."""
+    """Find which of ``partitions`` are stored, and since when: a few are queried by name, many are listed."""
     if len(partitions) > _ASKED_ONE_BY_ONE:
         return stored_partitions(objects, asset)
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:

@@ -117,7 +117,7 @@ class ClipJob:
         )
 
     def chunk_prefix(self, precision: str) -> str:
-        """Where its chunks lie; ``precision`` is that of the engine."""
+        """The key prefix of the clip's chunks; ``precision`` is that of the engine."""
         return chunk_prefix(
             self.inputs.request,
             conditioning=self.conditioning_digest,

@@ -1,4 +1,4 @@
-"""Where the finished chunks of a clip in the making lie: named by what determines their pixels, and by nothing else.
+"""The key prefix of an unfinished clip's chunks: a digest of exactly what determines their pixels.
 
 Too little in the name would mix two clips, too much would lose finished work: a clip that is asked for with another
 priority, or by another name of its video, goes on with the chunks it has. See ``libs.storage.chunks``

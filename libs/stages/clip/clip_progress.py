@@ -93,7 +93,7 @@ class ClipProgress:
             self._decoding.append(seconds)
 
     def _step_seconds(self) -> float | None:
-        """Of one step without what comes before it; None before the first."""
+        """Seconds of one step without the work before it; None before the first step."""
         if self._plain:
             return fmean(self._plain)
         return self._beginnings[0] / (1 + self._assumed.first) if self._beginnings else None

@@ -1,4 +1,4 @@
-"""From conditioning to the clip, an mp4 written while it is sampled.
+"""Samples a clip from its conditioning and writes the mp4 at the same time.
 
 Memory is bounded by one chunk for any clip length: poses are drawn per chunk, finished frames are encoded and
 dropped.
@@ -80,7 +80,7 @@ class ClipSummary:
     out_of_memory: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The summary as values that JSON can hold."""
         return {**asdict(self), "chunk_starts": list(self.chunk_starts)}
 
 

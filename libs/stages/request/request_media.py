@@ -112,7 +112,7 @@ class RequestMedia:
 
 
 class MediaSource(Protocol):
-    """Where the files of a request come from: the inbox, or the copies that are kept of them."""
+    """The source of a request's files: the inbox, or the copies made when it was accepted."""
 
     def fetch_media(self, field: str, path: str, destination: Path) -> Path:
         """Copy the file ``path`` that a request's ``field`` names to ``destination``."""

@@ -60,7 +60,7 @@ def lora_is_absent(layout: RepositoryLayout, lora: str) -> str:
 
 
 def check_lora(path: Path, layout: RepositoryLayout) -> None:
-    """Do nothing for a LoRA that can be used with the variant of ``layout``.
+    """Check that the LoRA can be used with the variant of ``layout``.
 
     Raises:
         ModelFilesError: says what is wrong with it.

@@ -64,7 +64,7 @@ class RequestJob:
 
 @dataclass(frozen=True)
 class RequestFolders:
-    """Where the parts of a request are written: empty folders."""
+    """The empty folders into which the parts of a request are written."""
 
     request: Path
     media: Path

@@ -60,7 +60,7 @@ class ClipReview:
         )
 
     def describe(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The review as values that JSON can hold."""
         return asdict(self)
 
 

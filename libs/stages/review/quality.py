@@ -153,7 +153,7 @@ def measure_quality(
 
 
 def _chunks(path: Path) -> tuple[list[int], int]:
-    """Where chunks begin, and how many frames of each repeat its predecessor's; older summaries say neither.
+    """The starts of the chunks and the number of frames each repeats; older summaries have neither.
 
     Raises:
         InputError: the summary is damaged.

@@ -23,7 +23,7 @@ _NOT_OFFERED = frozenset({"NotImplemented", "MethodNotAllowed", "MissingContentM
 
 
 def prepare_bucket(objects: S3ObjectStore, settings: Settings) -> Iterator[str]:
-    """Do what is missing; yields a line for each step when it is done.
+    """Set up what is missing; yields a line for each finished step.
 
     Raises:
         StorageError: the user of ``objects`` may not do it; that of MinIO's administrator may.

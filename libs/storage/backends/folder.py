@@ -258,7 +258,7 @@ class _OpenFolder:
     name: str
 
     def status(self) -> os.stat_result | None:
-        """Of the file or link itself; None for a name that is not there, or that no file can have."""
+        """The status of the file or link itself; None if it does not exist or no file can have the name."""
         try:
             return os.stat(self.name, dir_fd=self.descriptor, follow_symlinks=False)
         except OSError as error:
@@ -318,7 +318,7 @@ def _described(status: os.stat_result, key: str, sha256: str | None) -> ObjectIn
 
 
 def _time_of(status: os.stat_result) -> datetime:
-    """When the file was changed; a time that no calendar holds (a year above 9999) is the nearest one that it does."""
+    """The modification time; a time outside the calendar (a year above 9999) becomes the nearest valid one."""
     try:
         return datetime.fromtimestamp(status.st_mtime, UTC)
     except (ValueError, OverflowError, OSError):

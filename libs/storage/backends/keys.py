@@ -1,4 +1,4 @@
-"""Where things are in the store: the rules for keys.
+"""The keys of everything in the store.
 
     <asset>/<partition>/<sha256, first 16 digits>/<file>      one file of an artifact, immutable
     <asset>/<partition>/manifests/<digest, first 16>.json     the manifest of that content, kept as history
@@ -64,7 +64,7 @@ def check_file_name(name: str) -> str:
 
 
 def artifact_prefix(asset: str, partition: str | None) -> str:
-    """Where everything about one asset and partition is.
+    """The key prefix of everything about one asset and partition.
 
     Raises:
         StorageError: the asset's name or the partition key cannot be part of a key.

@@ -58,7 +58,7 @@ class GpuWatch:
         return self._trouble
 
     def report_loss(self, reason: str) -> None:
-        """From now on the GPU is asked until it answers, by a thread; returns at once. The caller stops reading."""
+        """Start a thread that probes the GPU until it answers; returns at once. The caller stops reading the queue."""
         with self._lock:
             self.troubles += 1
             known = self._trouble

@@ -44,7 +44,7 @@ class FleetPlan:
 
     @property
     def logs(self) -> Path:
-        """Where each process has a log file."""
+        """The folder of the log files, one for each process."""
         return self.log_dir or self.folder / "logs"
 
 

@@ -41,7 +41,7 @@ class Unfit:
 
 @dataclass
 class HostCheck:
-    """Asked before each run, by the process that executes runs, and by the main process while the worker pauses."""
+    """Checks whether this host can make a run: before each run, and repeatedly while the worker pauses."""
 
     redis_url: str
     code: str = field(default_factory=code_version)
@@ -49,7 +49,7 @@ class HostCheck:
     """The variants that the main process waits for."""
 
     def why_unfit(self, run: dg.DagsterRun) -> Unfit | None:
-        """None where this host can make ``run``, or where nothing can be concluded."""
+        """The reason why this host cannot make ``run``; None if it can, or if that cannot be determined."""
         if reason := self._other_code():
             return Unfit(reason)
         if queue_of(run) == CPU_QUEUE:  # housekeeping must be able to free the disk, and to fetch files
@@ -62,7 +62,7 @@ class HostCheck:
         return Unfit(reason, variant) if reason else None
 
     def why_still_unfit(self) -> str | None:
-        """As :meth:`why_unfit`, for whatever the worker pauses for; None once everything is mended."""
+        """The reason why the worker must still pause; None once the cause is gone."""
         settings = load_settings()
         if reason := self._other_code() or full_disk(settings):
             return reason
@@ -148,7 +148,7 @@ def missing_models(variant: str, settings: Settings) -> str | None:
 
 
 def _what_differs(report: "VerificationReport", lock: "RepositoryLock | None", verified: "StoredVerification") -> str:
-    """In words; empty where the files here are the verified ones.
+    """Describe how the files here differ from the verified ones; empty if they do not.
 
     Large files are not read for this: where their digest was never found out here, it is that of the lock file.
     """

@@ -75,7 +75,8 @@ class RunGate:
         return not self._give_back(run_id, f"The GPU of worker {self._node} does not answer ({reason})")
 
     def _why_unfit(self, run_id: str) -> Unfit | None:
-        """None also where the question itself fails: the run finds out then, and says what is wrong."""
+        """The reason why this host cannot make the run; None also if the check itself fails, since the run reports it
+        then."""
         if self._host is None:
             return None
         try:
