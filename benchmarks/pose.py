@@ -91,7 +91,7 @@ def frame_by_frame(clip: Path, estimator: OnnxPoseEstimator, keep: Callable[[np.
     boxes, points = [], []
     for frame in plain_pose.frames_of(clip):
         sized = resize_crop(frame, *_REFERENCE)
-        box, keypoints = plain_pose.keypoints_of(sized, estimator._detector.run, estimator._pose_network.run)
+        box, keypoints = plain_pose.keypoints_of(sized, estimator.detector.run, estimator.pose_network.run)
         boxes.append(box)
         points.append(keypoints)
     height, width = _REFERENCE
@@ -154,12 +154,12 @@ def _load(folder: Path) -> OnnxPoseEstimator:
 
 def _compare(clip: Path, folder: Path, rounds: int) -> None:
     estimator = _load(folder)
-    recorders = Recorder(estimator._detector), Recorder(estimator._pose_network)
-    estimator._detector, estimator._pose_network = recorders  # type: ignore[assignment]
+    recorders = Recorder(estimator.detector), Recorder(estimator.pose_network)
+    estimator.detector, estimator.pose_network = recorders  # type: ignore[assignment]
     drawings: dict[str, list[np.ndarray]] = {"ours": [], "plain": []}
     ours = streamed(clip, estimator, drawings["ours"].extend)
     recorded = [RecordedNetwork(np.stack(recorder.answers), recorder.path) for recorder in recorders]
-    estimator._detector, estimator._pose_network = recorded  # type: ignore[assignment]
+    estimator.detector, estimator.pose_network = recorded  # type: ignore[assignment]
     plain = frame_by_frame(clip, estimator, drawings["plain"].extend)
     difference = np.abs(ours.body - plain.body)[..., :2].max()
     drawn = np.mean([(a != b).any() for a, b in zip(*drawings.values(), strict=True)])
@@ -170,7 +170,7 @@ def _compare(clip: Path, folder: Path, rounds: int) -> None:
         pass
 
     for label, networks in (("without networks", recorded), ("with networks", [one.network for one in recorders])):
-        estimator._detector, estimator._pose_network = networks  # type: ignore[assignment]
+        estimator.detector, estimator.pose_network = networks  # type: ignore[assignment]
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         work: dict[str, list[float]] = {"ours": [], "plain": []}  # of all threads; hardly disturbed by other processes
         for _ in range(rounds):

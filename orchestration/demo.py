@@ -95,12 +95,12 @@ def _materialize_all(console: Console, instance: dg.DagsterInstance, request_id:
             result = execute_here(
                 definitions, job_name, instance=instance, partition=partition, selection=wanted, run_config=_QUIET
             )
-        if not _explain(console, result):
+        if not explain_failures(console, result):
             return False
     return True
 
 
-def _explain(console: Console, result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> bool:
+def explain_failures(console: Console, result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> bool:
     """Print failed checks and errors; True if there are only warnings.
 
     The sandbox's networks are random numbers, so its clips fall short of most quality checks, which only warn.

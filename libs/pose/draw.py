@@ -110,7 +110,7 @@ def draw_hands(canvas: np.ndarray, record: PoseRecord, frame: int) -> None:
             if shown[first] and shown[second]:
                 brightness = int(float(score[first] * score[second]) * 255)
                 shade = [channel * brightness for channel in colour]
-                _draw_line(canvas, points[first].tolist(), points[second].tolist(), shade, size)
+                draw_line(canvas, points[first].tolist(), points[second].tolist(), shade, size)
         for point in np.flatnonzero(shown):
             cv2.circle(canvas, points[point].tolist(), size, (0, 0, int(float(score[point]) * 255)), thickness=-1)
 
@@ -137,7 +137,7 @@ def _draw_limb(canvas: np.ndarray, ends: np.ndarray, radius: int, colour: list[i
     cv2.fillConvexPoly(canvas, outline, colour)
 
 
-def _draw_line(canvas: np.ndarray, first: list[int], second: list[int], colour: list[float], thickness: int) -> None:
+def draw_line(canvas: np.ndarray, first: list[int], second: list[int], colour: list[float], thickness: int) -> None:
     """``cv2.line``, also where an end lies outside the canvas.
 
     OpenCV after 4.8 cuts such a line at the border first, which bends it a little. Its outline is computed here as 4.8

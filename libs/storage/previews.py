@@ -64,7 +64,7 @@ def allow_public_reading(objects: S3ObjectStore) -> dict[str, Any]:
     Raises:
         StorageError: the user of ``S3_ACCESS_KEY`` may not change policies.
     """
-    policy, ours = _current_policy(objects), public_read_statement(objects)
+    policy, ours = current_policy(objects), public_read_statement(objects)
     others = [statement for statement in policy["Statement"] if statement.get("Sid") != ours["Sid"]]
     policy["Statement"] = [*others, ours]
     with explained(f"policy of s3://{objects.bucket}", objects.endpoint):
@@ -72,7 +72,8 @@ def allow_public_reading(objects: S3ObjectStore) -> dict[str, Any]:
     return policy
 
 
-def _current_policy(objects: S3ObjectStore) -> dict[str, Any]:
+def current_policy(objects: S3ObjectStore) -> dict[str, Any]:
+    """The bucket's policy; an empty one if it has none."""
     try:
         with explained(f"policy of s3://{objects.bucket}", objects.endpoint):
             text = objects.client.get_bucket_policy(Bucket=objects.bucket)["Policy"]

@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SettingsError: ``REDIS_URL`` is not set.
     """
-    options = _parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     devices = visible_devices(options.queue, options.gpu)
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
@@ -199,7 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(DRAINED_STATUS)
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """The options of ``python -m orchestration.fleet.worker``."""
     parser = argparse.ArgumentParser(
         prog="python -m orchestration.fleet.worker",
         description=(

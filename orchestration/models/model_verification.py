@@ -63,7 +63,7 @@ def model_verification(
     variant = context.partition_key
     with failures_explained():
         layout = layout_of(variant, settings.load())
-        previous = _previous_verification(storage.artifacts(), variant)
+        previous = previous_verification(storage.artifacts(), variant)
         with scratch.filled_folder("model_verification") as folder:
             found = verify_models(layout, checked_level(config.level), folder, progress.of_bytes(context))
         report = found.report
@@ -98,7 +98,7 @@ def checked_level(level: str) -> Level:
     raise dg.Failure(f"level: must be fast or full (found {level!r})", allow_retries=False)
 
 
-def _previous_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
+def previous_verification(store: ArtifactStore, variant: str) -> StoredVerification | None:
     """The stored verification; None if it cannot be read, as the next one replaces it."""
     try:
         return stored_verification(store, variant)

@@ -81,7 +81,7 @@ def stop_batch(instance: dg.DagsterInstance, objects: ObjectStore, batch: str) -
         there_are = f"the newest are {', '.join(known[:5])}" if known else "there is none yet"
         raise InputError(f"there is no batch {batch!r}: {there_are}")
     note = json.dumps({"schema_version": 1, "batch": batch, "stopped": datetime.now(UTC).isoformat()})
-    objects.put_bytes(_stopped_key(batch), note.encode(), "application/json")
+    objects.put_bytes(stopped_key(batch), note.encode(), "application/json")
     not_launched = _cancel_the_unlaunched(instance, objects, planned) if planned else ()
     canceled: list[str] = []
     refused: list[str] = []
@@ -127,7 +127,7 @@ def _canceled_with(batch: str, request_id: str) -> Cancellation:
 def stopped_at(objects: ObjectStore, batch: str) -> str | None:
     """The time at which ``batch`` was stopped, as text; None if it was not, or if the note is damaged."""
     try:
-        note = objects.get_bytes(_stopped_key(batch))
+        note = objects.get_bytes(stopped_key(batch))
     except ArtifactMissingError:
         return None
     try:
@@ -136,7 +136,7 @@ def stopped_at(objects: ObjectStore, batch: str) -> str | None:
         _log.warning(
             "%s is damaged (%r) and counts as none: if the batch %s is to stay stopped, run `one-to-all stop-batch %s` "
             "again",
-            objects.uri(_stopped_key(batch)),
+            objects.uri(stopped_key(batch)),
             error,
             batch,
             batch,
@@ -159,5 +159,6 @@ def _recent_batch_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return [run for run in instance.get_runs(limit=1000) if BATCH_TAG in run.tags]
 
 
-def _stopped_key(batch: str) -> str:
+def stopped_key(batch: str) -> str:
+    """The key of the note that ``batch`` was stopped."""
     return f"{_STOPPED_PREFIX}/{batch}.json"

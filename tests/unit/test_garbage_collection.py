@@ -16,9 +16,9 @@ from libs.files.json_file import parse_json
 from libs.model_repo.hubs.huggingface import HuggingFaceHub
 from libs.model_repo.hubs.modelscope import ModelScopeHub
 from libs.requests.documents.document import load_document
-from libs.storage.admin.minio_user import _refusal
+from libs.storage.admin.minio_user import refusal
 from libs.storage.chunks import StoredChunks
-from libs.storage.previews import _current_policy
+from libs.storage.previews import current_policy
 
 DEEP = '{"siblings":' * 5_000
 
@@ -66,8 +66,8 @@ PARSERS: dict[str, Callable[[], object]] = {
     "Hugging Face": lambda: listing_of(HuggingFaceHub()),
     "ModelScope": lambda: listing_of(ModelScopeHub()),
     "chunk": lambda: StoredChunks(OBJECTS, "chunks/p/x").load(0),  # type: ignore[arg-type]
-    "policy": lambda: _current_policy(OBJECTS),  # type: ignore[arg-type]
-    "MinIO's answer": lambda: _refusal(SimpleNamespace(_body=DEEP, _code=400)),
+    "policy": lambda: current_policy(OBJECTS),  # type: ignore[arg-type]
+    "MinIO's answer": lambda: refusal(SimpleNamespace(_body=DEEP, _code=400)),
 }
 
 

@@ -224,12 +224,13 @@ def _translate(what: str, error: HfHubHTTPError) -> HubError:
     status = error.response.status_code
     if status in _WORTH_A_RETRY or status >= 500:
         return HubUnavailableError(
-            f"{what}: the hub answered {status}; try again later", _seconds(error.response.headers.get("Retry-After"))
+            f"{what}: the hub answered {status}; try again later",
+            retry_after_seconds(error.response.headers.get("Retry-After")),
         )
     return refusal(what, status)
 
 
-def _seconds(value: str | None) -> float | None:
+def retry_after_seconds(value: str | None) -> float | None:
     """What ``Retry-After`` says: seconds, or a date (RFC 9110, section 10.2.3); None where it says neither."""
     if not value:
         return None

@@ -154,7 +154,7 @@ def apply_migration(
     if plan.steps:
         require_write_access(layout, f"{len(plan.steps)} files are to be brought into it")
     with hold_repository(layout):
-        if mode == "copy" or (mode == "hardlink" and _on_another_disk(layout, plan)):
+        if mode == "copy" or (mode == "hardlink" and on_another_disk(layout, plan)):
             layout.pretrained.mkdir(parents=True, exist_ok=True)
             check_disk(layout.pretrained, plan.size, shutil.disk_usage(layout.pretrained).free)
         linked, copied = [], []
@@ -180,7 +180,8 @@ def _bring(step: MigrationStep, mode: Mode) -> bool:
     return mode == "symlink"
 
 
-def _on_another_disk(layout: RepositoryLayout, plan: MigrationPlan) -> bool:
+def on_another_disk(layout: RepositoryLayout, plan: MigrationPlan) -> bool:
+    """True if the stash is on another disk than the repository, so that files cannot be hard-linked."""
     folder = next(parent for parent in (layout.pretrained, *layout.pretrained.parents) if parent.exists())
     return folder.stat().st_dev != plan.stash.stat().st_dev
 

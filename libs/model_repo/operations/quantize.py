@@ -203,7 +203,7 @@ def _write_shard(source: Path, target: Path, outputs: list[_Output], digest: str
     with atomic_write(target) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in _converted(source, outputs):
-            _write_tensor(file, tensor)
+            write_tensor(file, tensor)
 
 
 def _converted(source: Path, outputs: list[_Output]) -> Iterator["torch.Tensor"]:
@@ -256,7 +256,8 @@ def quantize_weight(weight: "torch.Tensor", name: str = "weight") -> tuple["torc
     return stored, scales
 
 
-def _write_tensor(file: BinaryIO, tensor: "torch.Tensor") -> None:
+def write_tensor(file: BinaryIO, tensor: "torch.Tensor") -> None:
+    """Append the bytes of a tensor to a shard."""
     import torch  # noqa: PLC0415
 
     file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

@@ -37,7 +37,7 @@ from libs.one_to_all.parallel.messages import (
 )
 from libs.one_to_all.weights.lora_file import LoraFile
 
-_GATHER_SECONDS = 1.0
+GATHER_SECONDS = 1.0
 """When one rank fails, others fail for want of it: so long their messages are waited for, to tell which was first."""
 
 _REPOSITORY_ROOT = Path(__file__).resolve().parents[3]
@@ -262,7 +262,7 @@ class Ranks:
         ``known`` holds, by rank, the ``Failed`` that was received, or None for a rank that ended without one.
         """
         ends = dict(known)
-        deadline = time.monotonic() + _GATHER_SECONDS
+        deadline = time.monotonic() + GATHER_SECONDS
         while time.monotonic() < deadline:
             others = {rank: one for rank, one in enumerate(self._connections) if rank not in ends}
             for connection in wait(list(others.values()), max(0.0, deadline - time.monotonic())):

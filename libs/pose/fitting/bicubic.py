@@ -28,7 +28,7 @@ _MOST_TRIED_PIXELS = 4_000_000
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """``picture``, [H, W, 3] uint8, as Pillow resizes it to [height, width, 3]."""
-    order = _pass_order(*picture.shape[:2], height, width)
+    order = pass_order(*picture.shape[:2], height, width)
     if order is None:
         return resize_by_pillow(picture, height, width)
     return _resize_in_order(picture, (height, width), order)
@@ -36,7 +36,7 @@ def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def resize_drawing(drawing: np.ndarray, height: int, width: int) -> np.ndarray:
     """:func:`resize`, faster for a drawing on black: lines without anything drawn stay black."""
-    order = _pass_order(*drawing.shape[:2], height, width)
+    order = pass_order(*drawing.shape[:2], height, width)
     if order is None:
         return resize_by_pillow(drawing, height, width)
     resized = drawing
@@ -57,7 +57,7 @@ def resize_by_pillow(picture: np.ndarray, height: int, width: int) -> np.ndarray
 
 
 @lru_cache(maxsize=64)
-def _pass_order(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int] | None:
+def pass_order(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int] | None:
     """The axes in the order in which Pillow resizes them between these sizes; None if neither order gives its result.
 
     From version 13 on it chooses the cheaper order, and each order rounds in its own way. That choice is Pillow's own

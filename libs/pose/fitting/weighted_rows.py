@@ -32,14 +32,15 @@ def _add_weighted_rows(rows: np.ndarray, first: np.ndarray, weights: np.ndarray,
             line[column] = min(max(sums[column] >> WEIGHT_BITS, 0), 255)
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile ``function`` with numba, cached on disk if that is possible."""
     try:
         return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # no folder to keep it in: then each process compiles it, which takes a second
         return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
 
 
-_add = _compiled(_add_weighted_rows)
+_add = compiled(_add_weighted_rows)
 
 
 def add_weighted_rows(rows: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ _MEAN = np.array([0.485, 0.456, 0.406])
 _STD = np.array([0.229, 0.224, 0.225])
 _LARGEST_CROP_SIDE = 2**17
 """Pixels: three times the whole-frame crop of the largest pictures accepted. More comes from a box that is nonsense."""
-_LARGEST_COPY_PIXELS = 2**26
+LARGEST_COPY_PIXELS = 2**26
 """Pixels of a crop that is copied (as float32 colours: 0.8 GiB); of a larger one only what is needed is looked up."""
 
 
@@ -94,7 +94,7 @@ def crop_image(image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
             f"{image.shape[1]} x {image.shape[0]}; check the detector's file, or use smaller pictures"
         )
     left, top = geometry.upper_left
-    if crop_width * crop_height > _LARGEST_COPY_PIXELS:
+    if crop_width * crop_height > LARGEST_COPY_PIXELS:
         return _gathered(image, left, top, crop_width, crop_height)
     (x1, y1), (x2, y2) = geometry.overlap(image.shape[1], image.shape[0])
     crop = np.zeros((crop_height, crop_width, 3), dtype=np.float32)

@@ -26,7 +26,7 @@ from libs.pose.networks.prefetch import prefetched
 from libs.pose.networks.sessions import NetworkSession
 from libs.pose.track import PoseTrack
 
-_BATCH_BYTES = 2**27
+BATCH_BYTES = 2**27
 """Of the frames of a batch: they have the reference picture's size, which may be a camera's."""
 _HEATMAPS = (WHOLEBODY_COUNT, HEATMAP_HEIGHT, HEATMAP_WIDTH)
 
@@ -50,8 +50,8 @@ class OnnxPoseEstimator:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        self._detector = NetworkSession(detector, (INPUT_SIZE, INPUT_SIZE), device)
-        self._pose_network = NetworkSession(pose_network, (INPUT_HEIGHT, INPUT_WIDTH), device)
+        self.detector = NetworkSession(detector, (INPUT_SIZE, INPUT_SIZE), device)
+        self.pose_network = NetworkSession(pose_network, (INPUT_HEIGHT, INPUT_WIDTH), device)
         self._batch_size = batch_size
 
     def estimate(
@@ -107,24 +107,24 @@ class OnnxPoseEstimator:
 
     def _boxes(self, frames: list[np.ndarray], inputs: InputBuffer) -> np.ndarray:
         height, width = frames[0].shape[:2]
-        outputs = self._detector.run(inputs.filled(detector_input, [(frame,) for frame in frames]))
+        outputs = self.detector.run(inputs.filled(detector_input, [(frame,) for frame in frames]))
         try:
             detections = [detections_of(output, width, height) for output in outputs]
         except ModelFilesError as error:
-            raise ModelFilesError(f"{self._detector.path}: {error}") from None
+            raise ModelFilesError(f"{self.detector.path}: {error}") from None
         return np.stack([select_person(found, width, height) for found in detections])
 
     def _points(self, frames: list[np.ndarray], boxes: np.ndarray, crops: InputBuffer) -> np.ndarray:
         height, width = frames[0].shape[:2]
         geometries = [crop_geometry(box, width, height) for box in boxes]
-        heatmaps = self._pose_network.run(crops.filled(pose_network_input, zip(frames, geometries, strict=True)))
+        heatmaps = self.pose_network.run(crops.filled(pose_network_input, zip(frames, geometries, strict=True)))
         if heatmaps.shape[1:] != _HEATMAPS:
             raise ModelFilesError(
-                f"{self._pose_network.path}: gives heatmaps of shape {heatmaps.shape[1:]}; expected {_HEATMAPS}: this "
+                f"{self.pose_network.path}: gives heatmaps of shape {heatmaps.shape[1:]}; expected {_HEATMAPS}: this "
                 "is not the whole-body pose network"
             )
         if not np.isfinite(heatmaps).all():
-            raise PoseError(f"{self._pose_network.path.name} gives values that are not numbers; verify the model files")
+            raise PoseError(f"{self.pose_network.path.name} gives values that are not numbers; verify the model files")
         centres = np.stack([geometry.centre for geometry in geometries])
         sizes = np.stack([geometry.size for geometry in geometries])
         return decode_heatmaps(heatmaps, centres, sizes)
@@ -134,5 +134,5 @@ def _batches(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarra
     """At most ``size`` frames each, fewer where frames are large: one at a time when they are a camera's."""
     iterator = iter(frames)
     for first in iterator:
-        fitting = max(1, min(size, _BATCH_BYTES // first.nbytes))
+        fitting = max(1, min(size, BATCH_BYTES // first.nbytes))
         yield [first, *islice(iterator, fitting - 1)]

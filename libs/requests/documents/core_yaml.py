@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 MAX_DEPTH = 20
-_MAX_VALUES = 300_000
+MAX_VALUES = 300_000
 """Twice what 10,000 requests of a few fields need."""
 _MAX_DIGITS = 100
 _MAX_PROBLEMS = 20
@@ -249,8 +249,8 @@ class _Builder:
     def _count(self, values: int) -> None:
         top = self._open[-1]
         top.values += values
-        if top.values > _MAX_VALUES:
-            raise DocumentProblemError(f"it has more than {_MAX_VALUES} values once its aliases are written out")
+        if top.values > MAX_VALUES:
+            raise DocumentProblemError(f"it has more than {MAX_VALUES} values once its aliases are written out")
 
     def _refuse_tag(self, event: yaml.NodeEvent) -> None:
         tag = getattr(event, "tag", None)

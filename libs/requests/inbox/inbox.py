@@ -39,7 +39,7 @@ _LARGEST_MOVED = 50 * MAX_DOCUMENT_BYTES
 _LONGEST_NAME = 200
 """Bytes of a document's file name; a file system takes 255, with what is added where it is refused."""
 
-_REJECTED_PASSED_OVER = 1000
+REJECTED_SKIPPED = 1000
 """Number of rejected documents that a listing skips; if there are more, a new listing begins after them."""
 
 _ASKED_ONE_BY_ONE = 100
@@ -344,7 +344,7 @@ class Inbox:
         for info in self._objects.list(f"{INBOX_PREFIX}/", start_after=key):
             if not info.key.startswith(_REJECTED):
                 yield info
-            elif (passed_over := passed_over + 1) > _REJECTED_PASSED_OVER:
+            elif (passed_over := passed_over + 1) > REJECTED_SKIPPED:
                 yield from self._behind(f"{_REJECTED}{_LAST_CHARACTER}")
                 return
 

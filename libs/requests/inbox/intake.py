@@ -35,7 +35,7 @@ from libs.requests.lifecycle.accepted import AcceptedRequest, AcceptedRequests, 
 from libs.storage.backends.store import ObjectInfo
 
 _MAX_REASONS = 20
-_MAX_SEEN = 1000
+MAX_SEEN = 1000
 """Bounds the state; what does not fit waits a little longer."""
 
 _CLOCKS_DIFFER = 60.0
@@ -346,7 +346,7 @@ class _Scan:
         if -_CLOCKS_DIFFER < age < self._limits.media_grace:
             return age
         first_seen = self._before.seen.get(document.name, self._now.timestamp())
-        if len(self._found.state.seen) < _MAX_SEEN:
+        if len(self._found.state.seen) < MAX_SEEN:
             self._found.state.seen[document.name] = first_seen
         return self._now.timestamp() - first_seen
 
@@ -374,7 +374,7 @@ class _Scan:
         if self._now.timestamp() - since >= self._limits.settled_after:
             self._found.state.unsettled.pop(name, None)
             return True
-        if len(self._found.state.unsettled) < _MAX_SEEN:
+        if len(self._found.state.unsettled) < MAX_SEEN:
             self._found.state.unsettled[name] = (digest, since)
         return False
 

@@ -84,7 +84,7 @@ def create_user(settings: Settings, objects: S3ObjectStore) -> str:
         minio.user_add(user, settings.s3_secret_key.get_secret_value())
         minio.policy_set(policy, user=user)
     except MinioAdminException as error:
-        raise StorageError(f"{place}: {_refusal(error)}") from error
+        raise StorageError(f"{place}: {refusal(error)}") from error
     except HTTPError as error:
         raise StorageUnavailableError(f"{place}: no answer ({type(error).__name__}); check S3_ENDPOINT") from error
     with explained(f"s3://{objects.bucket}", objects.endpoint):
@@ -112,7 +112,7 @@ def _administration(settings: Settings) -> Any:
     )
 
 
-def _refusal(error: Any) -> str:
+def refusal(error: Any) -> str:
     """What MinIO's answer means; it holds no secret."""
     try:
         with garbage_collection_paused():

@@ -50,7 +50,7 @@ class HostCheck:
 
     def why_unfit(self, run: dg.DagsterRun) -> Unfit | None:
         """The reason why this host cannot make ``run``; None if it can, or if that cannot be determined."""
-        if reason := self._other_code():
+        if reason := self.other_code():
             return Unfit(reason)
         if queue_of(run) == CPU_QUEUE:  # housekeeping must be able to free the disk, and to fetch files
             return None
@@ -64,7 +64,7 @@ class HostCheck:
     def why_still_unfit(self) -> str | None:
         """The reason why the worker must still pause; None once the cause is gone."""
         settings = load_settings()
-        if reason := self._other_code() or full_disk(settings):
+        if reason := self.other_code() or full_disk(settings):
             return reason
         for variant in sorted(self.lacking):
             if reason := missing_models(variant, settings):
@@ -72,7 +72,8 @@ class HostCheck:
             self.lacking.discard(variant)
         return None
 
-    def _other_code(self, announced: Callable[[str], str | None] = announced_code) -> str | None:
+    def other_code(self, announced: Callable[[str], str | None] = announced_code) -> str | None:
+        """The reason why the code here is not the code location's; None if it is, or if that is unknown."""
         try:
             theirs = announced(self.redis_url)
         except RedisError:

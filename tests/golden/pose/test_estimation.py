@@ -105,10 +105,10 @@ def _check_network_outputs(vectors: Vectors) -> None:
     """What the two networks gave: the detector for all frames, the pose network for frame 0 of some files."""
     arrays = vectors.arrays
     estimator = _estimator(vectors)
-    rows = estimator._detector.run(np.stack([detector_input(frame) for frame in arrays["in_frames"]]))
+    rows = estimator.detector.run(np.stack([detector_input(frame) for frame in arrays["in_frames"]]))
     assert difference(rows, arrays["out_det_raw"]) <= NETWORK_NOISE * _DETECTOR_SIDE
     if "out_pose_input" in arrays and "out_heatmaps" in arrays:
-        heatmaps = estimator._pose_network.run(arrays["out_pose_input"][None])[0]
+        heatmaps = estimator.pose_network.run(arrays["out_pose_input"][None])[0]
         assert difference(heatmaps, arrays["out_heatmaps"]) <= NETWORK_NOISE
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from libs.command_line.main import main
-from libs.command_line.requests.runs import RunsOrReason
+from libs.command_line.requests.runs import RunsOrReason, provided_runs
 from libs.requests.inbox.inbox import Inbox
 from libs.requests.inbox.intake import InboxScanner, ScanResult, ScanState
 from libs.requests.inbox.submission import upload
@@ -163,10 +163,10 @@ def test_submit_says_runs_now_though_a_scan_takes_the_document_meanwhile(
         queued["solo"] = RunReport(RunPhase.QUEUED, datetime.now(UTC))
         return sent
 
-    monkeypatch.setattr("libs.command_line.requests.runs._open", lambda: RunsOrReason(Runs()))
     monkeypatch.setattr("libs.command_line.requests.commands.upload", upload_and_scan)
-    assert "solo: runs now" in run("submit", desk / "first-try.yaml").stdout
-    assert "solo: is being made already" in run("submit", desk / "first-try.yaml").stdout
+    with provided_runs(lambda: RunsOrReason(Runs())):
+        assert "solo: runs now" in run("submit", desk / "first-try.yaml").stdout
+        assert "solo: is being made already" in run("submit", desk / "first-try.yaml").stdout
 
 
 def test_how_a_file_will_be_read_is_a_note(run: Callable[..., Done], store: ArtifactStore, desk: Path) -> None:
@@ -299,8 +299,8 @@ def test_list_as_json(
     shown = {entry["id"]: (entry["state"], entry["priority"]) for entry in whole["requests"]}
     assert shown["solo"] == ("no clip yet", 8)
     assert shown[made] == ("stored", None), "what is stored waits for nothing"
-    monkeypatch.setattr("libs.command_line.requests.runs._open", lambda: RunsOrReason(NoRuns()))
-    assert json.loads(run("list", "--json").stdout)["runs_not_shown"] is None
+    with provided_runs(lambda: RunsOrReason(NoRuns())):
+        assert json.loads(run("list", "--json").stdout)["runs_not_shown"] is None
 
 
 def test_list_watches_until_interrupted(
@@ -337,10 +337,10 @@ def test_a_failed_request_shows_its_reason_before_a_path(
     scan_inbox(store)
     path = "/srv/studio/models/One-to-All-14b/loras/look of the day.safetensors"
     failed = RunReport(RunPhase.FAILED, datetime.now(UTC) + timedelta(hours=1), reason=f"{path}: is for another model")
-    monkeypatch.setattr("libs.command_line.requests.runs._open", lambda: RunsOrReason(NoRuns({"solo": failed})))
     monkeypatch.setenv("COLUMNS", "80")
-    assert run("list").stdout.splitlines()[0].startswith("solo  failed: is for another model (/srv/studio")
-    (entry,) = json.loads(run("list", "--json").stdout)["requests"]
+    with provided_runs(lambda: RunsOrReason(NoRuns({"solo": failed}))):
+        assert run("list").stdout.splitlines()[0].startswith("solo  failed: is for another model (/srv/studio")
+        (entry,) = json.loads(run("list", "--json").stdout)["requests"]
     assert entry["state"] == f"failed: is for another model ({path})"
 
 

@@ -77,7 +77,7 @@ def test_a_slow_scan_accepts_at_least_one_document(desk: Desk) -> None:
 
 
 def test_thousands_of_refused_documents_are_passed_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "_REJECTED_PASSED_OVER", 2)
+    monkeypatch.setattr(inbox_module, "REJECTED_SKIPPED", 2)
     for name in ("a.json", "b.json", "c.json", "é.json", "中.json"):
         desk.put(f"rejected/{name}", b"{")
     for request_id in ("a", "z"):

@@ -46,12 +46,12 @@ def test_the_same_files_are_the_same_code_wherever_they_lie(tmp_path: Path) -> N
 
 def test_other_code_than_the_code_locations_takes_no_runs() -> None:
     check = HostCheck(REDIS, code="new")
-    assert check._other_code(lambda _: "new") is None
-    assert check._other_code(lambda _: None) is None, "nobody says"
-    reason = check._other_code(lambda _: "old")
+    assert check.other_code(lambda _: "new") is None
+    assert check.other_code(lambda _: None) is None, "nobody says"
+    reason = check.other_code(lambda _: "old")
     assert reason is not None
     assert "runs code new, the code location old" in reason
-    assert check._other_code() is None, "Redis is away: nothing can be concluded"
+    assert check.other_code() is None, "Redis is away: nothing can be concluded"
     with pytest.raises(RedisAwayError):
         host_check.announced_code(REDIS)
 

@@ -210,7 +210,7 @@ def test_the_health_check_of_the_daemon_believes_no_old_heartbeat(age, status, t
 @pytest.mark.parametrize("name", WORKERS)
 def test_workers_understand_their_options_and_their_health_check_knows_their_name(name, monkeypatch):
     command, check = SERVICES[name]["command"], SERVICES[name]["healthcheck"]["test"]
-    options = worker._parser().parse_args([str(part) for part in command[3:]])
+    options = worker.argument_parser().parse_args([str(part) for part in command[3:]])
     assert command[2] == worker.__name__
     assert options.queue == (CPU_QUEUE if name == "cpu_worker" else GPU_QUEUE)
     assert options.concurrency == (2 if name == "cpu_worker" else 1)

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import pytest
 
 from libs.errors import HubUnavailableError
-from libs.model_repo.hubs.huggingface import _seconds
+from libs.model_repo.hubs.huggingface import retry_after_seconds
 from libs.model_repo.hubs.transfer import BackoffTimer, HubBackoff
 
 
@@ -18,9 +18,9 @@ def test_hours_are_not_waited_out_in_silence() -> None:
 
 
 def test_a_hub_may_name_seconds_or_a_date() -> None:
-    assert _seconds("120") == 120
-    soon = _seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True))
+    assert retry_after_seconds("120") == 120
+    soon = retry_after_seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True))
     assert soon is not None
     assert 20 < soon <= 90
-    assert _seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert [_seconds(value) for value in (None, "", "soon", "-5", "²")] == [None] * 5
+    assert retry_after_seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert [retry_after_seconds(value) for value in (None, "", "soon", "-5", "²")] == [None] * 5

@@ -115,11 +115,11 @@ def test_room_is_checked_first_where_bytes_are_copied(
     layout: RepositoryLayout, stash: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, other_disk: bool, refused: bool
 ) -> None:
     plan = plan_migration(layout, stash)
-    assert not migrate._on_another_disk(layout, plan)
-    assert migrate._on_another_disk(layout, replace(plan, stash=Path("/proc")))
+    assert not migrate.on_another_disk(layout, plan)
+    assert migrate.on_another_disk(layout, replace(plan, stash=Path("/proc")))
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(migrate.shutil, "disk_usage", lambda _: usage._replace(free=plan.size - 1))
-    monkeypatch.setattr(migrate, "_on_another_disk", lambda *_: other_disk)
+    monkeypatch.setattr(migrate, "on_another_disk", lambda *_: other_disk)
     if refused:
         with pytest.raises(DiskFullError, match="make room"):
             apply_migration(layout, plan, mode)

@@ -91,7 +91,7 @@ def test_a_killed_run_carries_on_behind_the_last_shard(
     source: RepositoryLayout, target: RepositoryLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = 0
-    original = quantize._write_tensor
+    original = quantize.write_tensor
 
     def dying(*arguments: object) -> None:
         nonlocal written
@@ -101,7 +101,7 @@ def test_a_killed_run_carries_on_behind_the_last_shard(
         original(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(quantize, "_write_tensor", dying)
+        patch.setattr(quantize, "write_tensor", dying)
         with pytest.raises(KeyboardInterrupt):
             quantize_checkpoint(source, target)
     assert [path.name for path in target.root.glob("*.safetensors")] == [_SHARD]

@@ -18,7 +18,7 @@ from libs.storage.backends.factory import store_from_settings
 from libs.storage.backends.folder import FolderObjectStore
 from orchestration.fleet.launching.active_runs import ActiveRunQuery
 from orchestration.models import model_verification
-from orchestration.recovery.batches import _stopped_key, require_not_stopped, stopped_at
+from orchestration.recovery.batches import require_not_stopped, stopped_at, stopped_key
 
 DEEP = b"[" * 100_000
 DAMAGED = [b"", b"{", b"null", b"[]", b'"stopped"', b"{}", b"\xff\xfe", DEEP]
@@ -29,7 +29,7 @@ def test_a_damaged_note_of_a_stopped_batch_is_ignored(
     tmp_path: Path, note: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     objects = FolderObjectStore(tmp_path)
-    objects.put_bytes(_stopped_key("nightly-2026-12-01"), note)
+    objects.put_bytes(stopped_key("nightly-2026-12-01"), note)
     with caplog.at_level(logging.WARNING):
         assert stopped_at(objects, "nightly-2026-12-01") is None
     assert "one-to-all stop-batch nightly-2026-12-01" in caplog.text
@@ -75,4 +75,4 @@ def test_a_stored_verification_that_cannot_be_read_is_made_again(tmp_path: Path,
     store.publish("model_verification", "sandbox", ArtifactFiles(folder), {})
     with pytest.raises(ModelFilesError, match=r"verification of sandbox cannot be read .* partition 'sandbox' again"):
         stored_verification(store, "sandbox")
-    assert model_verification._previous_verification(store, "sandbox") is None
+    assert model_verification.previous_verification(store, "sandbox") is None

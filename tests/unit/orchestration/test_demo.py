@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from rich.console import Console
 
-from orchestration.demo import _explain
+from orchestration.demo import explain_failures
 
 
 def _run(*severities: dg.AssetCheckSeverity, fails: bool = False) -> dg.ExecuteInProcessResult:
@@ -39,5 +39,5 @@ def _run(*severities: dg.AssetCheckSeverity, fails: bool = False) -> dg.ExecuteI
 )
 def test_only_errors_end_the_demo(severities, fails, done, shown) -> None:
     output = io.StringIO()
-    assert _explain(Console(file=output, width=200), _run(*severities, fails=fails)) is done
+    assert explain_failures(Console(file=output, width=200), _run(*severities, fails=fails)) is done
     assert all(text in output.getvalue() for text in shown), output.getvalue()

@@ -34,7 +34,7 @@ def _picture(content: str, height: int, width: int) -> np.ndarray:
 def test_resizes_as_pillow_does(sizes, content):
     source_height, source_width, height, width = sizes
     picture = _picture(content, source_height, source_width)
-    order = bicubic._pass_order(source_height, source_width, height, width)
+    order = bicubic.pass_order(source_height, source_width, height, width)
     assert order is not None, "the compiled sums are not used at all"
     expected = bicubic.resize_by_pillow(picture, height, width)
     np.testing.assert_array_equal(bicubic.resize(picture, height, width), expected)
@@ -46,7 +46,7 @@ def test_resizes_as_pillow_does(sizes, content):
 )
 def test_sizes_of_real_clips(source, target):
     picture = _picture("extremes", *source)
-    assert bicubic._pass_order(*source, *target) is not None
+    assert bicubic.pass_order(*source, *target) is not None
     np.testing.assert_array_equal(bicubic.resize(picture, *target), bicubic.resize_by_pillow(picture, *target))
 
 
@@ -62,15 +62,15 @@ def test_frames_are_resized_as_single_pictures(sizes):
 def test_pillow_is_used_where_the_sums_are_not_its_own(monkeypatch):
     """As might be with a later Pillow."""
     monkeypatch.setattr(bicubic, "add_weighted_rows", lambda *a: weighted_rows.add_weighted_rows(*a) ^ 1)
-    bicubic._pass_order.cache_clear()
+    bicubic.pass_order.cache_clear()
     try:
         picture = _picture("noise", 30, 40)
-        assert bicubic._pass_order(30, 40, 50, 60) is None
+        assert bicubic.pass_order(30, 40, 50, 60) is None
         expected = bicubic.resize_by_pillow(picture, 50, 60)
         np.testing.assert_array_equal(bicubic.resize(picture, 50, 60), expected)
         np.testing.assert_array_equal(bicubic.resize_drawing(picture, 50, 60), expected)
     finally:
-        bicubic._pass_order.cache_clear()
+        bicubic.pass_order.cache_clear()
 
 
 def test_compiles_where_machine_code_cannot_be_kept():
@@ -79,4 +79,4 @@ def test_compiles_where_machine_code_cannot_be_kept():
     exec("def double(number):\n    return number * 2\n", names)
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(names["double"])
-    assert weighted_rows._compiled(names["double"])(21) == 42
+    assert weighted_rows.compiled(names["double"])(21) == 42

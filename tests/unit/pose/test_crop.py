@@ -50,7 +50,7 @@ def test_a_crop_that_is_looked_up_is_the_one_that_is_copied(x, y, w, h):
     geometry = crop_geometry(np.array([x, y, x + w, y + h, 0.9]), 320, 240)
     copied = crop_image(picture, geometry)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crop, "_LARGEST_COPY_PIXELS", 0)
+        patch.setattr(crop, "LARGEST_COPY_PIXELS", 0)
         np.testing.assert_allclose(crop_image(picture, geometry), copied, atol=0.05)
 
 

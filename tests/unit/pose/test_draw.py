@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from libs.pose.draw import DrawingStyle, _draw_line, canvas_size, draw_pose
+from libs.pose.draw import DrawingStyle, canvas_size, draw_line, draw_pose
 from libs.pose.record import record_of
 
 FULL = DrawingStyle()
@@ -85,7 +85,7 @@ def test_lines_that_leave_the_canvas_are_hardly_bent():
         cv2.line(large, *(ends + margin).tolist(), colour, thickness=thickness)
         expected = large[margin:-margin, margin:-margin]
         canvas, plain = np.zeros_like(expected), np.zeros_like(expected)
-        _draw_line(canvas, *ends.tolist(), colour, thickness)
+        draw_line(canvas, *ends.tolist(), colour, thickness)
         cv2.line(plain, *ends.tolist(), colour, thickness=thickness)
         own += (canvas != expected).any(axis=-1).sum()
         opencv += (plain != expected).any(axis=-1).sum()

@@ -94,11 +94,11 @@ def test_memory_does_not_grow_with_the_clip(networks, frames):
 
 def test_batches_of_large_frames_are_small_and_change_nothing(networks, frames, monkeypatch):
     whole = _estimator(networks).estimate(frames)
-    monkeypatch.setattr(estimator_module, "_BATCH_BYTES", 2 * frames[0].nbytes)
+    monkeypatch.setattr(estimator_module, "BATCH_BYTES", 2 * frames[0].nbytes)
     done = []
     small = _estimator(networks).estimate(frames, progress=done.append)
     assert done == [2, 4, 5]
-    monkeypatch.setattr(estimator_module, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(estimator_module, "BATCH_BYTES", 1)
     done.clear()
     single = _estimator(networks).estimate(frames, progress=done.append)
     assert done == [1, 2, 3, 4, 5]

@@ -45,7 +45,7 @@ def test_what_just_fits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_document("- " * 20 + "x", source="a.yaml")
     with pytest.raises(InputError, match="nested more than 20 levels"):
         load_document("- " * 21 + "x", source="a.yaml")
-    monkeypatch.setattr(core_yaml, "_MAX_VALUES", 9)
+    monkeypatch.setattr(core_yaml, "MAX_VALUES", 9)
     assert len(load_document("{a: &a [b, c], d: *a}", source="a.yaml")) == 2
     with pytest.raises(InputError, match="more than 9 values"):
         load_document("{a: &a [b, c], d: *a, e: f}", source="a.yaml")

@@ -75,7 +75,7 @@ def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of
     desk.state.seen = {"taken-back": now - 1210, "soon": now - 1150}
     desk.scan(timedelta())
     assert set(desk.state.seen) == {"soon"}
-    monkeypatch.setattr(intake, "_MAX_SEEN", 2)
+    monkeypatch.setattr(intake, "MAX_SEEN", 2)
     for name in "abc":
         desk.request(name, driver="late.mp4")
     assert desk.scan(10 * MUCH_LATER).waiting == ["a.json", "b.json", "c.json"]

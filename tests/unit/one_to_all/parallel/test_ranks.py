@@ -60,7 +60,7 @@ class PlayedRanks:
 
 @pytest.fixture
 def played(monkeypatch):
-    monkeypatch.setattr(ranks_module, "_GATHER_SECONDS", 0.2)
+    monkeypatch.setattr(ranks_module, "GATHER_SECONDS", 0.2)
     monkeypatch.setattr(ranks_module, "STOP_SECONDS", 0.3)
     played = PlayedRanks()
     yield played
