@@ -199,13 +199,14 @@ def test_a_statement_without_an_answer_ends_and_the_next_connection_works(produc
     """As for an event that is written while the database hangs."""
     storage = production.fleet.instance.run_storage
     assert psycopg2.extensions.get_wait_callback() is not None, "the shipped instance bounds every wait"
-    psycopg2.extensions.set_wait_callback(waiting_at_most(0.5))
-    try:
-        with storage.connect() as connection, pytest.raises(sqlalchemy.exc.OperationalError, match="has not answered"):
-            connection.execute(sqlalchemy.text("select pg_sleep(30)"))
-        assert not storage.has_run("nobody-made-this")
-    finally:
-        psycopg2.extensions.set_wait_callback(waiting_at_most(ANSWER_SECONDS))
+    with storage.connect() as connection:
+        psycopg2.extensions.set_wait_callback(waiting_at_most(0.5))
+        try:
+            with pytest.raises(sqlalchemy.exc.OperationalError, match="has not answered"):
+                connection.execute(sqlalchemy.text("select pg_sleep(30)"))
+        finally:
+            psycopg2.extensions.set_wait_callback(waiting_at_most(ANSWER_SECONDS))
+    assert not storage.has_run("nobody-made-this")
 
 
 def observations(fleet: ObservedFleet, run_id: str) -> list[Any]:

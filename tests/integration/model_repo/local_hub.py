@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.waiting import HANG_SECONDS
+
 LISTING = "(listing)"
 """The path under which faults of listings are queued."""
 _LARGE = 1000
@@ -238,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.hold_after is not None and position - start >= fault.hold_after:
                 self.wfile.flush()
                 fault.reached.set()
-                fault.release.wait(30)
+                fault.release.wait(HANG_SECONDS)
             if fault.slow:
                 self.wfile.flush()
                 time.sleep(fault.slow)

@@ -86,7 +86,9 @@ OUTPUTS: dict[str, Output] = {
 
 @pytest.mark.parametrize("name", OUTPUTS)
 @given(text=texts)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 def test_every_output_shows_text_as_it_is_written(name: str, capsys: pytest.CaptureFixture[str], text: str) -> None:
     survive_odd_characters(sys.stdout, sys.stderr)
     with pytest.MonkeyPatch.context() as patch:

@@ -95,7 +95,7 @@ def _use(path: Path) -> str:
     return ""
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(KINDS)), seed=st.integers(0, 2**32 - 1))
 @pytest.mark.slow
 def test_a_mutated_video_is_used_or_refused_within_bounds(whole_files, tmp_path, name, seed):

@@ -21,7 +21,9 @@ def test_gives_the_shapes_the_package_gives(tmp_path: Path, graph_writer: Callab
     assert graph.node_count == len(onnx.load(str(path)).graph.node)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60, deadline=None
+)
 @given(st.floats(0, 1, exclude_max=True))
 def test_every_truncation_shows(tmp_path: Path, graph_writer: Callable[..., None], part: float) -> None:
     path = tmp_path / "graph.onnx"
@@ -35,7 +37,7 @@ def test_every_truncation_shows(tmp_path: Path, graph_writer: Callable[..., None
         read_onnx_graph(cut)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_clear_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "graph.onnx"

@@ -297,7 +297,7 @@ ENTRY = st.fixed_dictionaries(
         "data_offsets": st.tuples(st.integers(0, 16), st.integers(0, 64)) | VALUES,
     },
 )
-ON_DISK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+ON_DISK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @ON_DISK

@@ -10,7 +10,15 @@ from libs.model_repo.layout import RepositoryLayout
 from libs.model_repo.variants import VARIANTS
 from libs.one_to_all.memory.plan import UMT5_XXL_BYTES, WAN_VAE_BYTES
 from libs.one_to_all.options import SamplingOptions
+from libs.one_to_all.parallel import ranks
 from libs.one_to_all.sampling.chunk_plan import ChunkLengths
+from tests.waiting import HANG_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real ranks of a busy machine take a while to leave a chunk."""
+    monkeypatch.setattr(ranks, "STOP_SECONDS", HANG_SECONDS)
 
 
 @pytest.fixture(scope="session")
