@@ -45,7 +45,7 @@ ui: $(INSTALLED) ## start the Dagster UI on http://127.0.0.1:3000 (DAGSTER_PORT=
 fleet: $(INSTALLED) ## start a fleet on this machine: Redis, UI, daemon, a CPU worker, one worker per GPU (WORKERS=N for another number)
 	$(BIN)/python -m orchestration.fleet.local_fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(DAGSTER_PORT),--port $(DAGSTER_PORT))
 
-test: $(TEST_INSTALLED) lint ## run lint and all tests, on up to 4 CPUs (WORKERS=1: one after the other)
+test: $(TEST_INSTALLED) lint ## run lint and all tests, on all CPUs (WORKERS=1: one after the other)
 	$(BIN)/python -m pytest $(ON_WORKERS)
 
 test-fast: $(TEST_INSTALLED) ## run the fast unit and golden tests: about a minute and a half
@@ -54,6 +54,7 @@ test-fast: $(TEST_INSTALLED) ## run the fast unit and golden tests: about a minu
 explore: $(TEST_INSTALLED) ## run the property tests with many new random examples (make test repeats the same ones)
 	$(BIN)/python -m pytest $$(grep -rl '^from hypothesis' tests) --hypothesis-profile=explore --timeout=3600
 	OUTAGE_SWEEP=1 $(BIN)/python -m pytest tests/integration/fleet/test_production_instance.py -k outage
+	EXPLORE=1 $(BIN)/python -m pytest tests/unit/benchmarks/test_on_gpu.py -k scaled_down
 	$(BIN)/python benchmarks/night.py --requests 40
 
 golden: $(TEST_INSTALLED) ## compare the engine and the pose stage with test vectors (GOLDEN_DIR=/folder for others)

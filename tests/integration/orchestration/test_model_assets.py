@@ -167,6 +167,7 @@ def test_a_replaced_checkpoint_of_an_fp8_variant_makes_its_clips_stale(world: An
     clips = {"sandbox": "plain", "sandbox-fp8": "small"}
     for variant, name in clips.items():
         request = {"id": name, "reference": "puppet.png", "driver": "dance.mp4", "model": variant, "steps": 1}
+        request["size"] = {"height": 64, "width": 48}
         world.put(f"{name}.json", json.dumps(request).encode())
         assert world.animate(name).success
         assert probe_video(world.artifact("animation", name).path("clip.mp4")).frame_count == 5

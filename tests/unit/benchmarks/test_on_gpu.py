@@ -18,6 +18,7 @@ from measuring.record import Figure, Record, read_record
 
 from tests.waiting import is_running, wait_until
 
+explore = pytest.mark.skipif(not os.environ.get("EXPLORE"), reason="half a minute: make explore runs it")
 ON_GPU = REPOSITORY_ROOT / "benchmarks" / "on_gpu.py"
 _WRITE = """
 import sys, time
@@ -166,7 +167,9 @@ def test_a_part_needs_what_it_imports_and_nothing_else() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least", "with_goal"), [("agreement", 5, 5), ("offload", 8, 2)])
+@pytest.mark.parametrize(
+    ("name", "least", "with_goal"), [("agreement", 5, 5), pytest.param("offload", 8, 2, marks=explore)]
+)
 def test_a_real_part_scaled_down(tmp_path, name, least, with_goal) -> None:
     command = [sys.executable, str(ON_GPU), "--device", "cpu", "--small", "--only", name, "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
