@@ -1,5 +1,7 @@
 """Trains the decoder alone, after the autoencoder: sharp edges, from encoded latents with a little noise.
 
+Where a transformer is trained, half of the latents are what it paints: they are blurred, and the decoder draws edges.
+
 The encoder stays, so that the transformer's latents keep their meaning. A discriminator of small patches says whether
 edges look drawn; the energy of local second differences keeps as much detail as there was.
 """
@@ -17,9 +19,11 @@ from libs.sandbox.training import folded
 from libs.sandbox.training.autoencoder import evaluate, to_video
 from libs.sandbox.training.data import UPRIGHT, Clips
 from libs.sandbox.training.latents import Latents
-from libs.sandbox.training.losses import laplacian, reconstruction_loss
+from libs.sandbox.training.losses import laplacian, reconstruction_loss, sharpness
 from libs.sandbox.training.muon import Muon
+from libs.sandbox.training.painted import paint_shards
 from libs.sandbox.training.runs import Run, Schedule
+from libs.sandbox.training.store import trained_weights
 
 _NAME = "decoder"
 _WINDOW = 10  # latent cells; pictures of 80 pixels
@@ -39,6 +43,8 @@ class DecoderTraining:
     batch: int = 3
     energy: float = 0.5
     adversary: float = 0.3
+    painted_share: float = 0.5
+    painted_clips: int = 12
     seed: int = 13
 
 
@@ -112,17 +118,29 @@ def train_decoder(
     g = np.random.default_rng(run.generator_seed(settings.seed))
     torch.manual_seed(run.step + settings.seed)
     names = [path.stem for path in sorted((folder / "latents").glob("training-*.pt"))]
-    latents = [Latents.load(folder / "latents" / f"{name}.pt").clip for name in names]
-    frames = [Clips.load(data / f"{name}.npz").frames for name in names]
+    frames = {name: Clips.load(data / f"{name}.npz").frames for name in names}
+    encoded = [(Latents.load(folder / "latents" / f"{name}.pt").clip, frames[name]) for name in names]
+    transformer = trained_weights(folder, "transformer", kept)
+    painted, judged = list[tuple[torch.Tensor, np.ndarray]](), None
+    if transformer is not None:
+        made = paint_shards(folder, "training", network, transformer, settings.painted_clips, settings.seed)
+        painted = [(one.latents, frames[name][one.rows]) for name, one in made.items()]
+        upright = f"held_back-{UPRIGHT.name}"
+        (name, one), *_ = paint_shards(folder, upright, network, transformer, settings.painted_clips).items()
+        judged = one.latents, to_video(Clips.load(data / f"{name}.npz").frames[one.rows, 1:])
     held_back = to_video(Clips.load(sorted(data.glob(f"held_back-{UPRIGHT.name}-*.npz"))[-1]).frames[:8, 1:])
     while run.step < settings.steps:
         run.start_clock()
         for _ in range(settings.save_every):
-            index = int(g.integers(len(names)))
-            made, real = _window(g, network, latents[index], frames[index], settings.batch)
-            loss = reconstruction_loss(made, real) + settings.energy * (_energy(made) - _energy(real)).abs().mean()
+            own = bool(painted) and g.random() < settings.painted_share
+            sources = painted if own else encoded
+            latents, pictures = sources[int(g.integers(len(sources)))]
+            noise = 0.0 if own else _LATENT_NOISE
+            made_video, real = _window(g, network, latents, pictures, min(settings.batch, len(latents)), noise)
+            loss = reconstruction_loss(made_video, real)
+            loss = loss + settings.energy * (_energy(made_video) - _energy(real)).abs().mean()
             run.optimiser.zero_grad()
-            fake, true = (video.transpose(1, 2).flatten(0, 1) for video in (made, real))
+            fake, true = (video.transpose(1, 2).flatten(0, 1) for video in (made_video, real))
             total = loss
             if run.step >= _DISCRIMINATOR_FROM:
                 unreal, matching = adversary.judge(fake, true)
@@ -132,13 +150,23 @@ def train_decoder(
             torch.nn.utils.clip_grad_norm_(run.optimiser.parameters, 1.0)
             run.optimiser.step(schedule.rate(run.step))
             adversary.learn(fake, true)
-            run.advance(loss=float(loss.detach()))
+            run.advance(**{"loss_painted" if own else "loss": float(loss.detach())})
         run.stop_clock()
-        run.save(**evaluate(run.average, held_back))
+        run.save(**evaluate(run.average, held_back), **_judge(run.average, judged))
+
+
+@torch.no_grad()
+def _judge(autoencoder: Any, painted: tuple[torch.Tensor, torch.Tensor] | None) -> dict[str, float]:
+    """Sharpness of held-back painted clips, relative to the true ones'."""
+    if painted is None:
+        return {}
+    latents, true = painted
+    made = folded.decode(autoencoder, latents).clamp(-1, 1)
+    return {"sharpness_painted": sharpness(made) / sharpness(true)}
 
 
 def _window(
-    g: np.random.Generator, network: Any, latents: torch.Tensor, frames: np.ndarray, batch: int
+    g: np.random.Generator, network: Any, latents: torch.Tensor, frames: np.ndarray, batch: int, noise: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Decoded and true pictures of one window; its margin counts only where it is the picture's own border."""
     rows = g.choice(len(latents), batch, replace=False)
@@ -146,7 +174,7 @@ def _window(
     # ends more often than a uniform draw would: they are the borders of pictures
     top, left = (int(np.clip(g.integers(-2, limit + 3), 0, limit)) for limit in limits)
     chosen = latents[rows, :, :_LATENT_FRAMES, top : top + _WINDOW, left : left + _WINDOW].float()
-    noisy = chosen + _LATENT_NOISE * chosen.std() * torch.randn_like(chosen)
+    noisy = chosen + noise * chosen.std() * torch.randn_like(chosen)
     made = folded.decode(network, noisy)
     side = 8 * _WINDOW
     last = 1 + made.shape[2]

@@ -22,6 +22,7 @@ from libs.sandbox.training.pose_pictures import (
     PicturePool,
     drawn_picture,
     figure_box,
+    foreign_picture,
     random_picture,
 )
 from libs.sandbox.training.runs import Run, Schedule
@@ -65,13 +66,20 @@ def pose_sample(g: np.random.Generator, picture: Picture) -> PoseSample:
     box = figure_box(keypoints, width, height) if picture.figures else None
     visible = inside(keypoints, width, height)
     if box is None:
-        box, visible = np.array([0.0, 0.0, width, height]), np.zeros(133, bool)
+        box, visible = _anywhere(g, width, height), np.zeros(133, bool)
     elif g.random() < _WRONG_PLACE_SHARE:
         box = np.array([0.0, 0.0, width, height])
     side = np.tile(box[2:] - box[:2], 2)
     box = box + side * g.normal(0, 0.05, 4)
     geometry = crop_geometry(np.append(box, 1.0), width, height)
     return PoseSample(pose_network_input(picture.pixels, geometry), geometry, keypoints, visible)
+
+
+def _anywhere(g: np.random.Generator, width: int, height: int) -> np.ndarray:
+    low, high = np.sort(g.uniform(0, 1, (2, 2)), axis=0)
+    if g.random() < 0.5 or (high - low).min() < 0.2:
+        low, high = np.zeros(2), np.ones(2)
+    return np.concatenate([low, high]) * (width, height, width, height)
 
 
 def target_heatmaps(sample: PoseSample) -> np.ndarray:
@@ -87,9 +95,9 @@ def target_heatmaps(sample: PoseSample) -> np.ndarray:
 
 def train_pose_network(folder: Path, settings: PoseTraining, kept: Path | None = None) -> None:
     """Train, or go on; the state lies in ``folder``, or else in ``kept`` weights."""
-    clean, degraded = (
-        [pose_sample(g, picture) for g, picture in _held_back_pictures(48, kind)]
-        for kind in (drawn_picture, random_picture)
+    clean, degraded, foreign = (
+        [pose_sample(g, picture) for g, picture in held_back_pictures(48, kind)]
+        for kind in (drawn_picture, random_picture, foreign_picture)
     )
 
     def batch(g: np.random.Generator, pool: PicturePool) -> tuple[torch.Tensor, ...]:
@@ -103,14 +111,18 @@ def train_pose_network(folder: Path, settings: PoseTraining, kept: Path | None =
 
     def judge(network: PoseNetwork) -> dict[str, float]:
         figures = judge_pose(network, clean)
-        return {**figures, "pck_body_degraded": judge_pose(network, degraded)["pck_body"]}
+        return {
+            **figures,
+            "pck_body_degraded": judge_pose(network, degraded)["pck_body"],
+            "score_foreign": judge_scores(network, foreign),
+        }
 
     _train(folder, "pose", PoseNetwork(), settings, settings.pose_steps, batch, loss, judge, kept)
 
 
 def train_detector(folder: Path, settings: PoseTraining, kept: Path | None = None) -> None:
     """Train, or go on; the state lies in ``folder``, or else in ``kept`` weights."""
-    held_back = [picture for _, picture in _held_back_pictures(64, random_picture)]
+    held_back = [picture for _, picture in held_back_pictures(64, random_picture)]
 
     def batch(_: np.random.Generator, pool: PicturePool) -> tuple[torch.Tensor, ...]:
         pictures = pool.take(settings.detector_batch)
@@ -187,9 +199,10 @@ def measure_norms(network: torch.nn.Module, forward: Callable[[], object]) -> No
     network.eval()
 
 
-def _held_back_pictures(
+def held_back_pictures(
     count: int, kind: Callable[[np.random.Generator], Picture]
 ) -> list[tuple[np.random.Generator, Picture]]:
+    """Pictures that training never sees, always the same ones, each with its generator."""
     pictures = []
     for number in range(count):
         g = np.random.default_rng([*_HELD_BACK_SEED, number])
@@ -198,7 +211,7 @@ def _held_back_pictures(
 
 
 @torch.no_grad()
-def judge_pose(network: torch.nn.Module, samples: list[PoseSample]) -> dict[str, float]:
+def judge_pose(network: Callable[[torch.Tensor], torch.Tensor], samples: list[PoseSample]) -> dict[str, float]:
     """Share of key-points within 2 pixels of a picture of 128 x 160, by the product's own decoding."""
     heatmaps = torch.cat([network(torch.from_numpy(sample.crop[None])) for sample in samples]).numpy()
     geometry = [sample.geometry for sample in samples]
@@ -218,7 +231,14 @@ def judge_pose(network: torch.nn.Module, samples: list[PoseSample]) -> dict[str,
 
 
 @torch.no_grad()
-def judge_detector(network: torch.nn.Module, pictures: list[Picture]) -> dict[str, float]:
+def judge_scores(network: Callable[[torch.Tensor], torch.Tensor], samples: list[PoseSample]) -> float:
+    """Mean score of the body's key-points, whatever is there."""
+    heatmaps = torch.cat([network(torch.from_numpy(sample.crop[None])) for sample in samples])
+    return float(heatmaps[:, :17].flatten(2).amax(dim=2).mean())
+
+
+@torch.no_grad()
+def judge_detector(network: Callable[[torch.Tensor], torch.Tensor], pictures: list[Picture]) -> dict[str, float]:
     """Share of figures found (overlap with a box of at least 0.6), and boxes where nobody is."""
     hits, figures, false = 0, 0, 0
     for picture in pictures:

@@ -14,6 +14,7 @@ from libs.sandbox.puppets.scenes import LIGHTS, Camera, Scene, full_figure, insi
 _SIZES = ((160, 128), (160, 128), (384, 288), (288, 384), (320, 320), (200, 112))
 _EMPTY_SHARE = 0.06
 _CROWDED_SHARE = 0.15
+_FOREIGN_SHARE = 0.12
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,12 @@ class PicturePool:
     def take(self, count: int) -> list[Picture]:
         """Some new ones, some that were used before."""
         new = count if len(self._drawn) < 4 * count else max(1, count // self._USES)
-        self._drawn.extend(drawn_picture(self._g) for _ in range(new))
+        self._drawn.extend(self._draw() for _ in range(new))
         chosen = self._g.choice(len(self._drawn), min(count, len(self._drawn)), replace=False)
         return [degraded_picture(self._g, self._drawn[index]) for index in chosen]
+
+    def _draw(self) -> Picture:
+        return foreign_picture(self._g) if self._g.random() < _FOREIGN_SHARE else drawn_picture(self._g)
 
 
 def random_picture(g: np.random.Generator) -> Picture:
@@ -72,6 +76,36 @@ def drawn_picture(g: np.random.Generator) -> Picture:
         return Picture(scene.render(None), ())
     figures = [scene.other_keypoints(index, one) for index, one in enumerate(other_poses)]
     return Picture(scene.render(joints, other_poses), (*figures, scene.keypoints(joints)))
+
+
+def foreign_picture(g: np.random.Generator) -> Picture:
+    """A picture of no puppet: textures like a photograph's, and heaps of shaded blobs where a figure might stand.
+
+    Networks that have seen nothing but puppets take whatever stands in a photograph for one.
+    """
+    height, width = _SIZES[int(g.integers(len(_SIZES)))]
+    pixels = _texture(g, height, width)
+    for _ in range(int(g.integers(0, 14))):
+        middle = g.normal((0.5, 0.5), (0.16, 0.24)) * (width, height)
+        axes = g.uniform(0.02, 0.2, 2) * height
+        mask = np.zeros((height, width), np.uint8)
+        shape = (tuple(map(int, middle)), tuple(int(axis) + 1 for axis in axes), float(g.uniform(0, 180)), 0.0, 360.0)
+        cv2.ellipse(mask, *shape, 255, -1)
+        soft = cv2.GaussianBlur(mask, (0, 0), max(0.4, g.uniform(0, 0.02) * height))[..., None] / np.float32(255)
+        pixels = pixels * (1 - soft) + soft * _texture(g, height, width, even=g.random() < 0.5)
+    return Picture(np.clip(pixels, 0, 255).astype(np.uint8), ())
+
+
+def _texture(g: np.random.Generator, height: int, width: int, even: bool = False) -> np.ndarray:
+    """A colour with noise of several coarsenesses, float32 [H, W, 3]; little of it if ``even``."""
+    pixels = np.broadcast_to(g.uniform(10, 245, 3).astype(np.float32), (height, width, 3)).copy()
+    for cells in (2, 5, 12, 30):
+        strength = g.uniform(0, 12 if even else 40)
+        coarse = g.normal(0, strength, (cells, cells, 3)).astype(np.float32)
+        grey = coarse.mean(axis=2, keepdims=True) * 1.7
+        share = np.float32(g.uniform(0, 1))
+        pixels += cv2.resize(share * coarse + (1 - share) * grey, (width, height), interpolation=cv2.INTER_CUBIC)
+    return pixels
 
 
 def _camera(g: np.random.Generator, width: int, height: int) -> Camera:

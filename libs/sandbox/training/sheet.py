@@ -15,7 +15,7 @@ from libs.sandbox.training.data import UPRIGHT, Clips
 from libs.sandbox.training.latents import Latents, draw_poses, some_latents
 from libs.sandbox.training.losses import psnr, sharpness
 from libs.sandbox.training.store import average_of
-from libs.sandbox.training.transformer import LatentSpace, held_back_batch, sampler_of
+from libs.sandbox.training.transformer import LatentSpace, plain_batch, sampler_of
 from libs.sandbox.training.transformer_start import starting_transformer
 
 _SHOWN = (0, 4, 8)
@@ -36,7 +36,7 @@ def write_sheet(data: Path, folder: Path, autoencoder: Any, path: Path, count: i
     transformer = starting_transformer()
     transformer.load_state_dict(average_of(folder, "transformer"))
     sampler = sampler_of(transformer, space, autoencoder)
-    batch = held_back_batch(sampler, latents, count)
+    batch = plain_batch(sampler, latents, np.arange(count))
     noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         sampled = folded.decode(autoencoder, space.raw(sampler.sample(batch, noise))).clamp(-1, 1)

@@ -35,6 +35,13 @@ def average_of(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return average
 
 
+def trained_weights(folder: Path, name: str, kept: Path | None = None) -> dict[str, torch.Tensor] | None:
+    """The average of a run, or else its kept weights; None where it was never trained."""
+    if (folder / f"{name}.pt").exists():
+        return average_of(folder, name)
+    return kept_weights(kept, name) if kept is not None and name in kept_networks(kept) else None
+
+
 def trained_autoencoder(folder: Path, kept: Path | None = None) -> Any:
     """The autoencoder as far as it is trained: with the decoder's own training, where there was one.
 

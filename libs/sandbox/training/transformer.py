@@ -197,7 +197,7 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, shard: Latents, count: int = 8) -> dict[str, float]:
         """Errors on held-back clips: of the first step, of sampled latents, and of a reference that stands still."""
-        batch = held_back_batch(self, shard, count)
+        batch = plain_batch(self, shard, np.arange(min(count, len(shard.clip))))
         clean, reference = batch.clean, batch.reference
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
         weight = self.space.weight.view(1, -1, 1, 1, 1)
@@ -226,15 +226,15 @@ def sampler_of(transformer: Any, space: LatentSpace, autoencoder: Any) -> Traine
     return Trainer(TrainingForward(transformer), space, TransformerTraining(), autoencoder)
 
 
-def held_back_batch(trainer: Trainer, shard: Latents, count: int) -> Batch:
-    """The first clips of a shard, with prompts that are the same every time."""
+def plain_batch(trainer: Trainer, shard: Latents, rows: np.ndarray) -> Batch:
+    """Some clips of a shard with everything the network may see, and prompts that are the same every time."""
     g = np.random.default_rng(0)
-    lights = [LIGHT_NAMES[int(index)] for index in shard.light[:count]]
+    lights = [LIGHT_NAMES[int(index)] for index in shard.light[rows]]
     return Batch(
-        trainer.space.normalise(shard.clip[:count]),
-        trainer.space.normalise(shard.reference[:count]),
-        shard.reference_pose[:count].float(),
-        shard.poses[:count].float(),
+        trainer.space.normalise(shard.clip[rows]),
+        trainer.space.normalise(shard.reference[rows]),
+        shard.reference_pose[rows].float(),
+        shard.poses[rows].float(),
         trainer.prompts.batch([random_prompt(g, light) for light in lights]),
     )
 

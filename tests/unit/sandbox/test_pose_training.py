@@ -9,7 +9,7 @@ from libs.pose.networks.detector import detections_of, detector_input
 from libs.pose.networks.heatmaps import decode_heatmaps
 from libs.sandbox.training.pose import _grid_targets, judge_pose, pose_sample, target_heatmaps
 from libs.sandbox.training.pose_networks import Detector, PoseNetwork, export
-from libs.sandbox.training.pose_pictures import Picture, figure_box, random_picture
+from libs.sandbox.training.pose_pictures import Picture, PicturePool, figure_box, foreign_picture, random_picture
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,20 @@ def test_an_empty_room_has_no_keypoints():
     assert not target_heatmaps(pose_sample(np.random.default_rng(0), picture)).any()
     middles, _ = _grid_targets(picture)
     assert not middles.any()
+
+
+def test_pictures_of_no_puppet_are_learned_from_and_have_no_keypoints():
+    g = np.random.default_rng(3)
+    pictures = [foreign_picture(g) for _ in range(4)]
+    for picture in pictures:
+        assert not picture.figures
+        assert picture.pixels.std() > 3
+        sample = pose_sample(g, picture)
+        assert not target_heatmaps(sample).any()
+        assert sample.crop.shape == (3, 256, 192)
+    taken = PicturePool(np.random.default_rng(0)).take(60)
+    without = sum(not picture.figures for picture in taken)
+    assert 3 <= without <= 20, "about a tenth are of no puppet, some more are empty rooms"
 
 
 def test_grid_targets_give_the_boxes_back(pictures):

@@ -1,5 +1,6 @@
 """All training commands in their order, on two clips and with two steps each."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from libs.sandbox.training.autoencoder import AutoencoderTraining, train_autoenc
 from libs.sandbox.training.data import UPRIGHT, Clips, Shape, make_shards
 from libs.sandbox.training.decoder import DecoderTraining, train_decoder
 from libs.sandbox.training.latents import Latents, encode_shards, statistics
+from libs.sandbox.training.painted import paint_shards
 from libs.sandbox.training.sheet import write_sheet
 from libs.sandbox.training.transformer import TransformerTraining, train_transformer
 from libs.sandbox.training.transformer_start import starting_transformer
@@ -31,7 +33,8 @@ def test_from_data_to_a_contact_sheet_and_kept_weights(tmp_path):
         names = list(encode_shards(data, tmp_path / "latents", autoencoder, starting_transformer()))
         train_transformer(tmp_path, autoencoder, TransformerTraining(steps=2, save_every=2, batch=2))
         figures = write_sheet(data, tmp_path, autoencoder, tmp_path / "sheet.png", count=2)
-        train_decoder(data, tmp_path, autoencoder, DecoderTraining(steps=2, save_every=2, batch=2))
+        painted = paint_shards(tmp_path, "held_back", autoencoder, store.average_of(tmp_path, "transformer"), 5)
+        train_decoder(data, tmp_path, autoencoder, DecoderTraining(steps=2, save_every=2, batch=2, painted_share=1.0))
     finally:
         torch.set_num_threads(threads)
 
@@ -40,6 +43,12 @@ def test_from_data_to_a_contact_sheet_and_kept_weights(tmp_path):
     assert latents.reference.shape == (2, 32, 1, 20, 16) and latents.reference_pose.shape == (2, 16, 1, 40, 32)
     assert figures["psnr_autoencoder"] > 18  # constructed, and two steps
     assert np.isfinite(list(figures.values())).all()
+    ((name, one),) = painted.items()
+    assert name == f"held_back-{UPRIGHT.name}-000" and list(one.rows) == [0, 1]
+    assert one.latents.shape == (2, 16, 3, 20, 16) and torch.isfinite(one.latents).all()
+    last = json.loads((tmp_path / "decoder.jsonl").read_text().splitlines()[-1])
+    assert "loss_painted" in last and "loss" not in last, "the decoder learns from what the transformer paints"
+    assert last["sharpness_painted"] > 0
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (11 * 128 * 3 // 2, 2 * 160 * 3 // 2)
 
