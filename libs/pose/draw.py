@@ -4,7 +4,8 @@ A large canvas (short side 2160) is drawn on with OpenCV and reduced without ant
 than upstream, with the same result pixel for pixel: limbs are drawn in their darkened colours instead of darkening the
 whole canvas (limbs are opaque and come first), and the canvas is kept and only cleared where it was drawn on.
 
-See ``conditioning`` for bringing drawings to the clip's size. Source: docs/specification.md#drawing.
+Which joints, limbs and colours are drawn is decided by the tables of ``keypoints``; toes and heels are not drawn. See
+``conditioning`` for bringing drawings to the clip's size. Source: docs/specification.md#drawing.
 """
 
 import math

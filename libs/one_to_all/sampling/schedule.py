@@ -18,7 +18,8 @@ SHIFT = 7.0
 UNWRITTEN_SHIFT = 7.0
 """The shift that names of chunks and origins of clips leave out: that of all clips from before it was recorded.
 
-It never changes. Another ``SHIFT`` is written, so that no chunk that was made with this one is taken over.
+It never changes. Another ``SHIFT`` is written, so that no chunk made with this one is reused. See
+``libs.stages.clip.chunk_prefix``.
 """
 
 TRAIN_TIMESTEPS = 1000

@@ -1,10 +1,10 @@
-"""A refused document: what is stored of it, and the text for the person who sent it, which is made from that.
+"""A rejected document: the stored data about it, and the text for the person who sent it, made from that data.
 
     inbox/rejected/<name>              the document
     inbox/rejected/<name>.error.txt    the text
     inbox/rejected/<name>.rejection    the same as data (JSON), for ``one-to-all list``
 
-Beside documents that an earlier version refused lies the text alone (:func:`parse_text`).
+Documents that an earlier version rejected have only the text (:func:`parse_text`).
 """
 
 import json
@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Rejection:
-    """A refused document and why.
+    """A rejected document and why.
 
     Attributes:
         name: of the document, below ``inbox/``.
