@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -207,6 +207,22 @@ def frame_interval(studio: Studio) -> Frame:
     return below(rows)
 
 
+def part_of_the_driver(studio: Studio) -> Frame:
+    """Which frames of the driver are used when it begins later or ends earlier."""
+    rows = []
+    for part in ({"start": 0.25}, {"start": 0.25, "duration": 0.2}, {"start": "9f", "duration": "2f"}):
+        media = studio.media(driver="full-rate.mp4", **part)
+        frames = [scaled_to_height(frame, 128) for frame in islice(read_frames(media.driver), 12)]
+        tiles = [frame if index in media.used_frames else dimmed(frame) for index, frame in enumerate(frames)]
+        line = beside(tiles)
+        asked = ", ".join(f"{field}: {value}" for field, value in part.items())
+        words = (
+            f"{asked}: {media.used_frame_count} of {media.frame_count} frames at {float(media.frame_rate):g} a second"
+        )
+        rows += [caption_bar(words, line.shape[1], 17), line]
+    return below(rows)
+
+
 def guidance(studio: Studio) -> Frame:
     """What the sandbox's network makes of one pose; the only fields of sampling that show with random weights."""
     conditioning, _ = studio.poses(model="sandbox", frame_interval=3)  # few frames: each tile is a clip of its own
@@ -227,6 +243,7 @@ PICTURES: Mapping[str, Callable[[Studio], Frame]] = {
     "face-and-head": face_and_head,
     "size": size,
     "frame-interval": frame_interval,
+    "part-of-the-driver": part_of_the_driver,
     "guidance": guidance,
 }
 

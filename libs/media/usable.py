@@ -3,6 +3,7 @@
 See ``libs.media.video.probe`` for measuring.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +16,17 @@ from libs.media.limits import MINIMUM_SIDE
 from libs.media.pictures.image import Picture, read_picture
 from libs.media.pictures.still import is_still
 from libs.media.sound.audio_track import try_sound
+from libs.media.video.frame_timing import DEFAULT_RATE
 from libs.media.video.reader import read_frames
 from libs.media.video.video_file import open_video, scan_video
 from libs.media.video.writer import VideoWriter
 
 _EXCHANGED = "are reference and driver exchanged?"
+
+
+def whole_video(_frame_rate: Fraction, frame_count: int) -> range:
+    """All frames."""
+    return range(frame_count)
 
 
 def check_reference(path: Path) -> Picture:
@@ -39,20 +46,31 @@ def check_reference(path: Path) -> Picture:
         raise
 
 
-def check_driver(path: Path, *, keep_audio: bool) -> str | None:
+def check_driver(
+    path: Path, *, keep_audio: bool, part_of: Callable[[Fraction, int], range] = whole_video
+) -> str | None:
     """Look at all packets of a driver, decode its first frame, and try out its sound if it is wanted.
+
+    Args:
+        path: the file.
+        keep_audio: whether the sound is wanted.
+        part_of: gives the frames that are used, from the frame rate and the number of frames.
 
     Returns:
         Why the sound will be converted to AAC; None where it is copied, not wanted, or not there.
 
     Raises:
         MediaError: no clip can be made of it.
+        InputError: from ``part_of``, where there is no such part.
     """
     next(read_frames(path))
     if is_still(path):
+        part_of(DEFAULT_RATE, 1)
         return None
     timing = scan_video(path)
-    return try_sound(path, timing.stored_count / timing.frame_rate) if keep_audio else None
+    part = part_of(timing.frame_rate, timing.shown_count)
+    begin, seconds = part.start / timing.frame_rate, len(part) / timing.frame_rate
+    return try_sound(path, seconds, begin) if keep_audio else None
 
 
 def try_frame_rate(frame_rate: Fraction) -> None:

@@ -11,7 +11,7 @@ from typing import Self
 
 from libs.errors import PoseError
 from libs.pose.keypoints import DRAWN_BODY_COUNT
-from libs.pose.track import PoseTrack
+from libs.pose.track import NO_BODY_AT_START, PoseTrack, frames_without_body
 
 LEAST_BODY_SCORE = 0.3
 """Of a joint that counts as found."""
@@ -115,3 +115,13 @@ def require_person(track: PoseTrack, subject: str) -> None:
             f"{subject}: no person found ({frame_list(range(len(track)))}; best body key-point score {best_score:.2f}, "
             f"{LEAST_BODY_SCORE} is needed): use a picture or clip in which one person is well visible"
         )
+
+
+def require_body_at_start(track: PoseTrack, subject: str) -> None:
+    """Do nothing if the first frame has a body, which later frames go on from.
+
+    Raises:
+        PoseError: it has none.
+    """
+    if len(track) and frames_without_body(track.body[:1])[0]:
+        raise PoseError(f"{subject}: {NO_BODY_AT_START}")

@@ -19,6 +19,16 @@ from libs.pose.array_files import read_arrays, write_arrays
 
 _FORMAT = "pose-track-1"
 
+NO_BODY_AT_START = (
+    "no body key-point was found in the first frame (frame 0): start the clip, or choose a picture, where the person "
+    "can be seen"
+)
+
+
+def frames_without_body(body: np.ndarray) -> np.ndarray:
+    """For each frame of ``body`` [T, 20, 3], whether every point of it has a negative coordinate: [T] bool."""
+    return np.all(np.min(body[..., :2], axis=-1) < 0, axis=-1)
+
 
 @dataclass(frozen=True, eq=False)
 class PoseTrack:
@@ -70,7 +80,15 @@ class PoseTrack:
         return PoseTrack(self.width, self.height, **{name: getattr(self, name)[chosen] for name in _ARRAY_TAILS})
 
     @classmethod
-    def from_wholebody(cls, points: np.ndarray, width: int, height: int, boxes: np.ndarray | None = None) -> Self:
+    def from_wholebody(
+        cls,
+        points: np.ndarray,
+        width: int,
+        height: int,
+        boxes: np.ndarray | None = None,
+        *,
+        lost_start_allowed: bool = False,
+    ) -> Self:
         """The track of COCO-WholeBody key-points, with the lost-frame rule applied.
 
         Where every body point of a frame has a negative coordinate, the body (not hands or face) of the frame before
@@ -81,6 +99,8 @@ class PoseTrack:
             width: width in pixels of the first frame; every x is divided by it.
             height: likewise for y.
             boxes: [T, 5]; zeros if left out.
+            lost_start_allowed: leave the body undefined until it is first seen, as only a part of the track may be
+                used; ``person_check.require_body_at_start`` asks then.
 
         Raises:
             PoseError: the first frame has no body at all, so there is nothing to go on from.
@@ -91,12 +111,9 @@ class PoseTrack:
         first = normalised[:, keypoints.BODY_FIRST_SOURCE]
         second = normalised[:, keypoints.BODY_SECOND_SOURCE]
         body = (first + second) / np.float32(2)
-        lost = np.all(np.min(body[..., :2], axis=-1) < 0, axis=-1)
-        if len(lost) and lost[0]:
-            raise PoseError(
-                "no body key-point was found in the first frame (frame 0): start the clip, or choose a picture, where "
-                "the person can be seen"
-            )
+        lost = frames_without_body(body)
+        if len(lost) and lost[0] and not lost_start_allowed:
+            raise PoseError(NO_BODY_AT_START)
         last_seen = np.maximum.accumulate(np.where(lost, 0, np.arange(len(lost))))
         return cls(
             width=width,

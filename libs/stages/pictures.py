@@ -32,10 +32,11 @@ _STILL_SIDE = 640
 
 
 def draw_media(media: RequestMedia, folder: Path) -> None:
-    """The reference picture, and the driver's first seconds, into ``folder``."""
+    """The reference picture, and the first seconds of the driver's part that is used, into ``folder``."""
     still = Image.fromarray(scaled_to_fit(read_image(media.reference), _STILL_SIDE))
     still.save(folder / REFERENCE_PICTURE_FILE, quality=85, optimize=True)
-    frames = _beginning(read_frames(media.driver), media.frame_rate)
+    used = media.used_frames
+    frames = _beginning(read_frames(media.driver, 1, used.start, used.stop), media.frame_rate)
     (folder / DRIVER_PICTURE_FILE).write_bytes(animated_webp(frames, media.frame_rate, BYTE_LIMIT))
 
 

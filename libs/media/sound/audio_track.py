@@ -54,16 +54,16 @@ _log = logging.getLogger(__name__)
 class AudioTrack:
     """The sound track of ``source``, put into ``target`` piece by piece as the clip grows.
 
-    Time 0 of the clip is the first frame of the source's video, so picture and sound stay together even where the
-    source's tracks start at different times. ``present`` is False when the source has no sound; ``conversion`` says why
-    the sound is converted to AAC, None where it is copied.
+    Time 0 of the clip is the first frame of the source's video, or ``offset`` seconds after it, so picture and sound
+    stay together even where the source's tracks start at different times. ``present`` is False when the source has no
+    sound; ``conversion`` says why the sound is converted to AAC, None where it is copied.
 
     Raises:
         MediaError: the source cannot be read, or nothing of its sound can be decoded.
     """
 
-    def __init__(self, source: Path, target: av.container.OutputContainer) -> None:
-        self._start = scan_video(source).start
+    def __init__(self, source: Path, target: av.container.OutputContainer, offset: Fraction = Fraction(0)) -> None:
+        self._start = scan_video(source).start + offset
         self._source = open_container(source)
         self._target = target
         self._path = source
@@ -178,8 +178,10 @@ class AudioTrack:
             raise MediaError(f"{self._path}: its sound cannot be read ({error.strerror})") from error
 
 
-def try_sound(source: Path, duration: Fraction) -> str | None:
+def try_sound(source: Path, duration: Fraction, offset: Fraction = Fraction(0)) -> str | None:
     """Put the first seconds of a video's sound into an mp4 in memory, as a clip of ``duration`` seconds will have it.
+
+    The clip begins ``offset`` seconds after the video's first frame.
 
     Returns:
         Why the sound is converted to AAC; None where it is copied or there is none.
@@ -188,7 +190,7 @@ def try_sound(source: Path, duration: Fraction) -> str | None:
         MediaError: the clip could not get this sound; the message says what to do.
     """
     with av.open(BytesIO(), "w", format="mp4") as target:
-        track = AudioTrack(source, target)
+        track = AudioTrack(source, target, offset)
         try:
             track.mux_until(min(duration, _TRIED_SECONDS))
         finally:

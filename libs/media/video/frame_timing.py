@@ -53,7 +53,8 @@ class FrameTiming:
 
     ``start`` is the presentation time of the first frame; ``frame_rate`` the constant rate of the frames that are
     handed out; ``variable`` whether frames must be repeated or dropped to reach it; ``last_duration`` how long the
-    last frame is shown; ``stored_count`` how many frames the file holds, 0 where nobody counted.
+    last frame is shown; ``stored_count`` how many frames the file holds and ``shown_count`` how many are handed out if
+    all can be decoded, 0 where nobody counted.
     """
 
     start: Fraction
@@ -61,6 +62,7 @@ class FrameTiming:
     variable: bool
     last_duration: Fraction
     stored_count: int = 0
+    shown_count: int = 0
 
     def slot(self, time: Fraction) -> int:
         """Index of the grid position nearest to ``time`` (halves go up); negative before the first frame."""

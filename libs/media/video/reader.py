@@ -47,8 +47,10 @@ class DisplayGeometry:
         return self.orientation.size(self.width, self.height)
 
 
-def read_frames(path: Path | str, interval: int = 1) -> Iterator[Frame]:
-    """Yield frames 0, k, 2k, ... (k = ``interval``) as uint8 RGB [H, W, 3], upright, full range.
+def read_frames(path: Path | str, interval: int = 1, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+    """Yield frames s, s + k, s + 2k, ... (s = ``start``, k = ``interval``) as uint8 RGB [H, W, 3], upright, full range.
+
+    ``stop`` is the first frame that is not read, None for the end of the video.
 
     A video of constant rate gives every decoded frame once. Of a variable one, frames are repeated or dropped so that
     they lie on a constant grid at the rate ``probe_video`` reports: motion keeps its timing. Colours are converted with
@@ -57,21 +59,26 @@ def read_frames(path: Path | str, interval: int = 1) -> Iterator[Frame]:
     yielded array is the caller's own.
 
     Raises:
-        InputError: ``interval`` is below 1.
+        InputError: ``interval`` is below 1, or ``start`` below 0.
         MediaError: the file cannot be read or ends early; raised before the first frame where the container shows it,
             else at the first frame that cannot be decoded.
     """
     if interval < 1:
         raise InputError(f"frame interval is {interval}, expected 1 (every frame) or more")
+    if start < 0:
+        raise InputError(f"the first frame is {start}, expected 0 or more")
     path = Path(path)
-    return _read(path, interval)
+    return _read(path, interval, start, stop)
 
 
-def _read(path: Path, interval: int) -> Iterator[Frame]:
+def _read(path: Path, interval: int, start: int, stop: int | None) -> Iterator[Frame]:
+    if stop is not None and stop <= start:
+        return
     if path.is_file() and is_still(path):
         picture = read_image(path)
         check_size(f"{path}: the picture", picture.shape[1], picture.shape[0], MAXIMUM_FRAME_PIXELS)
-        yield picture
+        if start == 0:
+            yield picture
         return
     timing = scan_video(path)
     convert = RgbConverter()
@@ -83,8 +90,10 @@ def _read(path: Path, interval: int) -> Iterator[Frame]:
             check_size(f"{path}: the video", *geometry.upright_size, MAXIMUM_FRAME_PIXELS)
         if not repeated:
             converted = None
-        if index % interval:
+        if index < start or (index - start) % interval:
             continue
         if converted is None:
             converted = geometry.orientation.apply(convert(frame, geometry.width, geometry.height))
         yield converted.copy() if timing.variable else converted
+        if stop is not None and index + interval >= stop:
+            return

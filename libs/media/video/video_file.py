@@ -172,12 +172,15 @@ def scan_video(path: Path) -> FrameTiming:
         if declared_end - last_end > _MISSING_END_TOLERANCE:
             raise _cut_off(path, f"it declares {float(declared_end):.2f} s and ends after {float(last_end):.2f} s")
         timing = _plan(stream, times, durations)
-        _check_bounds(path, timing, sorted(time for time in times if time is not None), len(times))
-        return replace(timing, stored_count=len(times))
+        shown = _checked_length(path, timing, sorted(time for time in times if time is not None), len(times))
+        return replace(timing, stored_count=len(times), shown_count=shown)
 
 
-def _check_bounds(path: Path, timing: FrameTiming, times: list[Fraction], count: int) -> None:
-    """Refuse rates and lengths that only broken time stamps have; ``times`` ascending, those that are known."""
+def _checked_length(path: Path, timing: FrameTiming, times: list[Fraction], count: int) -> int:
+    """The number of frames that will be shown; refuses rates and lengths that only broken time stamps have.
+
+    ``times`` ascending, those that are known; ``count`` of the stored frames.
+    """
     shown = grid_length(timing, times) if timing.variable else count
     if shown > MAXIMUM_FRAME_COUNT:
         raise MediaError(
@@ -201,6 +204,7 @@ def _check_bounds(path: Path, timing: FrameTiming, times: list[Fraction], count:
             f"{path}: lasts {float(shown / timing.frame_rate / 3600):.0f} hours, at most "
             f"{MAXIMUM_DURATION / 3600} are accepted: cut out the part that moves"
         )
+    return shown
 
 
 def decode_frames(path: Path, timing: FrameTiming, *, as_stored: bool = False) -> Iterator[tuple[av.VideoFrame, bool]]:

@@ -43,9 +43,10 @@ class VideoWriter:
     """Context manager that writes one mp4: under a temporary name, put in place when the block ends without error.
 
     ``frame_rate`` is kept exactly. ``audio_from`` names a video whose sound is copied and trimmed to the clip's length
-    (whole packets: about 20 ms); a source without sound is fine. ``metadata`` becomes mp4 tags (``comment``,
-    ``title``, ...). Odd sizes are padded by one column or row that repeats the edge, because yuv420p needs even sides.
-    The same frames and settings give the same bytes: no time of creation is written.
+    (whole packets: about 20 ms), from ``audio_offset`` seconds after its first frame on; a source without sound is
+    fine. ``metadata`` becomes mp4 tags (``comment``, ``title``, ...). Odd sizes are padded by one column or row that
+    repeats the edge, because yuv420p needs even sides. The same frames and settings give the same bytes: no time of
+    creation is written.
 
     Raises:
         InputError: the frame rate is not positive or too high, or a frame has another size or dtype than declared.
@@ -60,6 +61,7 @@ class VideoWriter:
         frame_rate: Fraction,
         *,
         audio_from: Path | str | None = None,
+        audio_offset: Fraction = Fraction(0),
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         check_size(f"{path}: the clip", width, height, MAXIMUM_FRAME_PIXELS)
@@ -70,6 +72,7 @@ class VideoWriter:
         self.frame_rate = Fraction(frame_rate)
         self.frame_count = 0
         self._audio_from = None if audio_from is None else Path(audio_from)
+        self._audio_offset = audio_offset
         self._metadata = dict(metadata or {})
         self._resources = ExitStack()
 
@@ -84,7 +87,7 @@ class VideoWriter:
             self._stream = self._add_video_stream()
             self._audio = None
             if self._audio_from is not None:
-                self._audio = AudioTrack(self._audio_from, self._container)
+                self._audio = AudioTrack(self._audio_from, self._container, self._audio_offset)
                 if self._audio.conversion:
                     _log.warning("%s: %s; converted to AAC", self._audio_from.name, self._audio.conversion)
                 resources.callback(self._audio.close)

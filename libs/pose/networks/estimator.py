@@ -65,7 +65,7 @@ class OnnxPoseEstimator:
             progress: called after each batch with the number of frames done so far.
 
         Raises:
-            PoseError: no frames, frames of different sizes, or no body in the first frame.
+            PoseError: no frames, or frames of different sizes.
         """
         boxes, points = [], []
         size: tuple[int, int] | None = None
@@ -81,10 +81,9 @@ class OnnxPoseEstimator:
                 progress(done)
         if size is None:
             raise PoseError(f"{subject}: there are no frames; choose a clip with at least one frame")
-        try:
-            return PoseTrack.from_wholebody(np.concatenate(points), *size, boxes=np.concatenate(boxes))
-        except PoseError as error:
-            raise PoseError(f"{subject}: {error}") from None
+        return PoseTrack.from_wholebody(
+            np.concatenate(points), *size, boxes=np.concatenate(boxes), lost_start_allowed=True
+        )
 
     def keypoints(self, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Boxes [B, 5] float64 and COCO-WholeBody key-points [B, 133, 3] float32 (pixels, score) of one batch.

@@ -22,6 +22,7 @@ from libs.one_to_all.sampling.approximation import Quality
 from libs.pose.options import FaceStyle, HeadStyle, RequestedAlign, RequestedAnchor, RequestedMode
 from libs.requests.documents.core_yaml import UnclearNumber
 from libs.requests.documents.document import load_document
+from libs.requests.documents.driver_part import EXPECTED, normalised_time
 
 DEFAULT_NEGATIVE_PROMPT = (
     "black background, Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, "
@@ -118,6 +119,16 @@ class AnimationRequest(BaseModel):
     )
     seed: int = Field(42, ge=0, lt=2**63)
     frame_interval: int = Field(1, ge=1, le=30, description="use every n-th frame of the driver")
+    start: float | str | None = Field(
+        None,
+        description="where the used part of the driver begins: seconds, or frames such as 75f",
+        exclude_if=lambda start: start is None,  # requests from before there was a choice keep their digests
+    )
+    duration: float | str | None = Field(
+        None,
+        description="how long the used part is: seconds, or frames such as 75f; to the driver's end when left out",
+        exclude_if=lambda duration: duration is None,  # likewise
+    )
     size: OutputSize | None = Field(None, description="the reference's size when left out")
     keep_audio: bool = Field(True, description="copy the driver's sound into the clip")
     accept_poor_poses: bool = Field(
@@ -139,6 +150,21 @@ class AnimationRequest(BaseModel):
     @classmethod
     def _is_true_or_false(cls, value: Any) -> Any:
         return _yes_or_no(value)
+
+    @field_validator("start", "duration", mode="before")
+    @classmethod
+    def _is_a_time(cls, value: Any) -> Any:
+        time = normalised_time(value)
+        if time is not None and (isinstance(time, bool) or not isinstance(time, float | str)):
+            raise ValueError(getattr(value, "why", EXPECTED))
+        return time
+
+    @field_validator("duration")
+    @classmethod
+    def _is_longer_than_nothing(cls, value: float | str | None) -> float | str | None:
+        if value in (0.0, "0f"):
+            raise ValueError("must be longer than nothing")
+        return value
 
     @field_validator("anchor", mode="before")
     @classmethod

@@ -5,10 +5,13 @@ See ``libs.stages.request.request_media`` for the whole measurement of a driver,
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from libs.errors import MediaError
+from libs.errors import InputError, MediaError
 from libs.requests.documents.batch import Submission
+from libs.requests.documents.driver_part import frames_of_part
 
 
 def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str, Path]) -> list[str]:
@@ -23,31 +26,46 @@ def check_local_media(submissions: Mapping[str, Submission], media: Mapping[str,
 
     Raises:
         MediaError: names document, field and file, and says what to do.
+        InputError: a driver has no such part.
     """
     from libs.media.usable import check_driver, check_reference  # noqa: PLC0415 - loads the media libraries
 
     composed = {unicodedata.normalize("NFC", name): path for name, path in media.items()}
-    seen: set[tuple[str, str, bool]] = set()
+    seen: set[_Use] = set()
     notes: list[str] = []
-    for document, field, name, keep_audio in _uses(submissions):
-        path = composed.get(unicodedata.normalize("NFC", name))
-        if path is None or (field, name, keep_audio) in seen:
+    for document, use in _uses(submissions):
+        path = composed.get(unicodedata.normalize("NFC", use.name))
+        if path is None or use in seen:
             continue
-        seen.add((field, name, keep_audio))
+        seen.add(use)
         try:
-            if field == "reference":
+            if use.field == "reference":
                 found = check_reference(path).notes()
             else:
-                conversion = check_driver(path, keep_audio=keep_audio)
+                part_of = partial(frames_of_part, use.start, use.duration)
+                conversion = check_driver(path, keep_audio=use.keep_audio, part_of=part_of)
                 found = (f"{conversion}; converted to AAC",) if conversion else ()
         except MediaError as error:
-            raise MediaError(f"{document}: {field}: {str(error).removeprefix(f'{path}: ')} ({path})") from error
-        notes += [f"{document}: {field}: {name}: {note}" for note in found]
+            raise MediaError(f"{document}: {use.field}: {str(error).removeprefix(f'{path}: ')} ({path})") from error
+        except InputError as error:
+            raise InputError(f"{document}: {error} ({path})") from error
+        notes += [f"{document}: {use.field}: {use.name}: {note}" for note in found]
     return list(dict.fromkeys(notes))
 
 
-def _uses(submissions: Mapping[str, Submission]) -> Iterable[tuple[str, str, str, bool]]:
+@dataclass(frozen=True)
+class _Use:
+    """A file in one role; of a driver, also the part that is used and whether its sound is."""
+
+    field: str
+    name: str
+    keep_audio: bool = False
+    start: float | str | None = None
+    duration: float | str | None = None
+
+
+def _uses(submissions: Mapping[str, Submission]) -> Iterable[tuple[str, _Use]]:
     for document, submission in submissions.items():
         for request in submission.requests:
-            yield document, "reference", request.reference, False
-            yield document, "driver", request.driver, request.keep_audio
+            yield document, _Use("reference", request.reference)
+            yield document, _Use("driver", request.driver, request.keep_audio, request.start, request.duration)

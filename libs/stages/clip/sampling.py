@@ -116,7 +116,13 @@ def animate_request(
     audio = media.driver if request.keep_audio and media.has_audio else None
     with (
         VideoWriter(
-            folder / CLIP_FILE, width, height, media.output_frame_rate, audio_from=audio, metadata=tags(options)
+            folder / CLIP_FILE,
+            width,
+            height,
+            media.output_frame_rate,
+            audio_from=audio,
+            audio_offset=media.start_seconds,
+            metadata=tags(options),
         ) as writer,
         WorkerThread("encoder") as encoding,  # while the next chunk is sampled
         closing(engine.animate(inputs.for_engine(), options, chunks)) as events,

@@ -182,7 +182,9 @@ def reference_caption(media: RequestMedia) -> str:
 
 def framed_driver(media: RequestMedia, conditioning: PoseConditioning) -> Iterator[np.ndarray]:
     """The driver's used frames as the pose networks saw them, at the clip's size."""
-    seen = resize_crop_frames(read_frames(media.driver, media.frame_interval), *conditioning.drawing_size)
+    used = media.used_frames
+    frames = read_frames(media.driver, used.step, used.start, used.stop)
+    seen = resize_crop_frames(frames, *conditioning.drawing_size)
     return resize_crop_frames(seen, *conditioning.size)
 
 

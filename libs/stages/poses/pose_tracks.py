@@ -16,7 +16,7 @@ from libs.model_repo.layout import layout_of
 from libs.pose.estimator import PoseEstimator
 from libs.pose.fitting.followed_person import changes_of_person
 from libs.pose.fitting.framing import resize_crop_frames
-from libs.pose.person_check import require_person
+from libs.pose.person_check import require_body_at_start, require_person
 from libs.pose.track import PoseTrack
 from libs.settings import Settings
 from libs.stages.animation_files import DRIVER_TRACK, REFERENCE_TRACK
@@ -29,6 +29,7 @@ from libs.stages.run import StageRun
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
 
 _FRAMES_LISTED = 20
+_REFERENCE, _DRIVER = "the reference picture", "the driving video"
 
 FrameCallback = Callable[[int, int], None]
 
@@ -45,21 +46,17 @@ class TrackSources:
 class TrackedPoses:
     """The tracks of the reference (one frame) and of the driver (``media.used_frame_count`` frames).
 
-    ``reference_reused`` and ``driver_reused`` tell whether another request had looked for them before.
+    ``reference_reused`` and ``driver_reused`` tell whether another request had looked for them before;
+    ``network_frames`` are those that went through the networks now.
     """
 
     reference: PoseTrack
     driver: PoseTrack
     reference_reused: bool
     driver_reused: bool
+    network_frames: int
     looked: Mapping[str, str] = field(default_factory=dict)
     """Which networks looked, for people."""
-
-    @property
-    def network_frames(self) -> int:
-        """Frames that went through the networks now."""
-        frames = 0 if self.reference_reused else len(self.reference)
-        return frames + (0 if self.driver_reused else len(self.driver))
 
     def metadata(self) -> dict[str, Any]:
         """The numbers that people are shown."""
@@ -146,14 +143,21 @@ def sources_of(media: RequestMedia, digests: Mapping[str, str], networks: str, c
         code: version of this stage.
     """
 
-    def source(file: str, frame_interval: int, code: str) -> TrackSource:
-        width, height = media.reference_width, media.reference_height
-        return TrackSource(digests[file], width, height, frame_interval, networks, code)
-
+    width, height = media.reference_width, media.reference_height
     driver_code = f"{code}, {media.driver_conversion}" if media.driver_conversion else code
     reference_code = f"{code}, over grey" if media.reference_transparent else code
+    interval = media.frame_interval
     return TrackSources(
-        source(media.reference_file, 1, reference_code), source(media.driver_file, media.frame_interval, driver_code)
+        TrackSource(digests[media.reference_file], width, height, 1, networks, reference_code),
+        TrackSource(
+            digests[media.driver_file],
+            width,
+            height,
+            interval,
+            networks,
+            driver_code,
+            first_frame=media.first_frame % interval,
+        ),
     )
 
 
@@ -191,12 +195,30 @@ def track_poses(
     reference, reference_reused = shared_or_found(
         sources.reference if sources else None, lambda: _track_reference(media, estimator())
     )
-    driver, driver_reused = shared_or_found(
+    whole, driver_reused = shared_or_found(
         sources.driver if sources else None, lambda: _track_driver(media, estimator(), on_frame)
     )
+    driver = _part_of(whole, media)
+    require_body_at_start(reference, _REFERENCE)
     reference.save(folder / REFERENCE_TRACK)
     driver.save(folder / DRIVER_TRACK)
-    return TrackedPoses(reference, driver, reference_reused, driver_reused)
+    looked_at = (0 if reference_reused else len(reference)) + (0 if driver_reused else len(whole))
+    return TrackedPoses(reference, driver, reference_reused, driver_reused, looked_at)
+
+
+def _part_of(whole: PoseTrack, media: RequestMedia) -> PoseTrack:
+    """The track of the used part of a driver that is tracked as a whole.
+
+    Raises:
+        PoseError: nobody is there when the part begins, or in all of it.
+    """
+    used = media.used_frames
+    before = used.start // used.step
+    part = whole[before : before + len(used)]
+    if len(part) < len(whole):
+        require_person(part, f"{_DRIVER}, from frame {used.start} to {used[-1]}")
+    require_body_at_start(part, _DRIVER)
+    return part
 
 
 def _listed(frames: list[int]) -> str:
@@ -206,14 +228,17 @@ def _listed(frames: list[int]) -> str:
 
 
 def _track_reference(media: RequestMedia, estimator: PoseEstimator) -> PoseTrack:
-    track = estimator.estimate([read_image(media.reference)], "the reference picture")
-    require_person(track, "the reference picture")
+    track = estimator.estimate([read_image(media.reference)], _REFERENCE)
+    require_person(track, _REFERENCE)
     return track
 
 
 def _track_driver(media: RequestMedia, estimator: PoseEstimator, on_frame: FrameCallback) -> PoseTrack:
-    frames = read_frames(media.driver, media.frame_interval)
+    """The whole driver, whatever part of it is used, so that all its parts share the track."""
+    first, interval = media.first_frame % media.frame_interval, media.frame_interval
+    frames = read_frames(media.driver, interval, first)
     cropped = resize_crop_frames(frames, media.reference_height, media.reference_width)
-    track = estimator.estimate(cropped, "the driving video", lambda done: on_frame(done, media.used_frame_count))
-    require_person(track, "the driving video")
+    count = len(range(first, media.frame_count, interval))
+    track = estimator.estimate(cropped, _DRIVER, lambda done: on_frame(done, count))
+    require_person(track, _DRIVER)
     return track

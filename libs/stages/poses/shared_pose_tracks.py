@@ -33,6 +33,7 @@ class TrackSource:
         frame_interval: every n-th frame of the video was looked at; 1 for a picture.
         networks: version of the pose networks, over all their bytes.
         code: version of the code that finds key-points.
+        first_frame: of the video that was looked at; less than ``frame_interval``, since tracks are of whole videos.
     """
 
     content: str
@@ -41,11 +42,13 @@ class TrackSource:
     frame_interval: int
     networks: str
     code: str
+    first_frame: int = 0
 
     @property
     def key(self) -> str:
-        """One SHA-256 over all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """One SHA-256 over all of it; the first frame only where it is not 0, as in keys from before there was one."""
+        fields = {name: value for name, value in asdict(self).items() if name != "first_frame" or value}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class SharedPoseTracks:

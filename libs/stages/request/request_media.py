@@ -4,7 +4,6 @@ See ``libs.requests.inbox.inbox`` for where media come from.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,12 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from libs.errors import MediaError
-from libs.media.sound.audio_track import try_sound
+from libs.media.sound.audio_track import sound_lies_between, try_sound
 from libs.media.usable import check_reference, try_frame_rate
-from libs.media.video.probe import probe_video
+from libs.media.video.probe import VideoInfo, probe_video
+from libs.media.video.video_file import scan_video
 from libs.requests.documents.animation_request import ResolvedRequest
+from libs.requests.documents.driver_part import frames_of_part
 
 MEDIA_FILE = "media.json"
+
+_LEFT_OUT_IF_EMPTY = (
+    *("driver_interlaced", "driver_high_dynamic_range", "reference_transparent", "pose_networks"),
+    *("first_frame", "part_frame_count"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,11 @@ class RequestMedia:
     """Pictures and video of a request. Sizes are upright pixels; rates are exact, in frames per second.
 
     ``frame_count`` and ``frame_rate`` are the driver's own; ``used_frame_count`` and ``output_frame_rate`` those of the
-    clip, which takes every ``frame_interval``-th frame. ``driver_interlaced`` and ``driver_high_dynamic_range`` are
-    those of ``libs.media.video.probe.VideoInfo``; ``reference_transparent`` that of
-    ``libs.media.pictures.image.Picture``. ``notes`` and ``reference_notes`` say what was chosen or changed in driver
-    and reference, for people: they are no part of the description.
+    clip, which takes every ``frame_interval``-th of the ``part_frame_count`` frames from ``first_frame`` on (None: of
+    all that follow). ``driver_interlaced`` and ``driver_high_dynamic_range`` are those of
+    ``libs.media.video.probe.VideoInfo``; ``reference_transparent`` that of ``libs.media.pictures.image.Picture``.
+    ``notes`` and ``reference_notes`` say what was chosen or changed in driver and reference, for people: they are no
+    part of the description.
     """
 
     folder: Path
@@ -50,6 +57,8 @@ class RequestMedia:
     reference_notes: tuple[str, ...] = ()
     pose_networks: str | None = None
     """What looks for people in them; None for the model's own networks."""
+    first_frame: int = 0
+    part_frame_count: int | None = None
 
     @property
     def reference(self) -> Path:
@@ -69,9 +78,20 @@ class RequestMedia:
         return ", ".join([*deinterlaced, *([f"{transfer} to BT.709"] if transfer else [])])
 
     @property
+    def used_frames(self) -> range:
+        """Numbers of the driver's frames that the clip uses: s, s + k, s + 2k, ..."""
+        end = self.frame_count if self.part_frame_count is None else self.first_frame + self.part_frame_count
+        return range(self.first_frame, end, self.frame_interval)
+
+    @property
     def used_frame_count(self) -> int:
-        """Frames of the clip: the driver's frames 0, k, 2k, ..."""
-        return math.ceil(self.frame_count / self.frame_interval)
+        """Frames of the clip."""
+        return len(self.used_frames)
+
+    @property
+    def start_seconds(self) -> Fraction:
+        """When the used part of the driver begins, after its first frame, exact."""
+        return self.first_frame / self.frame_rate
 
     @property
     def output_frame_rate(self) -> Fraction:
@@ -84,14 +104,14 @@ class RequestMedia:
         return self.used_frame_count / self.output_frame_rate
 
     def describe(self) -> dict[str, Any]:
-        """All fields but folder and notes, as JSON; how the driver's pixels were changed only where they were.
+        """All fields but folder and notes, as JSON; what was added later only where it is not empty.
 
         So the description of any other video is the same, byte for byte, as before there was such a thing.
         """
         fields = {
             name: value for name, value in asdict(self).items() if name not in {"folder", "notes", "reference_notes"}
         }
-        for name in ("driver_interlaced", "driver_high_dynamic_range", "reference_transparent", "pose_networks"):
+        for name in _LEFT_OUT_IF_EMPTY:
             if not fields[name]:
                 del fields[name]
         return {**fields, "frame_rate": str(self.frame_rate)}
@@ -130,7 +150,7 @@ def fetch_request_media(
         pose_networks: what looks for people in them where the request does not say.
 
     Raises:
-        InputError: a file the request names is not in the inbox.
+        InputError: a file the request names is not in the inbox, or the driver has no such part.
         MediaError: a picture or video cannot be read, is cut off, empty, or of an absurd size, length or rate, or its
             sound cannot be put into a clip.
     """
@@ -141,7 +161,10 @@ def fetch_request_media(
         height, width = picture.frame.shape[:2]
     with _as_the_request_names_it("driver", request.driver, driver):
         video = probe_video(driver)
-        conversion = try_sound(driver, video.duration) if request.keep_audio and video.has_audio else None
+        part = frames_of_part(request.start, request.duration, video.frame_rate, video.frame_count)
+        has_audio = video.has_audio and _has_sound(driver, part, video)
+        begin, seconds = part.start / video.frame_rate, len(part) / video.frame_rate
+        conversion = try_sound(driver, seconds, begin) if request.keep_audio and has_audio else None
         try_frame_rate(video.frame_rate / request.frame_interval)
     media = RequestMedia(
         folder=folder,
@@ -154,16 +177,30 @@ def fetch_request_media(
         frame_rate=video.frame_rate,
         frame_count=video.frame_count,
         frame_interval=request.frame_interval,
-        has_audio=video.has_audio,
+        has_audio=has_audio,
         driver_interlaced=video.interlaced,
         driver_high_dynamic_range=video.high_dynamic_range,
-        notes=(*video.notes, *([f"{conversion}; converted to AAC"] if conversion else [])),
+        notes=(
+            *video.notes,
+            *([f"{conversion}; converted to AAC"] if conversion else []),
+            *(["there is no sound in the part that is used"] if video.has_audio and not has_audio else []),
+        ),
         reference_transparent=picture.transparent,
         reference_notes=picture.notes(),
         pose_networks=request.pose_networks or pose_networks,
+        first_frame=part.start,
+        part_frame_count=len(part) if part.stop < video.frame_count else None,
     )
     (folder / MEDIA_FILE).write_text(json.dumps(media.describe(), indent=2))
     return media
+
+
+def _has_sound(driver: Path, part: range, video: VideoInfo) -> bool:
+    """Whether a packet of the driver's sound lies in the part that is used."""
+    if len(part) == video.frame_count:
+        return True
+    start = scan_video(driver).start
+    return sound_lies_between(driver, start + part.start / video.frame_rate, start + part.stop / video.frame_rate)
 
 
 @contextmanager

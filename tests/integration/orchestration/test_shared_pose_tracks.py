@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from libs.pose.networks.sessions import NetworkSession
+from libs.pose.track import PoseTrack
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE
@@ -100,6 +101,23 @@ def test_another_size_of_the_reference_or_another_interval_shares_nothing_of_the
     network_frames.clear()
     assert reused(track("every-second", frame_interval=2)) == (True, False)
     assert sum(network_frames) == 2 * FRAMES // 2
+
+
+def test_a_part_of_a_driver_shares_the_track_of_the_whole(
+    world: Any, track: Callable[..., dict[str, Any]], network_frames: list[int]
+) -> None:
+    assert track("middle", start="2f", duration="3f")["frames"] == 3
+    assert sum(network_frames) == 2 * (1 + FRAMES), "the whole driver was looked at"
+    network_frames.clear()
+    assert reused(track("whole")) == (True, True)
+    assert reused(track("end", start="3f")) == (True, True)
+    assert network_frames == []
+    tracks = {
+        name: PoseTrack.load(world.artifact("pose_tracks", name).path("driver.npz"))
+        for name in ("whole", "middle", "end")
+    }
+    for name, part in (("middle", slice(2, 5)), ("end", slice(3, None))):
+        assert np.array_equal(tracks[name].body, tracks["whole"][part].body)
 
 
 def test_other_pose_networks_share_nothing(

@@ -14,8 +14,8 @@ from libs.media.video.reader import read_frames
 NTSC = Fraction(30000, 1001)
 
 
-def numbers(path, number_of, interval=1):
-    return [number_of(frame) for frame in read_frames(path, interval)]
+def numbers(path, number_of, interval=1, start=0, stop=None):
+    return [number_of(frame) for frame in read_frames(path, interval, start, stop)]
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.mov", "clip.avi", "clip.ts"])
@@ -30,6 +30,33 @@ def test_exact_rate_count_and_order_in_every_container(make_video, number_of, na
     assert not info.variable_frame_rate
     assert info.rotation == 0
     assert numbers(path, number_of) == list(range(45))
+
+
+def test_part_of_a_video_is_exact_to_the_frame(make_video, number_of, numbered_frame):
+    constant = make_video("constant.mp4", 45, rate=NTSC)
+    kept = [index for index in range(45) if index not in (9, 10, 30)]
+    variable = make_video(
+        "variable.mkv",
+        rate=25,
+        frames=[numbered_frame(index) for index in kept],
+        pts=[index * 40 for index in kept],
+        time_base=Fraction(1, 1000),
+    )
+    for path in (constant, variable):
+        whole = numbers(path, number_of)
+        assert len(whole) == 45
+        for interval, start, stop in (
+            (1, 9, 31),
+            (1, 10, None),
+            (3, 8, 40),
+            (4, 44, 45),
+            (2, 0, 1),
+            (1, 7, 7),
+            (1, 45, 60),
+        ):
+            assert numbers(path, number_of, interval, start, stop) == whole[start:stop:interval]
+    with pytest.raises(InputError, match="the first frame is -1"):
+        read_frames(constant, 1, -1)
 
 
 @pytest.mark.parametrize("rate", [24, 25, 30, 60, Fraction(24000, 1001), Fraction(60000, 1001), Fraction(25, 2)])

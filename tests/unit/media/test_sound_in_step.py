@@ -70,12 +70,13 @@ def flash_of(path: Path) -> float:
     return int(np.argmax(np.array(brightness) > 128)) / float(probe_video(path).frame_rate)
 
 
-def clip_of(driver: Path) -> Path:
-    """What the stage makes of a driver, frames as they are."""
+def clip_of(driver: Path, first_frame: int = 0) -> Path:
+    """What the stage makes of a driver, from a frame on, frames as they are."""
     info = probe_video(driver)
     path = driver.parent / "clip.mp4"
-    with VideoWriter(path, info.width, info.height, info.frame_rate, audio_from=driver) as writer:
-        for frame in read_frames(driver):
+    offset = first_frame / info.frame_rate
+    with VideoWriter(path, info.width, info.height, info.frame_rate, audio_from=driver, audio_offset=offset) as writer:
+        for frame in read_frames(driver, start=first_frame):
             writer.write(frame)
     return path
 
@@ -132,6 +133,19 @@ def test_sound_that_begins_before_or_after_the_picture_is_in_step(tmp_path, name
     clip = clip_of(make_driver(tmp_path / name, codec, early=early, late=late))
     assert click_of(clip) == pytest.approx(FLASH / RATE, abs=0.010)
     assert flash_of(clip) == pytest.approx(FLASH / RATE, abs=0.001)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("driver.mp4", "aac"), ("driver.mkv", "ac3"), ("driver.mkv", "libopus")])
+@pytest.mark.parametrize(("early", "late"), [(0.0, 0.0), (0.48, 0.0), (0.0, 0.5)])
+def test_sound_of_a_part_is_in_step(tmp_path, name, codec, early, late):
+    clip = clip_of(make_driver(tmp_path / name, codec, early=early, late=late), first_frame=17)
+    expected = (FLASH - 17) / RATE
+    assert flash_of(clip) == pytest.approx(expected, abs=0.001)
+    assert click_of(clip) == pytest.approx(expected, abs=0.010)
+    with av.open(clip) as container:
+        seconds = [float(frame.time) for frame in container.decode(audio=0)]
+    assert -0.05 < min(seconds) < 0.05
+    assert max(seconds) < (50 - 17) / RATE
 
 
 @pytest.mark.parametrize(("begins", "ends"), [(2.5, 3.0), (0.0, 0.0)], ids=["after the film", "empty"])

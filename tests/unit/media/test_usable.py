@@ -72,6 +72,26 @@ def test_how_files_will_be_read_is_told_before_they_are_sent_and_by_no_log(make_
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        (
+            {"start": 1.0},
+            r"a\.yaml: start: 1 s lies behind the end: the driver lasts 1 s \(25 frames\) \(.*dance\.mp4\)",
+        ),
+        (
+            {"start": "20f", "duration": 0.5},
+            r"a\.yaml: duration: the part would end at 1\.3 s, but the driver lasts 1 s",
+        ),
+    ],
+)
+def test_a_part_that_a_driver_has_not_is_refused_before_it_is_sent(make_video, part, problem):
+    request = AnimationRequest(id="a", reference="a.png", driver="dance.mp4", **part)
+    submissions = {"a.yaml": Submission("a", (request,))}
+    with pytest.raises(InputError, match=problem):
+        check_local_media(submissions, {"dance.mp4": make_video("dance.mp4", 25)})
+
+
 def test_a_video_cut_off_is_refused_without_decoding_it(make_video):
     path = make_video("clip.mkv", 60)
     path.write_bytes(path.read_bytes()[:-2000])

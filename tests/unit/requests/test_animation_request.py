@@ -42,7 +42,7 @@ def test_exact_is_the_default_and_leaves_stored_requests_as_they_were() -> None:
     exact = parse(quality="exact").resolve("14b")
     assert exact.clip_fields() == parse().resolve("14b").clip_fields()
     assert "quality" not in exact.model_dump() | exact.clip_fields()
-    left_out = {"anchor", "lora", "lora_strength", "accept_poor_poses", "pose_networks"}
+    left_out = {"anchor", "lora", "lora_strength", "accept_poor_poses", "pose_networks", "start", "duration"}
     assert not left_out & (exact.model_dump() | exact.clip_fields()).keys()
     assert ResolvedRequest.model_validate(exact.clip_fields()) == exact
 

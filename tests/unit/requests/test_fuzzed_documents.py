@@ -30,6 +30,7 @@ WORDS_OF_PYTHON = re.compile(
 
 FIELDS = ["id", "reference", "driver", "model", "mode", "align", "anchor", "face", "prompt", "steps", "image_guidance"]
 FIELDS += ["lora", "lora_strength", "seed", "size", "keep_audio", "priority", "when", "batch", "references", "drivers"]
+FIELDS += ["start", "duration"]
 FIELDS += ["settings", "common", "<<", "height", "width", "a", "", "~", "1", "{}"]
 
 SCALARS = [

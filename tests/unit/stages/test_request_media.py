@@ -1,5 +1,6 @@
 """What is written down of a driving video, and which tracks it shares, depends on how its pixels are read."""
 
+import hashlib
 import json
 from dataclasses import replace
 from fractions import Fraction
@@ -50,6 +51,25 @@ def test_the_clip_takes_the_last_frame_of_an_uneven_count_and_lasts_as_long_as_i
     media = replace(ORDINARY, frame_count=7)
     assert (media.used_frame_count, media.output_frame_rate) == (4, Fraction(25, 2))
     assert media.output_duration == Fraction(8, 25)
+
+
+def test_part_of_a_driver_is_written_down_and_shares_the_tracks_of_the_whole(tmp_path):
+    media = replace(ORDINARY, frame_count=20, first_frame=4, part_frame_count=7)
+    (tmp_path / MEDIA_FILE).write_text(json.dumps(media.describe()))
+    assert RequestMedia.load(tmp_path) == replace(media, folder=tmp_path)
+    assert list(media.used_frames) == [4, 6, 8, 10]
+    assert (media.used_frame_count, media.start_seconds) == (4, Fraction(4, 25))
+    whole = sources_of(replace(ORDINARY, frame_count=20), DIGESTS, "n", "2").driver
+    assert sources_of(media, DIGESTS, "n", "2").driver == whole
+    odd = sources_of(replace(media, first_frame=5), DIGESTS, "n", "2").driver
+    assert odd.key != whole.key
+    assert odd.first_frame == 1
+
+
+def test_the_key_of_a_whole_drivers_track_is_what_it_always_was():
+    source = sources_of(ORDINARY, DIGESTS, "n", "2").driver
+    fields = {"content": "b", "width": 240, "height": 320, "frame_interval": 2, "networks": "n", "code": "2"}
+    assert source.key == hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}", "[]", '{"frame_rate": "25", "other": 1}'])
