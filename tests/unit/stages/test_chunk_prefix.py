@@ -40,6 +40,8 @@ CONDITIONING: dict[str, Any] = {
     "face": "none",
     "head": "none",
     "frame_interval": 2,
+    "start": 1.5,
+    "duration": "75f",
     "pose_networks": "mediapipe",
     "size": {"height": 64, "width": 48},
 }
