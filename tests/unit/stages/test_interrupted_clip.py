@@ -29,7 +29,9 @@ def test_the_engine_is_told_when_its_clip_is_interrupted(tmp_path):
     engine = _RecordedEngine()
     picture = np.zeros((32, 48, 3), dtype=np.uint8)
     conditioning = SimpleNamespace(image=picture, mask=picture[..., 0], reference_pose=picture, draw=None)
-    media = SimpleNamespace(output_frame_rate=Fraction(30), used_frame_count=5, has_audio=False, driver=None)
+    media = SimpleNamespace(
+        output_frame_rate=Fraction(30), used_frame_count=5, has_audio=False, driver=None, start_seconds=0
+    )
     request = SimpleNamespace(
         prompt="",
         negative_prompt="",
