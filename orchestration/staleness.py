@@ -151,9 +151,9 @@ def _in_words(instance: dg.DagsterInstance, request_id: str, replaced: _Replaced
             before, now = ModelVersion.parse(replaced.before), ModelVersion.parse(replaced.now)
             if before.files != now.files:
                 yield f"model {_model(instance, request_id)} changed"
-            if before.lora != now.lora:
-                lora = now.lora or before.lora
-                yield f"LoRA {lora.path.rpartition('/')[2].removesuffix('.safetensors') if lora else ''} changed"
+            for lora in {one.path: one for one in before.loras + now.loras}.values():
+                if (lora in before.loras) != (lora in now.loras):
+                    yield f"LoRA {lora.path.rpartition('/')[2].removesuffix('.safetensors')} changed"
         case "request_document" | "requested_poses":
             yield _REQUEST_CHANGED
         case made_here:

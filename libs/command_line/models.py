@@ -212,6 +212,39 @@ def quantize(variant: VariantArgument) -> None:
 
 
 @app.command(
+    name="import",
+    epilog=examples(
+        "one-to-all models import Wan21-OneToAllAnimation_fp8_e4m3fn_scaled_KJ.safetensors",
+        "one-to-all models import one-file.safetensors --as 1.3b_2-fp8",
+    ),
+)
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="One safetensors file with the whole checkpoint.")],
+    variant: Annotated[
+        str | None, typer.Option("--as", metavar="VARIANT", help="Whose checkpoint it is. [default: found out]")
+    ] = None,
+) -> None:
+    """Import a checkpoint that ComfyUI users have as one file: renamed, verified and locked; FILE stays."""
+    from libs.model_repo.operations.import_file import choose_variant, import_checkpoint  # noqa: PLC0415
+
+    settings = load_settings()
+    if variant is not None and variant not in VARIANTS:
+        raise InputError(f"--as {variant}: is no variant; there are {', '.join(VARIANTS)}")
+    layout = layout_of(choose_variant(file, variant).name, settings)
+    base = None if layout.variant.base is None else layout_of(layout.variant.base, settings)
+    with shown_progress() as progress:
+        report = import_checkpoint(file, layout, base, progress)
+    console.print(
+        f"{layout.root}: {report.tensors} tensors, {report.renamed} renamed ({show_bytes(report.size)}), locked"
+    )
+    if report.lacking:
+        owner = layout.variant.base or layout.variant.name
+        parts = " ".join(f"--part {part}" for part in report.lacking)
+        console.print(f"still lacking: `one-to-all models download {owner} {parts}`")
+    console.print(f"next: `one-to-all models prepare {report.variant}`, which completes and verifies it")
+
+
+@app.command(
     epilog=examples(
         "one-to-all models prepare 14b",
     )
@@ -219,8 +252,13 @@ def quantize(variant: VariantArgument) -> None:
 def prepare(variant: VariantArgument) -> None:
     """Make this host ready for a variant: download or make what is missing, then verify."""
     layout = layout_of(variant, load_settings())
+    from libs.model_repo.operations.import_file import complete_import, is_imported  # noqa: PLC0415
+
     if layout.variant.base is None:
         download(variant, None, None, None, None)
+    elif is_imported(layout):
+        download(layout.variant.base, [PartChoice.POSE_MODELS, PartChoice.WAN_RESOURCES], None, None, None)
+        complete_import(layout, layout_of(layout.variant.base, load_settings()))
     else:
         prepare(layout.variant.base)
         quantize(layout.variant.base)

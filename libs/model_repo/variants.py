@@ -18,6 +18,9 @@ WeightFormat = Literal["plain", "fp8_scaled"]
 
 FP8_SUFFIX = "-FP8"
 
+LARGE_FACTOR = 1.25
+"""How far a request may go above a variant's size limit: 576 becomes 720."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -74,6 +77,10 @@ class ModelVariant:
     wan: HubRepository | None = None
     weight_format: WeightFormat = "plain"
     base: str | None = None
+
+    def short_side_limit(self, *, allow_large: bool) -> int:
+        """Pixels of the short side of a clip at most; above what the variant was trained for only on request."""
+        return round(self.sampling.short_side_limit * (LARGE_FACTOR if allow_large else 1))
 
     @property
     def made_by_code(self) -> bool:

@@ -124,7 +124,7 @@ def animate_clip(
     plan = plan_chunks(inputs.frame_count, options.chunk_lengths)
     make_chunk = engine.chunk_maker(inputs, options)
     try:
-        yield from animate_chunks(inputs, plan, make_chunk, chunks)
+        yield from animate_chunks(inputs, plan, make_chunk, chunks, colours_matched=options.match_colours)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -293,6 +293,7 @@ class _Clip:
             options.conditioning_scale,
             options.intermediate_pass,
             options.unguided_pose,
+            options.pose_guidance_alone,
         )
         self.activations = ActivationCache()
         self._conditions: ClipConditions | None = None
@@ -317,6 +318,8 @@ class _Clip:
             self.options.num_inference_steps,
             self.options.approximation,
             self.options.shift,
+            self.options.schedule,
+            self.options.sampler,
         )
         steps = engine.denoise(networks.transformer, networks.scheduler, task, self.activations)
         latents = noise

@@ -110,7 +110,7 @@ class CacheKey:
     def of(cls, spec: EngineSpec) -> "CacheKey":
         """Return the key of the engine for ``spec``, whose layout is that of the weights."""
         variant, lora = spec.layout.variant.name, spec.fused_lora
-        name = variant if lora is None else f"{variant} with LoRA {lora.name} at strength {lora.strength}"
+        name = variant if lora is None else f"{variant} with LoRA {lora}"
         return cls(name, spec.first_device)
 
 
@@ -134,7 +134,8 @@ class EngineState:
     def of(cls, spec: EngineSpec) -> "EngineState":
         """Return the state that the engine for ``spec`` must have now."""
         lora = spec.fused_lora
-        loras = [lora.path] if lora is not None and lora.path.is_file() else []  # loading says that it is missing
+        of_loras = [] if lora is None else [one.path for one in lora.all]
+        loras = [path for path in of_loras if path.is_file()]  # loading says which is missing
         files = tuple((path, Signature.of(path)) for path in [*weight_files(spec.layout), *loras])
         return cls(spec.computing_dtype, spec.speed, spec.parallel, files)
 

@@ -30,7 +30,7 @@ class OriginFacts:
         lock: of the model repository, None if it has none.
         code_version: version of the stage that samples.
         device: what will compute.
-        lora_sha256: of the LoRA the request names, None if it names none.
+        lora_sha256s: of the LoRAs the request names, in its order.
     """
 
     request: ResolvedRequest
@@ -40,7 +40,7 @@ class OriginFacts:
     lock: RepositoryLock | None
     code_version: str
     device: Device
-    lora_sha256: str | None = None
+    lora_sha256s: tuple[str, ...] = ()
 
     def origin(self, options: SamplingOptions) -> ClipOrigin:
         """Everything that determines a clip sampled with ``options``."""
@@ -49,7 +49,7 @@ class OriginFacts:
             reference=InputFile(path=self.request.reference, sha256=self.reference_sha256),
             driver=InputFile(path=self.request.driver, sha256=self.driver_sha256),
             pose_conditioning=self.pose_conditioning,
-            model=ModelFiles(variant=self.request.model, locks=lock_digests(self.lock), lora=self.lora_sha256),
+            model=ModelFiles.with_loras(self.request.model, lock_digests(self.lock), self.lora_sha256s),
             engine=_described(options),
             code_version=self.code_version,
             libraries=library_versions(),

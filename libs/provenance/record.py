@@ -7,8 +7,9 @@ together are the JSON file beside the clip. See ``origin`` and ``environment`` f
 """
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -34,12 +35,30 @@ class InputFile(_Part):
 class ModelFiles(_Part):
     """The model files: part of the repository -> SHA-256 over the names and digests its lock file has for it.
 
-    ``locks`` is empty where the repository has no lock file. ``lora`` is of the LoRA the request names.
+    ``locks`` is empty where the repository has no lock file. ``lora`` is of the LoRA the request names, or
+    ``loras`` are of several, in its order.
     """
 
     variant: str
     locks: dict[str, Sha256]
     lora: Sha256 | None = Field(None, exclude_if=lambda lora: lora is None)
+    loras: tuple[Sha256, ...] = Field((), exclude_if=lambda loras: not loras)
+
+    @classmethod
+    def with_loras(cls, variant: str, locks: Mapping[str, str], loras: tuple[str, ...]) -> Self:
+        """Record a variant and the digests of its LoRAs."""
+        several = len(loras) > 1
+        return cls(
+            variant=variant,
+            locks=dict(locks),
+            lora=loras[0] if len(loras) == 1 else None,
+            loras=loras if several else (),
+        )
+
+    @property
+    def lora_digests(self) -> tuple[str, ...]:
+        """Of all LoRAs, in the request's order."""
+        return self.loras or ((self.lora,) if self.lora else ())
 
 
 class Device(_Part):

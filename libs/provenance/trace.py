@@ -109,7 +109,7 @@ def trace_file(clip: Path, store: ArtifactStore, settings: Settings) -> Trace:
         _input_link("driver", origin.driver, request_id, store),
         _conditioning_link(origin, request_id, store),
         *_model_links(origin, settings),
-        *_lora_link(origin, settings),
+        *_lora_links(origin, settings),
         _code_link(run),
         _library_link(origin),
     )
@@ -194,17 +194,15 @@ def _model_links(origin: ClipOrigin, settings: Settings) -> Iterator[Link]:
             yield Link(what, recorded, LinkState.CHANGED, "this machine has other files")
 
 
-def _lora_link(origin: ClipOrigin, settings: Settings) -> Iterator[Link]:
-    name, recorded = origin.resolved_request().lora, origin.model.lora
-    if name is None or recorded is None:
-        return
-    path = layout_of(origin.model.variant, settings).lora(name)
-    if not path.is_file():
-        yield Link(f"LoRA {name}", recorded, LinkState.MISSING, f"{path} is not there")
-    elif sha256_of_file(path) == recorded:
-        yield Link(f"LoRA {name}", recorded, LinkState.CURRENT)
-    else:
-        yield Link(f"LoRA {name}", recorded, LinkState.CHANGED, f"{path} is another file")
+def _lora_links(origin: ClipOrigin, settings: Settings) -> Iterator[Link]:
+    for choice, recorded in zip(origin.resolved_request().chosen_loras, origin.model.lora_digests, strict=False):
+        path = layout_of(origin.model.variant, settings).lora(choice.name)
+        if not path.is_file():
+            yield Link(f"LoRA {choice.name}", recorded, LinkState.MISSING, f"{path} is not there")
+        elif sha256_of_file(path) == recorded:
+            yield Link(f"LoRA {choice.name}", recorded, LinkState.CURRENT)
+        else:
+            yield Link(f"LoRA {choice.name}", recorded, LinkState.CHANGED, f"{path} is another file")
 
 
 def _code_link(run: RunRecord | None) -> Link:

@@ -1,12 +1,13 @@
 """Stage: make sure that a part of a variant's repository is there and locked, wherever its files come from.
 
-A repository is made by code (sandbox), made from another variant (FP8), or fetched from a hub.
+A repository is made by code (sandbox), made from another variant or imported (FP8), or fetched from a hub.
 """
 
 from dataclasses import dataclass
 
 from libs.model_repo.files.repository import Part
 from libs.model_repo.layout import RepositoryLayout, layout_of
+from libs.model_repo.operations.import_file import complete_import, is_imported
 from libs.model_repo.verification.lock import LockedFile, lock_repository, read_lock
 from libs.progress import Progress
 from libs.settings import Settings
@@ -50,9 +51,13 @@ def provide_part(job: PartJob, progress: Progress) -> dict[str, LockedFile]:
         write_sandbox_repository(layout)
         return lock_repository(layout, source="made by libs.sandbox").of_part(job.part)
     if layout.variant.base is not None:
-        from libs.model_repo.operations.quantize import quantize_checkpoint  # noqa: PLC0415
+        base = layout_of(layout.variant.base, job.settings)
+        if is_imported(layout):
+            complete_import(layout, base, progress=progress)
+        else:
+            from libs.model_repo.operations.quantize import quantize_checkpoint  # noqa: PLC0415
 
-        quantize_checkpoint(layout_of(layout.variant.base, job.settings), layout, progress)
+            quantize_checkpoint(base, layout, progress)
     else:
         from libs.model_repo.files.shared_files import sibling_layouts  # noqa: PLC0415
         from libs.model_repo.hubs.download import download_part  # noqa: PLC0415 - hub clients take a second to load

@@ -60,7 +60,7 @@ def animation(
             settings.load(),
             CODE_VERSIONS["animation"],
         )
-        observe_replaced_lora(context, job.inputs.request, job.model_versions, job.lora)
+        observe_replaced_lora(context, job.inputs.request, job.model_versions, job.loras)
         clip = make_clip(job, stage_run(context, folder, storage, progress))
     yield folder_output(
         folder,

@@ -49,7 +49,7 @@ class _Loras:
         found: dict[str, list[FileUse]] = defaultdict(list)
         asset = animation_model.key.to_user_string()
         for request_id, text in observed_versions(instance, asset).items():
-            if lora := ModelVersion.parse(text).lora:
+            for lora in ModelVersion.parse(text).loras:
                 found[lora.path].append(FileUse(asset, request_id, lora.sha256, text))
         return found
 
@@ -58,7 +58,9 @@ class _Loras:
         return sha256_of_files([file], DigestCache.beside(layout))[file] if file.is_file() else None
 
     def observation(self, use: FileUse, path: str, digest: str) -> dg.AssetObservation:
-        version = replace(ModelVersion.parse(use.version), lora=FileVersion(digest, path))
+        before = ModelVersion.parse(use.version)
+        loras = tuple(FileVersion(digest, path) if lora.path == path else lora for lora in before.loras)
+        version = replace(before, loras=loras)
         return observation(use.asset, use.request_id, str(version))
 
 

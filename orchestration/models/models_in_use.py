@@ -8,7 +8,7 @@ become stale, in Dagster's own answers. A LoRA that a request names belongs to t
 replace it without verifying anything, so the sensor ``lora_watch`` looks after it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ pose_networks = dg.AssetSpec(
 
 animation_model = dg.AssetSpec(
     "animation_model",
-    description="The verified checkpoint and Wan resources of the request's model variant, and the LoRA it names.",
+    description="The verified checkpoint and Wan resources of the request's model variant, and the LoRAs it names.",
     partitions_def=ANIMATION_REQUESTS,
     deps=_FROM_VERIFICATION,
     group_name=MODELS_GROUP,
@@ -50,41 +50,40 @@ _WITH_LORA = " with LoRA "
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """The observed version of ``animation_model``: of the verified files, and of the LoRA added to them.
+    """The observed version of ``animation_model``: of the verified files, and of the LoRAs added to them.
 
     Without a LoRA it is the digest alone.
     """
 
     files: str
-    lora: FileVersion | None = None
+    loras: tuple[FileVersion, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.files}{_WITH_LORA}{self.lora}" if self.lora else self.files
+        return _WITH_LORA.join([self.files, *map(str, self.loras)])
 
     @classmethod
     def parse(cls, version: str) -> "ModelVersion":
         """What :meth:`__str__` wrote."""
-        files, _, lora = version.partition(_WITH_LORA)
-        return cls(files, FileVersion.parse(lora) if lora else None)
+        files, *loras = version.split(_WITH_LORA)
+        return cls(files, tuple(map(FileVersion.parse, loras)))
 
 
 def observe_models_of_request(
-    request: ResolvedRequest, versions: Mapping[str, str], lora: "RequestedLora | None"
+    request: ResolvedRequest, versions: Mapping[str, str], loras: Sequence["RequestedLora"]
 ) -> Iterator[dg.AssetObservation]:
     """What the clip of ``request`` is made with: one observation per asset of ``versions``."""
-    used = FileVersion(lora.sha256, lora.name) if lora else None
-    yield from observe_models_of(request.id, request.model, versions, used)
+    yield from observe_models_of(request.id, request.model, versions, _versions_of(loras))
 
 
 def observe_models_of(
-    request_id: str, variant: str, versions: Mapping[str, str], lora: FileVersion | None
+    request_id: str, variant: str, versions: Mapping[str, str], loras: tuple[FileVersion, ...]
 ) -> Iterator[dg.AssetObservation]:
     """What ``request_id`` is made with: one observation per asset of ``versions``, which are those of ``variant``."""
     for asset, version in versions.items():
-        used = lora if asset == _MODEL_OF_CLIP else None
+        used = loras if asset == _MODEL_OF_CLIP else ()
         shown: dict[str, dg.MetadataValue] = {"model": dg.MetadataValue.text(variant)}
         if used:
-            shown["lora"] = dg.MetadataValue.text(used.path)
+            shown["lora"] = dg.MetadataValue.text(", ".join(lora.path for lora in used))
         yield observation(asset, request_id, str(ModelVersion(version, used)), shown)
 
 
@@ -92,19 +91,19 @@ def observe_replaced_lora(
     context: dg.AssetExecutionContext,
     request: ResolvedRequest,
     versions: Mapping[str, str] | None,
-    lora: "RequestedLora | None",
+    loras: Sequence["RequestedLora"],
 ) -> None:
-    """What the clip is made with, where the LoRA is another one than when the request was validated.
+    """What the clip is made with, where a LoRA is another one than when the request was validated.
 
     Args:
         context: of the step that makes the clip.
         request: the request of the clip.
         versions: of the verified model files; None where they never were verified.
-        lora: the LoRA of the request, None if it names none.
+        loras: those of the request.
     """
-    if lora is None or versions is None:
+    if not loras or versions is None:
         return
-    files, now = versions[_MODEL_OF_CLIP], FileVersion(lora.sha256, lora.name)
+    files, now = versions[_MODEL_OF_CLIP], _versions_of(loras)
     seen = observed_versions(context.instance, _MODEL_OF_CLIP, [request.id]).get(request.id)
     if seen != str(ModelVersion(files, now)):
         observe_inputs(context, observe_models_of(request.id, request.model, {_MODEL_OF_CLIP: files}, now))
@@ -121,5 +120,9 @@ def observe_models_of_variant(
     observed = observed_versions(instance, _MODEL_OF_CLIP, requests)
     for request_id in requests:
         before = observed.get(request_id)
-        lora = ModelVersion.parse(before).lora if before else None
-        yield from observe_models_of(request_id, variant, changed, lora)
+        loras = ModelVersion.parse(before).loras if before else ()
+        yield from observe_models_of(request_id, variant, changed, loras)
+
+
+def _versions_of(loras: Sequence["RequestedLora"]) -> tuple[FileVersion, ...]:
+    return tuple(FileVersion(lora.sha256, lora.name) for lora in loras)

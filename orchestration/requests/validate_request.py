@@ -117,7 +117,7 @@ def validate_request(
         model = check_requested_model(job.request, loaded, storage.artifacts())
         if model.problem is None:
             remember_variant_of_request(context.instance, job.request.id, job.request.model)
-            for observation in observe_models_of_request(job.request, model.versions, model.lora):
+            for observation in observe_models_of_request(job.request, model.versions, model.loras):
                 context.log_event(observation)
         yield _check_result(job.request.model, model)
         if model.problem:  # Dagster would end the run with the name of the check alone
@@ -125,9 +125,10 @@ def validate_request(
 
 
 def _check_result(variant: str, model: "RequestedModel") -> dg.AssetCheckResult:
+    notes = [lora.note for lora in model.loras if lora.note]
     return dg.AssetCheckResult(
         check_name=MODEL_FILES_CHECK,
         asset_key="animation_request",
         passed=model.problem is None,
-        description=model.problem or f"{variant}: complete and verified.",
+        description=model.problem or "; ".join([f"{variant}: complete and verified", *notes]) + ".",
     )

@@ -30,6 +30,7 @@ from libs.requests.lifecycle.states import ClipState, RequestStates
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
 from libs.stages.poses.found_poses import sandbox_note
+from libs.stages.request.large_clips import large_clip_notes
 from libs.stages.request.prompt_length import prompt_warnings
 from libs.stages.request.requested_models import model_warnings
 from libs.storage.artifacts import ArtifactStore
@@ -62,6 +63,7 @@ def submit(
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
     sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
     warnings = [*model_warnings(requests, settings, store), *prompt_warnings(requests, settings)]
+    warnings += large_clip_notes(requests, variant_of_folder(settings.one_to_all_model_dir).name)
     for warning in [*media_notes, *warnings, *([sandbox] if sandbox else [])]:
         console.print(f"note: {warning}", soft_wrap=True)
     before = inbox.media(plan.media)

@@ -116,9 +116,9 @@ def bytes_when_loaded(layout: RepositoryLayout, dtype: torch.dtype) -> int:
 def _lora_bytes(lora: LoraFile, variant: ModelVariant, dtype: torch.dtype) -> int:
     """Bytes of a LoRA beside FP8 weights; about, for a file that loading will refuse."""
     try:
-        return bytes_beside_fp8(lora.path, variant, dtype.itemsize)
+        return bytes_beside_fp8(lora, variant, dtype.itemsize)
     except ModelFilesError:  # loading says what is wrong, and how to mend it
-        return bytes_of_file(lora.path, dtype)
+        return sum(bytes_of_file(one.path, dtype) for one in lora.all if one.path.is_file())
 
 
 def bytes_of_file(path: Path, dtype: torch.dtype) -> int:

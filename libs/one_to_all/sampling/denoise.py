@@ -17,7 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from libs.one_to_all.network import REPLACED_LATENT_FRAMES, ActivationCache, OneToAllTransformer3DModel, cached_blocks
 from libs.one_to_all.sampling.approximation import EXACT, Approximation
 from libs.one_to_all.sampling.guidance import Guidance, GuidancePass, PassName
-from libs.one_to_all.sampling.schedule import SHIFT, build_scheduler, euler_step
+from libs.one_to_all.sampling.schedule import SHIFT, Sampler, SamplerName, Schedule, build_sampler, noise_levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,8 @@ class ChunkTask:
         num_inference_steps: steps to make.
         approximation: work to leave out.
         shift: of the noise levels.
+        schedule: of the noise levels.
+        sampler: how latents step from one to the next.
     """
 
     guidance: Guidance
@@ -73,6 +75,8 @@ class ChunkTask:
     num_inference_steps: int
     approximation: Approximation = EXACT
     shift: float = SHIFT
+    schedule: Schedule = "default"
+    sampler: SamplerName = "euler"
 
     @property
     def first_latents(self) -> torch.Tensor:
@@ -128,7 +132,7 @@ def denoise(
 
     Args:
         transformer: in evaluation mode; its dtype is that of all tensors here.
-        scheduler: as ``build_scheduler`` makes it; a task of another shift gets one of its own.
+        scheduler: as ``build_scheduler`` makes it, for the default schedule; a task of another shift gets its own.
         task: the chunk.
         activations: of this clip, shared by its chunks.
         group: processes that denoise the same chunk at the same time; None computes all passes here.
@@ -136,19 +140,18 @@ def denoise(
     activations = ActivationCache() if activations is None else activations
     activations.start_chunk()
     passes = ChunkPasses(transformer, task.clip, task.chunk, activations)
-    if scheduler.config.shift != task.shift:
-        scheduler = build_scheduler(task.shift)
-    scheduler.set_timesteps(task.num_inference_steps)
-    timesteps = scheduler.timesteps.to(task.noise.device)  # once: a copy waits for all that the device has been given
+    levels = noise_levels(scheduler, task.schedule, task.num_inference_steps, task.shift)
+    sampler = build_sampler(task.sampler, levels)
+    timesteps = levels.timesteps.to(task.noise.device)  # once: a copy waits for all that the device has been given
     latents = task.first_latents
 
     # The block cache ends with the chunk: decoding needs its memory.
     with cached_blocks(transformer, task.approximation.block_cache_threshold):
-        for index, sigma_change in enumerate(scheduler.sigmas.diff()):
+        for index in range(task.num_inference_steps):
             guidance = task.guidance_of_step(index)
             timestep = timesteps[index].expand(latents.shape[0])
             velocities = _velocities(passes, guidance.passes, latents, timestep, group)
-            latents = _step(latents, guidance.combine(velocities), sigma_change, task.chunk.previous_latents)
+            latents = _step(sampler, latents, guidance.combine(velocities), index, task.chunk.previous_latents)
             yield DenoisingStep(index + 1, task.num_inference_steps, latents)
     activations.start_chunk()
 
@@ -228,11 +231,11 @@ def _velocities(
 
 
 def _step(
-    latents: torch.Tensor, velocity: torch.Tensor, sigma_change: torch.Tensor, known: torch.Tensor | None
+    sampler: Sampler, latents: torch.Tensor, velocity: torch.Tensor, index: int, known: torch.Tensor | None
 ) -> torch.Tensor:
     """The latents after one step; ``known`` latents of the previous chunk stay as they are."""
     if known is None:
-        return euler_step(latents, velocity, sigma_change)
+        return sampler.step(latents, velocity, index)
     unknown = slice(REPLACED_LATENT_FRAMES, None)
-    stepped = euler_step(latents[:, :, unknown], velocity[:, :, unknown], sigma_change)
+    stepped = sampler.step(latents[:, :, unknown], velocity[:, :, unknown], index)
     return torch.cat((known, stepped), dim=2)

@@ -63,19 +63,26 @@ def plan_guidance(
     conditioning_scale: float = 1.0,
     intermediate_pass: IntermediatePass = "without_image",
     unguided_pose: bool = True,
+    pose_guidance_alone: bool = False,
 ) -> Guidance:
     """Choose passes and factors: the row of the specification's table that these options mean.
 
     Args:
         image_guidance_scale: active above 1.
-        pose_guidance_scale: active above 1, and only together with image guidance.
+        pose_guidance_scale: active above 1, and only together with image guidance or ``pose_guidance_alone``.
         conditioning_scale: strength of the pose in the passes that have one.
         intermediate_pass: what the third pass leaves out when both are active ("case1" in the specification is
             ``without_pose``).
         unguided_pose: with image guidance alone, take the pose out of the second pass, too ("black pose on").
             A pose guidance above 0 forces it.
+        pose_guidance_alone: where image guidance is off, guide away from the same pass without the pose: two passes,
+            of which the reference implementation has no row.
     """
     conditional = GuidancePass("conditional", conditioning_scale=conditioning_scale)
+    if image_guidance_scale <= 1 < pose_guidance_scale and pose_guidance_alone:
+        without_pose = GuidancePass("intermediate", black_pose=True, conditioning_scale=conditioning_scale)
+        terms: tuple[tuple[float, PassName, PassName], ...] = ((pose_guidance_scale, "conditional", "intermediate"),)
+        return Guidance((conditional, without_pose), terms, base="intermediate")
     if image_guidance_scale <= 1:
         return Guidance((conditional,))
 

@@ -22,6 +22,7 @@ from libs.one_to_all.events import (
     check_pixels,
 )
 from libs.one_to_all.sampling.chunk_plan import PREVIOUS_FRAMES, Chunk
+from libs.one_to_all.sampling.colour_match import ColourStatistics, match_colours
 from libs.worker_thread import WorkerThread
 
 MakeChunk = Callable[[Chunk, np.ndarray | None], Iterator[StepFinished | np.ndarray]]
@@ -29,16 +30,24 @@ MakeChunk = Callable[[Chunk, np.ndarray | None], Iterator[StepFinished | np.ndar
 
 
 def animate_chunks(
-    inputs: AnimationInputs, plan: Sequence[Chunk], make_chunk: MakeChunk, store: ChunkStore | None = None
+    inputs: AnimationInputs,
+    plan: Sequence[Chunk],
+    make_chunk: MakeChunk,
+    store: ChunkStore | None = None,
+    *,
+    colours_matched: bool = False,
 ) -> Iterator[AnimationEvent]:
     """Make all chunks of ``plan``, yielding events; frames are handed out as soon as they are final.
 
     A chunk found in ``store`` is not made again. Either way the next chunk continues from the uint8 frames as they are
     stored, so a resumed clip equals an uninterrupted one bit for bit. A chunk is stored during the first step of the
     next chunk, and before that step is reported.
+
+    With ``colours_matched`` the colours of later chunks are brought to those of the first before they are stored,
+    handed out and continued from.
     """
     with WorkerThread("chunks") as saving:
-        yield from _chunks(inputs, plan, make_chunk, store, saving)
+        yield from _chunks(inputs, plan, make_chunk, store, saving, colours_matched)
 
 
 def _chunks(
@@ -47,9 +56,11 @@ def _chunks(
     make_chunk: MakeChunk,
     store: ChunkStore | None,
     saving: WorkerThread,
+    colours_matched: bool,
 ) -> Iterator[AnimationEvent]:
     current = np.empty((0, inputs.height, inputs.width, 3), np.uint8)
     current_start = 0
+    colours: ColourStatistics | None = None
     for chunk in plan:
         offset = chunk.start - current_start
         previous = current[offset : offset + PREVIOUS_FRAMES]
@@ -69,10 +80,12 @@ def _chunks(
                     saving.wait()
                     yield result
                 else:
-                    current = result
+                    current = result if colours is None else match_colours(result, colours)
             if store is not None:
                 saving.call(store.save, chunk.index, current)
         current_start = chunk.start
+        if colours_matched and colours is None:
+            colours = ColourStatistics.of(current)  # of the first chunk, made or resumed
 
         following = plan[chunk.index + 1].start if chunk.index + 1 < len(plan) else inputs.frame_count
         if following > chunk.start:

@@ -18,7 +18,7 @@ See ``lora_file`` for what a file holds and whether it fits, and ``fp8`` for the
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from libs.one_to_all.weights.lora_file import (
     LoraFile,
     LoraIdentity,
     StoredDelta,
+    describe_skipped,
     hadamard_rank,
     read_contents,
     weight_and_bias_of,
@@ -160,16 +161,20 @@ class LoraDelta:
         return None if tensor is None else tensor.to(device, torch.float32)
 
 
-def read_deltas(path: Path, parameters: Mapping[str, nn.Parameter]) -> dict[str, LoraDelta]:
-    """Read the deltas of the file at ``path`` for a network with these ``parameters``, by target (``targets_of``).
+def read_deltas(lora: LoraFile, parameters: Mapping[str, nn.Parameter]) -> dict[str, LoraDelta]:
+    """Read the deltas of one file for a network with these ``parameters``, by target (``targets_of``).
 
     Raises:
         ModelFilesError: see ``read_contents``; or the file holds values that are not finite.
     """
-    contents = read_contents(path, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
+    path = lora.path
+    shapes: dict[str, Shape] = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    contents = read_contents(path, shapes, strict=lora.strict)
+    if contents.skipped:
+        _logger.warning("LoRA %s: %s", lora.name, describe_skipped(contents.skipped))
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {target: _read_delta(file, path, stored) for target, stored in contents.items()}
+            return {target: _read_delta(file, path, stored) for target, stored in contents.deltas.items()}
     except (SafetensorError, OSError) as error:
         raise ModelFilesError(f"{path}: cannot be read as safetensors ({error}); fetch the LoRA again") from error
 
@@ -188,29 +193,50 @@ def _read_delta(file: safe_open, path: Path, stored: StoredDelta) -> LoraDelta:
 
 @torch.no_grad()
 def fuse_lora(network: nn.Module, lora: LoraFile) -> None:
-    """Add ``lora`` to the weights of ``network``, in place; the network is untouched if an error is raised.
+    """Add ``lora`` and its others to the weights of ``network``, in place; it is untouched if an error is raised.
+
+    The changes of several files are summed in float32 and rounded with the weight, once.
 
     Raises:
         ModelFilesError: see ``read_deltas``; or the weights it is for are held in FP8.
     """
     parameters = dict(network.named_parameters())
-    deltas = read_deltas(lora.path, parameters)
-    for target in deltas:
+    changes = _changes_of(lora, parameters)
+    for target in changes:
         weight, _ = weight_and_bias_of(target, parameters)
         if weight is not None and is_fp8(weight):
             raise ModelFilesError(f"{lora.path}: a LoRA cannot be fused into weights held in FP8 ({target})")
-    for target, delta in deltas.items():
+    for target, deltas in changes.items():
         weight, bias = weight_and_bias_of(target, parameters)
         if weight is not None:
-            add_delta(weight, delta.weight_delta(weight.shape, weight.device), lora.strength)
+            add_deltas(weight, ((one.weight_delta(weight.shape, weight.device), strength) for one, strength in deltas))
         if bias is not None:
-            add_delta(bias, delta.bias_delta(bias.device), lora.strength)
+            add_deltas(bias, ((one.bias_delta(bias.device), strength) for one, strength in deltas))
 
 
-def add_delta(parameter: torch.Tensor, delta: torch.Tensor | None, strength: float) -> None:
-    """Add ``strength * delta`` to ``parameter``, in float32 and rounded once; ``delta`` (float32) is overwritten."""
-    if delta is not None:
-        parameter.copy_(delta.mul_(strength).add_(parameter.float()))
+def _changes_of(lora: LoraFile, parameters: Mapping[str, nn.Parameter]) -> dict[str, list[tuple[LoraDelta, float]]]:
+    """By target, what each file changes there, and its strength."""
+    changes: dict[str, list[tuple[LoraDelta, float]]] = {}
+    for one in lora.all:
+        for target, delta in read_deltas(one, parameters).items():
+            changes.setdefault(target, []).append((delta, one.strength))
+    return changes
+
+
+def add_deltas(parameter: torch.Tensor, deltas: Iterable[tuple[torch.Tensor | None, float]]) -> bool:
+    """Add each delta times its strength to ``parameter``, in float32 and rounded once; deltas are overwritten.
+
+    Returns:
+        Whether there was any.
+    """
+    total: torch.Tensor | None = None
+    for delta, strength in deltas:
+        if delta is not None:
+            delta.mul_(strength)
+            total = delta if total is None else total.add_(delta)
+    if total is not None:
+        parameter.copy_(total.add_(parameter.float()))
+    return total is not None
 
 
 def keeps_lora_unfused(layout: RepositoryLayout) -> bool:
@@ -252,40 +278,48 @@ class UnfusedLora:
             for name, parameter in self._network.named_parameters()
             if name.rpartition(".")[2] not in ADAPTER_PARAMETERS
         }
-        deltas = {} if lora is None else read_deltas(lora.path, parameters)
+        changes = {} if lora is None else _changes_of(lora, parameters)
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # blocks on the host may still be on their way to the device
         self._remove()
         if lora is not None:
             try:
-                for target, delta in deltas.items():
-                    self._attach(target, delta, lora.strength, parameters)
+                for target, deltas in changes.items():
+                    self._attach(target, deltas, parameters)
             except BaseException:  # memory, most of all
                 self._remove()
                 raise
             self._current = wanted
-            _logger.info("LoRA %s beside the FP8 weights of %d layers", lora.name, len(self._layers))
+            names = ", ".join(one.name for one in lora.all)
+            _logger.info("LoRA %s beside the FP8 weights of %d layers", names, len(self._layers))
         return True
 
-    def _attach(self, target: str, delta: LoraDelta, strength: float, parameters: dict[str, nn.Parameter]) -> None:
+    def _attach(
+        self, target: str, deltas: Sequence[tuple[LoraDelta, float]], parameters: dict[str, nn.Parameter]
+    ) -> None:
         weight, bias = weight_and_bias_of(target, parameters)
         if weight is not None and is_fp8(weight):
             layer = self._network.get_submodule(target)
             assert isinstance(layer, Fp8Linear)
             self._layers.append(layer)
-            if (factors := delta.low_rank_factors(strength, weight.device, self._dtype)) is not None:
-                layer.set_low_rank_adapter(*factors)
-            if (sides := delta.kronecker_factors(weight.shape, strength, weight.device, self._dtype)) is not None:
-                layer.set_kronecker_adapter(*sides)
+            device, dtype = weight.device, self._dtype
+            factors = [one.low_rank_factors(strength, device, dtype) for one, strength in deltas]
+            if found := [pair for pair in factors if pair is not None]:  # the product of stacked factors is their sum
+                layer.set_low_rank_adapter(
+                    torch.cat([down for down, _ in found]), torch.cat([up for _, up in found], dim=1)
+                )
+            sides = [one.kronecker_factors(weight.shape, strength, device, dtype) for one, strength in deltas]
+            if products := [pair for pair in sides if pair is not None]:
+                layer.set_kronecker_adapter(*_sum_of_products(products))
         elif weight is not None:
-            self._add_to(weight, delta.weight_delta(weight.shape, weight.device), strength)
+            self._add_to(weight, [(one.weight_delta(weight.shape, weight.device), by) for one, by in deltas])
         if bias is not None:
-            self._add_to(bias, delta.bias_delta(bias.device), strength)
+            self._add_to(bias, [(one.bias_delta(bias.device), by) for one, by in deltas])
 
-    def _add_to(self, parameter: nn.Parameter, delta: torch.Tensor | None, strength: float) -> None:
-        if delta is not None:
+    def _add_to(self, parameter: nn.Parameter, deltas: Sequence[tuple[torch.Tensor | None, float]]) -> None:
+        if any(delta is not None for delta, _ in deltas):
             self._original_values.append((parameter, parameter.to("cpu", copy=True)))
-            add_delta(parameter, delta, strength)
+            add_deltas(parameter, deltas)
 
     def _remove(self) -> None:
         for layer in self._layers:
@@ -293,3 +327,13 @@ class UnfusedLora:
         for parameter, value in self._original_values:
             parameter.copy_(value)
         self._layers, self._original_values, self._current = [], [], None
+
+
+def _sum_of_products(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two factors whose Kronecker product is the sum of those of ``pairs``; of several it is multiplied out."""
+    if len(pairs) == 1:
+        return pairs[0]
+    total = sum(torch.kron(w1.float(), w2.float()) for w1, w2 in pairs)
+    assert isinstance(total, torch.Tensor)
+    w1, w2 = pairs[0]
+    return torch.ones(1, 1, device=w1.device, dtype=w1.dtype), total.to(w2.dtype)

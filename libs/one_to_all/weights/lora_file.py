@@ -20,9 +20,15 @@ from libs.model_repo.files.parameters import Shape, TensorInfo, expected_paramet
 from libs.model_repo.files.safetensors_header import StoredTensor, read_tensors_and_metadata
 from libs.model_repo.variants import ModelVariant
 from libs.model_repo.verification.digests import DigestCache, Signature
-from libs.one_to_all.weights.lora_names import LoraPart, describe_other_file, match_names, targets_of
+from libs.one_to_all.weights.lora_names import (
+    LoraPart,
+    changes_otherwise,
+    describe_other_file,
+    match_names,
+    targets_of,
+)
 
-LoraIdentity = tuple[Path, Signature, float]
+LoraIdentity = tuple[tuple[Path, Signature, float], ...]
 
 CHECKED_VALUES_CACHE = ".lora_values.json"
 """File beside the repositories that says which LoRAs were read through, by their signatures."""
@@ -50,12 +56,20 @@ _BLOCK_BYTES = 4 << 20
 class LoraFile:
     """A LoRA as a request asks for it: a safetensors file, and the strength it is added with (1 as it was trained).
 
+    Args:
+        path: of the file.
+        strength: times the change.
+        strict: False leaves out tensors that fit no module of the network.
+        others: LoRAs that are added after it, without others of their own.
+
     Raises:
         InputError: the strength is no number.
     """
 
     path: Path
     strength: float = 1.0
+    strict: bool = True
+    others: tuple["LoraFile", ...] = ()
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.strength):
@@ -66,16 +80,28 @@ class LoraFile:
         """The name that requests use: the file's name without its ending."""
         return self.path.stem
 
+    @property
+    def all(self) -> tuple["LoraFile", ...]:
+        """It and the others, in the order in which they are added."""
+        return self, *self.others
+
+    def __str__(self) -> str:
+        return " and ".join(f"{one.name} at strength {one.strength}" for one in self.all)
+
     def identity(self) -> LoraIdentity:
-        """Path, signature of the file and strength: equal where a network needs no change.
+        """Path, signature of the file and strength of each: equal where a network needs no change.
 
         Raises:
             ModelFilesError: there is no such file.
         """
-        try:
-            return self.path, Signature.of(self.path), self.strength
-        except FileNotFoundError:
-            raise lora_is_missing(self.path) from None
+        return tuple((one.path, _signature(one.path), one.strength) for one in self.all)
+
+
+def _signature(path: Path) -> Signature:
+    try:
+        return Signature.of(path)
+    except FileNotFoundError:
+        raise lora_is_missing(path) from None
 
 
 def lora_is_missing(path: Path) -> ModelFilesError:
@@ -103,8 +129,26 @@ class StoredDelta:
         return "hada_w1_a" in self.names
 
 
-def read_contents(path: Path, parameters: Mapping[str, Shape]) -> dict[str, StoredDelta]:
-    """Read the header of a LoRA: what it holds for a network with these ``parameters``, by target (``targets_of``).
+@dataclass(frozen=True)
+class LoraContents:
+    """What a file holds for a network.
+
+    Attributes:
+        deltas: by target (``targets_of``).
+        skipped: names of tensors that fit no module, sorted; only of a file that need not fit strictly.
+    """
+
+    deltas: Mapping[str, StoredDelta]
+    skipped: tuple[str, ...] = ()
+
+
+def read_contents(path: Path, parameters: Mapping[str, Shape], *, strict: bool = True) -> LoraContents:
+    """Read the header of a LoRA: what it holds for a network with these ``parameters``.
+
+    Args:
+        path: of the file.
+        parameters: of the network, name -> shape.
+        strict: False skips tensors whose names or shapes this network does not have, unless none would be left.
 
     Raises:
         ModelFilesError: the file is missing or unreadable, holds names or shapes that this network does not have, lacks
@@ -119,7 +163,7 @@ def read_contents(path: Path, parameters: Mapping[str, Shape]) -> dict[str, Stor
     except OSError as error:
         raise ModelFilesError(f"{path}: cannot be read ({error.strerror or error})") from error
     known, unknown = match_names(tensors, targets_of(parameters))
-    if unknown or not known:
+    if not known or (unknown and (strict or any(map(changes_otherwise, unknown)))):
         raise ModelFilesError(_not_for_this_network(path, unknown))
     deltas: dict[str, StoredDelta] = {}
     for name, (target, part) in known.items():
@@ -136,24 +180,41 @@ def read_contents(path: Path, parameters: Mapping[str, Shape]) -> dict[str, Stor
         path, {target: tensors[one.names["alpha"]] for target, one in deltas.items() if "alpha" in one.names}
     )
     configuration = _adapter_configuration(metadata, path)
-    for target, delta in deltas.items():
+    skipped, of_another_shape = list(unknown), None
+    for target, delta in list(deltas.items()):
         _check_parts(path, target, delta)
-        _check_shapes(path, target, delta, parameters)
+        try:
+            _check_shapes(path, target, delta, parameters)
+        except ModelFilesError as error:
+            if strict:
+                raise
+            of_another_shape = error
+            skipped += delta.names.values()
+            del deltas[target]
+            continue
         delta.scale = _scale(path, target, delta, alphas.get(target), configuration)
-    return deltas
+    if not deltas and of_another_shape is not None:
+        raise of_another_shape
+    return LoraContents(deltas, tuple(sorted(skipped)))
 
 
-def check_fits(path: Path, variant: ModelVariant) -> None:
-    """Raise unless the LoRA at ``path`` can be used with ``variant``, by the header of the file.
+def check_fits(path: Path, variant: ModelVariant, *, strict: bool = True) -> tuple[str, ...]:
+    """Return the names of skipped tensors; raise unless the LoRA at ``path`` can be used with ``variant``.
 
     Raises:
         ModelFilesError: see :func:`read_contents`.
     """
-    read_contents(path, expected_parameters(variant.network))
+    return read_contents(path, expected_parameters(variant.network), strict=strict).skipped
 
 
-def bytes_beside_fp8(path: Path, variant: ModelVariant, itemsize: int) -> int:
-    """Bytes of an unfused LoRA beside FP8 weights, in a dtype of ``itemsize`` bytes, by the header of the file.
+def describe_skipped(skipped: Sequence[str]) -> str:
+    """Say how many tensors of a file are skipped, and name the first."""
+    shown = ", ".join(map(printable, skipped[:_SHOWN_NAMES])) + (" and more" if len(skipped) > _SHOWN_NAMES else "")
+    return f"{len(skipped)} {'tensor fits' if len(skipped) == 1 else 'tensors fit'} no module and are skipped: {shown}"
+
+
+def bytes_beside_fp8(lora: LoraFile, variant: ModelVariant, itemsize: int) -> int:
+    """Bytes of unfused LoRAs beside FP8 weights, in a dtype of ``itemsize`` bytes, by the header of the file.
 
     Factors of a LoRA have the size that they have in the file; both sides of a LoKr are multiplied out, a LoHa becomes
     a product (see :func:`hadamard_rank`), and what is no product is one whole delta for each weight.
@@ -162,10 +223,19 @@ def bytes_beside_fp8(path: Path, variant: ModelVariant, itemsize: int) -> int:
         ModelFilesError: see :func:`read_contents`.
     """
     parameters = expected_parameters(variant.network)
-    total = 0
+    by_target: dict[str, list[StoredDelta]] = {}
+    for one in lora.all:
+        for target, delta in read_contents(one.path, parameters, strict=one.strict).deltas.items():
+            by_target.setdefault(target, []).append(delta)
+    return sum(_values_beside(target, deltas, parameters) for target, deltas in by_target.items()) * itemsize
+
+
+def _values_beside(target: str, deltas: Sequence[StoredDelta], parameters: Mapping[str, Shape]) -> int:
+    """Count the values that the deltas of one target keep beside its weight."""
+    weight, _ = weight_and_bias_of(target, parameters)
     kept: tuple[LoraPart, ...] = ("down", "up", "bias difference", "up bias")
-    for target, delta in read_contents(path, parameters).items():
-        weight, _ = weight_and_bias_of(target, parameters)
+    total, products = 0, []
+    for delta in deltas:
         is_whole = "weight difference" in delta.shapes
         if delta.is_hadamard:
             rows, columns = weight[0], math.prod(weight[1:])
@@ -173,11 +243,13 @@ def bytes_beside_fp8(path: Path, variant: ModelVariant, itemsize: int) -> int:
             is_whole |= rank is None
             total += 0 if rank is None else rank * (rows + columns)
         left, right = lokr_shape(delta.shapes, "w1"), lokr_shape(delta.shapes, "w2")
-        if left and right and not is_whole:
-            total += math.prod(left) + math.prod(right)
-        total += math.prod(weight) if is_whole else 0
+        if is_whole:
+            products.append(math.prod(weight))
+        elif left and right:
+            products.append(math.prod(left) + math.prod(right))
         total += sum(math.prod(delta.shapes[part]) for part in kept if part in delta.shapes)
-    return total * itemsize
+    # one product is kept as it is, the sum of several as a whole
+    return total + (products[0] if len(products) == 1 else math.prod(weight) if products else 0)
 
 
 def hadamard_rank(shapes: Mapping[LoraPart, Shape], rows: int, columns: int) -> int | None:

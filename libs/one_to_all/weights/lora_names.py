@@ -4,7 +4,7 @@ Three families of names are known, with or without prefixes:
 
 - diffusers and peft: ``transformer.blocks.0.attn1.to_q.<part>``, also ``base_model.model.`` or no prefix
 - Wan2.1's own: ``diffusion_model.blocks.0.self_attn.q.<part>``, also ``pipe.dit.`` or no prefix
-- flattened: ``lora_unet_blocks_0_self_attn_q.<part>``, also with two underscores
+- flattened: ``lora_unet_blocks_0_self_attn_q.<part>``, also with two underscores, or ``lora_unet_blocks_0.self_attn.q``
 
 ``<part>`` is of a LoRA (``lora_A``/``lora_B`` or ``lora_down``/``lora_up`` with ``.weight``, with or without the name
 of an adapter), of a LoKr (``lokr_w1`` …) or of a LoHa (``hada_w1_a`` …); or ``alpha``; or a whole difference: ``diff``
@@ -84,6 +84,9 @@ _OTHER_METHODS = (
     (re.compile(r"double_blocks|single_blocks|transformer_blocks|down_blocks|input_blocks"), "is for another model"),
 )
 
+_INSEPARABLE_METHODS = 3
+"""The first of them: parts of a module's change, without which the rest of that change would be another."""
+
 _WAN_NAMES: tuple[tuple[str, str], ...] = (
     # this network (and diffusers' Wan) -> Wan2.1's own code
     (r"^(blocks\.\d+)\.attn1\.to_out\.0$", r"\1.self_attn.o"),
@@ -148,6 +151,11 @@ def describe_other_file(names: Iterable[str]) -> str | None:
     return next((kind for pattern, kind in _OTHER_METHODS if any(pattern.search(name) for name in shown)), None)
 
 
+def changes_otherwise(name: str) -> bool:
+    """Whether the tensor is part of a change that is no addition: without it, the rest of that change is another."""
+    return any(pattern.search(name) for pattern, _ in _OTHER_METHODS[:_INSEPARABLE_METHODS])
+
+
 def _split(name: str) -> tuple[list[str], LoraPart | None]:
     """The names its target may have in the file, and the part; None for an unknown ending."""
     if name.endswith(_MODULATION_END):
@@ -173,8 +181,8 @@ def _find(names: Iterable[str], aliases: Mapping[str, str]) -> str | None:
 
 def _find_one(name: str, aliases: Mapping[str, str]) -> str | None:
     while True:
-        if name in aliases:
-            return aliases[name]
+        if found := aliases.get(name) or aliases.get(name.replace(".", "_")):  # some programs mix dots and underscores
+            return found
         prefix = next((prefix for prefix in (*_PREFIXES, *_FLAT_PREFIXES) if name.startswith(prefix)), None)
         if prefix is None:
             return None

@@ -22,6 +22,7 @@ from libs.one_to_all.memory import memory_options
 from libs.one_to_all.memory.plan import MemoryPlan
 from libs.one_to_all.parallel import ONE_PROCESS, ParallelPlan
 from libs.one_to_all.speed_options import speed_options
+from libs.one_to_all.weights.lora_file import LoraFile
 from libs.pose.conditioning import PoseConditioning
 from libs.provenance.clip_tag import clip_tags
 from libs.provenance.origin import OriginFacts
@@ -46,7 +47,7 @@ from libs.stages.pictures import draw_columns
 from libs.stages.poses.found_poses import require_found_poses
 from libs.stages.poses.pose_conditioning import framed_driver
 from libs.stages.request.request_media import RequestMedia
-from libs.stages.request.requested_lora import RequestedLora
+from libs.stages.request.requested_lora import RequestedLora, lora_of_engine, requested_loras
 from libs.stages.run import StageRun
 from libs.stages.titles import titled
 from libs.storage.artifacts import ArtifactStore, LocalArtifact
@@ -60,7 +61,7 @@ class ClipJob:
     Attributes:
         inputs: request, media and conditioning, loaded.
         engine: which networks, how they compute, on which devices.
-        lora: the LoRA that the request names, None if it names none.
+        loras: those that the request names.
         media_digests: name of a media file -> SHA-256.
         conditioning_digest: of the stored conditioning.
         model_versions: what the verified model files are, None if they never were verified.
@@ -70,7 +71,7 @@ class ClipJob:
 
     inputs: ClipInputs
     engine: EngineSpec
-    lora: RequestedLora | None
+    loras: tuple[RequestedLora, ...]
     media_digests: Mapping[str, str]
     conditioning_digest: str
     model_versions: Mapping[str, str] | None
@@ -104,11 +105,11 @@ class ClipJob:
         require_found_poses(resolved, lambda: _stored_tracks(store, resolved.id))
         layout = layout_of(resolved.model, settings)
         inputs = ClipInputs(resolved, RequestMedia.load(media.folder), PoseConditioning.load(conditioning.folder))
-        lora = RequestedLora.of(resolved, layout)
+        loras = requested_loras(resolved, layout)
         return cls(
             inputs=inputs,
-            engine=_engine_spec(layout, lora, settings),
-            lora=lora,
+            engine=_engine_spec(layout, lora_of_engine(loras), settings),
+            loras=loras,
             media_digests={file.name: file.sha256 for file in media.manifest.files},
             conditioning_digest=conditioning.manifest.digest,
             model_versions=verified_versions(store, resolved.model),
@@ -122,7 +123,7 @@ class ClipJob:
             self.inputs.request,
             conditioning=self.conditioning_digest,
             model=self.model_versions,
-            lora_sha256=self.lora.sha256 if self.lora else None,
+            lora_sha256s=[lora.sha256 for lora in self.loras],
             precision=precision,
             code_version=self.code_version,
         )
@@ -138,7 +139,7 @@ class ClipJob:
             lock=self.lock,
             code_version=self.code_version,
             device=Device(kind=engine.device.type, name=device_name(engine.device), dtype=engine.precision),
-            lora_sha256=self.lora.sha256 if self.lora else None,
+            lora_sha256s=tuple(lora.sha256 for lora in self.loras),
         )
 
 
@@ -217,11 +218,11 @@ def make_clip(job: ClipJob, run: StageRun) -> ClipResult:
     return ClipResult(summary, load, engine.memory_plan, provenance, StoredChunks(objects, prefix))
 
 
-def _engine_spec(layout: RepositoryLayout, lora: RequestedLora | None, settings: Settings) -> EngineSpec:
+def _engine_spec(layout: RepositoryLayout, lora: LoraFile | None, settings: Settings) -> EngineSpec:
     return EngineSpec(
         layout,
         settings.one_to_all_device,
-        lora=lora.file if lora else None,
+        lora=lora,
         speed=speed_options(settings),
         parallel=ParallelPlan.parse(settings.one_to_all_parallel),
         memory=memory_options(settings),

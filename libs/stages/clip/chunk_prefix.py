@@ -7,7 +7,8 @@ for the chunks themselves.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.requests.documents.animation_request import ResolvedRequest
@@ -22,7 +23,7 @@ def chunk_prefix(
     *,
     conditioning: str,
     model: Mapping[str, str] | None,
-    lora_sha256: str | None,
+    lora_sha256s: Sequence[str],
     precision: str,
     code_version: str,
 ) -> str:
@@ -35,7 +36,7 @@ def chunk_prefix(
         request: the resolved request.
         conditioning: digest of the stored conditioning.
         model: what the verified model files are, None if they never were verified.
-        lora_sha256: of the LoRA the request names, None if it names none.
+        lora_sha256s: of the LoRAs the request names.
         precision: ``AnimationEngine.precision``.
         code_version: of the stage that samples.
     """
@@ -46,9 +47,17 @@ def chunk_prefix(
         "variant": request.model,
         "conditioning": conditioning,
         "model": None if model is None else dict(model),
-        "lora": lora_sha256 if request.lora_strength == 1 else [lora_sha256, request.lora_strength],
+        "lora": _loras(request, lora_sha256s),
         "precision": precision,
         "code": code_version,
     }
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
     return f"{CHUNKS_PREFIX}/{request.id}/{digest[:_DIGITS]}"
+
+
+def _loras(request: ResolvedRequest, sha256s: Sequence[str]) -> Any:
+    """Digests and strengths; one LoRA is written as it was before there could be several."""
+    pairs = [[sha256, one.strength] for sha256, one in zip(sha256s, request.chosen_loras, strict=True)]
+    if len(pairs) > 1:
+        return pairs
+    return None if not pairs else pairs[0][0] if pairs[0][1] == 1 else pairs[0]

@@ -74,7 +74,9 @@ def assumed_costs(request: ResolvedRequest, size: ClipSize) -> RelativeCosts:
         return SANDBOX_COSTS
     side, frames = 16, max(1, (size.frame_count - 1) // 4 * 4 + 1)
     height, width = (max(side, pixels // side * side) for pixels in (size.height, size.width))
-    guidance = plan_guidance(request.image_guidance, request.pose_guidance)
+    guidance = plan_guidance(
+        request.image_guidance, request.pose_guidance, pose_guidance_alone=request.pose_guidance_alone
+    )
     return calculated_costs(get_variant(request.model).network, TokenGrid.of(height, width, frames), guidance)
 
 

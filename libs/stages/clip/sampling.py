@@ -168,6 +168,11 @@ def sampling_options(request: ResolvedRequest, chunk_lengths: ChunkLengths) -> S
         seed=request.seed,
         chunk_lengths=chunk_lengths,
         approximation=QUALITIES[request.quality],
+        shift=request.shift,
+        schedule=tuple(request.schedule) if isinstance(request.schedule, list) else request.schedule,
+        sampler=request.sampler,
+        pose_guidance_alone=request.pose_guidance_alone,
+        match_colours=request.match_colours,
     )
 
 

@@ -56,6 +56,7 @@ class RequestedPoseOptions(BaseModel):
     head: HeadStyle
     size: OutputSize | None
     anchor: RequestedAnchor = "first"
+    allow_large: bool = False
 
     def anchor_frame(self, reference: PoseTrack, driver: PoseTrack) -> int:
         """The frame to compare: the one named, or of those that show the figure well enough the first or the best."""
@@ -139,7 +140,8 @@ def condition_poses(
         anchor=anchor,
     )
     height, width = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
-    size = target_size(height, width, get_variant(requested.model).sampling.short_side_limit)
+    limit = get_variant(requested.model).short_side_limit(allow_large=requested.allow_large)
+    size = target_size(height, width, limit)
     conditioning = prepare_conditioning(picture, reference, driver, options, (size.height, size.width))
     conditioning.save(folder)
     (folder / CHOICE_FILE).write_text(json.dumps(asdict(choice), indent=2))

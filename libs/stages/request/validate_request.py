@@ -20,9 +20,10 @@ from libs.settings import Settings
 from libs.stages.animation_files import OPTIONS_FILE, REQUEST_FILE
 from libs.stages.model_verification import verified_versions
 from libs.stages.pictures import draw_media
+from libs.stages.request.large_clips import large_clip_note
 from libs.stages.request.prompt_length import prompt_metadata
 from libs.stages.request.request_media import RequestMedia, fetch_request_media
-from libs.stages.request.requested_lora import RequestedLora
+from libs.stages.request.requested_lora import RequestedLora, requested_loras
 from libs.stages.request.requested_models import never_verified
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.sha256 import sha256_of_file
@@ -80,16 +81,23 @@ class RequestParts:
         digests: field of the request -> SHA-256 of its file.
         options: what determines the drawn poses.
         prompt_lengths: what people are shown of the prompts.
+        large_clip: time and memory of a clip above the model's usual size; None for others.
     """
 
     media: RequestMedia
     digests: Mapping[str, str]
     options: Mapping[str, Any]
     prompt_lengths: Mapping[str, str]
+    large_clip: str | None = None
 
     def notes_on_media(self) -> dict[str, str]:
         """What was chosen or changed in driver and reference, for people; empty where nothing was."""
-        notes = {"notes_on_the_driver": self.media.notes, "notes_on_the_reference": self.media.reference_notes}
+        large = (self.large_clip,) if self.large_clip else ()
+        notes = {
+            "notes_on_the_driver": self.media.notes,
+            "notes_on_the_reference": self.media.reference_notes,
+            "notes_on_the_size": large,
+        }
         return {title: "; ".join(said) for title, said in notes.items() if said}
 
 
@@ -100,12 +108,12 @@ class RequestedModel:
     Attributes:
         problem: what is wrong with them and the way out; None if they are the verified ones.
         versions: of the verified files; empty where there is a problem.
-        lora: the LoRA of the request, None if it names none.
+        loras: those of the request.
     """
 
     problem: str | None
     versions: Mapping[str, str]
-    lora: RequestedLora | None = None
+    loras: tuple[RequestedLora, ...] = ()
 
 
 def take_apart(job: RequestJob, folders: RequestFolders, settings: Settings) -> RequestParts:
@@ -122,11 +130,15 @@ def take_apart(job: RequestJob, folders: RequestFolders, settings: Settings) -> 
     (folders.request / REQUEST_FILE).write_text(clip_fields)
     options = request.model_dump(include=POSE_OPTION_FIELDS)
     (folders.options / OPTIONS_FILE).write_text(json.dumps(options, indent=2))
+    height, width = media.reference_height, media.reference_width
+    if request.size:
+        height, width = request.size.height, request.size.width
     return RequestParts(
         media=media,
         digests={"reference": sha256_of_file(media.reference), "driver": sha256_of_file(media.driver)},
         options=options,
         prompt_lengths=prompt_metadata(request, layout_of(request.model, settings)),
+        large_clip=large_clip_note(request, height, width),
     )
 
 
@@ -141,13 +153,13 @@ def check_requested_model(request: ResolvedRequest, settings: Settings, store: A
         return RequestedModel(f"{never_verified(request.model)}; then start this run again", {})
     layout = layout_of(request.model, settings)
     try:
-        lora = RequestedLora.of(request, layout)
+        loras = requested_loras(request, layout)
         chosen = request.pose_networks or settings.pose_networks
         unneeded: tuple[Part, ...] = ("pose_models",) if chosen in {"auto", "mediapipe"} else ()
         verify_repository(layout, level="fast").raise_if_not_complete(unneeded)
     except ModelFilesError as error:
         return RequestedModel(str(error), {})
-    return RequestedModel(None, versions, lora)
+    return RequestedModel(None, versions, loras)
 
 
 def _accepted_request(

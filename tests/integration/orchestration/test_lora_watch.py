@@ -47,7 +47,7 @@ def test_a_replaced_lora_makes_exactly_its_own_clips_stale(world: Any, tmp_path:
 
     made_with = versions()
     assert made_with["without"] == ModelVersion(made_with["with"].files)
-    assert made_with["with"].lora.path == "One-to-All-sandbox/loras/look.safetensors"
+    assert made_with["with"].loras[0].path == "One-to-All-sandbox/loras/look.safetensors"
 
     write_lora("other", 0.02)
     assert watch.tick() == []
@@ -79,8 +79,8 @@ def test_a_replaced_lora_makes_exactly_its_own_clips_stale(world: Any, tmp_path:
     configuration.write_bytes(content + b"\n")
     world.accept_model_files()
     world.verify_models()
-    assert versions()["with"].lora == before["with"].lora
-    assert versions()["without"].lora is None
+    assert versions()["with"].loras == before["with"].loras
+    assert versions()["without"].loras == ()
     assert versions()["with"].files == versions()["without"].files != before["with"].files
     assert stale(world, "with", *CLIP_ASSETS) == stale(world, "without", *CLIP_ASSETS) == {"animation"}
 

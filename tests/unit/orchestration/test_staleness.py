@@ -21,7 +21,7 @@ FIRST = {
     "reference_picture": str(FileVersion(A, "puppet.png")),
     "driving_video": str(FileVersion(A, "dance.mp4")),
     "pose_networks": A,
-    "animation_model": str(ModelVersion(A, LORA)),
+    "animation_model": str(ModelVersion(A, (LORA,))),
 }
 
 
@@ -76,9 +76,9 @@ CHANGES: list[tuple[Callable[[Lineage], None], list[str]]] = [
     (lambda it: it.observe("one", "reference_picture", f"{B}  puppet.png"), ["picture puppet.png replaced"]),
     (lambda it: it.observe("one", "driving_video", f"{B}  人 舞.mp4"), ["video 人 舞.mp4 replaced"]),
     (lambda it: it.observe("one", "pose_networks", B), ["pose networks of model sandbox changed"]),
-    (lambda it: it.observe("one", "animation_model", str(ModelVersion(B, LORA))), ["model sandbox changed"]),
+    (lambda it: it.observe("one", "animation_model", str(ModelVersion(B, (LORA,)))), ["model sandbox changed"]),
     (
-        lambda it: it.observe("one", "animation_model", str(ModelVersion(A, FileVersion(B, LORA.path)))),
+        lambda it: it.observe("one", "animation_model", str(ModelVersion(A, (FileVersion(B, LORA.path),)))),
         ["LoRA look changed"],
     ),
     (lambda it: it.observe("one", "requested_poses", B), ["the request was changed since"]),

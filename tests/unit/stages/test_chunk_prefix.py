@@ -23,11 +23,17 @@ PIXELS: dict[str, Any] = {
     "model": "1.3b_1",
     "prompt": "in the rain",
     "negative_prompt": "blurred",
+    "preset": "fast-4",
     "steps": 5,
+    "schedule": "linear",
+    "shift": 5.0,
+    "sampler": "unipc",
     "image_guidance": 3.5,
     "pose_guidance": 3.5,
+    "pose_guidance_alone": True,
     "quality": "draft",
     "seed": 7,
+    "match_colours": True,
 }
 """Field -> another value of it, with which the network makes other pixels of the same conditioning."""
 
@@ -44,6 +50,7 @@ CONDITIONING: dict[str, Any] = {
     "duration": "75f",
     "pose_networks": "mediapipe",
     "size": {"height": 64, "width": 48},
+    "allow_large": True,
 }
 """Those that count as what the poses, pictures and frames became: as the conditioning's digest."""
 
@@ -52,11 +59,11 @@ AROUND_THE_PIXELS: dict[str, Any] = {"priority": 50, "when": "nightly", "keep_au
 
 def prefix(fields: Mapping[str, Any] = {}, **changes: Any) -> str:
     request = AnimationRequest.model_validate({**REQUEST, **fields}).resolve("sandbox")
-    return chunk_prefix(request, **{"lora_sha256": None, "code_version": "1", **DETERMINES, **changes})
+    return chunk_prefix(request, **{"lora_sha256s": (), "code_version": "1", **DETERMINES, **changes})
 
 
 def test_every_field_of_a_request_is_known_to_count_or_not() -> None:
-    by_path_and_by_content = {"id", "lora", "lora_strength"}
+    by_path_and_by_content = {"id", "lora", "lora_strength", "loras", "lora_strict"}
     known = PIXELS.keys() | CONDITIONING.keys() | AROUND_THE_PIXELS.keys() | by_path_and_by_content
     assert known == AnimationRequest.model_fields.keys(), "does the new field change the pixels a chunk is made of?"
 
@@ -77,7 +84,7 @@ def test_what_changes_no_pixel_keeps_them(field: str, value: Any) -> None:
         {"conditioning": "e" * 64},
         {"model": {"animation_model": "e" * 64}},
         {"model": None},
-        {"lora_sha256": "e" * 64},
+        {"code_version": "3"},
         {"precision": "torch.bfloat16, VAE in tiles"},
         {"code_version": "2"},
     ],
@@ -100,15 +107,41 @@ def test_another_shift_of_the_schedule_leaves_chunks_behind(monkeypatch: pytest.
 
 
 def test_a_lora_counts_with_its_content_and_not_with_its_name() -> None:
-    assert prefix({"lora": "renamed"}, lora_sha256="a" * 64) == prefix({"lora": "distilled"}, lora_sha256="a" * 64)
+    assert prefix({"lora": "renamed"}, lora_sha256s=["a" * 64]) == prefix(
+        {"lora": "distilled"}, lora_sha256s=["a" * 64]
+    )
 
 
 def test_a_lora_counts_with_its_strength() -> None:
     names = {
-        prefix({"lora": "distilled", "lora_strength": strength}, lora_sha256="a" * 64) for strength in (0.5, 1, 1.5)
+        prefix({"lora": "distilled", "lora_strength": strength}, lora_sha256s=["a" * 64]) for strength in (0.5, 1, 1.5)
     }
     assert len(names) == 3
-    assert prefix({"lora": "distilled"}, lora_sha256="a" * 64) in names
+    assert prefix({"lora": "distilled"}, lora_sha256s=["a" * 64]) in names
+
+
+def test_several_loras_count_with_content_strength_and_order() -> None:
+    def several(first: float, second: float) -> dict[str, Any]:
+        return {"loras": [{"name": "one", "strength": first}, {"name": "two", "strength": second}]}
+
+    digests = ["a" * 64, "b" * 64]
+    names = {
+        prefix(several(1, 1), lora_sha256s=digests),
+        prefix(several(1, 0.5), lora_sha256s=digests),
+        prefix(several(1, 1), lora_sha256s=digests[::-1]),
+        prefix({"lora": "one"}, lora_sha256s=digests[:1]),
+    }
+    assert len(names) == 4
+    listed = prefix({"loras": [{"name": "one", "strength": 0.5}]}, lora_sha256s=digests[:1])
+    assert listed == prefix({"lora": "one", "lora_strength": 0.5}, lora_sha256s=digests[:1])
+    assert prefix({"lora": "one", "lora_strict": False}, lora_sha256s=digests[:1]) in names
+
+
+def test_chunks_with_one_lora_from_before_there_could_be_several_are_found_again() -> None:
+    names = [prefix({"lora": "x", "lora_strength": by}, lora_sha256s=["a" * 64]) for by in (1, 0.5)]
+    assert names == [
+        f"chunks/dance/{digest}" for digest in ("3525a1c4ee61a874d60474956df0ed5b", "b2611334ada2dc949b14146092aef566")
+    ]
 
 
 def test_chunks_of_current_and_older_keys_are_removed_when_a_clip_is_abandoned(tmp_path: Path) -> None:

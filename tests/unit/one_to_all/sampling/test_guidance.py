@@ -77,3 +77,14 @@ def test_bfloat16_rounds_after_every_operation():
     combined = guidance.combine({"conditional": c, "unconditional": u, "intermediate": m})
     assert combined.dtype == torch.bfloat16
     assert torch.equal(combined.float(), expected)
+
+
+def test_pose_guidance_alone_makes_two_passes():
+    guidance = plan_guidance(1.0, 1.5, 0.7, pose_guidance_alone=True)
+    conditional, without_pose = guidance.passes
+    assert not (conditional.black_pose or conditional.black_image or guidance.uses_negative_prompt)
+    assert (without_pose.black_pose, without_pose.black_image, without_pose.conditioning_scale) == (True, False, 0.7)
+    assert guidance.combine({"conditional": 10.0, "intermediate": 1.0}) == 1 + 1.5 * (10 - 1)
+    assert _names(guidance.unguided()) == ["conditional"]
+    assert plan_guidance(1.0, 1.0, pose_guidance_alone=True) == plan_guidance(1.0, 1.0)
+    assert plan_guidance(2.0, 1.5, pose_guidance_alone=True) == plan_guidance(2.0, 1.5)

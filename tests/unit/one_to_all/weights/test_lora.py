@@ -451,7 +451,7 @@ def test_alphas_are_read_as_torch_reads_them(network, tmp_path, dtype):
         if not alpha:
             continue
         path = _file(tmp_path, _with_first(tensors, "head.head.alpha", lambda _, alpha=alpha: alpha))
-        assert read_contents(path, shapes)["proj_out"].scale == alpha.double().item() / RANK
+        assert read_contents(path, shapes).deltas["proj_out"].scale == alpha.double().item() / RANK
 
 
 def test_no_two_targets_share_a_name(network):

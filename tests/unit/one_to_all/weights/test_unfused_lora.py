@@ -21,7 +21,7 @@ from libs.one_to_all.weights.fp8 import ADAPTER_PARAMETERS, Fp8Linear, compute_i
 from libs.one_to_all.weights.lora import UnfusedLora, fuse_lora
 from libs.one_to_all.weights.lora_file import LoraFile, bytes_beside_fp8
 from libs.requests.documents.animation_request import ResolvedRequest
-from libs.stages.request.requested_lora import requested_lora
+from libs.stages.request.requested_lora import lora_of_engine, requested_loras
 
 CPU = torch.device("cpu")
 NETWORK = {"num_layers": 3, "num_control_layers": 2, "num_reference_layers": 2}
@@ -162,7 +162,7 @@ def test_lokr_and_whole_deltas_beside_both_products(network, small_transformer, 
     unfused = UnfusedLora(network, torch.float32)
     assert unfused.set(lora)
     held = sum(parameter.nbytes for name, parameter in layer.named_parameters() if name in ADAPTER_PARAMETERS)
-    counted = bytes_beside_fp8(lora.path, get_variant("sandbox-fp8"), torch.float32.itemsize)
+    counted = bytes_beside_fp8(lora, get_variant("sandbox-fp8"), torch.float32.itemsize)
     assert held - counted in {0, torch.float32.itemsize}, "memory plans count it"
     assert held <= 4 * (weight.numel() + 1) or "diff" in KINDS[kind]
     found = layer(states) - without
@@ -338,17 +338,17 @@ def test_a_request_may_name_one_for_an_fp8_variant(fp8_repository, tmp_path):
     layout = replace(fp8_repository, root=tmp_path)
     request = ResolvedRequest.model_construct(lora="distilled", model=layout.variant.name)
     with pytest.raises(ModelFilesError, match="is missing"):
-        requested_lora(request, layout)
+        requested_loras(request, layout)
     layout.lora("distilled").parent.mkdir()
     layout.lora("distilled").touch()
     with pytest.raises(
         ModelFilesError, match=r"distilled\.safetensors: has 0 bytes, too few .* cannot be read as a LoRA"
     ):
-        requested_lora(request, layout)
+        requested_loras(request, layout)
     save_file({"diffusion_model.blocks.0.ffn.2.diff_b": torch.ones(128)}, layout.lora("distilled"))
-    assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors")
+    assert lora_of_engine(requested_loras(request, layout)) == LoraFile(tmp_path / "loras/distilled.safetensors")
     request = ResolvedRequest.model_construct(lora="distilled", lora_strength=0.5, model=layout.variant.name)
-    assert requested_lora(request, layout) == LoraFile(tmp_path / "loras/distilled.safetensors", 0.5)
+    assert lora_of_engine(requested_loras(request, layout)) == LoraFile(tmp_path / "loras/distilled.safetensors", 0.5)
     save_file({"diffusion_model.blocks.0.ffn.2.diff_b": torch.full((128,), torch.nan)}, layout.lora("distilled"))
     with pytest.raises(ModelFilesError, match=r"distilled\.safetensors: .*diff_b holds values that are not finite"):
-        requested_lora(request, layout)
+        requested_loras(request, layout)
