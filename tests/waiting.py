@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import psutil
 
-HANG_SECONDS = 300.0
+HANG_SECONDS = 600.0
 """What takes longer will never come."""
 
 Seen = TypeVar("Seen")
