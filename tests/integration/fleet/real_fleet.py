@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -240,8 +240,12 @@ class RealFleet(ObservedFleet):
     def chunks(self, request_id: str) -> dict[int, tuple[int, int]]:
         """The finished chunks of a clip in the making: number -> inode and time of change."""
         folder = Path(self.fleet.plan.environment["DATA_DIR"]) / "artifacts" / "chunks" / request_id
-        found = ((int(path.stem), path.stat()) for path in folder.glob("*/*/*.json"))
-        return {number: (status.st_ino, status.st_mtime_ns) for number, status in found}
+        found = {}
+        for path in folder.glob("*/*/*.json"):
+            with suppress(FileNotFoundError):  # they go when the clip is stored
+                status = path.stat()
+                found[int(path.stem)] = (status.st_ino, status.st_mtime_ns)
+        return found
 
     def seconds_of_runs_page(self) -> float:
         """How long the webserver takes for what its page of runs asks for."""

@@ -1,7 +1,6 @@
 """A complete little world for graph tests: sandbox models made once, an inbox, an instance of its own."""
 
 import atexit
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -164,18 +163,10 @@ def prepared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def copy_of(prepared: Path, folder: Path) -> None:
-    """A world of one's own: its model files are those of ``prepared``, to be replaced and never written into."""
-    for part in prepared.iterdir():
-        if part.name != "models":
-            shutil.copytree(part, folder / part.name)
-    shutil.copytree(prepared / "models", folder / "models", copy_function=os.link)
-
-
 @pytest.fixture
 def world(tmp_path: Path, prepared_folder: Path) -> Iterator[World]:
     """A world of this test's own, with verified sandbox models."""
-    copy_of(prepared_folder, tmp_path / "world")
+    shutil.copytree(prepared_folder, tmp_path / "world")
     with world_in(tmp_path / "world") as world:
         yield world
 
@@ -190,6 +181,6 @@ def empty_world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def unverified_world(tmp_path: Path, prepared_folder: Path) -> Iterator[World]:
     """A world whose sandbox models are there but were never verified."""
-    shutil.copytree(prepared_folder / "models", tmp_path / "world" / "models", copy_function=os.link)
+    shutil.copytree(prepared_folder / "models", tmp_path / "world" / "models")
     with world_in(tmp_path / "world") as world:
         yield world

@@ -21,7 +21,7 @@ from libs.settings import get_settings
 from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE
 from orchestration.staleness import unfinished_assets
-from tests.integration.orchestration.conftest import copy_of, world_in
+from tests.integration.orchestration.conftest import world_in
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
 
 
@@ -29,7 +29,7 @@ from tests.integration.orchestration.small_requests import submit_small, write_s
 def animated_folder(prepared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world with one clip; copied by tests, never changed."""
     folder = tmp_path_factory.mktemp("animated") / "world"
-    copy_of(prepared_folder, folder)
+    shutil.copytree(prepared_folder, folder)
     with world_in(folder) as world:
         submit_small(world, write_small_media(folder.parent / "media", 6), "puppet")
         assert world.animate("puppet").success
@@ -39,7 +39,7 @@ def animated_folder(prepared_folder: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def animated(animated_folder: Path, tmp_path: Path) -> Iterator[Any]:
     """A world with one clip, and the command line looking at it."""
-    copy_of(animated_folder, tmp_path / "world")
+    shutil.copytree(animated_folder, tmp_path / "world")
     with world_in(tmp_path / "world") as world:
         get_settings.cache_clear()
         yield world
