@@ -1,7 +1,6 @@
 """An inbox in a folder, and somebody who looks at it, for the tests of this folder."""
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ MUCH_LATER = timedelta(hours=1)
 
 
 class Desk:
-    """An inbox in a folder and somebody who looks at it; its clock stands still, however busy the machine is."""
+    """An inbox in a folder and somebody who looks at it, whose clock stands still, however busy the machine is."""
 
     def __init__(self, folder: Path, **limits: Any) -> None:
         self.now = datetime.now(UTC)
@@ -32,7 +31,6 @@ class Desk:
     def put(self, name: str, content: bytes | dict[str, Any] | list[Any]) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.objects.put_bytes(f"inbox/{name}", data)
-        os.utime(self.folder / "inbox" / name, (self.now.timestamp(),) * 2)
 
     def request(self, request_id: str, **fields: Any) -> None:
         self.put(f"{request_id}.json", request_fields(request_id, **fields))
