@@ -123,7 +123,7 @@ def migrate(
     for step in plan.steps:
         console.print(f"{'bring' if apply else 'would bring'} {step.name} ({show_bytes(step.size)})")
     console.print(
-        f"{len(plan.steps)} files to bring ({show_bytes(plan.size)}), {len(plan.present)} there already, "
+        f"{len(plan.steps)} files to migrate ({show_bytes(plan.size)}), {len(plan.present)} there already, "
         f"{len(plan.skipped)} not needed ({show_bytes(plan.skipped_size)})"
     )
     if apply:

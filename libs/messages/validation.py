@@ -11,7 +11,7 @@ _PREFIXES = ("Value error, ", "Assertion failed, ")
 _WHOLE_NUMBER = "must be a whole number, written in digits alone and without quotes"
 _NUMBER = "must be a number, written in digits and without quotes"
 _TRUE_OR_FALSE = "must be true or false, without quotes"
-_MAPPING = "must have fields of its own, as in {name: value}"
+_MAPPING = "must be a mapping of fields, as in {name: value}"
 _LIST = "must be a list, as in [one, two]"
 
 
@@ -33,7 +33,7 @@ _MESSAGES: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = MappingProxy
         "string_unicode": "holds half a character (a surrogate without its other half)",
         "string_too_short": _at_least,
         "string_too_long": lambda context: f"may have at most {context['max_length']} characters",
-        "string_pattern_mismatch": "has characters that cannot stand there",
+        "string_pattern_mismatch": "has characters that are not allowed there",
         "literal_error": lambda context: f"must be {context['expected']}",
         "enum": lambda context: f"must be {context['expected']}",
         "int_type": _WHOLE_NUMBER,
@@ -63,7 +63,7 @@ _MESSAGES: Mapping[str, str | Callable[[Mapping[str, Any]], str]] = MappingProxy
         "datetime_type": "must be a date and time",
         "datetime_parsing": "must be a date and time",
         "datetime_from_date_parsing": "must be a date and time",
-        "recursion_loop": "stands inside itself",
+        "recursion_loop": "contains itself",
     }
 )
 

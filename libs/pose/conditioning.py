@@ -165,7 +165,7 @@ def _require_size(track: PoseTrack, subject: str, width: int, height: int) -> No
     if (track.width, track.height) != (width, height):
         raise PoseError(
             f"{subject}: its poses belong to frames of {track.width} x {track.height} pixels, but the reference "
-            f"picture has {width} x {height}; bring all frames to the reference's size before poses are estimated"
+            f"picture has {width} x {height}; resize all frames to the reference's size before poses are estimated"
         )
 
 

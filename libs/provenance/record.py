@@ -185,6 +185,6 @@ def _explained(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     return (
-        f"says nothing this version of the software understands about what made the clip ({field or 'text'}: "
-        f"{what_was_expected(problem)}); it was made by something else, or by a newer version"
+        f"holds no provenance that this version of the software supports ({field or 'text'}: "
+        f"{what_was_expected(problem)}); it was made by other software, or by a newer version"
     )

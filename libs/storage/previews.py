@@ -88,6 +88,6 @@ def current_policy(objects: S3ObjectStore) -> dict[str, Any]:
         policy["Statement"] = [dict(entry) for entry in ([statements] if isinstance(statements, dict) else statements)]
     except (ValueError, TypeError, RecursionError):
         raise StorageError(
-            f"policy of s3://{objects.bucket}: is no policy ({printable(repr(text))}); mend it"
+            f"policy of s3://{objects.bucket}: is not a policy ({printable(repr(text))}); correct it"
         ) from None
     return policy

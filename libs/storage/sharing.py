@@ -38,7 +38,7 @@ def share(
     stored = store.objects.head(file.key)
     if stored is None or stored.size != file.size:
         raise ArtifactCorruptError(
-            f"{describe(asset, partition)}: {name} is not whole (object {store.objects.uri(file.key)}); "
+            f"{describe(asset, partition)}: {name} is incomplete (object {store.objects.uri(file.key)}); "
             f"run: {materialize_command(asset, partition)}"
         )
     if isinstance(store.objects, FolderObjectStore):

@@ -40,7 +40,7 @@ def _database_problems(address: str) -> list[str]:
         return [f"{DATABASE_VARIABLE} is not set: {expected}"]
     scheme = _scheme_of(address)
     if scheme is None:
-        return [f"{DATABASE_VARIABLE} is no address: {expected}, with %XX for what is neither letter nor digit"]
+        return [f"{DATABASE_VARIABLE} is not an address: {expected}, with %XX for what is neither letter nor digit"]
     problems = []
     if scheme != DATABASE_SCHEME:
         problems.append(f"{DATABASE_VARIABLE} begins with {scheme}://: {expected}")

@@ -84,7 +84,7 @@ class _Everything(BaseModel, extra="forbid"):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"part": 3}, "part: must have fields of its own, as in {name: value}"),
+        ({"part": 3}, "part: must be a mapping of fields, as in {name: value}"),
         ({"part": {}}, "part.number: is required"),
         ({"part": {"number": 1}}, "part.number: must be more than 1"),
         ({"part": {"number": 5}}, "part.number: must be less than 5"),
@@ -93,11 +93,11 @@ class _Everything(BaseModel, extra="forbid"):
         ({"parts": [{"number": 2}]}, "parts: must have at least 2"),
         ({"parts": [{"number": 2}] * 4}, "parts: may have at most 3"),
         ({"parts": [{"number": 2}, {"number": "x"}]}, "parts, entry 2.number: must be a whole number"),
-        ({"pairs": []}, "pairs: must have fields of its own, as in {name: value}"),
+        ({"pairs": []}, "pairs: must be a mapping of fields, as in {name: value}"),
         ({"pairs": {"a": "x"}}, "pairs.a: must be a number"),
         ({"text": 3}, "text: must be text: put it into quotes"),
         ({"text": "abcde"}, "text: may have at most 4 characters"),
-        ({"text": "ba"}, "text: has characters that cannot stand there"),
+        ({"text": "ba"}, "text: has characters that are not allowed there"),
         ({"text": "\ud800"}, "text: holds half a character (a surrogate without its other half)"),
         ({"more": 1}, "more: is unknown"),
     ],

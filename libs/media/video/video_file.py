@@ -162,7 +162,7 @@ def scan_video(path: Path) -> FrameTiming:
             if packet.stream_index != stream.index or packet.is_discard:
                 continue
             if packet.is_corrupt:
-                raise _cut_off(path, f"the data of frame {len(times)} is not whole")
+                raise _cut_off(path, f"the data of frame {len(times)} is incomplete")
             times.append(None if packet.pts is None else packet.pts * packet.time_base)
             durations.append(duration * packet.time_base)
             if len(times) > MAXIMUM_FRAME_COUNT:

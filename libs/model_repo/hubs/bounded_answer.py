@@ -60,6 +60,6 @@ class AnswerBound:
 def endless_answer(what: str, error: EndlessAnswerError) -> HubUnavailableError:
     """The error for an answer that is no listing, however it goes on."""
     return HubUnavailableError(
-        f"{what}: the hub's listing does not end ({error}), so it is no hub's answer (a proxy in between?); check "
+        f"{what}: the hub's listing does not end ({error}), so it is not the hub's answer (a proxy in between?); check "
         "MODEL_HUB_ENDPOINT and the proxy settings, or try the other hub (MODEL_HUB)"
     )

@@ -86,8 +86,8 @@ def no_hubs_answer(what: str, error: BaseException | None = None) -> HubUnavaila
     text = error.doc if isinstance(error, json.JSONDecodeError) else ""
     kind = "HTML" if str(text).lstrip().startswith("<") else "not a listing of files"
     return HubUnavailableError(
-        f"{what}: this is no hub's answer ({kind}: a log-in page or proxy?); open the hub's address in a browser on "
-        "this machine, and check MODEL_HUB_ENDPOINT and the proxy settings"
+        f"{what}: this is not the hub's answer ({kind}: a log-in page or proxy?); open the hub's address in a browser "
+        "on this machine, and check MODEL_HUB_ENDPOINT and the proxy settings"
     )
 
 

@@ -217,7 +217,7 @@ def _compare_with_lock(
         locked = inventory.locked(name)
         if locked is None:
             if level == "full":
-                found.append((name, "incomplete", f"{name} is {_IN_NO_LOCK}, so nothing says what its bytes should be"))
+                found.append((name, "incomplete", f"{name} is {_IN_NO_LOCK}, so its bytes cannot be verified"))
         elif size < locked.size:
             found.append((name, "incomplete", f"{name} has {size:,} of {locked.size:,} bytes"))
         elif size > locked.size:

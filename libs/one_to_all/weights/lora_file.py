@@ -291,7 +291,7 @@ def _check_tensor(path: Path, name: str, part: LoraPart, info: TensorInfo) -> No
         )
     is_factor = part not in {"weight difference", "bias difference", "up bias"}
     if not math.prod(info.shape) or (is_factor and len(info.shape) < 2):
-        raise ModelFilesError(f"{path}: {name} has shape {shown}, which is no matrix; fetch the LoRA again")
+        raise ModelFilesError(f"{path}: {name} has shape {shown}, which is not a matrix; fetch the LoRA again")
 
 
 def _check_parts(path: Path, target: str, delta: StoredDelta) -> None:
@@ -417,7 +417,7 @@ def _adapter_configuration(metadata: Mapping[str, str], path: Path) -> dict[str,
     """peft's configuration as diffusers writes it, without the prefixes of the names."""
     configuration = parse_json(metadata.get(_ADAPTER_METADATA, "{}"), f"{path}: its {_ADAPTER_METADATA}")
     if not isinstance(configuration, dict):
-        raise ModelFilesError(f"{path}: its {_ADAPTER_METADATA} is no mapping; fetch the LoRA again")
+        raise ModelFilesError(f"{path}: its {_ADAPTER_METADATA} is not a mapping; fetch the LoRA again")
     return {name.removeprefix("transformer."): value for name, value in configuration.items()}
 
 
@@ -430,7 +430,7 @@ def _scale(path: Path, target: str, delta: StoredDelta, alpha: float | None, con
     if found is None:
         patterns = configuration.get("alpha_pattern") or {}
         if not isinstance(patterns, dict):
-            raise ModelFilesError(f"{path}: the alpha_pattern of its {_ADAPTER_METADATA} is no mapping of numbers")
+            raise ModelFilesError(f"{path}: the alpha_pattern of its {_ADAPTER_METADATA} is not a mapping of numbers")
         found = next((value for name, value in patterns.items() if target == name or target.endswith(f".{name}")), None)
         found = configuration.get("lora_alpha", rank) if found is None else found
         where = f"its {_ADAPTER_METADATA} gives {target} the alpha"

@@ -96,7 +96,7 @@ def resize_crop_drawing(drawing: np.ndarray, height: int, width: int) -> np.ndar
 def _cropped(image: np.ndarray, height: int, width: int) -> np.ndarray:
     source_height, source_width = image.shape[:2]
     if min(height, width, source_height, source_width) < 1:
-        raise MediaError(f"cannot bring a picture of {source_width} x {source_height} pixels to {width} x {height}")
+        raise MediaError(f"cannot resize a picture of {source_width} x {source_height} pixels to {width} x {height}")
     left, top, right, bottom = _crop_box(source_height, source_width, height, width)
     if right <= left or bottom <= top:
         raise MediaError(

@@ -162,7 +162,7 @@ def _parse_grid(content: dict[str, Any], source: str) -> RequestGrid:
 def _require_none_of_the_varying(fields: dict[str, Any]) -> None:
     for name, where in _VARYING_FIELDS.items():
         if name in fields:
-            raise ValueError(f"{name} cannot stand here: {where}")
+            raise ValueError(f"{name} is not allowed here: {where}")
 
 
 def _with_unique_ids(requests: tuple[AnimationRequest, ...], source: str) -> tuple[AnimationRequest, ...]:

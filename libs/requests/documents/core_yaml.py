@@ -35,12 +35,12 @@ _NUMBER_BEGINS = frozenset("+-.0123456789")
 _MERGE = "<<"
 
 _HINTS = {
-    "mapping values are not allowed in this context": "a value with ': ' in it must stand in quotes, and fields of "
+    "mapping values are not allowed in this context": "a value with ': ' in it must be in quotes, and fields of "
     "one request begin in the same column",
     "could not find expected ':'": "a field is written `name: value`, with a blank after the colon; what goes on "
     "in the next line is indented",
     "found character that cannot start any token": "a line is indented with blanks, never with a tab; a value that "
-    "begins with @, ` or % stands in quotes",
+    "begins with @, ` or % must be in quotes",
     "found a tab character that violates indentation": "a line is indented with blanks, never with a tab",
     "found unexpected end of stream": "a quote or a bracket is not closed",
     "did not find expected key": "fields of one request begin in the same column; a value that begins with a quote "
@@ -93,7 +93,7 @@ def load_core_yaml(text: str) -> Any:
     except yaml.reader.ReaderError as error:
         character = error.character if isinstance(error.character, int) else ord(error.character[:1] or "\0")
         raise DocumentProblemError(
-            f"it is neither YAML nor JSON: the character U+{character:04X} cannot stand in it"
+            f"it is neither YAML nor JSON: the character U+{character:04X} is not allowed in it"
         ) from None
     except UnicodeEncodeError:
         raise DocumentProblemError("it holds half a character (a surrogate without its other half)") from None
@@ -212,7 +212,7 @@ class _Builder:
         if event.anchor not in self._anchors:
             raise DocumentProblemError(
                 f"line {_line(event)}: *{event.anchor} refers to nothing: there is no &{event.anchor} before it; "
-                "a value that begins with * stands in quotes"
+                "a value that begins with * must be in quotes"
             )
         anchored = self._anchors[event.anchor]
         if anchored is None:

@@ -417,7 +417,7 @@ def _is_document(info: ObjectInfo) -> bool:
     if not is_document_name(key):
         return False
     if info.size > _LARGEST_MOVED:
-        _log.warning("%r in the inbox is left alone: with %d bytes it is no request", key, info.size)
+        _log.warning("%r in the inbox is ignored: with %d bytes it is not a request", key, info.size)
         return False
     try:
         check_key(key)

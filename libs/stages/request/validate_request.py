@@ -178,6 +178,6 @@ def _accepted_request(
     if launched_for not in {None, accepted.content}:
         raise InputError(
             f"{accepted.request.id} was submitted again ({accepted.document}, {accepted.accepted:%Y-%m-%d %H:%M} UTC) "
-            "after this run was launched; the newer content has a run of its own, or gets one tonight"
+            "after this run was launched; the newer content has its own run, or gets one tonight"
         )
     return accepted

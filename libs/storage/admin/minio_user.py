@@ -120,6 +120,6 @@ def refusal(error: Any) -> str:
         if not isinstance(answer, dict):
             raise ValueError("no object")
     except (ValueError, TypeError, RecursionError):
-        return f"this is no MinIO server (status {error._code}): create the user by its own means"
+        return f"this is not a MinIO server (status {error._code}): create the user with the server's own tools"
     code, message = answer.get("Code", error._code), answer.get("Message", "no reason given")
     return f"MinIO refused ({code}: {message}); check MINIO_ROOT_USER, MINIO_ROOT_PASSWORD and the two of S3_ACCESS_KEY"

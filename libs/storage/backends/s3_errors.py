@@ -18,7 +18,7 @@ REFUSED_WITHOUT_REASON_CODES = frozenset({"400", "401", "403"})
 
 _ADVICE = {
     "NoSuchBucket": "no such bucket: `one-to-all storage prepare --apply` creates it, or correct S3_BUCKET_NAME",
-    "InvalidBucketName": "this is no valid bucket name: correct S3_BUCKET_NAME",
+    "InvalidBucketName": "this is not a valid bucket name: correct S3_BUCKET_NAME",
     "InvalidAccessKeyId": "the server does not know this access key: correct S3_ACCESS_KEY",
     "SignatureDoesNotMatch": "the secret key does not fit the access key: correct S3_SECRET_KEY",
     "AccessDenied": "access denied: give the user of S3_ACCESS_KEY read and write access to the bucket",

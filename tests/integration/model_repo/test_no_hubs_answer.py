@@ -51,9 +51,9 @@ def test_what_is_no_hubs_answer_is_called_so(
 ) -> None:
     body, content_type = ANSWERS[case]
     hub_server.always[LISTING] = Fault(answer=body, headers={"Content-Type": content_type})
-    with pytest.raises(HubError, match=r"1\.3b_1: this is no hub's answer|no hub can be asked") as raised:
+    with pytest.raises(HubError, match=r"1\.3b_1: this is not the hub's answer|no hub can be asked") as raised:
         download_part(layout, "checkpoint", hub, retry=IMPATIENT)
-    assert "this is no hub's answer" in str(raised.value)
+    assert "this is not the hub's answer" in str(raised.value)
     assert ("(HTML: a log-in page or proxy?)" in str(raised.value)) == case.startswith("HTML")
     assert "Expecting value" not in str(raised.value)
     assert hub_server.total_served == 0

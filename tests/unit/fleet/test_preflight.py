@@ -53,8 +53,8 @@ def test_a_complete_environment_passes(environment: pytest.MonkeyPatch) -> None:
         ("DAGSTER_POSTGRES_URL", f"postgresql://dagster:{SECRET}@postgres/dagster", "begins with postgresql://"),
         ("DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster:postgres@db/dagster", "that everybody knows"),
         ("DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster@db:5432/dagster", "in DAGSTER_POSTGRES_URL is empty"),
-        ("DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster:se/cr@et@db:5432/dagster", "is no address"),
-        ("DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster:secret@db:5432", "is no address"),
+        ("DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster:se/cr@et@db:5432/dagster", "is not an address"),
+        ("DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster:secret@db:5432", "is not an address"),
     ],
 )
 def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch, variable: str, value: str, expected: str) -> None:

@@ -176,14 +176,14 @@ def test_the_line_with_the_wrong_bytes_is_named() -> None:
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
-        ("id: a\nprompt: a knight: armoured", "line 2, column 17: .*must stand in quotes"),
+        ("id: a\nprompt: a knight: armoured", "line 2, column 17: .*must be in quotes"),
         ("id: a\nseed:3\nx: 1", "a blank after the colon"),
         ("id: a\n\tseed: 3", "never with a tab"),
-        ("id: a\nprompt: @home", "stands in quotes"),
-        ("id: a\nprompt: *star", r"line 2: \*star refers to nothing.*stands in quotes"),
+        ("id: a\nprompt: @home", "must be in quotes"),
+        ("id: a\nprompt: *star", r"line 2: \*star refers to nothing.*must be in quotes"),
         ("id: a\nprompt: 'it's'", "ends with it"),
         ('id: a\nprompt: "open', "a quote or a bracket is not closed"),
-        ("id: a\nseed: 3\x01", r"the character U\+0001 cannot stand in it"),
+        ("id: a\nseed: 3\x01", r"the character U\+0001 is not allowed in it"),
         ("id: a\n---\nid: b", "line 2: a second document begins; several requests are written as one list"),
         ("? [a]\n: b", "line 1: a name before ':' must be text"),
         ("a: &x {b: 1}\n*x : 1", "line 2: a name before ':' must be text"),

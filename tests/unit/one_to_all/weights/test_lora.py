@@ -360,7 +360,7 @@ BROKEN = {
         lambda lora: _with_first(
             _with_first(lora, "q.lora_down.weight", lambda x: x[:0]), "q.lora_up.weight", lambda x: x[:, :0].clone()
         ),
-        r"shape \[0, \d+\], which is no matrix",
+        r"shape \[0, \d+\], which is not a matrix",
     ),
     "no matrix": (lambda lora: _with_first(lora, "lora_down.weight", lambda x: x.sum()), r"shape \[\], which is no"),
     "two alphas": (lambda lora: _with_first(lora, ".alpha", lambda x: torch.ones(2)), "is not one number"),
