@@ -118,6 +118,18 @@ def test_a_killed_run_resumes_at_its_chunk(tmp_path):
     assert np.array_equal(np.concatenate(frames), np.concatenate([event.frames for event in whole]))
 
 
+def test_a_cancel_keeps_the_chunk_that_is_just_finished(tmp_path):
+    """Also before the next chunk's first step, while it may still be on its way to the store."""
+    made = []
+    run = animate_chunks(_inputs(200), plan_chunks(200), _maker(made), _store(tmp_path))
+    for event in run:
+        if isinstance(event, FramesReady):
+            run.close()
+            break
+    assert made == [0]
+    assert _store(tmp_path).load(0) is not None
+
+
 def test_chunks_of_another_clip_are_refused(tmp_path):
     store = _store(tmp_path)
     store.save(0, np.zeros((81, 32, 32, 3), np.uint8))
