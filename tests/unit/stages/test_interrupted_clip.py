@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from libs.one_to_all.events import ChunkStarted, StepFinished
+from libs.requests.documents.animation_request import ResolvedRequest
 from libs.stages.clip.sampling import ClipInputs, animate_request
 
 
@@ -32,15 +33,8 @@ def test_the_engine_is_told_when_its_clip_is_interrupted(tmp_path):
     media = SimpleNamespace(
         output_frame_rate=Fraction(30), used_frame_count=5, has_audio=False, driver=None, start_seconds=0
     )
-    request = SimpleNamespace(
-        prompt="",
-        negative_prompt="",
-        steps=4,
-        image_guidance=1.0,
-        pose_guidance=1.0,
-        seed=1,
-        quality="exact",
-        keep_audio=False,
+    request = ResolvedRequest.model_construct(
+        id="interrupted", steps=4, image_guidance=1.0, pose_guidance=1.0, keep_audio=False
     )
 
     def interrupt(steps: int, _total: int, _phrase: str) -> None:
