@@ -7,7 +7,6 @@ from libs.one_to_all.memory.cost import TokenGrid, pass_cost, step_flops
 from libs.one_to_all.memory.estimates import decoding_bytes, sampling_bytes
 from libs.one_to_all.sampling.chunk_plan import DEFAULT_CHUNK_LENGTHS
 from libs.one_to_all.sampling.guidance import plan_guidance
-from libs.pose.fitting.framing import target_size
 from libs.requests.documents.animation_request import AnimationRequest, ResolvedRequest
 
 _GB = 10**9
@@ -24,6 +23,8 @@ def large_clip_note(request: ResolvedRequest, height: int, width: int) -> str | 
     """Time and memory of a clip of ``height`` x ``width`` before limits; None where it is no larger than usual."""
     if not request.allow_large:
         return None
+    from libs.pose.fitting.framing import target_size  # noqa: PLC0415 - loads numba
+
     variant = get_variant(request.model)
     usual = target_size(height, width, variant.short_side_limit(allow_large=False))
     large = target_size(height, width, variant.short_side_limit(allow_large=True))
