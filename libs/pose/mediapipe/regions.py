@@ -15,7 +15,7 @@ _UP = math.pi / 2
 
 PALM = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 """Landmarks of a hand that lie on or near the palm: fingertips move too much to tell where the hand will be."""
-_WRIST, _INDEX, _MIDDLE, _RING = 0, 6, 10, 14
+_WRIST, _INDEX, _MIDDLE, _RING = 0, 5, 9, 13
 
 
 def turned_back(angle: float) -> float:
