@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from libs.settings.kubernetes import KubernetesSettings, load_kubernetes_settings
+from libs.stages.animation_files import POSE_TRACKS_CODE
 
 MODELS_GROUP = "models"
 WHEELS_GROUP = "wheels"
@@ -68,7 +69,7 @@ CODE_VERSIONS: Mapping[str, str] = {
     "model_files": "1",
     "model_verification": "1",
     "animation_request": "1",
-    "pose_tracks": "2",
+    "pose_tracks": POSE_TRACKS_CODE,
     "pose_conditioning": "2",
     "animation": "1",
     "animation_review": "2",

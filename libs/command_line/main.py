@@ -11,6 +11,7 @@ from libs.command_line import models
 from libs.command_line.console.options import examples
 from libs.command_line.console.terminal import print_error, survive_odd_characters
 from libs.command_line.requests import commands as requests
+from libs.command_line.requests.poses import poses
 from libs.command_line.requests.share import share
 from libs.command_line.requests.trace import trace
 from libs.command_line.storage import commands as storage
@@ -41,6 +42,7 @@ def _options(
     """What may stand before every command."""
 
 
+app.command(epilog=examples("one-to-all poses dance-1.yaml", "one-to-all poses dance-1.yaml --to previews"))(poses)
 requests.add_to(app)
 app.command(epilog=examples("one-to-all share dance-1", "one-to-all share dance-1 --expires 7d"))(share)
 app.command(epilog=examples("one-to-all trace dance-1", "one-to-all trace dance-1.mp4 --request again.json"))(trace)

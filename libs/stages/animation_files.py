@@ -20,3 +20,9 @@ OPTIONS_FILE = "options.json"
 
 SECONDS_ATTRIBUTE = "seconds"
 """In the manifest of a stage's output: how long the stage took, for the provenance of the clip."""
+
+POSE_TRACKS_CODE = "2"
+"""Version of the code that finds key-points; part of a shared track's key, and of what makes tracks stale."""
+
+POSES_SUFFIX = ".poses"
+"""Of a file with the key-points of a request's media, which can be handed in with it."""

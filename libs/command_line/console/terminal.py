@@ -11,7 +11,15 @@ from typing import IO, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
@@ -73,17 +81,20 @@ def folded(header: str) -> Column:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Progress]:
-    """A bar per stage with bytes, rate and time left, on standard error; lines where that is not a terminal."""
+def shown_progress(*, in_bytes: bool = True) -> Iterator[Progress]:
+    """A bar per stage with what is done and the time left, on standard error; lines where that is not a terminal.
+
+    Args:
+        in_bytes: what is counted are bytes, shown with their rate.
+    """
     stream = PlainConsole(stderr=True)
     if not stream.is_terminal:
-        yield progress_lines(lambda line: print(escaped(line), file=sys.stderr, flush=True), in_bytes=True)
+        yield progress_lines(lambda line: print(escaped(line), file=sys.stderr, flush=True), in_bytes=in_bytes)
         return
     columns = (
         TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=28),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)),
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}", style="dim", markup=False),
     )

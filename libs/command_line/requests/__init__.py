@@ -1,1 +1,1 @@
-"""Commands about requests and their clips: submit, list, cancel, retry, fetch, share, trace."""
+"""Commands about requests and their clips: poses, submit, list, cancel, retry, fetch, share, trace."""

@@ -23,18 +23,19 @@ from libs.model_repo.variants import variant_of_folder
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.requests.inbox.inbox import Inbox
 from libs.requests.inbox.local_media import check_local_media
-from libs.requests.inbox.submission import plan_submission, upload
+from libs.requests.inbox.submission import FilesToSubmit, plan_submission, upload
 from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, content_of
 from libs.requests.lifecycle.listing import what_will_happen
 from libs.requests.lifecycle.states import ClipState, RequestStates
 from libs.settings import load_settings
-from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, PREVIEW_FILE
+from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, POSES_SUFFIX, PREVIEW_FILE
 from libs.stages.poses.found_poses import sandbox_note
 from libs.stages.request.large_clips import large_clip_notes
 from libs.stages.request.prompt_length import prompt_warnings
 from libs.stages.request.requested_models import model_warnings
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.factory import store_from_settings
+from libs.storage.backends.sha256 import sha256_of_file
 
 CLIP = ("animation", CLIP_FILE, "")
 RESULTS = (
@@ -50,14 +51,19 @@ _NAMES_SHOWN = 3
 def submit(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Request documents (YAML, JSON), and media that are not in the same folder."),
+        typer.Argument(
+            help="Request documents (YAML, JSON), media that are not in the same folder, and key-points that "
+            "`one-to-all poses` found (.poses)."
+        ),
     ],
 ) -> None:
     """Put request documents and their media into the inbox; what is there already is not sent again."""
     settings = load_settings()
     store = store_from_settings(settings)
     inbox = Inbox(store.objects)
-    plan = plan_submission(files, inbox)
+    key_points = [path for path in files if path.suffix == POSES_SUFFIX]
+    plan = plan_submission([path for path in files if path not in key_points], inbox)
+    _hand_in(key_points, plan, store)
     local_files = {**plan.media, **{old: plan.media[new] for old, new in plan.renamed.items()}}
     media_notes = check_local_media(plan.submissions, local_files)
     requests = [request for submission in plan.submissions.values() for request in submission.requests]
@@ -100,6 +106,19 @@ def submit(
         for outcome, ids in outcomes.items():
             more = f" and {len(ids) - _NAMES_SHOWN} more" if len(ids) > _NAMES_SHOWN else ""
             console.print(f"  {', '.join(ids[:_NAMES_SHOWN])}{more}: {outcome}", soft_wrap=True)
+
+
+def _hand_in(key_points: list[Path], plan: FilesToSubmit, store: ArtifactStore) -> None:
+    """Put key-points into the store before the documents, so that no run starts without them."""
+    if not key_points:
+        return
+    from libs.stages.poses.handed_in_poses import take_in_poses  # noqa: PLC0415 - loads the pose stage
+    from libs.stages.poses.shared_pose_tracks import SharedPoseTracks  # noqa: PLC0415
+
+    digests = {name: sha256_of_file(path) for name, path in plan.media.items()}
+    for path in key_points:
+        names = take_in_poses(path, SharedPoseTracks(store), digests)
+        console.print(f"{path}: key-points of {' and '.join(names)} handed in", soft_wrap=True)
 
 
 def _media_paths(requests: Iterable[AnimationRequest]) -> set[str]:

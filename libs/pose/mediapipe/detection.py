@@ -35,15 +35,18 @@ class Detections:
 class Detector:
     """A network that gives a score, a box and some points at each of its anchors."""
 
-    def __init__(self, network: Network, side: int, anchors_of_stride: dict[int, int]) -> None:
+    def __init__(
+        self, network: Network, side: int, anchors_of_stride: dict[int, int], least_score: float = LEAST_SCORE
+    ) -> None:
         """Use ``network``.
 
         Args:
             network: two outputs, boxes with points and scores, for a square input.
             side: of the input, in pixels.
             anchors_of_stride: stride in pixels -> anchors in each of its cells.
+            least_score: of an object that is found.
         """
-        self._network, self._side = network, side
+        self._network, self._side, self._least_score = network, side, least_score
         self._anchors = anchor_centres(side, anchors_of_stride)
 
     def detect(self, picture: np.ndarray, region: Region | None = None) -> Detections:
@@ -57,7 +60,7 @@ class Detector:
         seen = resample(picture, searched, self._side, SYMMETRIC, black_outside=True)
         rows, logits = self._network.run(seen)
         scores = sigmoid(np.clip(logits.reshape(-1), -_LARGEST_LOGIT, _LARGEST_LOGIT))
-        likely = scores >= LEAST_SCORE
+        likely = scores >= self._least_score
         if not likely.any():
             return Detections(np.zeros(0), np.zeros((0, 4)), np.zeros((0, 0, 2)))
         pairs = rows.reshape(len(scores), -1, 2)[likely].astype(np.float64) / self._side

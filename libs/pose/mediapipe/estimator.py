@@ -14,6 +14,9 @@ from libs.pose.networks.prefetch import prefetched
 from libs.pose.track import PoseTrack
 
 _FRAMES_AHEAD = 2
+_LEAST_SCORE_OF_A_PICTURE = 0.1
+"""Where the detector is sure of nobody in a picture, the landmark network judges its best guess: drawn characters and
+animals in clothes are found so. A video has many frames in which somebody may be found for sure."""
 
 
 class MediaPipeEstimator:
@@ -37,14 +40,17 @@ class MediaPipeEstimator:
         """As :class:`libs.pose.estimator.PoseEstimator`; frames are read a few ahead."""
         follower = PersonFollower(self._networks)
         boxes, points = [], []
-        size = (0, 0)
+        size, latest = (0, 0), np.empty(0)
         for frame in prefetched(checked_frames(frames, subject), _FRAMES_AHEAD):
-            size = (frame.shape[1], frame.shape[0])
+            size, latest = (frame.shape[1], frame.shape[0]), frame
             person = follower.follow(frame)
             boxes.append(_box(person, *size))
             points.append(wholebody_of(person))
             if progress:
                 progress(len(points))
+        if len(points) == 1 and boxes[0][4] < 0:
+            person = PersonFollower(self._networks, _LEAST_SCORE_OF_A_PICTURE).follow(latest)
+            boxes, points = [_box(person, *size)], [wholebody_of(person)]
         if not points:
             raise PoseError(f"{subject}: there are no frames; choose a clip with at least one frame")
         found = held_where_lost(np.stack(points))

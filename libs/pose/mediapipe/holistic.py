@@ -9,7 +9,7 @@ import numpy as np
 
 from libs.pose.mediapipe import hands
 from libs.pose.mediapipe.body import Body, find_body, region_of_circle
-from libs.pose.mediapipe.detection import Detector
+from libs.pose.mediapipe.detection import LEAST_SCORE, Detector
 from libs.pose.mediapipe.face import FaceFinder
 from libs.pose.mediapipe.hands import HandFinder
 from libs.pose.mediapipe.networks import Networks
@@ -30,16 +30,16 @@ class Person:
     face: Part | None = None
 
 
-def person_detector(networks: Networks) -> Detector:
+def person_detector(networks: Networks, least_score: float = LEAST_SCORE) -> Detector:
     """The detector of people; of its points the first is the middle of the hips, the second lies on the circle."""
-    return Detector(networks.pose_detection, _DETECTOR_SIDE, _DETECTOR_ANCHORS)
+    return Detector(networks.pose_detection, _DETECTOR_SIDE, _DETECTOR_ANCHORS, least_score)
 
 
 class BodyFollower:
     """The body of one person through the frames of a clip, in order."""
 
-    def __init__(self, networks: Networks) -> None:
-        self._detector, self._landmarks = person_detector(networks), networks.pose_landmark_full
+    def __init__(self, networks: Networks, least_score: float = LEAST_SCORE) -> None:
+        self._detector, self._landmarks = person_detector(networks, least_score), networks.pose_landmark_full
         self._circle: np.ndarray | None = None
         self._steady = SteadyCircle()
 
@@ -63,8 +63,9 @@ class BodyFollower:
 class PersonFollower:
     """Body, hands and face of one person through the frames of a clip, in order."""
 
-    def __init__(self, networks: Networks) -> None:
-        self._body = BodyFollower(networks)
+    def __init__(self, networks: Networks, least_score: float = LEAST_SCORE) -> None:
+        """Use ``networks``; the detector must be as sure as ``least_score``, the library's by default."""
+        self._body = BodyFollower(networks, least_score)
         self._left, self._right = (
             HandFinder(networks.hand_recrop, networks.hand_landmark_full, side) for side in (hands.LEFT, hands.RIGHT)
         )

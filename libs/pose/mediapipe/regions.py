@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
-import cv2
 import numpy as np
 
 _UP = math.pi / 2
@@ -77,8 +76,21 @@ class Region:
         )
 
     def corners(self) -> np.ndarray:
-        """[4, 2] float32: lower left, upper left, upper right, lower right, as seen in the upright region."""
-        return cv2.boxPoints(((self.x, self.y), (self.width, self.height), math.degrees(self.rotation)))
+        """[4, 2] float32: lower left, upper left, upper right, lower right, as seen in the upright region.
+
+        Each number is rounded as OpenCV 3.4's ``boxPoints`` does it, with which the library was built. OpenCV 4.14
+        rounds the last bit otherwise: a few pixels of what a network sees change, and a tracked body drifts by a pixel.
+        """
+        numbers = (self.x, self.y, self.width, self.height, self.rotation)
+        x, y, width, height, rotation = (np.float32(number) for number in numbers)
+        degrees = np.float32(float(rotation * np.float32(180)) / math.pi)
+        radians = float(degrees) * math.pi / 180
+        down = np.float32(math.cos(radians)) * np.float32(0.5)
+        across = np.float32(math.sin(radians)) * np.float32(0.5)
+        lower_left = x - across * height - down * width, y + down * height - across * width
+        upper_left = x + across * height - down * width, y - down * height - across * width
+        opposite = [(2 * x - left, 2 * y - top) for left, top in (lower_left, upper_left)]
+        return np.array([lower_left, upper_left, *opposite], np.float32)
 
     def to_picture(self, points: np.ndarray) -> np.ndarray:
         """``points`` [N, 2] in parts of the region, 0 to 1 from its upper left corner, as pixels of the picture."""

@@ -16,7 +16,7 @@ from libs.one_to_all.device import resolve_device
 from libs.pose.estimator import BetterEstimator, PoseEstimator
 from libs.settings import Settings
 
-_MEDIAPIPE_CODE = "1"
+_MEDIAPIPE_CODE = "2"
 """Raised where ``libs.pose.mediapipe`` finds other key-points than before."""
 
 
@@ -66,7 +66,9 @@ def choose_networks(
     if choice is None or choice == own_name:
         return own
     if choice == "auto":
-        return _better_for_sandbox(own, settings) if own_name == "sandbox" else _vitpose_if_here(own, layout, settings)
+        if own_name == "sandbox":
+            return _better_for_sandbox(own, settings)
+        return own if _has_networks(layout) else _instead_of_own(layout, settings)
     if choice == "mediapipe":
         require_wheel_files(MEDIAPIPE, settings.models_dir)
         return _mediapipe(settings)
@@ -74,15 +76,39 @@ def choose_networks(
     return ChosenNetworks(choice, None, lambda: load_estimator(other, device))
 
 
-def _vitpose_if_here(own: ChosenNetworks, layout: RepositoryLayout, settings: Settings) -> ChosenNetworks:
-    if _has_networks(layout):
-        return own
+def networks_on_this_machine(
+    choice: str | None, layout: RepositoryLayout, settings: Settings, own_version: str | None
+) -> ChosenNetworks:
+    """As :func:`choose_networks`, but MediaPipe's stand in for the variant's own where those are not here.
+
+    For people who look at poses on a machine that will not make the clip.
+
+    Raises:
+        ModelFilesError: the networks asked for are not here; says how to fetch them.
+    """
+    if choice not in {None, "auto"} or _has_networks(layout):
+        return choose_networks(choice, layout, settings, own_version)
+    found = _instead_of_own(layout, settings)
+    note = (
+        f"{found.note}. A run on a machine that has them would look again: write `pose_networks: {found.name}` into "
+        "the request to keep these key-points"
+    )
+    return replace(found, note=note)
+
+
+def _instead_of_own(layout: RepositoryLayout, settings: Settings) -> ChosenNetworks:
+    """MediaPipe's networks.
+
+    Raises:
+        ModelFilesError: they are not here either.
+    """
+    title = "the sandbox's networks" if _is_sandbox(layout) else "ViTPose's networks"
     if not check_wheel_files(MEDIAPIPE, settings.models_dir, read=False).complete:
         raise ModelFilesError(
-            f"{layout.detector}: ViTPose is not here, and neither are MediaPipe's networks; fetch one of them: "
+            f"{layout.detector}: {title} are not here, and neither are MediaPipe's; fetch one of them: "
             f"`one-to-all models download {layout.variant.name} --part pose_models`, or `{MEDIAPIPE.command}`"
         )
-    return _mediapipe(settings, "ViTPose is not here, so MediaPipe's networks looked")
+    return _mediapipe(settings, f"{title} are not here, so MediaPipe's looked")
 
 
 def _better_for_sandbox(own: ChosenNetworks, settings: Settings) -> ChosenNetworks:

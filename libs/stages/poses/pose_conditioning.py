@@ -139,14 +139,23 @@ def condition_poses(
         head=requested.head,
         anchor=anchor,
     )
-    height, width = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
-    limit = get_variant(requested.model).short_side_limit(allow_large=requested.allow_large)
-    size = target_size(height, width, limit)
-    conditioning = prepare_conditioning(picture, reference, driver, options, (size.height, size.width))
+    conditioning = prepare_conditioning(picture, reference, driver, options, size_of_clip(requested, picture))
     conditioning.save(folder)
     (folder / CHOICE_FILE).write_text(json.dumps(asdict(choice), indent=2))
     _write_preview(media, conditioning, folder / PREVIEW_FILE, on_frame)
     return conditioning, choice
+
+
+def size_of_clip(requested: RequestedPoseOptions, picture: np.ndarray) -> tuple[int, int]:
+    """Height and width of the clip in pixels.
+
+    Raises:
+        MediaError: the size asked for cannot be reached.
+    """
+    height, width = (requested.size.height, requested.size.width) if requested.size else picture.shape[:2]
+    limit = get_variant(requested.model).short_side_limit(allow_large=requested.allow_large)
+    size = target_size(height, width, limit)
+    return size.height, size.width
 
 
 def _choose(requested: RequestedPoseOptions, reference: PoseTrack, driver: PoseTrack, anchor: int) -> ModeChoice:

@@ -55,7 +55,7 @@ def test_auto_takes_vitpose_where_it_is_and_else_mediapipe_with_a_note(settings:
     put_mediapipe(settings)
     networks = choose_networks("auto", layout_of("14b", settings), settings, "own")
     assert networks.name == "mediapipe"
-    assert networks.note is not None and "ViTPose is not here" in networks.note
+    assert networks.note is not None and "ViTPose's networks are not here" in networks.note
     assert networks.version is not None and MEDIAPIPE.sha256 in networks.version
     put_networks(settings, "14b")
     assert chosen(settings, "auto") == ("vitpose", "own")

@@ -151,3 +151,17 @@ def test_a_network_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path
     (tmp_path / "pose_detection.tflite").write_bytes(b"no network" * 100)
     with pytest.raises(ModelFilesError, match=r"pose_detection\.tflite: is no network that can be run"):
         Networks.open(tmp_path)
+
+
+def test_corners_are_rounded_as_opencv_3_4_does() -> None:
+    """The values are those of OpenCV 3.4.18's ``boxPoints`` for regions of a dance."""
+    with np.load(Path(__file__).parent / "corners.npz") as recorded:
+        for numbers, corners in zip(recorded["regions"], recorded["corners"], strict=True):
+            assert np.array_equal(Region(*map(float, numbers)).corners(), corners)
+
+
+def test_a_hand_points_from_the_wrist_to_its_knuckles_first_joints() -> None:
+    hand = np.zeros((21, 2))
+    hand[[5, 9, 13]] = [[90, -100], [100, -100], [110, -100]]
+    hand[[6, 10, 14]] = [[500, 0], [500, 0], [500, 0]]
+    assert Region.of_hand(hand).rotation == pytest.approx(math.radians(45))
