@@ -13,7 +13,7 @@ SCREENSHOTS_DIR ?= assets
 SCREENSHOTS_WORLD ?= /srv/one-to-all
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui fleet test test-fast explore lint format docs golden benchmark gpu pictures screenshots diagrams clean clean-data
+.PHONY: help install demo ui studio fleet test test-fast explore lint format docs golden benchmark gpu pictures screenshots diagrams clean clean-data
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,8 +39,11 @@ install: $(INSTALLED) ## create .venv and install the pinned packages; `make tes
 demo: $(INSTALLED) ## make a clip with tiny models: the whole pipeline, in about a minute (AGAIN=1 redoes it)
 	$(BIN)/python -m orchestration.demo $(if $(AGAIN),--again)
 
-ui: $(INSTALLED) ## start the Dagster UI on http://127.0.0.1:3000 (DAGSTER_PORT=3001 for another port)
+ui: $(INSTALLED) ## start the studio on http://127.0.0.1:3100 and the Dagster UI on http://127.0.0.1:3000 (STUDIO_PORT, DAGSTER_PORT)
 	$(BIN)/python -m orchestration.local_ui
+
+studio: $(INSTALLED) ## start the studio, the page of those who make clips, on http://127.0.0.1:3100 (STUDIO_PORT=3101)
+	$(BIN)/python -m orchestration.studio
 
 fleet: $(INSTALLED) ## start a fleet on this machine: Redis, UI, daemon, a CPU worker, one worker per GPU (WORKERS=N for another number)
 	$(BIN)/python -m orchestration.fleet.local_fleet $(if $(WORKERS),--workers $(WORKERS)) $(if $(DAGSTER_PORT),--port $(DAGSTER_PORT))

@@ -30,11 +30,11 @@ def _instance_runs() -> RunsOrReason:
     from orchestration.requests.control import InstanceRuns  # noqa: PLC0415
 
     try:
-        instance = dg.DagsterInstance.get()
-        instance.get_runs_count(dg.RunsFilter(run_ids=["-"]))
+        runs = InstanceRuns(dg.DagsterInstance.get())
+        runs.require_database()
     except Exception as error:  # a database that is away, a configuration that cannot be read
         return RunsOrReason(None, f"its database does not answer ({(str(error).splitlines() or [''])[0][:200]})")
-    return RunsOrReason(InstanceRuns(instance))
+    return RunsOrReason(runs)
 
 
 if __name__ == "__main__":

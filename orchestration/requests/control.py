@@ -5,6 +5,7 @@ Implements ``libs.requests.lifecycle.run_reports.RequestRuns`` on Dagster's inst
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import dagster as dg
 
@@ -43,11 +44,23 @@ _WAITING = {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED}
 _ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS]
 
 
+class _Doing(NamedTuple):
+    """What a run is at: in words, and of that stage how much is done and how long the rest takes."""
+
+    words: str
+    percent: int | None = None
+    seconds_left: float | None = None
+
+
 class InstanceRuns:
     """The runs of ``instance``."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
+
+    def require_database(self) -> None:
+        """Ask the database something small; it raises an error of its own where it does not answer."""
+        self._instance.get_runs_count(dg.RunsFilter(run_ids=["-"]))
 
     def reports(self, missing: Iterable[str], shown: Iterable[str] = ()) -> dict[str, RunReport]:
         """Runs in progress of all requests, and of those ``missing`` a clip the newest that ended.
@@ -69,7 +82,7 @@ class InstanceRuns:
                 reason, reasons = self._reason(run.run_id), reasons - 1
             elif run.status == dg.DagsterRunStatus.FAILURE:
                 reason = "see the run in the Dagster UI"
-            reports[request_id] = RunReport(_phase(run.status), ended_at(record), reason=reason)
+            reports[request_id] = RunReport(_phase(run.status), ended_at(record), reason=reason, run_id=run.run_id)
             if not wanted:
                 break
         return reports
@@ -116,32 +129,42 @@ class InstanceRuns:
         queued.sort(key=lambda record: (-_priority(record.dagster_run), record.storage_id))
         reports = {}
         for ahead, record in reversed(list(enumerate(queued))):
-            request_id = record.dagster_run.tags[PARTITION_NAME_TAG]
-            reports[request_id] = RunReport(RunPhase.QUEUED, ended_at(record), ahead=ahead)
+            run = record.dagster_run
+            request_id = run.tags[PARTITION_NAME_TAG]
+            reports[request_id] = RunReport(RunPhase.QUEUED, ended_at(record), ahead=ahead, run_id=run.run_id)
         logs = _LOGS
         for record in records:
             run = record.dagster_run
             if run.status not in _WAITING:
-                request_id, doing = run.tags[PARTITION_NAME_TAG], "running"
+                request_id, doing = run.tags[PARTITION_NAME_TAG], _Doing("running")
                 if run.status == dg.DagsterRunStatus.CANCELING:
-                    doing = "stops"
+                    doing = _Doing("stops")
                 elif request_id in shown and logs:
                     doing, logs = self._doing(run.run_id), logs - 1
-                reports[request_id] = RunReport(RunPhase.RUNNING, ended_at(record), doing=doing)
+                reports[request_id] = RunReport(
+                    RunPhase.RUNNING,
+                    ended_at(record),
+                    doing=doing.words,
+                    percent=doing.percent,
+                    seconds_left=doing.seconds_left,
+                    run_id=run.run_id,
+                )
         return reports
 
-    def _doing(self, run_id: str) -> str:
+    def _doing(self, run_id: str) -> "_Doing":
         """What the run's newest progress says, from its log."""
         for limit in _EVENTS:
             events = self._instance.get_records_for_run(run_id, limit=limit, ascending=False).records
             for entry in (record.event_log_entry for record in events):
                 if (line := parse_progress(entry.user_message)) is not None and entry.dagster_event is None:
                     then = ", then the review" if line.stage == "sampling" else ""
-                    return line.describe(time.time() - entry.timestamp) + then
+                    ago = time.time() - entry.timestamp
+                    left = None if line.seconds_left is None else max(0.0, line.seconds_left - ago)
+                    return _Doing(line.describe(ago) + then, line.percent, left)
                 event = entry.dagster_event
                 if event is not None and event.event_type == dg.DagsterEventType.STEP_START:
-                    return _STAGES.get(event.step_key or "", event.step_key or "running")
-        return "starting"
+                    return _Doing(_STAGES.get(event.step_key or "", event.step_key or "running"))
+        return _Doing("starting")
 
     def _reason(self, run_id: str) -> str:
         failures = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}

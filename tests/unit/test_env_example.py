@@ -6,6 +6,7 @@ import pytest
 
 from libs.settings import REPOSITORY_ROOT, Settings
 from libs.settings.kubernetes import KubernetesSettings
+from libs.settings.studio import StudioSettings
 
 EXAMPLE = REPOSITORY_ROOT / ".env.example"
 _SETTING = re.compile(r"^(# )?([A-Z][A-Z0-9_]*)=")
@@ -16,7 +17,7 @@ def _names() -> list[str]:
 
 
 def test_it_lists_exactly_the_settings_there_are() -> None:
-    settings = [*Settings.model_fields, *KubernetesSettings.model_fields]
+    settings = [*Settings.model_fields, *KubernetesSettings.model_fields, *StudioSettings.model_fields]
     assert sorted(_names()) == sorted(name.upper() for name in settings)
 
 

@@ -1,10 +1,9 @@
 """``one-to-all cancel`` and ``retry``: what a person wants of a request that was handed in.
 
-See ``libs.requests.lifecycle.run_reports`` for ending runs, ``orchestration.requests.retries`` for launching them.
+See ``libs.requests.lifecycle.control`` for doing it.
 """
 
 import getpass
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -12,13 +11,8 @@ import typer
 from libs.command_line.console.terminal import console
 from libs.command_line.requests.runs import open_runs
 from libs.command_line.requests.stored_results import require_request
-from libs.errors import InputError
-from libs.requests.lifecycle.accepted import AcceptedRequests
-from libs.requests.lifecycle.cancellations import Cancellation, Cancellations, Retries
-from libs.requests.lifecycle.run_reports import RunPhase
-from libs.requests.lifecycle.states import ClipState, RequestStates
+from libs.requests.lifecycle.control import CancelResult, RetryResult, cancel_request, retry_request
 from libs.settings import load_settings
-from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.factory import store_from_settings
 
 IdsArgument = Annotated[
@@ -34,32 +28,25 @@ def cancel(request_ids: IdsArgument) -> None:
     found = open_runs()
     is_complete = True
     for request_id in request_ids:
-        (state,) = RequestStates(store).of([request_id])
-        if state.clip == ClipState.STORED:
-            console.print(f"{request_id}: its clip is stored already; there is nothing to cancel", soft_wrap=True)
-            continue
-        note = Cancellation(
-            request_id=request_id, canceled=datetime.now(UTC), by=_who(), content=state.content, run_id=None
-        )
-        Cancellations(store.objects).remember(note)
-        Retries(store.objects).done(request_id)
-        if found.runs is None:
-            is_complete = False
-            console.print(
-                f"{request_id}: canceled, so that no later run makes it; a run in progress was not stopped, because "
-                f"Dagster cannot be asked: {found.reason}",
-                soft_wrap=True,
-            )
-            continue
-        ended = found.runs.cancel(request_id)
-        if ended.refused:
-            is_complete = False
-        runs = f", {ended.canceled} {'run ends' if ended.canceled == 1 else 'runs end'}" if ended.canceled else ""
-        refused = f"; could not be stopped: run {', '.join(ended.refused)}" if ended.refused else ""
-        again = f"; `one-to-all retry {request_id}` makes it again"
-        console.print(f"{request_id}: canceled{runs}{refused}{again}", soft_wrap=True)
+        result = cancel_request(store, found.runs, request_id, _who())
+        is_complete = is_complete and result.is_complete
+        console.print(f"{request_id}: {_canceled(request_id, result, found.reason)}", soft_wrap=True)
     if not is_complete:
         raise typer.Exit(1)
+
+
+def _canceled(request_id: str, result: CancelResult, reason: str) -> str:
+    if result.is_stored:
+        return "its clip is stored already; there is nothing to cancel"
+    if result.runs is None:
+        return (
+            "canceled, so that no later run makes it; a run in progress was not stopped, because Dagster cannot be "
+            f"asked: {reason}"
+        )
+    ended = result.runs
+    runs = f", {ended.canceled} {'run ends' if ended.canceled == 1 else 'runs end'}" if ended.canceled else ""
+    refused = f"; could not be stopped: run {', '.join(ended.refused)}" if ended.refused else ""
+    return f"canceled{runs}{refused}; `one-to-all retry {request_id}` makes it again"
 
 
 def retry(
@@ -73,27 +60,18 @@ def retry(
     found = open_runs()
     reports = found.runs.reports([]) if found.runs else {}
     for request_id in request_ids:
-        report = reports.get(request_id)
-        if report is not None and report.phase in {RunPhase.QUEUED, RunPhase.RUNNING}:
-            console.print(f"{request_id}: is being made already", soft_wrap=True)
-        else:
-            console.print(f"{request_id}: {_try_again(store, request_id, tonight=tonight)}", soft_wrap=True)
+        result = retry_request(store, reports, request_id, tonight=tonight)
+        console.print(f"{request_id}: {_retried(request_id, result)}", soft_wrap=True)
 
 
-def _try_again(store: ArtifactStore, request_id: str, *, tonight: bool) -> str:
-    (state,) = RequestStates(store).of([request_id])
-    if state.clip == ClipState.STORED:
-        return f"already made: fetch it with `one-to-all fetch {request_id}`"
-    requests = AcceptedRequests(store.objects)
-    accepted = requests.find(request_id)
-    if accepted is None:
-        raise InputError(f"{request_id}: nothing was accepted for it; submit it")
-    requests.resubmit(accepted)
-    Cancellations(store.objects).forget(request_id)
-    if tonight:
-        return "tonight"
-    Retries(store.objects).ask(request_id)
-    return "runs now: the next scan of the inbox launches it"
+def _retried(request_id: str, result: RetryResult) -> str:
+    match result:
+        case RetryResult.STORED:
+            return f"{result}: fetch it with `one-to-all fetch {request_id}`"
+        case RetryResult.NOW:
+            return f"{result}: the next scan of the inbox launches it"
+        case _:
+            return str(result)
 
 
 def _who() -> str:

@@ -1,10 +1,9 @@
 """``one-to-all submit`` and ``fetch``: requests and their results; and the commands beside them.
 
-Each command reads its arguments, asks the store, and prints what it found. See ``libs.requests.inbox.submission`` for
-what is uploaded in which order, ``libs.requests.lifecycle.states`` for what a state means.
+Each command reads its arguments, asks the store, and prints what it found. See ``libs.stages.request.submitting`` for
+what is sent, ``libs.requests.lifecycle.states`` for what a state means.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from shutil import copyfileobj
 from typing import Annotated
@@ -19,20 +18,12 @@ from libs.command_line.requests.runs import open_runs
 from libs.command_line.requests.stored_results import require_result
 from libs.errors import ArtifactMissingError, InputError
 from libs.files.atomic_write import atomic_write
-from libs.model_repo.variants import variant_of_folder
-from libs.requests.documents.animation_request import AnimationRequest
-from libs.requests.inbox.inbox import Inbox
-from libs.requests.inbox.local_media import check_local_media
-from libs.requests.inbox.submission import FilesToSubmit, plan_submission, upload
-from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE, AcceptedRequests, content_of
-from libs.requests.lifecycle.listing import what_will_happen
+from libs.requests.inbox.submission import FilesToSubmit
+from libs.requests.lifecycle.accepted import CONTENT_ATTRIBUTE
 from libs.requests.lifecycle.states import ClipState, RequestStates
 from libs.settings import load_settings
 from libs.stages.animation_files import CLIP_FILE, CONTACT_SHEET_FILE, POSES_SUFFIX, PREVIEW_FILE
-from libs.stages.poses.found_poses import sandbox_note
-from libs.stages.request.large_clips import large_clip_notes
-from libs.stages.request.prompt_length import prompt_warnings
-from libs.stages.request.requested_models import model_warnings
+from libs.stages.request.submitting import prepare_submission, send_submission
 from libs.storage.artifacts import ArtifactStore
 from libs.storage.backends.factory import store_from_settings
 from libs.storage.backends.sha256 import sha256_of_file
@@ -60,50 +51,27 @@ def submit(
     """Put request documents and their media into the inbox; what is there already is not sent again."""
     settings = load_settings()
     store = store_from_settings(settings)
-    inbox = Inbox(store.objects)
     key_points = [path for path in files if path.suffix == POSES_SUFFIX]
-    plan = plan_submission([path for path in files if path not in key_points], inbox)
-    _hand_in(key_points, plan, store)
-    local_files = {**plan.media, **{old: plan.media[new] for old, new in plan.renamed.items()}}
-    media_notes = check_local_media(plan.submissions, local_files)
-    requests = [request for submission in plan.submissions.values() for request in submission.requests]
-    sandbox = sandbox_note(requests, variant_of_folder(settings.one_to_all_model_dir).name)
-    warnings = [*model_warnings(requests, settings, store), *prompt_warnings(requests, settings)]
-    warnings += large_clip_notes(requests, variant_of_folder(settings.one_to_all_model_dir).name)
-    for warning in [*media_notes, *warnings, *([sandbox] if sandbox else [])]:
-        console.print(f"note: {warning}", soft_wrap=True)
-    before = inbox.media(plan.media)
-    # Asked before anything is sent: a scan that takes the documents meanwhile is what submitting them brings about.
+    prepared = prepare_submission([path for path in files if path not in key_points], store, settings)
+    _hand_in(key_points, prepared.plan, store)
+    for note in prepared.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     found = open_runs()
-    reports = found.runs.reports([]) if found.runs else {}
-    ids = [request.id for request in requests]
-    accepted = {request_id: AcceptedRequests(store.objects).find(request_id) for request_id in ids}
-    states = {state.request_id: state for state in RequestStates(store).of(ids)}
-    sent = upload(plan, inbox)
-    requests = [request for submission in plan.submissions.values() for request in submission.requests]
+    submitted = send_submission(prepared, store, found.runs.reports([]) if found.runs else {})
+    plan = prepared.plan
     for name, new in plan.renamed.items():
         other = plan.reasons.get(name)
         why = f", since {other} needs another file of that name" if other else ", as before"
         console.print(f"{name}: stored as {new}{why}; the uploaded document names it so", soft_wrap=True)
     for name in plan.media:
-        where = ", in place of another file of that name" if name in before else ""
-        console.print(f"{name}: sent{where}" if name in sent else f"{name}: was there")
-    sizes = {path: info.size for path, info in inbox.media(_media_paths(requests)).items()}
-    for name, submission in plan.submissions.items():
+        where = ", in place of another file of that name" if name in submitted.media_before else ""
+        console.print(f"{name}: sent{where}" if name in submitted.media_sent else f"{name}: was there")
+    for name, outcomes in submitted.outcomes.items():
         console.print(f"{name}: submitted")
-        outcomes: dict[str, list[str]] = {}
-        for request in submission.requests:
-            paths = _media_paths([request])
-            is_replaced = any(path in before and path in sent for path in paths)
-            outcome = what_will_happen(
-                request,
-                None if is_replaced else accepted[request.id],
-                content_of(request, {path: sizes.get(path, 0) for path in paths}),
-                states[request.id].clip,
-                reports.get(request.id),
-            )
-            outcomes.setdefault(outcome, []).append(request.id)
-        for outcome, ids in outcomes.items():
+        ids_by_outcome: dict[str, list[str]] = {}
+        for request_id, outcome in outcomes.items():
+            ids_by_outcome.setdefault(outcome, []).append(request_id)
+        for outcome, ids in ids_by_outcome.items():
             more = f" and {len(ids) - _NAMES_SHOWN} more" if len(ids) > _NAMES_SHOWN else ""
             console.print(f"  {', '.join(ids[:_NAMES_SHOWN])}{more}: {outcome}", soft_wrap=True)
 
@@ -119,10 +87,6 @@ def _hand_in(key_points: list[Path], plan: FilesToSubmit, store: ArtifactStore) 
     for path in key_points:
         names = take_in_poses(path, SharedPoseTracks(store), digests)
         console.print(f"{path}: key-points of {' and '.join(names)} handed in", soft_wrap=True)
-
-
-def _media_paths(requests: Iterable[AnimationRequest]) -> set[str]:
-    return {path for request in requests for path in (request.reference, request.driver)}
 
 
 def fetch(

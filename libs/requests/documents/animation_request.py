@@ -443,6 +443,17 @@ def describe_validation_error(error: ValidationError, known_fields: Iterable[str
     return printable("; ".join(described), _LONGEST_MESSAGE)
 
 
+def field_problems(error: ValidationError) -> list[tuple[str, str]]:
+    """Each wrong field with what was expected and what was found, for a form that says so beside the field."""
+    known = list(AnimationRequest.model_fields)
+    found = []
+    for problem in error.errors(include_url=False)[:_MAX_PROBLEMS]:
+        field = field_path(problem["loc"])[:80]
+        text = _describe(problem, known).removeprefix(f"{field or 'request'}: ")
+        found.append((printable(field), printable(text, _LONGEST_MESSAGE)))
+    return found
+
+
 def _describe(problem: Any, known_fields: Sequence[str]) -> str:
     kind, found = problem["type"], problem.get("input")
     if not problem["loc"] and kind == "value_error":

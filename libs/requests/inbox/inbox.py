@@ -136,6 +136,13 @@ class Inbox:
             self._objects.delete(f"{_rejected(name)}{suffix}")
         return self._remove(found)
 
+    def withdraw(self, document: WaitingDocument) -> bool:
+        """Take a document back before it is accepted; False where it is gone, or another one lies there by now."""
+        found = self._objects.stat(f"{INBOX_PREFIX}/{document.name}")
+        if found is None or (document.version is not None and found.version != document.version):
+            return False
+        return self._remove(found)
+
     def reject(self, document: WaitingDocument, reason: str) -> Rejection:
         """Move a document to ``inbox/rejected/`` and write ``reason`` beside it, for the person who sent it.
 

@@ -5,9 +5,10 @@ A few listings answer for any number of requests; documents are read only for th
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from libs.errors import OneToAllError, StorageUnavailableError
 from libs.provenance.record import ClipOrigin, parse_provenance
@@ -29,18 +30,47 @@ _DOCUMENTS_READ = 100
 _REJECTIONS = 20
 """Rejected documents whose reason is read, unless all are asked for."""
 
+_RETRIES_READ = 1000
+"""Of the requests that are tried again, so many are listed, or as many as there are requests."""
+
 _SOON = timedelta(minutes=2)
 """How long after a request was accepted its run may still be on its way into the queue."""
 
 
+class RequestPhase(StrEnum):
+    """How far a request is, as one word for programs; :class:`ListedRequest` has it in words for people."""
+
+    IN_INBOX = "in inbox"
+    QUEUED = "queued"
+    RUNNING = "running"
+    STORED = "stored"
+    STALE = "stale"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    TONIGHT = "tonight"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class ListedRequest:
-    """One line. ``state`` begins with one of the words that docs/command-line.md explains."""
+    """One line. ``state`` begins with one of the words that docs/command-line.md explains.
+
+    Attributes:
+        name: the request's id; of a document in the inbox its name (``phase`` is ``IN_INBOX`` then).
+        since: when it was accepted last.
+        priority: None if nothing is to be made.
+        phase: what holds for its newest content.
+        has_clip: there is a clip, though perhaps an older one.
+        report: the run that ``state`` tells of, where there is one.
+    """
 
     name: str
     state: str
     since: datetime
     priority: int | None = None
+    phase: RequestPhase = RequestPhase.UNKNOWN
+    has_clip: bool = False
+    report: RunReport | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +99,20 @@ class RequestListing:
         waiting, left_waiting = self._waiting(times, limit)
         newest = sorted(times, key=lambda name: (times[name], name), reverse=True)
         shown = newest[: None if limit is None else limit - len(waiting)]
+        lines = [*waiting, *self._lines(shown, times, now or datetime.now(UTC))]
+        rejected, older_rejected = self._inbox.newest_rejections(limit and min(limit, _REJECTIONS))
+        return Listing(lines, rejected, left_waiting + len(newest) - len(shown), older_rejected)
+
+    def find(self, request_id: str, now: datetime | None = None) -> ListedRequest | None:
+        """One request as it is at this moment; None when nothing was accepted for it and it has no clip."""
+        accepted = self._store.objects.stat(f"{ACCEPTED_PREFIX}/{request_id}.json")
+        clips = {} if accepted else partitions_among(self._store.objects, CLIP_ASSET, [request_id])
+        since = accepted.modified if accepted else clips.get(request_id)
+        if since is None:
+            return None
+        return self._lines([request_id], {request_id: since}, now or datetime.now(UTC))[0]
+
+    def _lines(self, shown: Sequence[str], times: Mapping[str, datetime], now: datetime) -> list[ListedRequest]:
         states = RequestStates(self._store).of(shown)
         missing = [state.request_id for state in states if state.clip != ClipState.STORED]
         stored = [state.request_id for state in states if state.clip == ClipState.STORED]
@@ -77,22 +121,24 @@ class RequestListing:
         busy = {name for name, report in reports.items() if report.phase in _IN_PROGRESS}
         self._read = self._requests.find_many(name for name in missing if name not in busy)
         canceled = Cancellations(self._store.objects).among(missing)
-        retried = set(Retries(self._store.objects).ids(len(newest) + 1)) if missing else set()
-        lines = waiting
+        retried = set(Retries(self._store.objects).ids(_RETRIES_READ + len(times))) if missing else set()
+        lines = []
         for state in states:
             name = state.request_id
             report, is_busy = reports.get(name), name in busy
             if name in retried and not is_busy:
-                text = "queued: tried again at the next scan of the inbox"
+                text, phase = "queued: tried again at the next scan of the inbox", RequestPhase.QUEUED
             elif state.clip == ClipState.STORED and not is_busy:
                 reasons = stale.get(name)
                 text = f"stored, stale ({'; '.join(reasons)})" if reasons else "stored"
+                phase = RequestPhase.STALE if reasons else RequestPhase.STORED
             else:
-                text = self._describe(state, report, canceled.get(name), now or datetime.now(UTC))
+                text, phase = self._describe(state, report, canceled.get(name), now)
             priority = None if state.clip == ClipState.STORED else state.priority
-            lines.append(ListedRequest(name, text, times[name], priority))
-        rejected, older_rejected = self._inbox.newest_rejections(limit and min(limit, _REJECTIONS))
-        return Listing(lines, rejected, left_waiting + len(newest) - len(shown), older_rejected)
+            lines.append(
+                ListedRequest(name, text, times[name], priority, phase, state.clip != ClipState.MISSING, report)
+            )
+        return lines
 
     def _times(self) -> dict[str, datetime]:
         """Request -> when it was accepted last, or its clip was stored where nothing was accepted."""
@@ -127,36 +173,39 @@ class RequestListing:
         for document in waiting[:limit]:
             missing = sorted(wanted.get(document.name, set()) - there.keys())
             state = f"waiting for media: {', '.join(missing)}" if missing else "queued: waits for the next scan"
-            lines.append(ListedRequest(document.name, state, document.modified))
+            lines.append(ListedRequest(document.name, state, document.modified, phase=RequestPhase.IN_INBOX))
         return lines, len(waiting) - len(lines)
 
     def _describe(
         self, state: RequestState, report: RunReport | None, noted: Cancellation | None, now: datetime
-    ) -> str:
-        if report is not None and report.phase in _IN_PROGRESS:
-            return _queue_position(report.ahead) if report.phase == RunPhase.QUEUED else report.doing
+    ) -> tuple[str, RequestPhase]:
+        if report is not None and report.phase == RunPhase.QUEUED:
+            return _queue_position(report.ahead), RequestPhase.QUEUED
+        if report is not None and report.phase == RunPhase.RUNNING:
+            return report.doing, RequestPhase.RUNNING
         accepted = self._read.get(state.request_id)
-        text = self._without_run(accepted, report, noted, now)
+        text, phase = self._without_run(accepted, report, noted, now)
         if state.clip == ClipState.OUTDATED:
-            return f"stored, stale ({self._what_was_changed(state.request_id, accepted)}): {text}"
-        return text
+            return f"stored, stale ({self._what_was_changed(state.request_id, accepted)}): {text}", phase
+        return text, phase
 
     def _without_run(
         self, accepted: AcceptedRequest | None, report: RunReport | None, noted: Cancellation | None, now: datetime
-    ) -> str:
+    ) -> tuple[str, RequestPhase]:
         """What is so of a request whose clip is missing and that no run is busy with."""
         if noted is not None and noted.holds_for(accepted):
-            return f"canceled ({noted.canceled:%Y-%m-%d %H:%M} UTC, by {noted.by})"
+            return f"canceled ({noted.canceled:%Y-%m-%d %H:%M} UTC, by {noted.by})", RequestPhase.CANCELED
         if report is not None and (accepted is None or report.changed >= accepted.accepted):
             if report.phase == RunPhase.FAILED:
-                return f"failed: {reason_before_path(report.reason)}"
+                return f"failed: {reason_before_path(report.reason)}", RequestPhase.FAILED
             if report.phase == RunPhase.CANCELED:
-                return f"canceled ({report.changed:%Y-%m-%d %H:%M} UTC)"
+                return f"canceled ({report.changed:%Y-%m-%d %H:%M} UTC)", RequestPhase.CANCELED
         if accepted is None or accepted.request.when == "nightly":
-            return "tonight"
+            return "tonight", RequestPhase.TONIGHT
         if self._runs is None:
-            return "no clip yet"
-        return "queued: starts in a moment" if now - accepted.accepted < _SOON else "tonight"
+            return "no clip yet", RequestPhase.UNKNOWN
+        is_new = now - accepted.accepted < _SOON
+        return ("queued: starts in a moment", RequestPhase.QUEUED) if is_new else ("tonight", RequestPhase.TONIGHT)
 
     def _what_was_changed(self, request_id: str, accepted: AcceptedRequest | None) -> str:
         """Why the newest content of a request is another than that of its clip."""

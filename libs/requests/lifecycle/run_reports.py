@@ -22,7 +22,8 @@ class RunReport:
     """The newest run that makes the clip of a request.
 
     ``ahead``: queued runs before it. ``doing``: what it is at, e.g. ``sampling, chunk 2 of 4, 43 %, 3 min left``.
-    ``reason``: why it failed. ``changed``: when it came into its phase.
+    ``reason``: why it failed. ``changed``: when it came into its phase. ``percent``, ``seconds_left``: of the stage it
+    is at, where the stage has reported them. ``run_id``: Dagster's name of the run.
     """
 
     phase: RunPhase
@@ -30,6 +31,9 @@ class RunReport:
     ahead: int = 0
     doing: str = ""
     reason: str = ""
+    percent: int | None = None
+    seconds_left: float | None = None
+    run_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_submit_says_runs_now_though_a_scan_takes_the_document_meanwhile(
         queued["solo"] = RunReport(RunPhase.QUEUED, datetime.now(UTC))
         return sent
 
-    monkeypatch.setattr("libs.command_line.requests.commands.upload", upload_and_scan)
+    monkeypatch.setattr("libs.stages.request.submitting.upload", upload_and_scan)
     with provided_runs(lambda: RunsOrReason(Runs())):
         assert "solo: runs now" in run("submit", desk / "first-try.yaml").stdout
         assert "solo: is being made already" in run("submit", desk / "first-try.yaml").stdout

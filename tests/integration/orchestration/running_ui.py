@@ -31,7 +31,7 @@ def running_ui(log: Path) -> Iterator[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "orchestration.local_ui"],
             cwd=REPOSITORY_ROOT,
-            env={**os.environ, "DAGSTER_PORT": str(port)},
+            env={"STUDIO_PORT": "0", **os.environ, "DAGSTER_PORT": str(port)},  # a studio where a test wants one
             stdout=output,
             stderr=subprocess.STDOUT,
         )

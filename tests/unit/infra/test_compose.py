@@ -22,6 +22,7 @@ from dagster._daemon.controller import DEFAULT_HEARTBEAT_INTERVAL_SECONDS as HEA
 from dagster._daemon.types import DaemonHeartbeat
 
 from libs.settings import REPOSITORY_ROOT, Settings
+from libs.settings.studio import StudioSettings
 from orchestration.crashes import RUN_RETRIES
 from orchestration.definitions import defs
 from orchestration.fleet import instance_preparation, worker, worker_health
@@ -86,7 +87,7 @@ def compose_config(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_compose_client_reads_it():
-    done = compose_config(**NEEDED, COMPOSE_PROFILES="postgres,minio,gpus-4")
+    done = compose_config(**NEEDED, COMPOSE_PROFILES="postgres,minio,studio,gpus-4")
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)["services"]
     assert set(services) == set(SERVICES)
@@ -112,8 +113,10 @@ def test_every_variable_it_takes_is_explained():
 @pytest.mark.parametrize("name", OWN)
 def test_every_variable_it_gives_is_a_setting(name):
     known = {field.upper() for field in Settings.model_fields}
+    own = {field.upper() for field in StudioSettings.model_fields} if name == "studio" else set()
     given = set(SERVICES[name]["environment"])
-    assert given <= known | OF_DAGSTER
+    assert given <= known | OF_DAGSTER | own
+    assert own - given <= {"STUDIO_PORT"}, "that of the container stays; compose.yaml publishes another one"
     assert known - given <= NOT_GIVEN | OF_ONE_SERVICE, "add NAME: ${NAME:-} to x-environment of compose.yaml"
 
 
@@ -138,7 +141,7 @@ def test_services_wait_for_what_can_tell_that_it_is_ready():
 
 def test_only_the_hosts_own_address_is_published_unless_told_otherwise():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {*SERVERS, "webserver"}
+    assert set(published) == {*SERVERS, "webserver", "studio"}
     for ports in published.values():
         assert all(re.match(r"127\.0\.0\.1:|\$\{FLEET_ADDRESS:-127\.0\.0\.1\}:", port) for port in ports)
 

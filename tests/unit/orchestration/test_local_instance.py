@@ -133,11 +133,13 @@ def run_ui(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         "from orchestration import local_ui as ui; ui.STOP_SECONDS = float(sys.argv[1]); ui.main()"
     )
 
+    ports = {"DAGSTER_PORT": "0", "STUDIO_PORT": "0"}  # without a studio, which no stand-in takes the place of
+
     def run(stop_seconds: float = HANG_SECONDS, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", code, str(stop_seconds)],
             cwd=REPOSITORY_ROOT,
-            env={**os.environ, "DATA_DIR": str(tmp_path), "DAGSTER_HOME": "", "DAGSTER_PORT": "0", **environment},
+            env={**os.environ, **ports, "DATA_DIR": str(tmp_path), "DAGSTER_HOME": "", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
