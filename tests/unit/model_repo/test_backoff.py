@@ -1,13 +1,68 @@
-"""How long a download waits when a hub asks for patience: as asked, within limits."""
+"""How long a download waits between tries: longer each time, or as long as the hub asks, within limits."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
 from libs.errors import HubUnavailableError
+from libs.model_repo.hubs.hub import DownloadCancelledError
 from libs.model_repo.hubs.huggingface import retry_after_seconds
 from libs.model_repo.hubs.transfer import BackoffTimer, HubBackoff
+
+AWAY = HubUnavailableError("the hub answered 503")
+
+
+class Pauses(threading.Event):
+    """Notes how long a timer would wait, and waits for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout)
+        return self.is_set()
+
+
+def test_pauses_double_up_to_a_limit_and_the_last_try_raises() -> None:
+    pauses = Pauses()
+    timer = BackoffTimer(HubBackoff(attempts=6, first_pause_seconds=1.0, longest_pause_seconds=5.0), pauses)
+    for _ in range(5):
+        timer.wait_after(AWAY)
+    assert pauses.seconds == [1.0, 2.0, 4.0, 5.0, 5.0]
+    with pytest.raises(HubUnavailableError) as caught:
+        timer.wait_after(AWAY)
+    assert caught.value is AWAY
+    assert len(pauses.seconds) == 5
+
+
+def test_progress_starts_the_count_again() -> None:
+    pauses = Pauses()
+    timer = BackoffTimer(HubBackoff(attempts=3), pauses)
+    for progressed in (False, False, True, False):
+        timer.wait_after(AWAY, progressed=progressed)
+    assert pauses.seconds == [1.0, 2.0, 1.0, 2.0]
+    with pytest.raises(HubUnavailableError):
+        timer.wait_after(AWAY)
+
+
+def test_a_hub_that_asks_for_longer_gets_it_up_to_the_limit() -> None:
+    pauses = Pauses()
+    timer = BackoffTimer(HubBackoff(), pauses)
+    timer.wait_after(HubUnavailableError("busy", 900.0))
+    timer.wait_after(HubUnavailableError("busy", 0.5))
+    assert pauses.seconds == [900.0, 2.0]
+    with pytest.raises(HubUnavailableError, match="it asks to wait 15 minutes"):
+        timer.wait_after(HubUnavailableError("busy", 900.5))
+
+
+def test_a_canceled_download_does_not_wait() -> None:
+    pauses = Pauses()
+    pauses.set()
+    with pytest.raises(DownloadCancelledError):
+        BackoffTimer(HubBackoff(), pauses).wait_after(AWAY)
 
 
 def test_hours_are_not_waited_out_in_silence() -> None:

@@ -55,6 +55,20 @@ def test_short_clips_are_one_chunk_of_the_smallest_length(frame_count):
     assert chunk.frame_count == min(n for n in range(1, 82, 4) if n >= frame_count)
 
 
+@pytest.mark.parametrize(
+    ("frame_count", "chunks"),
+    [
+        (80, [(0, 81)]),
+        (81, [(0, 81), (16, 81)]),
+        (156, [(0, 81), (75, 156)]),
+        (157, [(0, 81), (76, 157)]),
+        (158, [(0, 81), (76, 157), (93, 158)]),
+    ],
+)
+def test_the_plan_changes_exactly_where_a_regular_chunk_fits(frame_count, chunks):
+    assert [(chunk.start, chunk.end) for chunk in plan_chunks(frame_count)] == chunks
+
+
 def test_smaller_lengths_make_smaller_chunks():
     lengths = ChunkLengths(main=33, overlap=5, final=(17, 21, 25, 29, 33))
     assert [(chunk.start, chunk.end) for chunk in plan_chunks(100, lengths)] == [(0, 33), (28, 61), (56, 89), (83, 100)]
