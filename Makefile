@@ -18,7 +18,7 @@ SCREENSHOTS_WORLD ?= /srv/one-to-all
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# A .venv whose Python is gone (moved, upgraded away) or of another version is made anew.
+# A .venv whose Python is gone (moved, upgraded away) or of another version is made again.
 $(BIN)/python: infra/find_python.sh
 	@set -e; python=$$(sh infra/find_python.sh $(PYTHONS)); \
 	sh infra/find_python.sh $@ >/dev/null 2>&1 || rm -rf $(VENV); \

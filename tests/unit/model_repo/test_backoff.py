@@ -28,10 +28,10 @@ class Pauses(threading.Event):
 
 def test_pauses_double_up_to_a_limit_and_the_last_try_raises() -> None:
     pauses = Pauses()
-    timer = BackoffTimer(HubBackoff(attempts=6, first_pause_seconds=1.0, longest_pause_seconds=5.0), pauses)
+    timer = BackoffTimer(HubBackoff(attempts=6, first_pause_seconds=0.25, longest_pause_seconds=1.5), pauses)
     for _ in range(5):
         timer.wait_after(AWAY)
-    assert pauses.seconds == [1.0, 2.0, 4.0, 5.0, 5.0]
+    assert pauses.seconds == [0.25, 0.5, 1.0, 1.5, 1.5]
     with pytest.raises(HubUnavailableError) as caught:
         timer.wait_after(AWAY)
     assert caught.value is AWAY
