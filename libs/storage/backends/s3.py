@@ -64,14 +64,27 @@ class S3ObjectStore:
             arguments["CacheControl"] = cache_control
         size = path.stat().st_size
         with self._explained(key):
-            self.client.upload_file(
-                str(path), self.bucket, self.full_key(key), ExtraArgs=arguments, Config=self._transfer_config
-            )
+            self._upload(path, key, arguments)
         stored = self.head(key)
         if stored is None or stored.size != size:
             held = "nothing" if stored is None else f"{stored.size} bytes"
             raise StorageUnavailableError(f"{self.uri(key)}: sent {size} bytes, the server holds {held}; try again")
         return stored
+
+    def _upload(self, path: Path, key: str, arguments: dict[str, Any]) -> None:
+        """Like the client's ``upload_file``, but the server's error leaves it as it is.
+
+        boto3's wrapper may lose the error that it wraps: while the transfer still ends in its thread, boto3 raises that
+        error once more on its way out, and Python cuts the chain rather than make it a circle.
+        """
+        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415 - loading the code location stays light
+        from boto3.s3.transfer import S3Transfer  # noqa: PLC0415
+
+        with S3Transfer(self.client, self._transfer_config) as transfer:
+            try:
+                transfer.upload_file(str(path), self.bucket, self.full_key(key), extra_args=arguments)
+            except S3UploadFailedError as error:
+                raise error.__context__ or error from None
 
     def put_bytes(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> ObjectInfo:
         """See the protocol."""

@@ -106,6 +106,15 @@ def test_faults_of_the_server_are_worth_trying_again(faulty_server, tmp_path, st
     assert StorageUnavailableError.retryable
 
 
+def test_a_fault_is_known_while_the_upload_still_ends_in_its_thread(faulty_server, tmp_path, monkeypatch):
+    """As on a busy machine."""
+    controller = "s3transfer.manager.TransferCoordinatorController"
+    monkeypatch.setattr(f"{controller}.remove_transfer_coordinator", lambda *_: None)
+    objects = S3ObjectStore(client(faulty_server(status=503, code="SlowDown"), attempts=1), "bucket")
+    with pytest.raises(StorageUnavailableError, match="SlowDown"):
+        every_call(objects, tmp_path)["put_file"]()
+
+
 def test_a_full_disk_of_the_server_is_worth_trying_again(faulty_server):
     objects = S3ObjectStore(client(faulty_server(status=507, code="XMinioStorageFull")), "bucket")
     with pytest.raises(StorageUnavailableError, match="the server's disk is full"):
@@ -168,12 +177,12 @@ def test_refusals_name_what_to_change_and_are_final(faulty_server, status, code,
 def test_a_server_that_holds_less_than_was_sent_is_worth_trying_again(
     s3_client, s3_bucket, tmp_path, monkeypatch, held, words
 ):
-    def lossy(path, bucket, key, **options):
+    def lossy(_transfer, path, bucket, key, **options):
         if held is not None:
             s3_client.put_object(Bucket=bucket, Key=key, Body=held)
 
     objects = S3ObjectStore(s3_client, s3_bucket)
-    monkeypatch.setattr(s3_client, "upload_file", lossy)
+    monkeypatch.setattr("boto3.s3.transfer.S3Transfer.upload_file", lossy)
     with pytest.raises(StorageUnavailableError, match=f"sent 4 bytes, the server {words}; try again"):
         every_call(objects, tmp_path)["put_file"]()
 
