@@ -4,9 +4,9 @@
     <asset>/<partition>/manifests/<digest, first 16>.json     the manifest of that content, kept as history
     <asset>/<partition>/manifest.json                         the newest manifest, written last
     suspect/<key>                                             the object at <key> was found corrupt: upload it again
-    chunks/<request>/<digest of the inputs>/<lengths>/...     finished chunks of a clip in the making (``chunks``)
+    chunks/<request>/<digest of the inputs>/<lengths>/...     finished chunks of an unfinished clip (``chunks``)
 
-Assets without partitions have ``_unpartitioned`` in the place of the partition; no partition key starts with an
+Assets without partitions have ``_unpartitioned`` instead of the partition; no partition key starts with an
 underscore. The object stores add a bucket's prefix.
 """
 
@@ -80,20 +80,20 @@ def artifact_prefix(asset: str, partition: str | None) -> str:
 
 
 def file_key(asset: str, partition: str | None, sha256: str, name: str) -> str:
-    """The immutable place of one file's content."""
+    """The immutable key of one file's content."""
     return f"{artifact_prefix(asset, partition)}/{sha256[:_PREFIX_DIGITS]}/{check_file_name(name)}"
 
 
 def manifest_key(asset: str, partition: str | None) -> str:
-    """The place of the newest manifest."""
+    """The key of the newest manifest."""
     return artifact_prefix(asset, partition) + NEWEST_MANIFEST
 
 
 def manifest_history_key(asset: str, partition: str | None, digest: str) -> str:
-    """The place where the manifest of one content stays after newer ones were published."""
+    """The key under which the manifest of one content stays after newer ones were published."""
     return f"{artifact_prefix(asset, partition)}/manifests/{digest[:_PREFIX_DIGITS]}.json"
 
 
 def suspect_key(key: str) -> str:
-    """The place of the mark that says the object at ``key`` is corrupt."""
+    """The key of the record that the object at ``key`` is corrupt."""
     return f"suspect/{key}"

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from libs.errors import StorageError
 from libs.storage.artifacts import materialize_command
-from libs.storage.backends.keys import artifact_prefix, check_file_name, check_key, file_key
+from libs.storage.backends.keys import (
+    artifact_prefix,
+    check_file_name,
+    check_key,
+    file_key,
+    manifest_history_key,
+    manifest_key,
+    suspect_key,
+)
 from libs.storage.manifest import Manifest, StoredFile, content_digest, parse_manifest
 
 DIGEST = hashlib.sha256(b"").hexdigest()
@@ -68,6 +76,15 @@ def test_keys_of_different_things_differ(asset, partition, name):
     assert key == check_key(key)
     assert key.startswith(artifact_prefix(asset, partition) + "/" + DIGEST[:16])
     assert artifact_prefix(asset, None) != artifact_prefix(asset, partition) or partition is None
+
+
+def test_keys_are_the_documented_ones():
+    """Whoever changes one of these loses what is stored under the old keys."""
+    assert file_key("animation", "dance-1", DIGEST, "clip.mp4") == "animation/dance-1/e3b0c44298fc1c14/clip.mp4"
+    assert manifest_key("animation", "dance-1") == "animation/dance-1/manifest.json"
+    history = manifest_history_key("pose_models", None, DIGEST)
+    assert history == "pose_models/_unpartitioned/manifests/e3b0c44298fc1c14.json"
+    assert suspect_key(history) == f"suspect/{history}"
 
 
 def test_content_digest_is_that_of_sha256sum_output():
