@@ -1,7 +1,7 @@
 """Looks at an inbox that fills meanwhile: what is waited for, for how long, and how much one look does."""
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from tests.unit.requests.intake_desk import LATER, MUCH_LATER, Desk, ids, reques
 
 
 def test_a_document_that_is_still_written_is_left_alone(desk: Desk) -> None:
+    now = datetime.now(UTC)
     desk.put("a.yaml", b"id: a\nrefer")
-    assert desk.scan(timedelta(seconds=1)).waiting == ["a.yaml"]
+    assert desk.scan(timedelta(seconds=1), now).waiting == ["a.yaml"]
     desk.put("a.yaml", b"id: a\nreference: r.png\ndriver: d.mp4\n")
     assert ids(desk.scan(timedelta(seconds=1))) == ["a"]
 
@@ -57,23 +58,23 @@ def test_twenty_missing_media_are_named_and_the_others_counted(desk: Desk, count
 
 
 def test_a_document_with_an_old_date_gets_the_same_grace_each_time_it_is_sent(desk: Desk) -> None:
-    late = 10 * MUCH_LATER
+    now, late = datetime.now(UTC), 10 * MUCH_LATER
     desk.request("a", driver="late.mp4")
-    assert desk.scan(late).waiting == ["a.json"]
-    assert desk.scan(late + timedelta(seconds=599)).waiting == ["a.json"]
-    assert [rejection.name for rejection in desk.scan(late + timedelta(seconds=601)).rejected] == ["a.json"]
+    assert desk.scan(late, now).waiting == ["a.json"]
+    assert desk.scan(late + timedelta(seconds=599), now).waiting == ["a.json"]
+    assert [rejection.name for rejection in desk.scan(late + timedelta(seconds=601), now).rejected] == ["a.json"]
     desk.request("a", driver="late.mp4")
-    assert desk.scan(late + timedelta(seconds=602)).waiting == ["a.json"]
+    assert desk.scan(late + timedelta(seconds=602), now).waiting == ["a.json"]
     desk.put("late.mp4", b"video")
-    assert ids(desk.scan(late + timedelta(seconds=603) + LATER)) == ["a"]
+    assert ids(desk.scan(late + timedelta(seconds=603) + LATER, now)) == ["a"]
 
 
 def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of_use(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = desk.now.timestamp()
-    desk.state.seen = {"taken-back": now - 1210, "soon": now - 1150}
-    desk.scan(timedelta())
+    now = datetime.now(UTC)
+    desk.state.seen = {"taken-back": now.timestamp() - 1210, "soon": now.timestamp() - 1150}
+    desk.scan(timedelta(), now)
     assert set(desk.state.seen) == {"soon"}
     monkeypatch.setattr(intake, "MAX_SEEN", 2)
     for name in "abc":
@@ -83,21 +84,23 @@ def test_when_documents_were_seen_is_remembered_for_as_long_and_as_many_as_is_of
 
 
 def test_media_that_arrive_after_their_document_may_still_grow(desk: Desk) -> None:
+    now = datetime.now(UTC)
     desk.request("a", driver="late.mp4")
     desk.put("late.mp4", b"half a vid")
-    assert desk.scan(timedelta(seconds=1)).waiting == ["a.json"]
+    assert desk.scan(timedelta(seconds=1), now).waiting == ["a.json"]
     assert ids(desk.scan(LATER)) == ["a"]
 
 
 def test_media_that_take_long_to_arrive_are_waited_for(desk: Desk) -> None:
+    now = datetime.now(UTC)
     desk.request("a", driver="large.mp4")
     desk.put("large.mp4", b"half a vid")
     for minutes in (20, 35, 50):
         later = timedelta(minutes=minutes)
-        written = (desk.now + later).timestamp()
+        written = (now + later).timestamp()
         os.utime(desk.folder / "inbox" / "large.mp4", (written, written))
-        assert desk.scan(later).waiting == ["a.json"]
-    assert ids(desk.scan(timedelta(minutes=51))) == ["a"]
+        assert desk.scan(later, now).waiting == ["a.json"]
+    assert ids(desk.scan(timedelta(minutes=51), now)) == ["a"]
 
 
 def test_waiting_documents_do_not_hold_up_the_others(tmp_path: Path) -> None:
