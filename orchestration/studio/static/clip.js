@@ -1,6 +1,8 @@
 // One clip: follow its progress, play it frame by frame, cancel it, try it again.
 import { announce, call, say } from "/static/common.js";
 
+const SECONDS_BETWEEN = 15;
+const video = document.getElementById("video");
 const watch = document.getElementById("watch");
 if (watch.dataset.events) {
   const progress = document.getElementById("progress");
@@ -19,6 +21,14 @@ if (watch.dataset.events) {
     files = now;
   });
   source.addEventListener("end", () => { source.close(); location.reload(); });
+} else {
+  // Nothing changes by itself, but somebody may try it again, or submit it anew: a look now and then, while one looks here.
+  const before = watch.dataset.known;
+  setInterval(async () => {
+    if (document.hidden || (video && !video.paused)) return;
+    const view = await call("GET", watch.dataset.self).catch(() => null);
+    if (view && `${view.phase} ${view.state}` !== before) location.reload();
+  }, SECONDS_BETWEEN * 1000);
 }
 
 for (const button of document.querySelectorAll("[data-act]"))
@@ -40,7 +50,6 @@ for (const button of document.querySelectorAll("[data-act]"))
     }
   });
 
-const video = document.getElementById("video");
 if (video) {
   const [play, seek, frame] = ["play", "seek", "frame"].map((id) => document.getElementById(id));
   const [numerator, denominator] = document.getElementById("player").dataset.frameRate.split("/").map(Number);
