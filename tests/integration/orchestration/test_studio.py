@@ -18,7 +18,7 @@ import pytest
 import uvicorn
 
 from libs.command_line.requests.runs import RunsOrReason
-from libs.requests.inbox.intake import InboxIntake, IntakeState
+from libs.requests.inbox.intake import InboxScanner, ScanState
 from libs.requests.lifecycle.cancellations import Retries
 from libs.settings import REPOSITORY_ROOT, load_settings
 from libs.settings.studio import load_studio_settings
@@ -113,7 +113,7 @@ def test_from_two_files_to_a_playing_clip(world: Any, tmp_path: Path) -> None:
         request_id = page.url.rpartition("/")[2]
 
         # Canceled and tried again, before anything was made of it.
-        InboxIntake(world.inbox, world.requests, "sandbox").look(IntakeState(), datetime.now(UTC))
+        InboxScanner(world.inbox, world.requests, "sandbox").scan(ScanState(), datetime.now(UTC))
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("button", name="Try again").wait_for()
         assert "canceled" in page.locator("[data-state]").inner_text()
