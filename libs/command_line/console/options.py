@@ -1,6 +1,6 @@
 """Arguments and options that commands share, and how help texts show examples.
 
-See ``models`` for the commands that take them.
+See ``libs.command_line.models`` for the commands that take them.
 """
 
 from enum import StrEnum

@@ -1,6 +1,6 @@
 """``one-to-all storage prune``: older contents of artifacts that were replaced long ago, and files no manifest names.
 
-See ``libs.housekeeping.prunable`` for what may go, ``storage`` for comparing the store with its manifests.
+See ``libs.housekeeping.prunable`` for what may go, ``commands`` for comparing the store with its manifests.
 """
 
 import json
