@@ -36,8 +36,8 @@ $(TEST_INSTALLED): $(INSTALLED)
 
 install: $(INSTALLED) ## create .venv and install the pinned packages; `make test` adds what tests need
 
-demo: $(INSTALLED) ## make a clip with tiny models: the whole pipeline, in about a minute (AGAIN=1 redoes it)
-	$(BIN)/python -m orchestration.demo $(if $(AGAIN),--again)
+demo: $(INSTALLED) ## make a clip with tiny models: the whole pipeline, in about a minute (AGAIN=1 redoes it; DRIVER=my-dance.mp4, REFERENCE=picture.png take your own)
+	$(BIN)/python -m orchestration.demo $(if $(AGAIN),--again) $(if $(DRIVER),--driver "$(DRIVER)") $(if $(REFERENCE),--reference "$(REFERENCE)")
 
 ui: $(INSTALLED) ## start the studio on http://127.0.0.1:3100 and the Dagster UI on http://127.0.0.1:3000 (STUDIO_PORT, DAGSTER_PORT)
 	$(BIN)/python -m orchestration.local_ui

@@ -25,6 +25,7 @@ from orchestration.definitions import build_defs
 from orchestration.jobs import ANIMATE, PREPARE_MODELS
 from orchestration.laptop.instance import prepare_dagster_home, require_checkout
 from orchestration.laptop.local_runs import execute_here
+from orchestration.laptop.own_media import submit_own_media
 from orchestration.laptop.terminal_progress import TerminalProgress, terminal_progress
 from orchestration.partitions import ANIMATION_REQUESTS
 from orchestration.staleness import unfinished_assets
@@ -40,6 +41,8 @@ def main() -> int:
     """Run the demo; the exit status is 0 when every asset is there and every check passed."""
     parser = argparse.ArgumentParser(prog="make demo", description="Animate a puppet with the sandbox models.")
     parser.add_argument("--again", action="store_true", help="redo finished work")
+    parser.add_argument("--driver", type=Path, metavar="VIDEO", help="a dance of your own")
+    parser.add_argument("--reference", type=Path, metavar="PICTURE", help="a character of your own")
     arguments = parser.parse_args()
     console = Console()
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
@@ -48,7 +51,10 @@ def main() -> int:
         require_checkout()
         prepare_dagster_home(load_settings())
         storage = StorageResource(settings=SettingsResource())
-        request_id = _submit_sample_request(storage.objects())
+        if arguments.driver or arguments.reference:
+            request_id = submit_own_media(storage.objects(), arguments.driver, arguments.reference, print)
+        else:
+            request_id = _submit_sample_request(storage.objects())
         with dg.DagsterInstance.get() as instance:
             done = _materialize_all(console, instance, request_id, again=arguments.again)
         if done:

@@ -15,19 +15,24 @@ SAMPLE_REQUEST_ID = "puppet-dance"
 _FRAMES = 97  # two chunks of a long video
 
 
-def write_sample_request(folder: Path) -> Path:
-    """Write the sample request into ``folder``: a PNG, an MP4 with sound, and the YAML document.
-
-    Returns:
-        The document.
-    """
-    request = AnimationRequest(
+def sample_request() -> AnimationRequest:
+    """The sample request; its media are written by :func:`write_sample_request`."""
+    return AnimationRequest(
         id=SAMPLE_REQUEST_ID,
         reference="puppet.png",
         driver="puppet-dance.mp4",
         model="sandbox",
         prompt="a person with headphones and a cream pullover dances in a dark room",
     )
+
+
+def write_sample_request(folder: Path) -> Path:
+    """Write the sample request into ``folder``: a PNG, an MP4 with sound, and the YAML document.
+
+    Returns:
+        The document.
+    """
+    request = sample_request()
     write_puppet_picture(folder / request.reference)
     write_puppet_clip(folder / request.driver, frame_count=_FRAMES)
     document = folder / f"{SAMPLE_REQUEST_ID}.yaml"
