@@ -70,15 +70,42 @@ class PostgresServer:
 
     def query(self, sql: str, database: str = "dagster") -> list[tuple[Any, ...]]:
         """The rows of a query."""
+        with self._cursor(database) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def execute(self, sql: str, database: str = "dagster") -> None:
+        """Run statements that give no rows."""
+        with self._cursor(database) as cursor:
+            cursor.execute(sql)
+
+    def refuse_materialization(self, asset: str, partition: str) -> None:
+        """Cut each connection that is about to store this event of Dagster's, until :meth:`take_all_events`."""
+        self.execute(
+            f"""
+            CREATE FUNCTION cut_off() RETURNS trigger AS $$
+              BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$ LANGUAGE plpgsql;
+            CREATE TRIGGER cut_off BEFORE INSERT ON event_logs FOR EACH ROW WHEN (
+              NEW.dagster_event_type = 'ASSET_MATERIALIZATION' AND NEW.asset_key = '["{asset}"]'
+              AND NEW.partition = '{partition}') EXECUTE FUNCTION cut_off();
+            """
+        )
+
+    def take_all_events(self) -> None:
+        """Undo :meth:`refuse_materialization`."""
+        self.execute("DROP TRIGGER cut_off ON event_logs; DROP FUNCTION cut_off")
+
+    @contextmanager
+    def _cursor(self, database: str) -> Iterator[Any]:
+        """Of a connection that commits at the end."""
         import psycopg2
 
         connection = psycopg2.connect(
             host="127.0.0.1", port=self.port, user=USER, password=self.password, dbname=database
         )
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall())
+            with connection, connection.cursor() as cursor:
+                yield cursor
         finally:
             connection.close()
 

@@ -33,7 +33,7 @@ from orchestration.partitions import ANIMATION_REQUESTS, remember_variant_of_req
 from orchestration.policies import BATCH_TAG, MODEL_ASSETS, WHEEL_ASSETS
 from orchestration.recovery.batches import batch_of, require_not_stopped, stop_batch
 from orchestration.recovery.restore import mend, restore
-from orchestration.recovery.sensor import finish_interrupted
+from orchestration.recovery.sensor import finish_interrupted, unrecorded_clips
 from orchestration.requests.canceled_runs import canceled_requests
 from orchestration.staleness import unfinished_assets
 from orchestration.storage.observed import observed_versions
@@ -42,6 +42,7 @@ from orchestration.storage.storage_check import check_storage
 from tests.integration.orchestration.conftest import instance_in
 from tests.integration.orchestration.daemon import Daemon
 from tests.integration.orchestration.small_requests import submit_small, write_small_media
+from tests.postgres_server import find_postgres, postgres_server
 
 QUEUED = {"run_coordinator": {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator"}}
 NO_DATABASE = sqlalchemy.exc.OperationalError("INSERT", {}, Exception("server closed the connection unexpectedly"))
@@ -107,6 +108,30 @@ def test_a_clip_whose_event_was_lost_is_recorded_and_gets_its_review(
     recorded = tags_of(world.instance, "animation", name)
     assert world.animate(name, review=False).success
     assert tags_of(world.instance, "animation", name) == recorded
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_postgres() is None, reason="PostgreSQL is not installed")
+def test_the_sensor_records_a_clip_whose_event_postgresql_did_not_take(world: Any, media: Path, tmp_path: Path) -> None:
+    """The server cuts the connection at the one moment that counts; nothing but the sensor runs afterwards."""
+    key = dg.AssetKey("animation")
+    with postgres_server() as server:
+        storage = {"postgres": {"postgres_url": server.url()}}
+        with instance_in(tmp_path / "postgres", storage=storage) as world.instance:
+            server.refuse_materialization("animation", "dance")
+            name = submit_small(world, media, "dance")
+            assert not world.animate(name, raise_on_error=False, review=False).success
+            assert world.store.manifest("animation", name) is not None
+            assert world.instance.get_materialized_partitions(key) == set()
+            server.take_all_events()
+            resources = {"storage": StorageResource(settings=SettingsResource())}
+            with dg.build_sensor_context(instance=world.instance, resources=resources) as context:
+                found = unrecorded_clips(context)
+            assert [request.asset_selection for request in found.run_requests] == [[dg.AssetKey("animation_review")]]
+            (record,) = world.instance.fetch_materializations(key, limit=5).records
+            assert "its event was lost" in str(record.asset_materialization.metadata["adopted"].value)
+            assert record.run_id == "", "no run wrote it"
+    assert list(world.requests.pending_markers()) == []
 
 
 ANIMATION_KEYS = sorted(build_defs().resolve_job_def(ANIMATE.name).asset_layer.executable_asset_keys)
