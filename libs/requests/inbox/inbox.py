@@ -11,7 +11,8 @@ import logging
 import mimetypes
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -26,7 +27,7 @@ from libs.requests.inbox.rejection import ERROR_SUFFIX, RECORD_SUFFIX, Rejection
 from libs.storage.backends.keys import check_key
 from libs.storage.backends.sha256 import sha256_of_file
 from libs.storage.backends.store import ObjectInfo, ObjectStore
-from libs.storage.claims import claimed
+from libs.storage.claims import claimed, claimed_together
 
 INBOX_PREFIX = "inbox"
 ACCEPTED_DOCUMENTS_PREFIX = "requests/documents"
@@ -49,6 +50,9 @@ _ORDINARY_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 _CLAIM_SECONDS = 10.0
 """So long a file waits for another process that puts one under the same name."""
+
+_REMOVED_AT_ONCE = 50
+"""Documents removed under one claim; who wants to replace one of them waits for a second or two."""
 
 _LAST_CHARACTER = "\U0010ffff"
 _DIGITS_IN_NAME = 12
@@ -123,18 +127,26 @@ class Inbox:
 
         One that was put there under the same name meanwhile stays, and waits for the next scan.
         """
+        copied = self.copy_accepted(name, sha256)
+        return copied is not None and self._remove(copied)
+
+    def copy_accepted(self, name: str, sha256: str) -> ObjectInfo | None:
+        """Copy an accepted document to where they are kept; what is to be removed then.
+
+        None when it is gone, or is no longer what was accepted.
+        """
         key = f"{INBOX_PREFIX}/{name}"
         found = self._objects.stat(key)
         try:
             content = self._objects.get_bytes(key)
         except ArtifactMissingError:
-            return False
+            return None
         if found is None or hashlib.sha256(content).hexdigest() != sha256:
-            return False
+            return None
         self._put_document(f"{ACCEPTED_DOCUMENTS_PREFIX}/", name, content)
         for suffix in ("", ERROR_SUFFIX, RECORD_SUFFIX):
             self._objects.delete(f"{_rejected(name)}{suffix}")
-        return self._remove(found)
+        return found
 
     def withdraw(self, document: WaitingDocument) -> bool:
         """Take a document back before it is accepted; False where it is gone, or another one lies there by now."""
@@ -162,13 +174,43 @@ class Inbox:
         self._remove(found)
         return rejection
 
-    def _remove(self, info: ObjectInfo) -> bool:
-        """Remove a document; False where another one lies there by now, or is being put there.
+    def remove(self, documents: Sequence[ObjectInfo]) -> dict[str, Exception]:
+        """Remove documents; those under whose name another one lies by now, or is being put, stay for the next scan.
 
-        It stays then, and the next scan reads what lies there.
+        Returns:
+            What went wrong, by name; the others are removed all the same.
+
+        Raises:
+            StorageUnavailableError: the store did not answer.
         """
-        with claimed(self._objects, info.key, 0) as alone:
-            return alone and self._objects.delete_version(info)
+        problems: dict[str, Exception] = {}
+        for first in range(0, len(documents), _REMOVED_AT_ONCE):
+            some = documents[first : first + _REMOVED_AT_ONCE]
+            with self._to_itself(some) as keys:
+                for info in some:
+                    try:
+                        if info.key in keys:
+                            self._objects.delete_version(info)
+                    except StorageUnavailableError:
+                        raise
+                    except Exception as error:  # one document stops no other
+                        problems[info.key.removeprefix(f"{INBOX_PREFIX}/")] = error
+        return problems
+
+    def _remove(self, info: ObjectInfo) -> bool:
+        """As :meth:`remove` for one of them; False where it stays."""
+        with self._to_itself([info]) as keys:
+            return info.key in keys and self._objects.delete_version(info)
+
+    @contextmanager
+    def _to_itself(self, documents: Sequence[ObjectInfo]) -> Iterator[set[str]]:
+        """Keys of the documents that nobody is about to replace; all, where the store removes exact versions."""
+        keys = {info.key for info in documents}
+        if self._objects.deletes_exact_versions():
+            yield keys
+            return
+        with claimed_together(self._objects, keys) as own:
+            yield own
 
     def reject_link(self, name: str, reason: str) -> Rejection:
         """Remove a link that lies where a document should, and say why; what it points to is never looked at."""

@@ -246,16 +246,21 @@ class _Scan:
 
     def _archive_finished(self) -> None:
         deadline = time.monotonic() + self._limits.seconds / 2
+        copied = []
         for name, sha256 in self._before.finished.items():
             if time.monotonic() > deadline:
                 self._found.state.finished[name] = sha256  # the next scan goes on
                 continue
             try:
-                self._inbox.archive_document(name, sha256)
+                document = self._inbox.copy_accepted(name, sha256)
             except StorageUnavailableError:
                 raise
             except Exception as error:  # one document stops no other
                 self._found.unreadable.append(f"{name}: {error}")
+            else:
+                copied += [document] if document else []
+        for name, problem in self._inbox.remove(copied).items():
+            self._found.unreadable.append(f"{name}: {problem}")
 
     def _reject_links(self) -> None:
         """What a link points to may be anybody's, so it is not even read; the person hears of it."""

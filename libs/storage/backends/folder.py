@@ -170,6 +170,10 @@ class FolderObjectStore:
             aside.unlink()
             return is_same
 
+    def deletes_exact_versions(self) -> bool:
+        """See the protocol."""
+        return True
+
     def uri(self, key: str) -> str:
         """A ``file://`` address."""
         return self._path(key).absolute().as_uri()

@@ -4,7 +4,9 @@ See ``client`` for credentials and time-outs, ``s3_errors`` for what errors mean
 """
 
 import hashlib
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,12 +26,18 @@ from libs.storage.backends.s3_errors import (
 from libs.storage.backends.store import ObjectInfo
 
 _PART_BYTES = 8 << 20
+_PAUSES_OF_A_LOST_FOLDER = (0.01, 0.05, 0.2, 0.5)
 _PARTS_AT_ONCE = 4
 """Memory of one transfer: parts at once times part size, 32 MiB."""
 
 _OTHER_VERSION_CODES = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _CONDITION_UNKNOWN_CODES = frozenset({"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400"})
 """Answers of servers that do not know a condition; most of those take the request as if there were none."""
+
+_TRIAL_PREFIX = "requests/claims"
+"""What a process that died leaves of its trial of a conditional delete goes with the claims of such processes."""
+
+_NO_VERSION = '"00000000000000000000000000000000"'
 
 _DIGEST_METADATA = "sha256"
 _LOCATION_DIGITS = 8
@@ -50,6 +58,7 @@ class S3ObjectStore:
         self.prefix = prefix.strip("/")
         self._bucket_seen = False
         self._knows_conditional_deletes = True
+        self._heeds_conditional_deletes: bool | None = None
 
     def put_file(
         self, key: str, path: Path, sha256: str, content_type: str, cache_control: str | None = None
@@ -64,7 +73,7 @@ class S3ObjectStore:
             arguments["CacheControl"] = cache_control
         size = path.stat().st_size
         with self._explained(key):
-            self._upload(path, key, arguments)
+            self._put(lambda: self._upload(path, key, arguments))
         stored = self.head(key)
         if stored is None or stored.size != size:
             held = "nothing" if stored is None else f"{stored.size} bytes"
@@ -90,15 +99,37 @@ class S3ObjectStore:
         """See the protocol."""
         digest = hashlib.sha256(data).hexdigest()
         with self._explained(key):
-            self.client.put_object(
-                Bucket=self.bucket,
-                Key=self.full_key(key),
-                Body=data,
-                ContentType=content_type,
-                Metadata={_DIGEST_METADATA: digest},
-                **self._checksum,
+            self._put(
+                lambda: self.client.put_object(
+                    Bucket=self.bucket,
+                    Key=self.full_key(key),
+                    Body=data,
+                    ContentType=content_type,
+                    Metadata={_DIGEST_METADATA: digest},
+                    **self._checksum,
+                )
             )
         return ObjectInfo(key, len(data), datetime.now(UTC), digest, content_type)
+
+    @staticmethod
+    def _put(put: Callable[[], object]) -> None:
+        """Call ``put``, again where the server answers that there is no such object.
+
+        A server that keeps objects as files does so when another process removes the last object of a folder just then.
+        """
+        from boto3.exceptions import Boto3Error  # noqa: PLC0415
+        from botocore.exceptions import ClientError  # noqa: PLC0415
+
+        for seconds in _PAUSES_OF_A_LOST_FOLDER:
+            try:
+                put()
+            except (ClientError, Boto3Error) as error:
+                if error_code(error) != "NoSuchKey":
+                    raise
+                time.sleep(seconds)
+            else:
+                return
+        put()
 
     def get_file(self, key: str, destination: Path) -> None:
         """See the protocol."""
@@ -198,12 +229,17 @@ class S3ObjectStore:
             self.client.delete_object(Bucket=self.bucket, Key=self.full_key(key))
 
     def delete_version(self, info: ObjectInfo) -> bool:
-        """See the protocol; the server is told which version is meant, and asked before, as not every one cares."""
+        """See the protocol; the server is told which version is meant, and asked before where it may not care."""
+        if not (self._heeds_conditional_deletes and info.version):
+            found = self.head(info.key)
+            if found is None or found.version != info.version:
+                return False
+        return self._delete_if_match(info)
+
+    def _delete_if_match(self, info: ObjectInfo) -> bool:
+        """Delete on condition of the version, where the server takes conditions; False where it is another one."""
         from botocore.exceptions import ClientError  # noqa: PLC0415
 
-        found = self.head(info.key)
-        if found is None or found.version != info.version:
-            return False
         same = {"IfMatch": info.version} if info.version and self._knows_conditional_deletes else {}
         try:
             with self._explained(info.key):
@@ -219,6 +255,17 @@ class S3ObjectStore:
         except ArtifactMissingError:
             return False
         return True
+
+    def deletes_exact_versions(self) -> bool:
+        """See the protocol; tried once, with an object of its own: some servers ignore the condition."""
+        if self._heeds_conditional_deletes is None:
+            key = f"{_TRIAL_PREFIX}/{uuid.uuid4().hex}"
+            self.put_bytes(key, b"")
+            other = ObjectInfo(key, 0, datetime.now(UTC), version=_NO_VERSION)
+            self._heeds_conditional_deletes = not self._delete_if_match(other)
+            if self._heeds_conditional_deletes:
+                self.delete(key)
+        return self._heeds_conditional_deletes
 
     def uri(self, key: str) -> str:
         """An ``s3://`` address."""

@@ -87,10 +87,13 @@ class ObjectStore(Protocol):
     def delete_version(self, info: ObjectInfo) -> bool:
         """Remove the object if it is still the one that ``info`` describes; False if it is gone or was replaced.
 
-        A folder never removes what came after it, nor does a bucket whose server knows conditional deletes. Others are
-        asked first: what is stored between question and deletion, some milliseconds, goes with it. Whoever writes there
-        as well can be kept out by a claim (``libs.storage.claims``).
+        Where :meth:`deletes_exact_versions`, what came after it is never removed. Others are asked first: what is
+        stored between question and deletion, some milliseconds, goes with it. Whoever writes there as well can be kept
+        out by a claim (``libs.storage.claims``).
         """
+
+    def deletes_exact_versions(self) -> bool:
+        """True for a folder, and for a bucket whose server heeds the condition of a conditional delete."""
 
     def uri(self, key: str) -> str:
         """The object's address, for people and lineage."""

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,8 +66,31 @@ def test_a_scan_lists_once_and_asks_for_media_by_name(desk: Desk) -> None:
     assert desk.calls["HeadObject"] <= 10
     assert len(desk.scan(requests=5).accepted) == 5
     assert desk.listed["prefix/inbox"] == 2, "behind the last one, then round to the beginning"
-    assert desk.listed["prefix/requests/claims"] == 5, "once for each document that is removed"
+    assert desk.listed["prefix/requests/claims"] == 1, "for all documents that are removed"
     assert desk.calls["CopyObject"] == 0
+
+
+def test_documents_are_moved_away_under_one_claim(desk: Desk) -> None:
+    """On a server that ignores the condition of a conditional delete, as the one here does."""
+    moved: list[Counter[str]] = []
+    for count in (2, 8):
+        for number in range(count):
+            desk.request(f"a{number}")
+        desk.scan()
+        claims: Counter[str] = Counter()
+        note = partial(_note_claim, claims)
+        desk.client.meta.events.register("before-parameter-build.s3", note, unique_id="claims")
+        desk.scan()
+        desk.client.meta.events.unregister("before-parameter-build.s3", unique_id="claims")
+        moved.append(claims)
+        assert list(Inbox(desk.objects).documents()) == []
+    assert moved[1] == Counter(PutObject=1, ListObjectsV2=1, DeleteObject=1)
+    assert moved[0] - moved[1] == Counter(PutObject=1, DeleteObject=1), "once: whether the server heeds the condition"
+
+
+def _note_claim(claims: Counter[str], params: dict[str, Any], model: Any, **_: Any) -> None:
+    place = params.get("Key") or params.get("Prefix") or ""
+    claims[model.name] += place.startswith("prefix/requests/claims/")
 
 
 def test_a_slow_scan_accepts_at_least_one_document(desk: Desk) -> None:

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from libs.errors import ArtifactMissingError, SettingsError, StorageError, StorageUnavailableError
 from libs.settings import load_settings
@@ -273,3 +274,24 @@ def test_choosing_a_folder_never_loads_boto3(tmp_path):
         "assert 'boto3' not in sys.modules and 'botocore' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[3])
+
+
+def test_an_upload_is_sent_again_where_its_folder_was_removed_just_then(s3_client, s3_bucket, tmp_path: Path) -> None:
+    """A server that keeps objects as files removes a folder with its last object, and has no place for the new one."""
+    objects = S3ObjectStore(s3_client, s3_bucket)
+    refused: list[str] = []
+
+    def has_no_folder(request, **_):
+        if refused.count(request.url) == 2:
+            return None
+        refused.append(request.url)
+        answer = AWSResponse(request.url, 404, {"Content-Type": "application/xml"}, None)
+        answer._content = b"<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"
+        return answer
+
+    s3_client.meta.events.register("before-send.s3.PutObject", has_no_folder)
+    (tmp_path / "file").write_bytes(b"data")
+    objects.put_bytes("claims/a", b"data")
+    objects.put_file("claims/b", tmp_path / "file", sha256_of_file(tmp_path / "file"), "text/plain")
+    assert [objects.get_bytes(f"claims/{name}") for name in "ab"] == [b"data"] * 2
+    assert len(refused) == 4

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,7 @@ from libs.storage.backends.factory import objects_from_settings
 from libs.storage.backends.folder import FolderObjectStore
 from libs.storage.backends.s3 import S3ObjectStore
 from libs.storage.backends.store import ObjectInfo, ObjectStore
-from libs.storage.claims import ABANDONED_AFTER, CLAIMS_PREFIX, claimed
+from libs.storage.claims import ABANDONED_AFTER, CLAIMS_PREFIX, claimed, claimed_together
 from tests.waiting import HANG_SECONDS
 
 PEOPLE = 3
@@ -208,6 +209,18 @@ def test_the_claim_of_a_dead_process_expires(tmp_path: Path, monkeypatch: pytest
             assert third
 
 
+def test_a_claim_to_several_names_leaves_those_that_others_have(tmp_path: Path) -> None:
+    objects = FolderObjectStore(tmp_path)
+    with claimed(objects, "inbox/a", 0), claimed_together(objects, ["inbox/a", "inbox/b", "inbox/c"]) as own:
+        assert own == {"inbox/b", "inbox/c"}
+        with claimed(objects, "inbox/b", 0) as alone, claimed_together(objects, ["inbox/c", "inbox/d"]) as others:
+            assert not alone
+            assert others == {"inbox/d"}
+    with claimed(objects, "inbox/b", 0) as alone:
+        assert alone
+    assert list(objects.list(CLAIMS_PREFIX)) == []
+
+
 class Replacing:
     """A store in which somebody puts a corrected document just when the one that was read is to be removed."""
 
@@ -327,6 +340,36 @@ def test_a_server_that_knows_conditional_deletes_keeps_what_came_after(s3_client
     assert second is not None
     assert objects.delete_version(second)
     assert not objects.exists("k")
+
+
+@pytest.mark.s3
+def test_a_server_that_knows_conditional_deletes_needs_no_claims(s3_client: Any, s3_bucket: str) -> None:
+    objects = S3ObjectStore(s3_client, s3_bucket)
+    ConditionalServer(s3_client, (412, "PreconditionFailed"))
+    uploaded = _another_client(s3_client)
+    for name in ("r.png", "d.mp4"):
+        objects.put_bytes(f"inbox/{name}", b"media")
+    documents = {f"a{n}.yaml": f"id: a{n}\nreference: r.png\ndriver: d.mp4\n".encode() for n in range(4)}
+    for name, text in documents.items():
+        objects.put_bytes(f"inbox/{name}", text)
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    state = InboxScanner(Inbox(objects), AcceptedRequests(objects), "sandbox").scan(ScanState(), later).state
+    calls: Counter[tuple[str, str]] = Counter()
+
+    def note(params: dict[str, str], model: Any, **_: object) -> None:
+        place = params.get("Key") or params.get("Prefix") or ""
+        calls[model.name, place.split("/")[0 if place.startswith("inbox") else 1]] += 1
+
+    def replace_one(params: dict[str, str], **_: object) -> None:
+        if params["Key"] == "inbox/a2.yaml":
+            uploaded.put_object(Bucket=s3_bucket, Key=params["Key"], Body=documents["a2.yaml"] + b"seed: 2\n")
+
+    s3_client.meta.events.register("before-parameter-build.s3", note)
+    s3_client.meta.events.register("provide-client-params.s3.DeleteObject", replace_one)
+    InboxScanner(Inbox(objects), AcceptedRequests(objects), "sandbox").scan(state, later)
+    assert [document.name for document in Inbox(objects).documents()] == ["a2.yaml"], "what came meanwhile stays"
+    tried = {name: count for (name, place), count in calls.items() if place == "claims"}
+    assert tried == {"PutObject": 1, "DeleteObject": 2}, "whether the server heeds the condition"
 
 
 @pytest.mark.s3
