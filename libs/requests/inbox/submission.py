@@ -11,10 +11,13 @@ for printing.
 import filecmp
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +26,8 @@ from libs.errors import ArtifactCorruptError, ArtifactMissingError, InputError
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.requests.documents.batch import Submission, parse_submission
 from libs.requests.documents.document import MAX_DOCUMENT_BYTES
-from libs.requests.inbox.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox, spellings
-from libs.requests.lifecycle.accepted import AcceptedRequests
+from libs.requests.inbox.inbox import DOCUMENT_SUFFIXES, INBOX_PREFIX, Inbox, WaitingDocument, spellings
+from libs.requests.lifecycle.accepted import ASKED_AT_ONCE, AcceptedRequests
 from libs.storage.backends.sha256 import sha256_of_file
 from libs.storage.backends.store import ObjectInfo
 
@@ -153,7 +156,7 @@ def _keep_files_of_others(plan: FilesToSubmit, inbox: Inbox) -> None:
     in_the_way = _replaced_files(plan, inbox)
     if not in_the_way:
         return
-    needed = _needed_by_others(plan, inbox)
+    needed = _needed_by_others(in_the_way, plan, inbox)
     for name, info in in_the_way.items():
         if other := needed.get(_composed(name)):
             _give_another_name(plan, name, other)
@@ -247,28 +250,40 @@ def _replaced_files(plan: FilesToSubmit, inbox: Inbox) -> dict[str, ObjectInfo]:
     }
 
 
-def _needed_by_others(plan: FilesToSubmit, inbox: Inbox) -> dict[str, str]:
-    """Name of a file -> a request that still needs it, and is not submitted again by this plan."""
+def _needed_by_others(names: Iterable[str], plan: FilesToSubmit, inbox: Inbox) -> dict[str, str]:
+    """Those of ``names`` -> a request that still needs the file, and is not submitted again by this plan.
+
+    Only requests that may name one of the files are read, and no more of them than it takes.
+    """
     own = {request.id for submission in plan.submissions.values() for request in submission.requests}
+    missing = {_composed(name) for name in names}
     needed: dict[str, str] = {}
 
     def note(requests: Iterable[AnimationRequest]) -> None:
         for request in requests:
-            if request.id not in own:
-                needed.update({_composed(path): request.id for path in (request.reference, request.driver)})
+            for path in {_composed(request.reference), _composed(request.driver)} & missing:
+                if request.id not in own:
+                    needed[path] = request.id
+                    missing.discard(path)
 
     accepted = AcceptedRequests(inbox.objects)
-    found = accepted.find_many(
-        marker.request_id for marker in accepted.pending_markers() if marker.request_id not in own
-    )
-    note(each.request for each in found.values())
-    for document in inbox.documents():
-        if document.name not in plan.documents:
-            try:
-                note(parse_submission(inbox.read(document), source=document.name).requests)
-            except (InputError, ArtifactMissingError):
-                continue
+    markers = (marker for marker in accepted.pending_markers() if marker.request_id not in own)
+    pending = (marker.request_id for marker in markers if any(map(marker.may_name, missing)))  # those still missing
+    while missing and (some := list(islice(pending, ASKED_AT_ONCE))):
+        note(found.request for found in accepted.find_many(some).values())
+    waiting = [document for document in inbox.documents() if document.name not in plan.documents] if missing else []
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as reading:
+        for requests in reading.map(partial(_requests_of, inbox), waiting):
+            note(requests)
     return needed
+
+
+def _requests_of(inbox: Inbox, document: WaitingDocument) -> Sequence[AnimationRequest]:
+    """What a document in the inbox asks for; nothing where it cannot be read."""
+    try:
+        return parse_submission(inbox.read(document), source=document.name).requests
+    except (InputError, ArtifactMissingError):
+        return ()
 
 
 def _with_media(request: AnimationRequest, renamed: Mapping[str, str]) -> AnimationRequest:

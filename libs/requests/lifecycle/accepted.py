@@ -1,20 +1,22 @@
 """Accepted requests: what the graph reads, and which of them are pending: their clip must still be made.
 
     requests/accepted/<id>.json                      the request as it was accepted last, every default written out
-    requests/open/<id>.<priority>.<content>          pending marker of this content; gone once its clip is stored
+    requests/open/<id>.<priority>.<content>.<names>  pending marker of this content; gone once its clip is stored
     requests/documents/<name>                        the documents as people wrote them (``libs.requests.inbox.inbox``)
 
-Everything a schedule needs stands in the names below ``open/``, so that listing alone answers for 10,000 of them. The
-marker is written before the request and removed after its clip is stored. If a process dies in between, the marker
-remains and the next scan resumes. See ``libs.requests.lifecycle.states`` for the clips.
+Everything a schedule needs stands in the names below ``open/``, so that looking at 10,000 of them is a matter of
+listing; also which media a pending request may name (:meth:`PendingMarker.may_name`). The marker is written before the
+request and removed after its clip is stored. If a process dies in between, the marker remains and the next scan
+resumes. See ``libs.requests.lifecycle.states`` for the clips.
 """
 
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -33,27 +35,39 @@ CONTENT_ATTRIBUTE = "content"
 """In the manifest of a clip (and of what it is made from): the content of the request it was made for."""
 
 _CONTENT_DIGITS = 32
+_NAME_DIGITS = 8
 
-_ASKED_AT_ONCE = 8
+ASKED_AT_ONCE = 8
 """Documents on their way from a bucket together."""
 
 _MARKER_KEY = re.compile(
     rf"{PENDING_PREFIX}/(?P<request_id>[^./]+)\.(?P<priority>-?[0-9]{{1,9}})\.(?P<content>[0-9a-f]{{{_CONTENT_DIGITS}}})"
+    rf"(\.(?P<names>[0-9a-f]{{{2 * _NAME_DIGITS}}}))?"
 )
 
 
 @dataclass(frozen=True)
 class PendingMarker:
-    """The object that stands for a pending request: everything a schedule needs is in its key."""
+    """The object that stands for a pending request: everything a schedule needs is in its key.
+
+    ``names`` tells which media the request may name; it is empty where an earlier version wrote the marker.
+    """
 
     request_id: str
     priority: int
     content: str
+    names: str = field(default="", compare=False)
 
     @property
     def key(self) -> str:
         """The marker's key in the store."""
-        return f"{PENDING_PREFIX}/{self.request_id}.{self.priority}.{self.content}"
+        names = f".{self.names}" if self.names else ""
+        return f"{PENDING_PREFIX}/{self.request_id}.{self.priority}.{self.content}{names}"
+
+    def may_name(self, path: str) -> bool:
+        """False where the request surely names no media file ``path``, however its letters are composed."""
+        pair = (self.names[:_NAME_DIGITS], self.names[_NAME_DIGITS:])
+        return not self.names or _digest_of_name(path) in pair
 
 
 class AcceptedRequest(BaseModel):
@@ -63,7 +77,8 @@ class AcceptedRequest(BaseModel):
     sizes of the media in bytes. ``revision`` counts the contents that this id has had. ``submissions`` counts how often
     this content was submitted while it was pending; ``arrival`` tells the document of the last time from others.
     ``media`` are the files it was accepted with, by the path that the request names; ``base`` is the content without
-    their digests. Both are missing in requests from before there were such.
+    their digests. Both are missing in requests from before there were such. ``names`` is what the pending marker says
+    of the names of the media; None in requests whose marker says nothing of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -78,6 +93,7 @@ class AcceptedRequest(BaseModel):
     arrival: str | None = None
     media: dict[str, AcceptedMedium] = Field(default_factory=dict)
     base: str | None = None
+    names: str | None = Field(None, pattern=rf"^[0-9a-f]{{{2 * _NAME_DIGITS}}}$")
 
     @property
     def run_key(self) -> str:
@@ -92,7 +108,7 @@ class AcceptedRequest(BaseModel):
     @property
     def pending_marker(self) -> PendingMarker:
         """The marker that is in the store while this request is pending."""
-        return PendingMarker(self.request.id, self.request.priority, self.content)
+        return PendingMarker(self.request.id, self.request.priority, self.content, self.names or "")
 
 
 class AcceptedRequests:
@@ -138,7 +154,7 @@ class AcceptedRequests:
                 return None
 
         wanted = list(dict.fromkeys(request_ids))
-        with ThreadPoolExecutor(_ASKED_AT_ONCE) as asking:
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as asking:
             found = asking.map(find, wanted)
             return {request_id: accepted for request_id, accepted in zip(wanted, found, strict=True) if accepted}
 
@@ -176,6 +192,7 @@ class AcceptedRequests:
                 arrival=arrival,
                 media=kept,
                 base=base,
+                names=_digest_of_name(request.reference) + _digest_of_name(request.driver),
             )
             self._replace(before, accepted, pending=True)
             return accepted
@@ -228,7 +245,9 @@ class AcceptedRequests:
         """All pending requests, by listing alone; an interrupted writer may leave two markers for one id."""
         for info in self._objects.list(f"{PENDING_PREFIX}/"):
             if marker := _MARKER_KEY.fullmatch(info.key):  # anything else was put there by hand
-                yield PendingMarker(marker["request_id"], int(marker["priority"]), marker["content"])
+                yield PendingMarker(
+                    marker["request_id"], int(marker["priority"]), marker["content"], marker["names"] or ""
+                )
 
     def media_in_use(self) -> set[str]:
         """Keys of the media of pending requests; damaged requests are left out."""
@@ -278,3 +297,8 @@ def _with_digests(base: str, media: Mapping[str, AcceptedMedium]) -> str:
 
 def _accepted_key(request_id: str) -> str:
     return f"{ACCEPTED_PREFIX}/{request_id}.json"
+
+
+def _digest_of_name(path: str) -> str:
+    composed = unicodedata.normalize("NFC", path)
+    return hashlib.sha256(composed.encode("utf-8", "surrogatepass")).hexdigest()[:_NAME_DIGITS]

@@ -6,6 +6,7 @@ A few listings answer for any number of requests; documents are read only for th
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -15,9 +16,9 @@ from libs.provenance.record import ClipOrigin, parse_provenance
 from libs.provenance.run_record import PROVENANCE_FILE
 from libs.requests.documents.animation_request import AnimationRequest
 from libs.requests.documents.batch import parse_submission
-from libs.requests.inbox.inbox import Inbox
+from libs.requests.inbox.inbox import Inbox, WaitingDocument
 from libs.requests.inbox.rejection import Rejection
-from libs.requests.lifecycle.accepted import ACCEPTED_PREFIX, AcceptedRequest, AcceptedRequests
+from libs.requests.lifecycle.accepted import ACCEPTED_PREFIX, ASKED_AT_ONCE, AcceptedRequest, AcceptedRequests
 from libs.requests.lifecycle.cancellations import Cancellation, Cancellations, Retries
 from libs.requests.lifecycle.changes import changes_since
 from libs.requests.lifecycle.run_reports import RequestRuns, RunPhase, RunReport
@@ -159,14 +160,15 @@ class RequestListing:
         documents = sorted(self._inbox.documents(), key=lambda each: (each.modified, each.name), reverse=True)
         wanted: dict[str, set[str]] = {}
         taken = set()
-        for document in documents[:_DOCUMENTS_READ]:
-            try:
-                submission = parse_submission(self._inbox.read(document), source=document.name)
-            except OneToAllError:  # the next scan rejects it, with the reason
+        newest = documents[:_DOCUMENTS_READ]
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as asking:
+            read = list(zip(newest, asking.map(self._requests_of, newest), strict=True))
+        for document, requests in read:
+            if requests is None:  # the next scan rejects it, with the reason
                 continue
-            if all(each.id in accepted and accepted[each.id] >= document.modified for each in submission.requests):
+            if all(each.id in accepted and accepted[each.id] >= document.modified for each in requests):
                 taken.add(document.name)
-            wanted[document.name] = {path for each in submission.requests for path in (each.reference, each.driver)}
+            wanted[document.name] = {path for each in requests for path in (each.reference, each.driver)}
         there = self._inbox.media(path for paths in wanted.values() for path in paths)
         waiting = [document for document in documents if document.name not in taken]
         lines = []
@@ -175,6 +177,13 @@ class RequestListing:
             state = f"waiting for media: {', '.join(missing)}" if missing else "queued: waits for the next scan"
             lines.append(ListedRequest(document.name, state, document.modified, phase=RequestPhase.IN_INBOX))
         return lines, len(waiting) - len(lines)
+
+    def _requests_of(self, document: WaitingDocument) -> Sequence[AnimationRequest] | None:
+        """What a document asks for; None where it cannot be read."""
+        try:
+            return parse_submission(self._inbox.read(document), source=document.name).requests
+        except OneToAllError:
+            return None
 
     def _describe(
         self, state: RequestState, report: RunReport | None, noted: Cancellation | None, now: datetime

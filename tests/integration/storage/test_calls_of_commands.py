@@ -34,9 +34,9 @@ class Desk:
         self._count = 0
         client.meta.events.register("before-call.s3", lambda model, **_: self.calls.update([model.name]))
 
-    def add(self, count: int, *, has_clip: bool) -> None:
+    def add(self, count: int, *, has_clip: bool, reference: str = "r.png") -> None:
         for _ in range(count):
-            request = AnimationRequest(id=f"r{self._count:03}", reference="r.png", driver=f"d{self._count}.mp4")
+            request = AnimationRequest(id=f"r{self._count:03}", reference=reference, driver=f"d{self._count}.mp4")
             accepted = self.requests.accept(request, {}, document="x", default_model="sandbox")
             if has_clip:
                 self.objects.put_bytes(manifest_key(CLIP_ASSET, request.id), b"{}")
@@ -81,6 +81,39 @@ def test_clips_made_before_cost_list_and_submit_nothing(desk: Desk) -> None:
     assert listed["HeadObject"] == SHOWN, "of the clips that are shown"
     assert desk.submit("mine-too", b"picture") == submitted
     assert submitted.total() < 40
+
+
+def test_a_taken_name_costs_a_look_at_requests_that_may_name_the_file(desk: Desk) -> None:
+    desk.objects.put_bytes("inbox/r.png", b"somebody's picture")
+    free = desk.submit("mine", b"my picture")
+    desk.objects.put_bytes("inbox/r.png", b"somebody's picture")
+    desk.add(20, has_clip=False, reference="another.png")
+    assert desk.submit("mine-again", b"my picture")["GetObject"] == free["GetObject"], "their markers say enough"
+    desk.objects.put_bytes("inbox/r.png", b"somebody's picture")
+    desk.add(20, has_clip=False)
+    desk.objects.put_bytes("inbox/d.mp4", b"somebody's video, which nobody needs")
+    needed = desk.submit("mine-too", b"my picture")
+    assert needed["GetObject"] <= free["GetObject"] + 12, "one of them needs the picture: the others are not asked"
+
+
+def test_requests_of_earlier_versions_whose_markers_say_nothing_of_names_are_read(desk: Desk, tmp_path: Path) -> None:
+    desk.add(1, has_clip=False)
+    accepted = desk.requests.find("r000")
+    assert accepted is not None
+    desk.requests.remove_marker(accepted.pending_marker)
+    earlier = accepted.model_copy(update={"names": None})
+    desk.objects.put_bytes("requests/accepted/r000.json", earlier.model_dump_json(exclude={"names"}).encode())
+    desk.requests.mark_pending(earlier)
+    assert [info.key.count(".") for info in desk.objects.list("requests/open/")] == [2]
+    assert desk.requests.is_pending(desk.requests.find("r000"))
+    desk.objects.put_bytes("inbox/r.png", b"somebody's picture")
+    (tmp_path / "r.png").write_bytes(b"my picture")
+    (tmp_path / "d.mp4").write_bytes(b"video")
+    (tmp_path / "mine.yaml").write_text("id: mine\nreference: r.png\ndriver: d.mp4\n")
+    plan = plan_submission([tmp_path / "mine.yaml"], Inbox(desk.objects))
+    assert plan.reasons == {"r.png": "r000"}
+    desk.requests.clear_pending("r000", accepted.content)
+    assert list(desk.requests.pending_markers()) == []
 
 
 def test_requests_that_wait_are_read_several_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
