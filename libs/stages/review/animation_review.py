@@ -30,6 +30,7 @@ from libs.stages.poses.chosen_networks import ChosenNetworks, choose_networks
 from libs.stages.poses.pose_conditioning import drawn_poses, framed_driver
 from libs.stages.request.request_media import RequestMedia
 from libs.stages.review.quality import ClipQuality, measure_quality
+from libs.stages.review.review_progress import ReviewProgress
 from libs.stages.run import StageRun
 from libs.stages.titles import titled
 from libs.storage.artifacts import LocalArtifact
@@ -130,22 +131,23 @@ def make_review(job: ReviewJob, run: StageRun) -> ReviewResult:
     Raises:
         MediaError, InputError: the clip cannot be read, or does not have the frames it was asked to have.
     """
-    review = review_clip(job.clip, job.media, job.conditioning, run.folder)
-    started = time.monotonic()
-    quality = measure_quality(
-        job.clip,
-        job.summary,
-        job.conditioning,
-        job.networks.load().keypoints,
-        lambda done, all_: run.report("review", done, all_),
+    progress = ReviewProgress(
+        lambda done, total, seconds_left: run.report("review", done, total, seconds_left=seconds_left),
+        job.media.used_frame_count,
     )
+    review = review_clip(job.clip, job.media, job.conditioning, run.folder, progress)
+    started = time.monotonic()
+    quality = measure_quality(job.clip, job.summary, job.conditioning, job.networks.load().keypoints, progress)
     quality.save(run.folder)
     seconds = time.monotonic() - started
     draw_video(run.folder / COMPARISON_FILE, run.folder / COMPARISON_PICTURE_FILE)
+    progress.finished("picture")
     return ReviewResult(review, quality, seconds)
 
 
-def review_clip(clip: Path, media: RequestMedia, conditioning: PoseConditioning, folder: Path) -> ClipReview:
+def review_clip(
+    clip: Path, media: RequestMedia, conditioning: PoseConditioning, folder: Path, progress: ReviewProgress
+) -> ClipReview:
     """Write contact sheet, comparison video and measurements of ``clip`` into ``folder``.
 
     Raises:
@@ -158,6 +160,7 @@ def review_clip(clip: Path, media: RequestMedia, conditioning: PoseConditioning,
         "clip": read_frames(clip),
     }
     write_png(folder / CONTACT_SHEET_FILE, contact_sheet(rows, count, rate))
+    progress.finished("contact sheet")
     columns = {
         "reference": conditioning.image,
         "driver": framed_driver(media, conditioning),
@@ -165,6 +168,8 @@ def review_clip(clip: Path, media: RequestMedia, conditioning: PoseConditioning,
         "clip": read_frames(clip),
     }
     write_comparison(folder / COMPARISON_FILE, columns, rate, height=conditioning.size[0])
+    progress.finished("comparison")
     review = ClipReview.of(measure_video(clip))
+    progress.finished("measurements")
     (folder / MEASUREMENTS_FILE).write_text(json.dumps(review.describe(), indent=2))
     return review

@@ -4,7 +4,7 @@ See ``libs.quality`` for each measure, ``orchestration.animations.quality_checks
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -20,10 +20,7 @@ from libs.quality.face_share import measure_face_share
 from libs.quality.flicker import measure_flicker
 from libs.quality.pose_agreement import measure_pose_agreement
 from libs.quality.sharpness import measure_sharpness
-
-_PASSES = 4
-_PASS_IN_FRAMES = 0.15
-"""The measures that decode the clip once more, each in the time that the pose networks take for a frame (sandbox)."""
+from libs.stages.review.review_progress import ReviewProgress
 
 QUALITY_FILE = "quality.json"
 SCHEMA_VERSION = 1
@@ -100,7 +97,7 @@ def measure_quality(
     summary: Path,
     conditioning: PoseConditioning,
     keypoints: FoundKeypoints,
-    on_frame: Callable[[int, int], None],
+    progress: ReviewProgress,
 ) -> ClipQuality:
     """All measures of ``clip``. Its frames are decoded once per measure and streamed; the pose networks cost the most.
 
@@ -109,7 +106,7 @@ def measure_quality(
         summary: ``summary.json`` of the animation, which says where its chunks begin.
         conditioning: what the clip was asked to show.
         keypoints: ``PoseEstimator.keypoints``.
-        on_frame: called with (frames done, frames in all), where the other measures count as some more frames.
+        progress: is told what is finished.
 
     Raises:
         MediaError: the clip cannot be read.
@@ -118,23 +115,18 @@ def measure_quality(
     starts, continued = _chunks(summary)
     image, mask = conditioning.image, conditioning.mask
     asked = asked_poses(conditioning)
-    everything = round(len(asked) * (1 + _PASSES * _PASS_IN_FRAMES))
-    found = found_poses(read_frames(clip), keypoints, lambda done: on_frame(done, everything))
-
-    def measured(passes: int) -> None:
-        on_frame(round(len(asked) * (1 + passes * _PASS_IN_FRAMES)), everything)
-
+    found = found_poses(read_frames(clip), keypoints, progress.found)
     if len(found) != len(asked):
         raise InputError(f"{clip}: has {len(found)} frames and was asked to have {len(asked)}; make the clip again")
     agreement, faces = measure_pose_agreement(asked, found), measure_face_share(asked, found)
     flicker = measure_flicker(read_frames(clip))
-    measured(1)
+    progress.finished("flicker")
     drift = measure_colour_drift(read_frames(clip), starts, image, mask)
-    measured(2)
+    progress.finished("colours")
     seams = measure_chunk_seams(read_frames(clip), starts, continued)
-    measured(3)
+    progress.finished("seams")
     sharpness = measure_sharpness(read_frames(clip), image, mask)
-    measured(_PASSES)
+    progress.finished("sharpness")
     return ClipQuality(
         pose_correct_share=agreement.correct_share if agreement else None,
         pose_mean_distance=agreement.mean_distance if agreement else None,

@@ -15,6 +15,7 @@ from libs.pose.networks.estimator import OnnxPoseEstimator
 from libs.pose.options import PoseOptions
 from libs.sandbox.media import FRAME_RATE, write_puppet_clip
 from libs.stages.review.quality import ClipQuality, measure_quality
+from libs.stages.review.review_progress import ReviewProgress
 from orchestration.animations.quality_checks import THRESHOLDS, judge
 
 FRAMES, BORDER = 24, 12
@@ -104,8 +105,9 @@ def test_exactly_the_check_warns_that_should(
         for frame in spoil(driver):
             writer.write(frame)
     (tmp_path / "summary.json").write_text(json.dumps({"chunk_starts": [0, BORDER], "chunk_overlap": 0}))
+    progress = ReviewProgress(lambda *_: None, len(driver))
     quality = measure_quality(
-        tmp_path / "clip.mp4", tmp_path / "summary.json", conditioning, estimator.keypoints, lambda *_: None
+        tmp_path / "clip.mp4", tmp_path / "summary.json", conditioning, estimator.keypoints, progress
     )
     numbers = quality.numbers()
     warned = {name for name, threshold in THRESHOLDS.items() if not judge(threshold, numbers).passed}
