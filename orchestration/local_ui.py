@@ -21,7 +21,12 @@ from libs.errors import OneToAllError, SettingsError
 from libs.settings import REPOSITORY_ROOT, load_settings
 from libs.settings.studio import load_studio_settings
 from orchestration.fleet.gpus.gpu_environment import prepare_gpu_environment
-from orchestration.laptop.instance import claim_daemon, prepare_dagster_home, require_checkout
+from orchestration.laptop.instance import (
+    claim_daemon,
+    create_databases,
+    prepare_dagster_home,
+    require_checkout,
+)
 from orchestration.laptop.quiet_output import quiet_lines
 
 HOST = "127.0.0.1"
@@ -41,6 +46,7 @@ def main() -> None:
         studio = load_studio_settings()
         claim = claim_daemon(prepare_dagster_home(settings))
         _require_free(port)
+        create_databases()
         log = _open_log(settings.log_dir) if settings.log_dir else None
     except OneToAllError as error:
         sys.exit(f"error: {error}")

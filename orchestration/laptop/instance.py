@@ -50,6 +50,17 @@ def prepare_dagster_home(settings: Settings) -> Path:
     return home
 
 
+def create_databases() -> None:
+    """Create the databases of ``DAGSTER_HOME`` that are missing, before several processes do so at once.
+
+    Each of webserver, daemon and code server would. On a slow machine two of them note the same step twice, and no
+    process can open that database ever after.
+    """
+    import dagster as dg  # noqa: PLC0415 - printing the home's path stays quick
+
+    dg.DagsterInstance.get().dispose()
+
+
 def claim_daemon(home: Path) -> int:
     """Make this process the one whose daemon works on the database in ``home``; two would launch what waits twice.
 

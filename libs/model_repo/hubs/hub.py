@@ -17,6 +17,10 @@ from libs.settings.values import HubName
 Advance = Callable[[int], None]
 """Called with the bytes just received; negative when received bytes had to be thrown away."""
 
+IF_IT_DOES_NOT_ANSWER = (
+    "check this machine's network, HTTPS_PROXY and MODEL_HUB_ENDPOINT, or try the other hub (MODEL_HUB)"
+)
+
 _LARGEST_FILE = 2**50
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 

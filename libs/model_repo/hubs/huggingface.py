@@ -28,6 +28,7 @@ from libs.model_repo.hubs.bounded_answer import (
     endless_answer,
 )
 from libs.model_repo.hubs.hub import (
+    IF_IT_DOES_NOT_ANSWER,
     Advance,
     Listing,
     RemoteFile,
@@ -213,7 +214,8 @@ def _errors_of(what: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise HubUnavailableError(f"{what}: HF_HUB_OFFLINE is set, so nothing is fetched") from error
     except httpx2.HTTPError as error:
-        raise HubUnavailableError(f"{what}: the hub did not answer ({type(error).__name__}: {error})") from error
+        reason = f"the hub did not answer ({type(error).__name__}: {error}); {IF_IT_DOES_NOT_ANSWER}"
+        raise HubUnavailableError(f"{what}: {reason}") from error
     except OSError as error:
         if error.errno is None and "Consistency check failed" in str(error):
             raise _OtherSizeError from error

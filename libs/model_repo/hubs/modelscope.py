@@ -14,7 +14,16 @@ from typing import Any
 from libs.errors import HubError, HubUnavailableError
 from libs.files.garbage_collection import garbage_collection_paused
 from libs.model_repo.hubs.bounded_answer import AnswerBound, EndlessAnswerError, endless_answer
-from libs.model_repo.hubs.hub import Advance, Listing, RemoteFile, checked_file, is_no_answer, no_hubs_answer, refusal
+from libs.model_repo.hubs.hub import (
+    IF_IT_DOES_NOT_ANSWER,
+    Advance,
+    Listing,
+    RemoteFile,
+    checked_file,
+    is_no_answer,
+    no_hubs_answer,
+    refusal,
+)
 from libs.settings.values import HubName
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # the client draws its own bars otherwise, between the lines of a log
@@ -131,7 +140,8 @@ def _errors_of(what: str) -> Iterator[None]:
     except APIError as error:
         raise _translate(what, error) from error
     except (NetworkError, RequestTimeoutError) as error:
-        raise HubUnavailableError(f"{what}: the hub did not answer ({type(error).__name__})") from error
+        reason = f"the hub did not answer ({type(error).__name__}); {IF_IT_DOES_NOT_ANSWER}"
+        raise HubUnavailableError(f"{what}: {reason}") from error
     except ClientError as error:
         raise HubError(f"{what}: {error.message}") from error
 

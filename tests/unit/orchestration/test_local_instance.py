@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -155,6 +157,10 @@ def test_log_dir_takes_all_output_of_the_ui(run_ui: Callable[..., subprocess.Pop
     assert ui.returncode == 0, errors
     assert [line.endswith("inbox_sensor") for line in log.read_text().splitlines()] == [True, False]
     assert f"Its log: {log}" in output
+    for database in ("schedules/schedules.db", "history/runs.db", "history/runs/index.db"):
+        with closing(sqlite3.connect(tmp_path / "dagster_home" / database)) as connection:
+            heads = connection.execute("select count(*) from alembic_version").fetchone()
+        assert heads == (1,), "created before several processes would do so"
 
 
 def test_a_terminated_ui_ends_what_it_started(run_ui: Callable[..., subprocess.Popen[str]]) -> None:
