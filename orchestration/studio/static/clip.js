@@ -4,6 +4,14 @@ import { announce, call, say } from "/static/common.js";
 const SECONDS_BETWEEN = 15;
 const video = document.getElementById("video");
 const watch = document.getElementById("watch");
+
+// Only when the studio answers: a page that could not be loaded would never come back by itself.
+async function reload() {
+  const answer = await fetch(location.href, { credentials: "same-origin" }).catch(() => null);
+  if (answer?.ok || answer?.status === 404) location.reload();
+  else setTimeout(reload, SECONDS_BETWEEN * 1000);
+}
+
 if (watch.dataset.events) {
   const progress = document.getElementById("progress");
   const state = document.getElementById("state");
@@ -17,17 +25,19 @@ if (watch.dataset.events) {
     if (view.progress?.percent == null) progress.removeAttribute("value");
     else progress.value = view.progress.percent;
     const now = Object.keys(view.links).join();
-    if (files !== null && files !== now) location.reload(); // poses, then the clip
+    if (files !== null && files !== now) reload(); // poses, then the clip
     files = now;
   });
-  source.addEventListener("end", () => { source.close(); location.reload(); });
+  source.addEventListener("end", () => { source.close(); reload(); });
+  // An interrupted stream comes back by itself, one that was refused does not.
+  source.addEventListener("error", () => { if (source.readyState === EventSource.CLOSED) setTimeout(reload, SECONDS_BETWEEN * 1000); });
 } else {
   // Nothing changes by itself, but somebody may try it again, or submit it anew: a look now and then, while one looks here.
   const before = watch.dataset.known;
   setInterval(async () => {
     if (document.hidden || (video && !video.paused)) return;
     const view = await call("GET", watch.dataset.self).catch(() => null);
-    if (view && `${view.phase} ${view.state}` !== before) location.reload();
+    if (view && `${view.phase} ${view.state}` !== before) reload();
   }, SECONDS_BETWEEN * 1000);
 }
 
@@ -42,7 +52,7 @@ for (const button of document.querySelectorAll("[data-act]"))
       announce(done.outcome);
       await new Promise((waited) => setTimeout(waited, 1200));
       const isThere = await call("GET", watch.dataset.self).catch((error) => error.status !== 404);
-      if (isThere) location.reload();
+      if (isThere) reload();
       else location.assign("/clips");
     } catch (error) {
       acted.textContent = error.message;
