@@ -20,7 +20,12 @@ class PoseEstimator(Protocol):
     """Frames in, key-points out."""
 
     def estimate(
-        self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
+        self,
+        frames: Iterable[np.ndarray],
+        subject: str = "video",
+        progress: Callable[[int], None] | None = None,
+        *,
+        lost_start_allowed: bool = False,
     ) -> PoseTrack:
         """The track of one clip, or of one picture.
 
@@ -49,7 +54,12 @@ class BetterEstimator:
         self.found: dict[str, str] = {}
 
     def estimate(
-        self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
+        self,
+        frames: Iterable[np.ndarray],
+        subject: str = "video",
+        progress: Callable[[int], None] | None = None,
+        *,
+        lost_start_allowed: bool = False,
     ) -> PoseTrack:
         """Estimate with both; an error of one estimator is raised only if the other fails as well."""
         waiting: Queue[np.ndarray | None] = Queue(1)
@@ -64,7 +74,7 @@ class BetterEstimator:
                     yield frame
                 ended = True
 
-            results["second"] = _track_or_error(self._second[1], given(), subject, None)
+            results["second"] = _track_or_error(self._second[1], given(), subject, None, lost_start_allowed)
             while not ended:  # it stopped early: whoever gives it frames must not wait
                 ended = waiting.get() is None
 
@@ -77,7 +87,7 @@ class BetterEstimator:
         other = Thread(target=find_with_second, name="second-estimator", daemon=True)
         other.start()
         try:
-            first = _track_or_error(self._first[1], stream, subject, progress)
+            first = _track_or_error(self._first[1], stream, subject, progress, lost_start_allowed)
             if isinstance(first, PoseError):  # it may have stopped early, and the other wants the rest
                 for _ in stream:
                     pass
@@ -111,9 +121,13 @@ def _merit(track: PoseTrack) -> float:
 
 
 def _track_or_error(
-    estimator: PoseEstimator, frames: Iterable[np.ndarray], subject: str, progress: Callable[[int], None] | None
+    estimator: PoseEstimator,
+    frames: Iterable[np.ndarray],
+    subject: str,
+    progress: Callable[[int], None] | None,
+    lost_start_allowed: bool,
 ) -> PoseTrack | BaseException:
     try:
-        return estimator.estimate(frames, subject, progress)
+        return estimator.estimate(frames, subject, progress, lost_start_allowed=lost_start_allowed)
     except Exception as error:  # judged together with the other's result
         return error

@@ -35,9 +35,17 @@ class MediaPipeEstimator:
         self._networks = Networks.open(folder)
 
     def estimate(
-        self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
+        self,
+        frames: Iterable[np.ndarray],
+        subject: str = "video",
+        progress: Callable[[int], None] | None = None,
+        *,
+        lost_start_allowed: bool = False,  # noqa: ARG002 - no start is left undefined
     ) -> PoseTrack:
-        """As :class:`libs.pose.estimator.PoseEstimator`; frames are read a few ahead."""
+        """As :class:`libs.pose.estimator.PoseEstimator`; frames are read a few ahead.
+
+        A start without anybody is never an error here: the body stands where it is first seen.
+        """
         follower = PersonFollower(self._networks)
         boxes, points = [], []
         size, latest = (0, 0), np.empty(0)

@@ -55,7 +55,12 @@ class OnnxPoseEstimator:
         self._batch_size = batch_size
 
     def estimate(
-        self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
+        self,
+        frames: Iterable[np.ndarray],
+        subject: str = "video",
+        progress: Callable[[int], None] | None = None,
+        *,
+        lost_start_allowed: bool = False,
     ) -> PoseTrack:
         """The track of one clip (or of one picture: a list of one frame).
 
@@ -63,9 +68,10 @@ class OnnxPoseEstimator:
             frames: uint8 RGB [H, W, 3], all of one size; consumed as a stream.
             subject: what the frames are, for messages (``reference``, ``driver``).
             progress: called after each batch with the number of frames done so far.
+            lost_start_allowed: leave the body undefined until it is first seen.
 
         Raises:
-            PoseError: no frames, or frames of different sizes.
+            PoseError: no frames, frames of different sizes, or no body in the first frame.
         """
         boxes, points = [], []
         size: tuple[int, int] | None = None
@@ -81,9 +87,15 @@ class OnnxPoseEstimator:
                 progress(done)
         if size is None:
             raise PoseError(f"{subject}: there are no frames; choose a clip with at least one frame")
-        return PoseTrack.from_wholebody(
-            np.concatenate(points), *size, boxes=np.concatenate(boxes), lost_start_allowed=True
-        )
+        try:
+            return PoseTrack.from_wholebody(
+                np.concatenate(points),
+                *size,
+                boxes=np.concatenate(boxes),
+                lost_start_allowed=lost_start_allowed,
+            )
+        except PoseError as error:
+            raise PoseError(f"{subject}: {error}") from None
 
     def keypoints(self, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Boxes [B, 5] float64 and COCO-WholeBody key-points [B, 133, 3] float32 (pixels, score) of one batch.

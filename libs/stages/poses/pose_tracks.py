@@ -199,7 +199,6 @@ def track_poses(
         sources.driver if sources else None, lambda: _track_driver(media, estimator(), on_frame)
     )
     driver = _part_of(whole, media)
-    require_body_at_start(reference, _REFERENCE)
     reference.save(folder / REFERENCE_TRACK)
     driver.save(folder / DRIVER_TRACK)
     looked_at = (0 if reference_reused else len(reference)) + (0 if driver_reused else len(whole))
@@ -239,6 +238,6 @@ def _track_driver(media: RequestMedia, estimator: PoseEstimator, on_frame: Frame
     frames = read_frames(media.driver, interval, first)
     cropped = resize_crop_frames(frames, media.reference_height, media.reference_width)
     count = len(range(first, media.frame_count, interval))
-    track = estimator.estimate(cropped, _DRIVER, lambda done: on_frame(done, count))
+    track = estimator.estimate(cropped, _DRIVER, lambda done: on_frame(done, count), lost_start_allowed=True)
     require_person(track, _DRIVER)
     return track

@@ -252,7 +252,7 @@ def test_lost_events_of_model_files_are_written_again_and_what_they_make_stale_i
     versions = stored_verification(world.store, "sandbox").versions
     for name in ("made-before", "not-made-yet"):
         remember_variant_of_request(queued_instance, name, "sandbox")
-    for seen in observe_models_of("made-before", "sandbox", dict.fromkeys(versions, "0" * 64), None):
+    for seen in observe_models_of("made-before", "sandbox", dict.fromkeys(versions, "0" * 64), ()):
         queued_instance.report_runless_asset_event(seen)
 
     adopted = mend(queued_instance, world.store).adopted

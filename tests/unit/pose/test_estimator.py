@@ -8,6 +8,8 @@ from libs.pose.fitting.framing import resize_crop_frames
 from libs.pose.networks import estimator as estimator_module
 from libs.pose.networks import prefetch as parallel
 from libs.pose.networks.estimator import OnnxPoseEstimator
+from libs.pose.person_check import require_body_at_start
+from libs.pose.track import frames_without_body
 
 
 @pytest.fixture
@@ -161,3 +163,13 @@ def test_first_frame_without_any_response_names_the_frame(networks):
     estimator = OnnxPoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet_noprior.onnx")
     with pytest.raises(PoseError, match=r"reference: .*frame 0.*choose a picture"):
         estimator.estimate([np.full((160, 120, 3), 127, np.uint8)], subject="reference")
+
+
+def test_a_start_that_is_lost_may_be_allowed_where_only_a_part_is_used(networks, frames):
+    estimator = OnnxPoseEstimator(networks / "det_puppet.onnx", networks / "pose_puppet_noprior.onnx")
+    blank = np.full_like(frames[0], 127)
+    track = estimator.estimate([blank, frames[0]], lost_start_allowed=True)
+    assert frames_without_body(track.body).tolist() == [True, False]
+    with pytest.raises(PoseError, match=r"driver: .*frame 0"):
+        require_body_at_start(track, "driver")
+    require_body_at_start(track[1:], "driver")

@@ -94,7 +94,12 @@ class Fixed:
         self.score, self.stop_after, self.seen = score, stop_after, 0
 
     def estimate(
-        self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
+        self,
+        frames: Iterable[np.ndarray],
+        subject: str = "video",
+        progress: Callable[[int], None] | None = None,
+        *,
+        lost_start_allowed: bool = False,
     ) -> PoseTrack:
         for frame in frames:
             self.seen += 1

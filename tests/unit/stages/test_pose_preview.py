@@ -41,7 +41,12 @@ class Known:
         self.points, self.looked = {1: picture[None], len(clip): clip}, 0
 
     def estimate(
-        self, frames: Iterable[np.ndarray], subject: str = "video", progress: Callable[[int], None] | None = None
+        self,
+        frames: Iterable[np.ndarray],
+        subject: str = "video",
+        progress: Callable[[int], None] | None = None,
+        *,
+        lost_start_allowed: bool = False,
     ) -> PoseTrack:
         count = sum(1 for _ in frames)
         self.looked += count
