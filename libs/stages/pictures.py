@@ -51,5 +51,10 @@ def draw_columns(columns: Mapping[str, Frame | Iterable[Frame]], rate: Fraction,
     picture.write_bytes(animated_webp(_beginning(side_by_side(columns, _HEIGHT), rate), rate, BYTE_LIMIT))
 
 
+def frames_in_picture(rate: Fraction) -> int:
+    """How many frames of a video of this rate an animated picture is made of, at most."""
+    return max(1, round(_SECONDS * rate))
+
+
 def _beginning(frames: Iterable[Frame], rate: Fraction) -> Iterator[Frame]:
-    return islice(frames, max(1, round(_SECONDS * rate)))
+    return islice(frames, frames_in_picture(rate))

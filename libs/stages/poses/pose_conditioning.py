@@ -32,7 +32,7 @@ from libs.stages.animation_files import (
     PREVIEW_FILE,
     REFERENCE_TRACK,
 )
-from libs.stages.pictures import draw_columns
+from libs.stages.pictures import draw_columns, frames_in_picture
 from libs.stages.poses.found_poses import sandbox_explained
 from libs.stages.request.request_media import RequestMedia
 from libs.stages.run import StageRun
@@ -40,6 +40,8 @@ from libs.storage.artifacts import LocalArtifact
 
 CHOICE_FILE = "choice.json"
 _FRAMES_DRAWN_AT_ONCE = 16
+_PICTURE_FRAME = 1.5
+"""What a frame of the small picture takes, in frames of the preview; measured with the demo's poses."""
 
 FrameCallback = Callable[[int, int], None]
 
@@ -109,11 +111,14 @@ def make_conditioning(
     """
     media = RequestMedia.load(request_media.folder)
     requested = RequestedPoseOptions.load(pose_options.folder / OPTIONS_FILE)
+    frames = media.used_frame_count
+    total = frames + round(_PICTURE_FRAME * min(frames, frames_in_picture(media.output_frame_rate)))
     with sandbox_explained(requested.model):
         conditioning, choice = condition_poses(
-            media, pose_tracks.folder, requested, run.folder, lambda done, all_: run.report("pose preview", done, all_)
+            media, pose_tracks.folder, requested, run.folder, lambda done, _: run.report("pose preview", done, total)
         )
     _draw_pose_preview(media, conditioning, run.folder)
+    run.report("pose preview", total, total)
     return ConditionedPoses(conditioning, choice)
 
 

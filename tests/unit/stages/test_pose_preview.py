@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from libs.errors import InputError
 from libs.media.video.probe import probe_video
 from libs.pose.track import PoseTrack
 from libs.progress import no_progress
-from libs.requests.documents.animation_request import AnimationRequest
+from libs.requests.documents.animation_request import POSE_OPTION_FIELDS, AnimationRequest
 from libs.sandbox.media import write_puppet_clip, write_puppet_picture
 from libs.settings import Settings
-from libs.stages.animation_files import POSE_TRACKS_CODE
+from libs.stages.animation_files import OPTIONS_FILE, POSE_TRACKS_CODE
 from libs.stages.poses import pose_preview
 from libs.stages.poses.chosen_networks import ChosenNetworks
 from libs.stages.poses.handed_in_poses import take_in_poses, write_poses
+from libs.stages.poses.pose_conditioning import make_conditioning
 from libs.stages.poses.pose_preview import LocalMedia, PosePreview, PreviewFiles, preview_poses
 from libs.stages.poses.pose_tracks import PoseTracksJob, make_pose_tracks
 from libs.stages.poses.shared_pose_tracks import SharedPoseTracks, TrackSource
@@ -130,6 +132,27 @@ def test_key_points_are_handed_in_to_another_store_and_serve_only_the_same_media
     assert desk.run(fleet, replace(desk.networks, version="known 2")) == (False, False)
     write_puppet_clip(desk.media["dance.mp4"], width=WIDTH, height=HEIGHT, frame_count=FRAMES, seed=3, audio=False)
     assert desk.run(fleet, desk.networks) == (True, False)
+
+
+def test_the_progress_of_a_runs_preview_counts_its_small_picture(desk: Desk) -> None:
+    store = desk.store("store")
+    desk.run(store, desk.networks)
+    made = {name: desk.folder / name for name in ("run-media", "run-options", "run-tracks", "run-poses")}
+    for name in ("run-options", "run-poses"):
+        made[name].mkdir()
+    (made["run-options"] / OPTIONS_FILE).write_text(json.dumps(desk.request.model_dump(include=POSE_OPTION_FIELDS)))
+    told: list[tuple[int, int | None]] = []
+    run = StageRun(
+        "run",
+        made["run-poses"],
+        store,
+        lambda _, done, total, *__: told.append((done, total)),
+        logging.getLogger("test"),
+    )
+    media, options, tracks = (SimpleNamespace(folder=made[f"run-{name}"]) for name in ("media", "options", "tracks"))
+    make_conditioning(media, options, tracks, run)
+    total = FRAMES + round(1.5 * FRAMES)  # a frame of the picture takes longer than one of the preview
+    assert told == [*((done, total) for done in range(1, FRAMES + 1)), (total, total)]
 
 
 MEDIA = {"hero.png": "1" * 64, "dance.mp4": "2" * 64}
