@@ -96,7 +96,7 @@ def _stale_among(instance: dg.DagsterInstance, requests: set[str]) -> dict[str, 
                 reasons[request_id].append(f"{asset.replace('_', ' ')} made by an earlier version of the software")
             for name in inputs:
                 pointer = tags.get(get_input_event_pointer_tag(dg.AssetKey(name)), NULL_EVENT_POINTER)
-                if pointer not in {NULL_EVENT_POINTER, str(latest[name].get(request_id, pointer))}:
+                if pointer != NULL_EVENT_POINTER and latest[name].get(request_id, 0) > int(pointer):
                     moved[name].add((request_id, int(pointer)))
     for name, pairs in moved.items():
         for request_id, replaced in _replaced(instance, name, pairs, latest[name]):
@@ -130,13 +130,32 @@ def _tags(record: dg.EventLogRecord) -> Mapping[str, str]:
 def _replaced(
     instance: dg.DagsterInstance, asset: str, pairs: set[tuple[str, int]], latest: Mapping[str, int]
 ) -> Iterator[tuple[str, _Replaced]]:
-    """Those of ``pairs`` (a request, the event that something was made of) whose newest event has another version."""
+    """Those of ``pairs`` (a request, the newest event when something was made of it) whose newest event is another.
+
+    Dagster points to the newest event of an asset, whichever partition that is of: where runs are side by side, often
+    another request's. What was there then is the request's own newest event up to that one.
+    """
     ids = {storage_id for request_id, before in pairs for storage_id in (before, latest[request_id])}
-    versions = {record.storage_id: _tags(record).get(DATA_VERSION_TAG) for record in _records(instance, asset, ids)}
+    events = {record.storage_id: record for record in _records(instance, asset, ids)}
     for request_id, before in sorted(pairs):
-        then, now = versions.get(before), versions.get(latest[request_id])
-        if then is not None and now is not None and then != now:
-            yield request_id, _Replaced(asset, then, now)
+        then = events.get(before)
+        if then is not None and then.partition_key != request_id:
+            then = _event_up_to(instance, asset, request_id, before)
+        now = events.get(latest[request_id])
+        versions = [_tags(record).get(DATA_VERSION_TAG) if record else None for record in (then, now)]
+        if versions[0] is not None and versions[1] is not None and versions[0] != versions[1]:
+            yield request_id, _Replaced(asset, versions[0], versions[1])
+
+
+def _event_up_to(
+    instance: dg.DagsterInstance, asset: str, request_id: str, storage_id: int
+) -> dg.EventLogRecord | None:
+    """The request's newest event of ``asset`` that is not after ``storage_id``."""
+    fetch = instance.fetch_observations if asset in _EXTERNAL else instance.fetch_materializations
+    wanted = dg.AssetRecordsFilter(
+        asset_key=dg.AssetKey(asset), asset_partitions=[request_id], before_storage_id=storage_id
+    )
+    return next(iter(fetch(wanted, limit=1).records), None)
 
 
 def _in_words(instance: dg.DagsterInstance, request_id: str, replaced: _Replaced) -> Iterator[str]:

@@ -35,8 +35,12 @@ class Lineage:
     def observe(self, request_id: str, asset: str, version: str) -> None:
         self._report(request_id, observation(asset, request_id, version))
 
-    def make(self, request_id: str, asset: str, version: str = A, code: str | None = None) -> None:
-        pointers = {f"dagster/input_event_pointer/{name}": self._newest[request_id, name] for name in INPUTS[asset]}
+    def make(
+        self, request_id: str, asset: str, version: str = A, code: str | None = None, beside: str | None = None
+    ) -> None:
+        """Make an asset; ``beside`` is the request whose events are the newest then, in the place of its own."""
+        seen = beside or request_id
+        pointers = {f"dagster/input_event_pointer/{name}": self._newest[seen, name] for name in INPUTS[asset]}
         versions = {f"dagster/input_data_version/{name}": A for name in INPUTS[asset]}
         tags = {DATA_VERSION_TAG: version, "dagster/code_version": code or CODE_OF_ASSETS[asset], **versions}
         tags |= {"dagster/data_version_is_user_provided": "true", **{tag: str(id_) for tag, id_ in pointers.items()}}
@@ -97,6 +101,19 @@ def test_what_was_replaced_is_named_and_dagster_agrees(
     change(lineage)
     assert stale_clips(lineage.instance, ["one", "two"]) == ({"one": reasons} if reasons else {})
     assert lineage.dagster_says_stale("one") == bool(reasons)
+
+
+def test_requests_made_side_by_side_are_fresh_and_go_on_to_know_what_was_replaced(lineage: Lineage) -> None:
+    """Dagster notes the newest event of an input, whichever request that is of."""
+    lineage.make("two", "request_media", B)
+    for asset in ("pose_tracks", "pose_conditioning", CLIP_ASSET):
+        lineage.make("one", asset, beside="two")
+    assert stale_clips(lineage.instance, ["one"]) == {}
+    assert not lineage.dagster_says_stale("one")
+    lineage.make("one", "request_media", A)
+    assert stale_clips(lineage.instance, ["one"]) == {}, "made again, with the same result"
+    lineage.make("one", "request_media", B)
+    assert stale_clips(lineage.instance, ["one"]) == {"one": ["request media made again since"]}
 
 
 def test_only_the_cause_of_staleness_is_reported(lineage: Lineage) -> None:
