@@ -1,6 +1,6 @@
 """A bad night on real servers: many requests, some of them bad, and everything that may happen to a fleet meanwhile.
 
-    python benchmarks/night.py                       200 requests; more than an hour on two cores
+    python benchmarks/night.py                       200 requests; up to an hour on two cores
     python benchmarks/night.py --requests 40         a short one
     python benchmarks/night.py --folder build/night  keeps databases, bucket and logs there
 
