@@ -130,7 +130,7 @@ def _tags(record: dg.EventLogRecord) -> Mapping[str, str]:
 def _replaced(
     instance: dg.DagsterInstance, asset: str, pairs: set[tuple[str, int]], latest: Mapping[str, int]
 ) -> Iterator[tuple[str, _Replaced]]:
-    """Those of ``pairs`` (a request, the newest event when something was made of it) whose newest event is another.
+    """Those of ``pairs`` (a request, the event something was made of) whose input has another version since.
 
     Dagster points to the newest event of an asset, whichever partition that is of: where runs are side by side, often
     another request's. What was there then is the request's own newest event up to that one.
@@ -138,13 +138,16 @@ def _replaced(
     ids = {storage_id for request_id, before in pairs for storage_id in (before, latest[request_id])}
     events = {record.storage_id: record for record in _records(instance, asset, ids)}
     for request_id, before in sorted(pairs):
-        then = events.get(before)
-        if then is not None and then.partition_key != request_id:
-            then = _event_up_to(instance, asset, request_id, before)
-        now = events.get(latest[request_id])
-        versions = [_tags(record).get(DATA_VERSION_TAG) if record else None for record in (then, now)]
-        if versions[0] is not None and versions[1] is not None and versions[0] != versions[1]:
-            yield request_id, _Replaced(asset, versions[0], versions[1])
+        seen = events.get(before)
+        if seen is not None and seen.partition_key != request_id:
+            seen = _event_up_to(instance, asset, request_id, before)
+        then, now = _version(seen), _version(events.get(latest[request_id]))
+        if then is not None and now is not None and then != now:
+            yield request_id, _Replaced(asset, then, now)
+
+
+def _version(record: dg.EventLogRecord | None) -> str | None:
+    return _tags(record).get(DATA_VERSION_TAG) if record else None
 
 
 def _event_up_to(
